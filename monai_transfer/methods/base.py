@@ -1,0 +1,99 @@
+"""The protocol of an adaptation method: what it wants to see, and the term that it adds to the loss.
+
+A method is an ordinary ``nn.Module``. It knows nothing of engines, loaders or other methods; ``monai_transfer.Adapt``
+feeds it. Adding one is a file here, a test and a config line: its full ``_target_`` path is its registration.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["FIELDS", "Fields", "Method", "pool_features"]
+
+FIELDS = frozenset(
+    f"{domain}_{what}"
+    for domain in ("source", "target")
+    for what in ("image", "label", "logits", "features", "strong", "strong_logits", "strong_features")
+)
+"""Every name that a method may ask for. "source" is the trainer's own (labelled) batch, "target" the extra loader's."""
+
+
+class Fields(dict):
+    """What a method asked for, by name, readable as attributes; ``KeyError``-like message when it was not asked for.
+
+    Shapes, with B the batch of that domain (the two may differ), C classes or channels, and spatial axes (H, W[, D]):
+    ``*_image`` and ``*_strong`` B x C x spatial; ``*_label`` as the loader gives it; ``*_logits`` the network's output
+    (of a tuple or list its first entry); ``*_features`` B x F when pooled, else B x F x spatial. ``*_strong`` is a
+    second, strongly augmented view of the same case, taken from the batch under the key ``strong``.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(f"field {name!r} was not asked for: add it to the method's `needs`") from None
+
+
+class Method(nn.Module):
+    """Base class of all adaptation methods. Constructed without required arguments.
+
+    Class attributes:
+        needs: the names in ``FIELDS`` that ``forward`` reads; nothing else is computed.
+        supervised: ``False`` drops the trainer's own loss, so the term stands alone.
+        tasks: what the method makes sense for, among classification, segmentation, regression.
+        dims: the numbers of spatial dimensions it makes sense for.
+        norm_statistics: what happens to normalisation statistics, in one clause, for the capability table.
+        experimental: no benefit was shown on real data.
+
+    Peers, teachers and critics are submodules, made in ``setup``. Their parameters get an optimizer of their own
+    (``make_optimizer``), never the user's. All state that must survive a resume lies in ``state_dict()``.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    supervised: ClassVar[bool] = True
+    tasks: ClassVar[tuple[str, ...]] = ("classification", "segmentation", "regression")
+    dims: ClassVar[tuple[int, ...]] = (2, 3)
+    norm_statistics: ClassVar[str] = "separate: each domain's batch is normalised and counted on its own"
+    experimental: ClassVar[bool] = False
+
+    def setup(self, network: nn.Module, batch: Fields) -> None:
+        """Size the method's own parts from the first batch; called once, before the first ``forward``.
+
+        Random initialisation is done here under a forked generator and broadcast to all ranks. ``network`` is the
+        bare network (not DDP-wrapped). Do not keep a reference to it as a submodule.
+        """
+
+    def forward(self, fields: Fields, progress: float) -> Tensor:
+        """The term to add to the loss: a scalar. ``progress`` is the share of the run that is done, in [0, 1]."""
+        raise TypeError(f"{type(self).__name__} defines no term")
+
+    def critic_step(self, fields: Fields) -> Tensor | None:
+        """The critic's own loss in a min-max game, on *detached* fields; stepped with ``make_optimizer``'s optimizer."""
+        return None
+
+    def after_step(self, network: nn.Module, progress: float) -> None:
+        """Called after each real optimizer step (not on accumulation steps); for moving averages and the like."""
+
+    def make_optimizer(self) -> torch.optim.Optimizer | None:
+        """The optimizer of the method's own learnable parameters, or ``None`` where it has none."""
+        parameters = [p for p in self.parameters() if p.requires_grad]
+        return torch.optim.Adam(parameters, lr=1e-3) if parameters else None
+
+    def log(self) -> dict[str, float]:
+        """Extra numbers of the last step for the log, e.g. the domain discriminator's accuracy."""
+        return {}
+
+
+def pool_features(features: Tensor, pool: str | None = "mean") -> Tensor:
+    """Pool B x F x spatial features to B x F by ``"mean"`` or ``"max"`` over space; ``None`` leaves them as they are."""
+    if pool is None or features.ndim == 2:
+        return features
+    flat = features.flatten(2)
+    if pool == "mean":
+        return flat.mean(-1)
+    if pool == "max":
+        return flat.amax(-1)
+    raise ValueError(f"pool must be 'mean', 'max' or None, not {pool!r}")

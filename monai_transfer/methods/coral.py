@@ -1,0 +1,57 @@
+"""Deep CORAL: align the second-order statistics of source and target features.
+
+    L = ||C_s - C_t||_F^2 / (4 d^2)
+
+with C the covariance (divisor n - 1) of a batch's d-dimensional features.
+
+Paper: Sun and Saenko, Deep CORAL: Correlation Alignment for Deep Domain Adaptation, ECCV Workshops 2016, arXiv:1607.01719
+
+The factor and the covariance follow the paper; some public libraries give a value four times larger plus a term of the
+means. Statistics are those of the local batch: under DDP the term is per rank. Batches of two or three cases give a
+covariance of rank one or two, so use eight or more where memory allows. Normalisation statistics: the target batch is
+a second forward pass, so each domain is normalised by its own batch and both enter the running averages.
+InstanceNorm removes most of what CORAL could align in pooled features: watch the logged raw term.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from monai_transfer.methods.base import Fields, Method
+
+__all__ = ["Coral", "coral_loss"]
+
+
+def covariance(features: Tensor) -> Tensor:
+    """Covariance (F x F, divisor N - 1) of N x F features.
+
+    Raises:
+        ValueError: fewer than two rows, or not two-dimensional.
+    """
+    if features.ndim != 2 or features.shape[0] < 2:
+        raise ValueError(f"a covariance needs N x F features with N >= 2, got {tuple(features.shape)}; raise the batch size")
+    centred = features - features.mean(0, keepdim=True)
+    return centred.T @ centred / (features.shape[0] - 1)
+
+
+def coral_loss(source: Tensor, target: Tensor) -> Tensor:
+    """CORAL distance of source (N x F) and target (M x F) features; a scalar, 0 for identical batches.
+
+    Raises:
+        ValueError: a batch holds fewer than two rows, or the feature counts differ.
+    """
+    if source.shape[-1] != target.shape[-1]:
+        raise ValueError(f"source has {source.shape[-1]} features and target {target.shape[-1]}")
+    # float32 under autocast: squares of half-precision covariances overflow
+    source, target = (x if x.dtype.itemsize >= 4 else x.float() for x in (source, target))
+    difference = covariance(source) - covariance(target)
+    return difference.square().sum() / (4 * source.shape[1] ** 2)
+
+
+class Coral(Method):
+    """``coral_loss`` between pooled features of the two domains."""
+
+    needs = frozenset({"source_features", "target_features"})
+
+    def forward(self, fields: Fields, progress: float) -> Tensor:
+        return coral_loss(fields.source_features, fields.target_features)

@@ -1,0 +1,25 @@
+"""Shared fixtures. Real data is optional: tests that want it skip with a reason where it is absent."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder with real public sets, from ``MONAI_TRANSFER_DATA`` or beside the checkout."""
+    folder = Path(os.environ.get("MONAI_TRANSFER_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip("real data is not here: set MONAI_TRANSFER_DATA to a folder that holds it")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_and_seed():
+    """Tests share two cores: one thread each, and a fixed seed."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
