@@ -6,6 +6,7 @@ feeds it. Adding one is a file here, a test and a config line: its full ``_targe
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -71,7 +72,7 @@ class Method(nn.Module):
         raise TypeError(f"{type(self).__name__} defines no term")
 
     def critic_step(self, fields: Fields) -> Tensor | None:
-        """The critic's own loss in a min-max game, on *detached* fields; stepped with ``make_optimizer``'s optimizer."""
+        """The critic's own loss in a min-max game, on *detached* fields; stepped with the method's optimizer."""
         return None
 
     def after_step(self, network: nn.Module, progress: float) -> None:
@@ -82,13 +83,13 @@ class Method(nn.Module):
         parameters = [p for p in self.parameters() if p.requires_grad]
         return torch.optim.Adam(parameters, lr=1e-3) if parameters else None
 
-    def log(self) -> dict[str, float]:
-        """Extra numbers of the last step for the log, e.g. the domain discriminator's accuracy."""
+    def log(self) -> Mapping[str, float | Tensor]:
+        """Extra numbers of the last step for the log, e.g. the discriminator's accuracy; scalars or 0-d tensors."""
         return {}
 
 
 def pool_features(features: Tensor, pool: str | None = "mean") -> Tensor:
-    """Pool B x F x spatial features to B x F by ``"mean"`` or ``"max"`` over space; ``None`` leaves them as they are."""
+    """Pool B x F x spatial features to B x F by ``"mean"`` or ``"max"`` over space; ``None`` leaves them."""
     if pool is None or features.ndim == 2:
         return features
     flat = features.flatten(2)

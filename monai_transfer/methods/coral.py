@@ -4,7 +4,7 @@
 
 with C the covariance (divisor n - 1) of a batch's d-dimensional features.
 
-Paper: Sun and Saenko, Deep CORAL: Correlation Alignment for Deep Domain Adaptation, ECCV Workshops 2016, arXiv:1607.01719
+Paper: Sun and Saenko, Deep CORAL: Correlation Alignment for Deep Domain Adaptation, ECCVW 2016, arXiv:1607.01719
 
 The factor and the covariance follow the paper; some public libraries give a value four times larger plus a term of the
 means. Statistics are those of the local batch: under DDP the term is per rank. Batches of two or three cases give a
@@ -29,7 +29,9 @@ def covariance(features: Tensor) -> Tensor:
         ValueError: fewer than two rows, or not two-dimensional.
     """
     if features.ndim != 2 or features.shape[0] < 2:
-        raise ValueError(f"a covariance needs N x F features with N >= 2, got {tuple(features.shape)}; raise the batch size")
+        raise ValueError(
+            f"a covariance needs N x F features with N >= 2, got {tuple(features.shape)}; raise the batch size"
+        )
     centred = features - features.mean(0, keepdim=True)
     return centred.T @ centred / (features.shape[0] - 1)
 

@@ -13,36 +13,15 @@ statistics: two forward passes, so each domain is normalised by its own batch an
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from monai_transfer.methods.base import Fields, Method
+from monai_transfer.networks.adversarial import domain_discriminator, reverse_gradient
+from monai_transfer.networks.schedules import dann_lambda
 
 __all__ = ["Dann", "dann_lambda", "reverse_gradient"]
-
-
-def dann_lambda(progress: float) -> float:
-    """Weight of the reversed gradient at ``progress`` in [0, 1]: 0 at the start, 0.9999 at the end."""
-    return 2.0 / (1.0 + math.exp(-10.0 * progress)) - 1.0
-
-
-class _ReverseGradient(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x: Tensor, weight: float) -> Tensor:
-        ctx.weight = weight
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor):
-        return -ctx.weight * gradient, None
-
-
-def reverse_gradient(x: Tensor, weight: float = 1.0) -> Tensor:
-    """``x`` itself; its gradient comes back multiplied by ``-weight``."""
-    return _ReverseGradient.apply(x, weight)
 
 
 class Dann(Method):
@@ -59,14 +38,11 @@ class Dann(Method):
         super().__init__()
         self.hidden, self.lr = hidden, lr
         self.discriminator: nn.Module | None = None
-        self._accuracy = float("nan")
+        self._accuracy = torch.tensor(float("nan"))
 
     def setup(self, network: nn.Module, batch: Fields) -> None:
         width = batch.source_features.flatten(1).shape[1]
-        self.discriminator = nn.Sequential(
-            nn.Linear(width, self.hidden), nn.ReLU(), nn.Linear(self.hidden, self.hidden), nn.ReLU(),
-            nn.Linear(self.hidden, 1),
-        ).to(batch.source_features.device)  # fmt: skip
+        self.discriminator = domain_discriminator(width, self.hidden).to(batch.source_features.device)
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.parameters(), lr=self.lr)
@@ -77,12 +53,12 @@ class Dann(Method):
         source = self.discriminator(reverse_gradient(fields.source_features.flatten(1), weight)).float()
         target = self.discriminator(reverse_gradient(fields.target_features.flatten(1), weight)).float()
         with torch.no_grad():
-            self._accuracy = float(((source < 0).float().mean() + (target >= 0).float().mean()) / 2)
+            self._accuracy = ((source < 0).float().mean() + (target >= 0).float().mean()) / 2
         return 0.5 * (
             F.binary_cross_entropy_with_logits(source, torch.zeros_like(source))
             + F.binary_cross_entropy_with_logits(target, torch.ones_like(target))
         )
 
-    def log(self) -> dict[str, float]:
-        """``domain_accuracy``: balanced accuracy of the discriminator on the last batch; 0.5 means indistinguishable."""
+    def log(self) -> dict[str, Tensor]:
+        """``domain_accuracy``: balanced accuracy of the discriminator on the last batch; 0.5 is chance."""
         return {"domain_accuracy": self._accuracy}

@@ -1,0 +1,289 @@
+"""``Adapt``: the handler that adds a method's term to the loss of any MONAI trainer, without a trainer subclass.
+
+A ``SupervisedTrainer`` fires ``LOSS_COMPLETED`` after its loss and before backward, inside autocast, and backward reads
+``state.output["loss"]`` again. So the term is added there, and accumulation, AMP, compile and DDP keep working.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from ignite.engine import Engine, Events
+from monai.engines.utils import IterationEvents
+from torch import Tensor
+
+from monai_transfer.engine.state import bare_network, is_step, progress, register_stateful
+from monai_transfer.engine.tap import Tap, plain
+from monai_transfer.errors import InputError
+from monai_transfer.methods.base import FIELDS, Fields, Method, pool_features
+
+__all__ = ["Adapt"]
+
+
+class Adapt:
+    """Add ``weight * method(fields, progress)`` to the loss of a MONAI trainer.
+
+    Use it as one more handler: ``SupervisedTrainer(..., train_handlers=[Adapt(Coral(), target_loader)])``. Batches of
+    both loaders are dictionaries with ``image`` (and ``label``, ``strong`` where the method asks for them). The target
+    loader is run through endlessly, made anew each epoch, and may be of any length.
+
+    Each iteration puts ``supervised_loss``, ``adapt_loss`` (the raw, unweighted term) and what the method logs into
+    ``engine.state.output``, and the epoch's means into ``engine.state.adapt_log``.
+
+    Args:
+        method: the method; its own parameters are moved to the engine's device and have an optimizer of their own.
+        target_loader: batches of the other domain; needed when the method asks for a ``target_*`` field.
+        layer: module name of the network whose output is the features; default: what enters the class head.
+        weight: factor of the term.
+        pool: how B x F x spatial features become B x F: ``"mean"``, ``"max"``, or ``None`` to leave them.
+        name: the name of its entry in the checkpoint, for two of them on one trainer.
+
+    Raises:
+        InputError: the method needs a target loader and none was given, asks for an unknown field, or a batch lacks
+            a key.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        target_loader: Iterable[Mapping[str, Any]] | None = None,
+        *,
+        layer: str | None = None,
+        weight: float = 1.0,
+        pool: str | None = "mean",
+        name: str = "adapt",
+    ) -> None:
+        unknown = set(method.needs) - FIELDS
+        if unknown:
+            raise InputError(f"{type(method).__name__} asks for unknown fields {sorted(unknown)}")
+        if target_loader is None and any(field.startswith("target_") for field in method.needs):
+            raise InputError(f"{type(method).__name__} needs target cases", mend="pass target_loader")
+        self.method, self.target_loader = method, target_loader
+        self.layer, self.weight, self.pool, self.name = layer, weight, pool, name
+        self.optimizer: torch.optim.Optimizer | None = None
+        self._tap: Tap | None = None
+        self._iterator: Iterator | None = None
+        self._ready = False
+        self._pending: dict[str, Any] | None = None
+        self._fields: Fields | None = None
+        self._sums: dict[str, Any] = {}
+        self._count = 0
+
+    # ------------------------------------------------------------------ wiring
+    def attach(self, engine: Engine) -> None:
+        """Attach to a MONAI trainer (or any engine that fires MONAI's ``IterationEvents``)."""
+        register_stateful(engine, self.name, self)
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.EPOCH_STARTED, self._start_epoch)
+        engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self._take_source)
+        engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self._add_term)
+        engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self._step_own)
+        # first in line: decollation and postprocessing also listen to this event and reshape the output
+        engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self._after_step)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._publish)
+        engine.add_event_handler(Events.COMPLETED, self._finish)
+
+    def _needs(self, *names: str) -> bool:
+        return not self.method.needs.isdisjoint(names)
+
+    def _start(self, engine: Engine) -> None:
+        network = bare_network(engine)
+        if self._tap is not None:
+            self._tap.remove()
+        needs_features = any(field.endswith("features") for field in self.method.needs)
+        self._tap = Tap(network, self.layer) if needs_features else None
+        self.method.to(engine.state.device)
+
+    def _start_epoch(self, engine: Engine) -> None:
+        self._iterator = None  # made anew after the epoch's reseeding, so that resuming is exact
+        self._sums, self._count = {}, 0
+
+    # ------------------------------------------------------------------ fields
+    def _features(self) -> Tensor:
+        assert self._tap is not None
+        return pool_features(self._tap.take(), self.pool)
+
+    def _take_source(self, engine: Engine) -> None:
+        """Right after the trainer's own forward pass: its features are those of the source."""
+        fields = Fields()
+        if self._tap is not None:
+            features = self._features()
+            if self._needs("source_features"):
+                fields["source_features"] = features
+        self._fields = fields
+
+    def _next_target(self, device: torch.device, non_blocking: bool) -> dict[str, Any]:
+        assert self.target_loader is not None
+        for _attempt in range(2):
+            if self._iterator is None:
+                self._iterator = iter(self.target_loader)
+            try:
+                batch = next(self._iterator)
+                break
+            except StopIteration:
+                self._iterator = None
+        else:
+            raise InputError("the target loader is empty", mend="check the target site's unlabelled cases")
+        wanted = {key for key in ("image", "label", "strong") if any(f"target_{key}" in f for f in self.method.needs)}
+        wanted |= {"image"} if self._needs("target_logits", "target_features") else set()
+        return {
+            key: plain(batch[key]).to(device, non_blocking=non_blocking)
+            for key in wanted
+            if isinstance(batch.get(key), torch.Tensor)
+        }
+
+    def _forward(self, engine: Any, fields: Fields, image: Tensor, prefix: str) -> None:
+        logits_name, features_name = f"{prefix}_logits", f"{prefix}_features"
+        if self._needs(logits_name, features_name):
+            logits = plain(engine.inferer(image, engine.network))
+            features = self._features() if self._tap is not None else None
+            fields[logits_name] = logits
+            if features is not None:
+                fields[features_name] = features
+
+    def _collect(self, engine: Any) -> Fields:
+        fields = self._fields if self._fields is not None else Fields()
+        self._fields = None
+        output = engine.state.output
+        for field, value in (
+            ("source_image", output["image"]), ("source_label", output["label"]), ("source_logits", output["pred"]),
+        ):  # fmt: skip
+            if self._needs(field):
+                fields[field] = plain(value)
+        batch = engine.state.batch
+        device, non_blocking = engine.state.device, getattr(engine, "non_blocking", False)
+        if self._needs("source_strong", "source_strong_logits", "source_strong_features"):
+            view = batch.get("strong") if isinstance(batch, Mapping) else None
+            fields["source_strong"] = plain(view if view is not None else output["image"]).to(device)
+            self._forward(engine, fields, fields["source_strong"], "source_strong")
+        if self.target_loader is not None and any(field.startswith("target_") for field in self.method.needs):
+            target = self._next_target(device, non_blocking)
+            if "image" not in target and "strong" not in target:
+                raise InputError("the target loader's batches hold no tensor under 'image'")
+            for key, value in target.items():
+                fields[f"target_{key}"] = value
+            if "image" in target:
+                self._forward(engine, fields, target["image"], "target")
+            if self._needs("target_strong", "target_strong_logits", "target_strong_features"):
+                # without a strong view in the batch, the plain image stands for it
+                fields.setdefault("target_strong", target.get("image"))
+                self._forward(engine, fields, fields["target_strong"], "target_strong")
+        return fields
+
+    # ------------------------------------------------------------------ the term
+    def _setup(self, engine: Engine, fields: Fields) -> None:
+        """Size the method's parts from the first fields; a state loaded before is applied now."""
+        device = torch.device(engine.state.device)
+        # method parts are initialised under a forked generator: the user's random stream is left as it was
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.no_grad():
+            detached = Fields({k: v.detach() if isinstance(v, Tensor) else v for k, v in fields.items()})
+            self.method.setup(bare_network(engine), detached)
+        self.method.to(device)
+        if dist.is_available() and dist.is_initialized():
+            for tensor in (*self.method.parameters(), *self.method.buffers()):
+                dist.broadcast(tensor.data, 0)
+        self.optimizer = self.method.make_optimizer()
+        self._ready = True
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            self.load_state_dict(pending)
+
+    def _add_term(self, engine: Any) -> None:
+        fields = self._collect(engine)
+        if not self._ready:
+            self._setup(engine, fields)
+        if self.optimizer is not None and self._starts_accumulation(engine):
+            self.optimizer.zero_grad(set_to_none=True)
+        if type(self.method).critic_step is not Method.critic_step:
+            self._play_critic(fields)
+        term = self.method(fields, progress(engine))
+        output = engine.state.output
+        supervised = output["loss"]
+        added = self.weight * term
+        output["loss"] = supervised + added if self.method.supervised else added
+        logs = {"supervised_loss": supervised.detach(), "adapt_loss": term.detach(), **self.method.log()}
+        for key, value in logs.items():
+            # flat float tensors: decollation replicates and splits whatever stands in the output
+            logs[key] = torch.as_tensor(value, dtype=torch.float32, device=supervised.device)
+            self._sums[key] = self._sums.get(key, 0.0) + logs[key]
+        output.update(logs)
+        self._count += 1
+
+    def _starts_accumulation(self, engine: Any) -> bool:
+        steps = getattr(engine, "accumulation_steps", 1)
+        length = engine.state.epoch_length
+        local = (engine.state.iteration - 1) % length if length else engine.state.iteration - 1
+        return steps <= 1 or local % steps == 0
+
+    def _play_critic(self, fields: Fields) -> None:
+        detached = Fields({k: v.detach() if isinstance(v, Tensor) else v for k, v in fields.items()})
+        with torch.enable_grad():
+            loss = self.method.critic_step(detached)
+        if loss is None:
+            return
+        assert self.optimizer is not None, "a method with a critic has parameters for it"
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self._average_gradients()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def _average_gradients(self) -> None:
+        if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+            return
+        assert self.optimizer is not None
+        for group in self.optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:  # every rank must take part in every reduction
+                    parameter.grad = torch.zeros_like(parameter)
+                dist.all_reduce(parameter.grad)
+                parameter.grad /= dist.get_world_size()
+
+    def _step_own(self, engine: Any) -> None:
+        if self.optimizer is None or not is_step(engine):
+            return
+        self._average_gradients()
+        scaler = getattr(engine, "scaler", None)
+        has_gradient = any(p.grad is not None for group in self.optimizer.param_groups for p in group["params"])
+        if not has_gradient:
+            return
+        if getattr(engine, "amp", False) and scaler is not None and scaler.is_enabled():
+            scaler.step(self.optimizer)  # the trainer's own update() follows
+        else:
+            self.optimizer.step()
+
+    def _after_step(self, engine: Engine) -> None:
+        if is_step(engine):
+            self.method.after_step(bare_network(engine), progress(engine))
+
+    # ------------------------------------------------------------------ log and state
+    def _publish(self, engine: Any) -> None:
+        means = {key: float(total) / max(self._count, 1) for key, total in self._sums.items()}
+        engine.state.adapt_log = {**getattr(engine.state, "adapt_log", {}), **means}
+
+    def _finish(self, engine: Engine) -> None:
+        self._iterator = None
+        if self._tap is not None:
+            self._tap.remove()
+            self._tap = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The method's state and its optimizer's."""
+        if self._pending is not None:
+            return self._pending
+        return {
+            "method": self.method.state_dict() if self._ready else {},
+            "optimizer": self.optimizer.state_dict() if self.optimizer is not None else {},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore; before the method's parts are sized the state is kept and applied then."""
+        if not self._ready:
+            self._pending = dict(state) if state.get("method") or state.get("optimizer") else None
+            return
+        self.method.load_state_dict(state["method"])
+        if self.optimizer is not None and state.get("optimizer"):
+            self.optimizer.load_state_dict(state["optimizer"])

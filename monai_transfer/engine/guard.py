@@ -1,0 +1,37 @@
+"""Stop at the first loss that is not a number, instead of training on and saving what it made of the weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from ignite.engine import Engine
+from monai.engines.utils import IterationEvents
+
+__all__ = ["NonFiniteLossError", "StopOnNonFiniteLoss"]
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss became NaN or infinite; the last checkpoint is from before."""
+
+
+class StopOnNonFiniteLoss:
+    """Raise ``NonFiniteLossError`` before backward when the loss is NaN or infinite.
+
+    Put it after ``Adapt``, so that it sees the whole loss. Under CUDA AMP a single overflow is the scaler's business,
+    so only the forward loss is judged, never the scaled gradients.
+    """
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to a MONAI trainer."""
+        engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self)
+
+    def __call__(self, engine: Any) -> None:
+        """Look at ``engine.state.output['loss']``."""
+        loss = engine.state.output["loss"]
+        if not torch.isfinite(loss.detach()).all():
+            state = engine.state
+            raise NonFiniteLossError(
+                f"the loss is {float(loss.detach().sum())} in epoch {state.epoch}, iteration {state.iteration}; lower "
+                "the learning rate, or look for NaN voxels with `monai-transfer check`"
+            )

@@ -1,0 +1,65 @@
+"""What a handler needs to know of the engine that it sits on: the bare network, the run's progress, real steps, state.
+
+Handlers that carry state register it on the engine, so that one checkpoint holds everything without a list of ids in
+the config.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+__all__ = ["bare_network", "is_step", "progress", "register_stateful", "stateful_of", "unwrap"]
+
+_ATTRIBUTE = "transfer_stateful"
+
+
+def register_stateful(engine: Any, name: str, item: Any) -> None:
+    """Have ``item`` (``state_dict``/``load_state_dict``) saved and resumed under ``name`` with this engine's run.
+
+    Raises:
+        ValueError: another object is registered under this name.
+    """
+    registered = stateful_of(engine)
+    if registered.setdefault(name, item) is not item:
+        raise ValueError(f"two handlers register their state as {name!r}: give one of them another name")
+
+
+def stateful_of(engine: Any) -> dict[str, Any]:
+    """Everything registered on this engine, by name."""
+    if not hasattr(engine, _ATTRIBUTE):
+        setattr(engine, _ATTRIBUTE, {})
+    return getattr(engine, _ATTRIBUTE)
+
+
+def unwrap(network: nn.Module) -> nn.Module:
+    """The network inside DistributedDataParallel, DataParallel and ``torch.compile`` wrappers."""
+    while True:
+        inner = getattr(network, "_orig_mod", None)
+        if inner is None and isinstance(network, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            inner = network.module
+        if inner is None:
+            return network
+        network = inner
+
+
+def bare_network(engine: Any) -> nn.Module:
+    """The engine's network without wrappers; only there once the engine runs."""
+    return unwrap(engine.network)
+
+
+def progress(engine: Any) -> float:
+    """Share of the run done before the present iteration, in [0, 1]: 0 in the first iteration."""
+    length = engine.state.epoch_length or 1
+    return min(max((engine.state.iteration - 1) / max(length * engine.state.max_epochs, 1), 0.0), 1.0)
+
+
+def is_step(engine: Any) -> bool:
+    """Whether the trainer steps its optimizer in this iteration (the rule of MONAI's ``accumulation_steps``)."""
+    steps = getattr(engine, "accumulation_steps", 1)
+    if steps <= 1:
+        return True
+    length = engine.state.epoch_length
+    local = (engine.state.iteration - 1) % length if length else engine.state.iteration - 1
+    return (local + 1) % steps == 0 or local + 1 == length

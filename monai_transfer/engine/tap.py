@@ -1,0 +1,67 @@
+"""Reading the activations of a named layer, without changing the network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from monai_transfer.networks.head import find_head
+from torch import Tensor, nn
+
+from monai_transfer.errors import InputError
+
+__all__ = ["Tap", "plain"]
+
+
+def plain(value: Any) -> Any:
+    """The plain tensor behind a ``MetaTensor``, and the first entry of a tuple or list (deep supervision)."""
+    if isinstance(value, (tuple, list)):
+        value = value[0]
+    return value.as_tensor() if hasattr(value, "as_tensor") else value
+
+
+class Tap:
+    """Keeps the latest activation of one layer until it is taken.
+
+    Args:
+        network: the bare network.
+        layer: a module name of it, whose *output* is tapped; ``None`` taps what *enters* the class head, which is the
+            usual choice of "features".
+
+    Raises:
+        InputError: no module has that name; the message lists names that are close.
+    """
+
+    def __init__(self, network: nn.Module, layer: str | None = None) -> None:
+        modules = dict(network.named_modules())
+        if layer is None:
+            self.layer = find_head(network)[-1]
+            self._hook = modules[self.layer].register_forward_pre_hook(self._on_input)
+        else:
+            if layer not in modules:
+                import difflib
+
+                near = difflib.get_close_matches(layer, modules, n=5, cutoff=0.3) or list(modules)[1:6]
+                raise InputError(
+                    f"layer {layer!r} is not a module of {type(network).__name__}", mend=f"such as {', '.join(near)}"
+                )
+            self.layer = layer
+            self._hook = modules[layer].register_forward_hook(self._on_output)
+        self._value: Tensor | None = None
+
+    def _on_input(self, _module: nn.Module, inputs: tuple) -> None:
+        self._value = plain(inputs[0])
+
+    def _on_output(self, _module: nn.Module, _inputs: tuple, output: Any) -> None:
+        self._value = plain(output)
+
+    def take(self) -> Tensor:
+        """The activation of the last forward pass; it is forgotten here, so that no graph is kept alive."""
+        value, self._value = self._value, None
+        if not isinstance(value, torch.Tensor):
+            raise InputError(f"layer {self.layer!r} was not used in the forward pass, or gives no tensor")
+        return value
+
+    def remove(self) -> None:
+        """Take the hook off the network."""
+        self._hook.remove()
