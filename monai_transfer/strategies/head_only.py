@@ -1,0 +1,47 @@
+"""Head only (linear probe): the backbone stays exactly as it is, the last layer learns.
+
+Paper: Alain and Bengio, Understanding intermediate layers using linear classifier probes, ICLR workshop 2017,
+arXiv:1610.01644
+
+Frozen means bitwise unchanged: no gradients, norm layers use their stored statistics and do not count, dropout is off,
+also inside a stock trainer, which calls ``network.train()`` in every iteration. MONAI's ``freeze_layers`` leaves the
+running statistics moving. Features of a frozen backbone can be computed once and cached.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from monai_transfer.networks.freezing import freeze, freeze_parameters
+from monai_transfer.strategies.base import Strategy, head_modules
+
+__all__ = ["HeadOnly"]
+
+
+class HeadOnly(Strategy):
+    """Only the head learns; it is in training mode as usual.
+
+    Args:
+        head: the head's module name or names (``"class_layers.out"``), where it is not found by itself.
+
+    Raises:
+        InputError: (from ``apply``) the head is not in the network, or cannot be told.
+    """
+
+    def __init__(self, head: str | list[str] | None = None) -> None:
+        self.head = head
+
+    def apply(self, network: nn.Module) -> nn.Module:
+        super().apply(network)
+        heads = head_modules(network, self.head)
+        inside = {m for name in heads for m in network.get_submodule(name).modules()}
+        above = {
+            network.get_submodule(".".join(name.split(".")[:k])) for name in heads for k in range(name.count(".") + 1)
+        }
+        # what holds the head keeps its mode (deep supervision asks for it); all beside the head is frozen whole
+        for parent in above - inside:
+            freeze_parameters(parent)
+            for child in parent.children():
+                if child not in inside and child not in above:
+                    freeze(child)
+        return network
