@@ -1,0 +1,42 @@
+"""One case of a manifest: its image, its label, and who and where it comes from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Case"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One case.
+
+    Attributes:
+        image: absolute path of the image file (or DICOM series folder), or a list of them, one per channel.
+        label: absolute path (segmentation, localization), class number (classification), float (regression), or
+            ``None`` where there is no label.
+        case: name, unique in the manifest and safe as a file name.
+        patient: pseudonym; no patient stands in two splits.
+        site: hospital or scanner.
+        acquired: days since the first image, or an order.
+        sha256: of the image file; a list where ``image`` is one.
+        label_sha256: of the label file.
+        fold: cross-validation fold.
+        label_name: the class by name, where the file writes it so; kept for writing it back.
+    """
+
+    image: str | list[str]
+    case: str
+    patient: str
+    site: str
+    label: str | int | float | None = None
+    acquired: float | None = None
+    sha256: str | list[str] | None = None
+    label_sha256: str | None = None
+    fold: int | None = None
+    label_name: str | None = None
+
+    @property
+    def images(self) -> list[str]:
+        """The image paths as a list, of one or more."""
+        return [self.image] if isinstance(self.image, str) else list(self.image)

@@ -1,0 +1,194 @@
+"""What must hold in a manifest beyond being JSON: its schema, and the rules that a schema cannot say."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import json
+import math
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+
+from monai_transfer.errors import InputError
+
+__all__ = ["SPLITS", "TASKS", "closest", "schema", "validate"]
+
+SPLITS = ("training", "validation", "test", "unlabeled")
+TASKS = ("classification", "segmentation", "regression", "localization")
+
+# Names that Windows keeps for devices: a prediction could not be written under them.
+_RESERVED = re.compile(r"^(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?$", re.IGNORECASE)
+
+
+@functools.cache
+def schema() -> dict[str, Any]:
+    """The JSON Schema (2020-12) of a manifest; equal to ``data_manifests/schema.json`` in the repository."""
+    return json.loads(Path(__file__).with_name("schema.json").read_text(encoding="utf-8"))
+
+
+@functools.cache
+def _validator() -> Any:
+    return jsonschema.Draft202012Validator(schema())
+
+
+def closest(word: str, known: Iterable[str]) -> str:
+    """``did you mean 'x'?`` where a known word is near, else ``known: a, b, c``."""
+    names = sorted(known)
+    lowered = {name.lower(): name for name in reversed(names)}
+    near = difflib.get_close_matches(word.lower(), lowered, n=1)
+    if near:
+        return f"did you mean {lowered[near[0]]!r}?"
+    shown = ", ".join(map(repr, names[:10])) + (", ..." if len(names) > 10 else "")
+    return f"known: {shown}" if names else "none is known"
+
+
+def validate(content: Any, path: str | Path | None = None) -> None:
+    """Hold a manifest's content (as read from JSON) against its schema and rules.
+
+    Raises:
+        InputError: at the first fault, naming ``path``, the item and the mend.
+    """
+    errors = sorted(_validator().iter_errors(content), key=lambda error: list(map(str, error.absolute_path)))
+    if errors:
+        # An unknown key is most often the cause of the others (a misspelt `image` is also a missing one).
+        error = next((e for e in errors if e.validator == "additionalProperties"), errors[0])
+        raise _schema_fault(error, content, path)
+    _check_labels(content, path)
+    items = [(split, i, item) for split in SPLITS for i, item in enumerate(content.get(split, []))]
+    if not items:
+        raise InputError("holds no case", path=path, mend=f"list at least one under one of {', '.join(SPLITS)}")
+    _check_names(items, path)
+    _check_patients(items, path)
+    names = {name: int(index) for index, name in content.get("labels", {}).items()}
+    channels = _n_images(items[0][2])
+    for split, i, item in items:
+        where = _where(split, i, item)
+        if _n_images(item) != channels:
+            raise InputError(
+                f"{where} has {_n_images(item)} image files where the first case has {channels}",
+                path=path,
+                mend="every case needs the same channels in the same order",
+            )
+        if isinstance(item.get("sha256"), list) != isinstance(item["image"], list) and "sha256" in item:
+            raise InputError(f"{where}: sha256 must be a list exactly where image is one", path=path)
+        _check_label(item.get("label"), content["task"], names, where, path)
+    named = content.get("channel_names")
+    if named and isinstance(items[0][2]["image"], list) and len(named) != channels:
+        raise InputError(f"names {len(named)} channels, but its cases have {channels} image files", path=path)
+
+
+def _where(split: str, index: int, item: Any) -> str:
+    name = item.get("case") if isinstance(item, dict) else None
+    return f"{split}[{index}]" + (f" (case {name!r})" if isinstance(name, str) else "")
+
+
+def _n_images(item: dict[str, Any]) -> int:
+    return len(item["image"]) if isinstance(item["image"], list) else 1
+
+
+def _schema_fault(error: Any, content: Any, path: str | Path | None) -> InputError:
+    place = list(error.absolute_path)
+    mend: str | None
+    where, rest = "", place
+    if len(place) >= 2 and isinstance(place[1], int):
+        where, rest = _where(place[0], place[1], content[place[0]][place[1]]), place[2:]
+    key = ".".join(map(str, rest))
+    prefix = f"{where}: " if where else ""
+    if error.validator == "additionalProperties":
+        known = error.schema["properties"]
+        unknown = next(name for name in error.instance if name not in known)
+        return InputError(f"{prefix}unknown key {unknown!r}", path=path, mend=closest(unknown, known))
+    if error.validator == "required":
+        missing = next(name for name in error.validator_value if name not in error.instance)
+        return InputError(f"{prefix}has no {missing!r}", path=path, mend=_describe(missing, where))
+    if error.validator == "enum":
+        return InputError(
+            f"{prefix}{key} is {error.instance!r}", path=path, mend=closest(str(error.instance), error.validator_value)
+        )
+    if key == "case" and error.validator in ("pattern", "maxLength"):
+        mend = "use at most 120 letters, digits and . _ + = @ -, beginning and ending with no dot"
+        return InputError(f"{prefix}case {error.instance!r} is not safe as a file name", path=path, mend=mend)
+    if key.startswith("acquired"):
+        mend = "give a number: days since the first image, or an order; never a calendar date"
+        return InputError(f"{prefix}acquired is {error.instance!r}", path=path, mend=mend)
+    if "label" in key and error.validator == "propertyNames" or error.validator == "pattern":
+        mend = 'labels and channel_names read {"0": "background", "1": "tumour"}' if "sha256" not in key else None
+        return InputError(f"{prefix}{key or 'key'} cannot hold {error.instance!r}", path=path, mend=mend)
+    shown = json.dumps(error.instance, default=str)
+    shown = shown if len(shown) <= 60 else shown[:57] + "..."
+    mend = _describe(rest[0], where) if rest and isinstance(rest[0], str) else None
+    return InputError(f"{prefix}{key or 'the manifest'} cannot be {shown}", path=path, mend=mend)
+
+
+def _describe(key: str, in_item: str) -> str | None:
+    known = schema()["$defs"]["case"]["properties"] if in_item else schema()["properties"]
+    text = known.get(key, {}).get("description")
+    return f"{key}: {text}" if text else None
+
+
+def _check_labels(content: dict[str, Any], path: str | Path | None) -> None:
+    task, labels = content["task"], content.get("labels", {})
+    if task in ("classification", "segmentation") and not labels:
+        mend = 'name the classes, e.g. "labels": {"0": "background", "1": "tumour"}'
+        raise InputError(f"a {task} manifest needs labels", path=path, mend=mend)
+    indices = sorted(map(int, labels))
+    if task == "classification" and indices != list(range(len(indices))):
+        raise InputError(f"class numbers must run from 0 without a gap, not {indices}", path=path)
+    if task == "segmentation" and 0 not in indices:
+        raise InputError("labels name no background", path=path, mend='add "0": "background"')
+    seen: dict[str, str] = {}
+    for index, name in labels.items():
+        other = seen.setdefault(name.lower(), index)
+        if other != index:
+            raise InputError(f"labels {other} and {index} share the name {name!r}", path=path)
+
+
+def _check_names(items: list[tuple[str, int, dict[str, Any]]], path: str | Path | None) -> None:
+    seen: dict[str, str] = {}
+    for split, i, item in items:
+        where, name = f"{split}[{i}]", item["case"]
+        if _RESERVED.match(name):
+            raise InputError(f"{where}: case {name!r} is a device name on Windows", path=path, mend="rename it")
+        other = seen.setdefault(name.lower(), where)
+        if other != where:
+            mend = "give every case its own name; names may not differ in upper and lower case alone"
+            raise InputError(f"{where}: case {name!r} is also the name of {other}", path=path, mend=mend)
+
+
+def _check_patients(items: list[tuple[str, int, dict[str, Any]]], path: str | Path | None) -> None:
+    seen: dict[str, tuple[str, int]] = {}
+    for split, i, item in items:
+        patient = item["patient"]
+        first = seen.setdefault(patient, (split, i))
+        if first[0] != split:
+            raise InputError(
+                f"patient {patient!r} stands in two splits: {first[0]}[{first[1]}] and {_where(split, i, item)}",
+                path=path,
+                mend="keep all cases of a patient in one split",
+            )
+
+
+def _check_label(label: Any, task: str, names: dict[str, int], where: str, path: str | Path | None) -> None:
+    if label is None:
+        return
+    if task == "classification":
+        if isinstance(label, str) and label not in names:
+            mend = closest(label, names)
+            if label.isdecimal() and int(label) in names.values():
+                mend = f"write the class number without quotes: {int(label)}"
+            raise InputError(f"{where}: label {label!r} is no class of this manifest", path=path, mend=mend)
+        if not isinstance(label, str) and label not in names.values():
+            mend = f"classes are 0 to {len(names) - 1}; a missing label is null"
+            raise InputError(f"{where}: label {label} is no class of this manifest", path=path, mend=mend)
+    elif task == "regression":
+        if isinstance(label, str) or not math.isfinite(label):
+            raise InputError(
+                f"{where}: label {label!r} is not a finite number", path=path, mend="write a number or null"
+            )
+    elif not isinstance(label, str) or not label:
+        mend = "give the path of the mask or annotation, or null where there is none"
+        raise InputError(f"{where}: label {label!r} is not a path", path=path, mend=mend)

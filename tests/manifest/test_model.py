@@ -1,0 +1,267 @@
+"""The manifest: what it refuses, what it gives, and that MONAI's Decathlon loader reads what it writes."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+from monai.data import load_decathlon_datalist
+
+from monai_transfer.errors import InputError
+from monai_transfer.manifest import Case, Manifest, select_labelled
+from monai_transfer.manifest.checks import schema
+
+SEGMENTATION = {
+    "name": "toy",
+    "task": "segmentation",
+    "modality": "MR",
+    "labels": {"0": "background", "1": "tumour"},
+    "training": [
+        {"image": "a/1.nii.gz", "label": "b/1.nii.gz", "case": "c1", "patient": "p1", "site": "north"},
+        {"image": "a/2.nii.gz", "label": None, "case": "c2", "patient": "p2", "site": "south", "acquired": 3},
+    ],
+    "test": [{"image": "a/3.nii.gz", "label": "b/3.nii.gz", "case": "c3", "patient": "p3", "site": "south", "fold": 0}],
+}
+
+
+def classification(label_a=0, label_b="pneumonia"):
+    items = [
+        {"image": f"{i}.png", "label": label, "case": f"c{i}", "patient": f"p{i}", "site": "s"}
+        for i, label in enumerate([label_a, label_b])
+    ]
+    labels = {"0": "normal", "1": "pneumonia"}
+    return {"name": "x", "task": "classification", "labels": labels, "training": items}
+
+
+def regression(label=1.5):
+    item = {"image": ["t1.nii", "t2.nii"], "label": label, "case": "c", "patient": "p", "site": "s"}
+    channels = {"0": "T1", "1": "T2"}
+    return {"name": "x", "task": "regression", "channel_names": channels, "training": [item]}
+
+
+def written(folder: Path, content: dict) -> Path:
+    folder.mkdir(exist_ok=True)
+    path = folder / "m.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_schema_copies_are_equal_and_valid():
+    import jsonschema
+
+    committed = Path(__file__).parents[2] / "data_manifests" / "schema.json"
+    assert json.loads(committed.read_text()) == schema()
+    jsonschema.Draft202012Validator.check_schema(schema())
+
+
+@pytest.mark.parametrize("content", [SEGMENTATION, classification(), regression()])
+def test_round_trip_keeps_the_content(tmp_path, content):
+    manifest = Manifest.load(written(tmp_path, content))
+    assert manifest.to_dict() == content
+    manifest.save(tmp_path / "again.json")
+    again = Manifest.load(tmp_path / "again.json")
+    assert again == manifest and again.sha256 == manifest.sha256
+
+
+def test_saved_elsewhere_it_names_the_same_files(tmp_path):
+    manifest = Manifest.load(written(tmp_path / "one", SEGMENTATION))
+    manifest.save(tmp_path / "two" / "deep" / "m.json")
+    again = Manifest.load(tmp_path / "two" / "deep" / "m.json")
+    assert again.training == manifest.training
+    assert again.training[0].image == str(tmp_path / "one" / "a" / "1.nii.gz")
+
+
+def test_root_is_kept_and_moved(tmp_path):
+    manifest = Manifest.load(written(tmp_path / "one", SEGMENTATION | {"root": "data"}))
+    assert manifest.training[0].image == str(tmp_path / "one" / "data" / "a" / "1.nii.gz")
+    assert manifest.to_dict()["training"][0]["image"] == "a/1.nii.gz"
+    manifest.save(tmp_path / "two.json")
+    assert json.loads((tmp_path / "two.json").read_text())["root"] == "one/data"
+    items = load_decathlon_datalist(tmp_path / "two.json", base_dir=tmp_path / "one" / "data")
+    assert items[0]["image"] == Manifest.load(tmp_path / "two.json").training[0].image
+
+
+@pytest.mark.parametrize(
+    ("content", "is_segmentation", "labels"),
+    [
+        (SEGMENTATION, True, ["b/1.nii.gz", None]),
+        (classification(), False, [0, "pneumonia"]),
+        (classification("normal"), False, ["normal", "pneumonia"]),
+        (regression(), False, [1.5]),
+    ],
+)
+def test_monai_reads_a_saved_manifest(tmp_path, content, is_segmentation, labels):
+    manifest = Manifest.from_dict(content, tmp_path)
+    path = manifest.save(tmp_path / "m.json")
+    items = load_decathlon_datalist(path, is_segmentation=is_segmentation, data_list_key="training")
+    for item, case, label in zip(items, manifest.training, labels, strict=True):
+        assert item["image"] == case.image
+        assert (item["case"], item["patient"], item["site"]) == (case.case, case.patient, case.site)
+        assert item["label"] == (str(tmp_path / label) if is_segmentation and label else label)
+
+
+def test_datalist_of_each_task(tmp_path):
+    manifest = Manifest.from_dict(SEGMENTATION, tmp_path)
+    first, second = manifest.datalist("training")
+    assert first == {
+        "image": str(tmp_path / "a/1.nii.gz"),
+        "label": str(tmp_path / "b/1.nii.gz"),
+        "case": "c1",
+        "patient": "p1",
+        "site": "north",
+    }
+    assert "label" not in second
+    assert all("label" not in item for item in manifest.datalist("training", labelled=False))
+    assert [item["label"] for item in Manifest.from_dict(classification()).datalist("training")] == [0, 1]
+    (item,) = Manifest.from_dict(regression(2), tmp_path).datalist("training")
+    assert item["label"] == 2.0 and item["image"] == [str(tmp_path / "t1.nii"), str(tmp_path / "t2.nii")]
+
+
+def test_sites_are_domains():
+    manifest = Manifest.from_dict(SEGMENTATION)
+    assert manifest.sites == ["north", "south"]
+    south = manifest.filter(site="south")
+    assert south.sites == ["south"] and [c.case for c in south.training + south.test] == ["c2", "c3"]
+    assert manifest.filter(site=["north", "south"]) == manifest
+    assert [c.case for c in manifest.cases("training", labelled=True)] == ["c1"]
+    with pytest.raises(InputError, match="did you mean 'south'"):
+        manifest.filter(site="sout")
+    with pytest.raises(InputError, match="did you mean 'training'"):
+        manifest.cases("train")
+    assert manifest.label_index("tumour") == 1 and manifest.class_names == ["background", "tumour"]
+    with pytest.raises(InputError, match="did you mean 'tumour'"):
+        manifest.label_index("tumor")
+
+
+def change(place, value):
+    def apply(content):
+        *parents, last = place
+        for key in parents:
+            content = content[key]
+        if value is None and last != "label":
+            del content[last]
+        else:
+            content[last] = value
+
+    return apply
+
+
+FAULTS = {
+    "unknown key": (SEGMENTATION, change(["lables"], {}), "unknown key 'lables'; did you mean 'labels'"),
+    "unknown item key": (
+        SEGMENTATION,
+        change(["training", 0, "imag"], ""),
+        r"training\[0\] \(case 'c1'\): unknown key",
+    ),
+    "no site": (SEGMENTATION, change(["test", 0, "site"], None), r"test\[0\] \(case 'c3'\): has no 'site'"),
+    "no task": (SEGMENTATION, change(["task"], None), "has no 'task'"),
+    "bad task": (SEGMENTATION, change(["task"], "segmentaton"), "did you mean 'segmentation'"),
+    "patient in two": (SEGMENTATION, change(["test", 0, "patient"], "p1"), "patient 'p1' stands in two splits"),
+    "same case": (SEGMENTATION, change(["test", 0, "case"], "c1"), r"also the name of training\[0\]"),
+    "same but case": (SEGMENTATION, change(["test", 0, "case"], "C1"), r"also the name of training\[0\]"),
+    "path as case": (SEGMENTATION, change(["test", 0, "case"], "../x"), "not safe as a file name"),
+    "device": (SEGMENTATION, change(["test", 0, "case"], "nul.1"), "device name"),
+    "date": (SEGMENTATION, change(["training", 1, "acquired"], "2020-01-31"), "never a calendar date"),
+    "date number": (SEGMENTATION, change(["training", 1, "acquired"], 20200131), "never a calendar date"),
+    "number for a mask": (SEGMENTATION, change(["test", 0, "label"], 1), "label 1 is not a path"),
+    "no labels": (SEGMENTATION, change(["labels"], None), "needs labels"),
+    "no background": (SEGMENTATION, change(["labels"], {"1": "tumour"}), "no background"),
+    "reversed labels": (SEGMENTATION, change(["labels"], {"background": "0"}), "labels cannot hold 'background'"),
+    "same names": (SEGMENTATION, change(["labels", "2"], "Tumour"), "share the name"),
+    "two images": (SEGMENTATION, change(["test", 0, "image"], ["a", "b"]), "has 2 image files where"),
+    "bad class": (classification(), change(["training", 1, "label"], "pneumona"), "did you mean 'pneumonia'"),
+    "class in quotes": (classification(), change(["training", 1, "label"], "1"), "without quotes: 1"),
+    "missing as class": (classification(), change(["training", 1, "label"], -1), "a missing label is null"),
+    "true": (classification(), change(["training", 1, "label"], True), "label cannot be true"),
+    "gap": (classification(), change(["labels"], {"0": "a", "2": "b"}), "without a gap"),
+    "text": (regression(), change(["training", 0, "label"], "high"), "not a finite number"),
+    "channels": (regression(), change(["channel_names"], {"0": "T1"}), "names 1 channels"),
+    "checksum": (regression(), change(["training", 0, "sha256"], "0" * 64), "sha256 must be a list"),
+    "no case": (regression(), change(["training"], []), "holds no case"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults_are_one_clear_line(tmp_path, fault):
+    content, apply, message = FAULTS[fault]
+    content = copy.deepcopy(content)
+    apply(content)
+    path = written(tmp_path, content)
+    with pytest.raises(InputError, match=message) as error:
+        Manifest.load(path)
+    assert str(error.value).startswith(f"{path}: ") and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "cannot be"),
+        ('{"name": "a", "name": "b"}', "key 'name' twice"),
+        ('{"name": NaN}', "NaN, which is not JSON"),
+        ("\x00", "is not JSON"),
+    ],
+)
+def test_not_a_manifest(tmp_path, text, message):
+    (tmp_path / "m.json").write_text(text)
+    with pytest.raises(InputError, match=message):
+        Manifest.load(tmp_path / "m.json")
+    with pytest.raises(InputError, match="is a folder"):
+        Manifest.load(tmp_path)
+    with pytest.raises(InputError, match="no such file"):
+        Manifest.load(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("name", ["south", "c3", "p1"])
+def test_text_that_names_a_path_is_refused(tmp_path, name):
+    (tmp_path / name).mkdir()
+    with pytest.raises(InputError, match=f"{name}' is also the name of"):
+        Manifest.from_dict(SEGMENTATION, tmp_path).save(tmp_path / "m.json")
+    assert not (tmp_path / "m.json").exists()
+
+
+def test_class_name_beside_a_folder_is_refused(tmp_path):
+    (tmp_path / "normal").mkdir()
+    with pytest.raises(InputError, match="the label 'normal' is also the name"):
+        Manifest.from_dict(classification("normal"), tmp_path).save(tmp_path / "m.json")
+    Manifest.from_dict(classification(0), tmp_path).save(tmp_path / "m.json")  # a number is no path
+
+
+def test_empty_lists_are_omitted(tmp_path):
+    content = copy.deepcopy(SEGMENTATION) | {"unlabeled": [], "validation": []}
+    path = Manifest.from_dict(content, tmp_path).save(tmp_path / "m.json")
+    assert {"unlabeled", "validation"}.isdisjoint(json.loads(path.read_text()))
+
+
+def cases(n_patients=8, per_patient=3, classes=2):
+    return [
+        Case(image=f"{p}-{k}", case=f"c{p}-{k}", patient=f"p{p}", site="s", label=p % classes)
+        for p in range(n_patients)
+        for k in range(per_patient)
+    ]
+
+
+@pytest.mark.parametrize("task", ["classification", "segmentation"])
+@pytest.mark.parametrize("seed", range(5))
+def test_labelled_choice_is_nested_and_visits_patients_in_turn(task, seed):
+    pool = cases()
+    chosen = [[c.case for c in select_labelled(pool, n, seed, task)] for n in range(len(pool) + 1)]
+    assert all(chosen[n] == chosen[-1][:n] for n in range(len(pool) + 1))
+    assert select_labelled(pool[::-1], 5, seed, task) == select_labelled(pool, 5, seed, task)
+    first = select_labelled(pool, 8, seed, task)
+    assert len({c.patient for c in first}) == 8
+    if task == "classification":
+        for n in range(2, 24, 2):
+            assert sum(c.label for c in select_labelled(pool, n, seed, task)) == n // 2
+
+
+def test_labelled_choice_depends_on_the_seed_and_is_refused_where_too_large():
+    pool = cases()
+    assert len({tuple(c.case for c in select_labelled(pool, 3, seed)) for seed in range(10)}) > 5
+    with pytest.raises(InputError, match="only 24 are there"):
+        select_labelled(pool, 25)
+    manifest = Manifest.from_dict(SEGMENTATION)
+    assert [item["case"] for item in manifest.datalist("training", n_labelled=1)] == ["c1"]
+    assert manifest.datalist("training", n_labelled=0) == []
