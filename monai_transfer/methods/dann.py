@@ -52,8 +52,7 @@ class Dann(Method):
         weight = dann_lambda(progress)
         source = self.discriminator(reverse_gradient(fields.source_features.flatten(1), weight)).float()
         target = self.discriminator(reverse_gradient(fields.target_features.flatten(1), weight)).float()
-        with torch.no_grad():
-            self._accuracy = ((source < 0).float().mean() + (target >= 0).float().mean()) / 2
+        self._accuracy = domain_accuracy(source, target)
         return 0.5 * (
             F.binary_cross_entropy_with_logits(source, torch.zeros_like(source))
             + F.binary_cross_entropy_with_logits(target, torch.ones_like(target))

@@ -1,0 +1,123 @@
+"""CDAN(+E): a domain classifier that sees features together with what the network predicts from them.
+
+    h = vec(f outer g),  g = softmax(logits), a constant;   randomised: h = (R_f f) * (R_g g) / sqrt(d)
+    L = 1/2 (sum_s w BCE(D(R(h_s)), 0) / sum_s w + sum_t w BCE(D(R(h_t)), 1) / sum_t w),   w = 1 + exp(-H(g)) with E
+
+R: identity forward, -lambda(p) times the gradient backward, lambda(p) = 2 / (1 + exp(-10 p)) - 1
+
+Paper: Long, Cao, Wang and Jordan, Conditional Adversarial Domain Adaptation, NeurIPS 2018, arXiv:1705.10667
+
+p is the share of the run that is done. The entropy weights are normalised per domain, as in the authors' code (others
+normalise over both, so that a confident source drowns the target). As there, the weight's own gradient reaches the
+network through its entropy, reversed; some public code drops it. The random matrices are drawn once, are standard
+normal and part of the checkpoint. The discriminator has no BatchNorm, which would read the domain off the batch
+statistics. For a segmentation, f and g are each averaged over space: g then is the predicted class proportion, which
+tells the discriminator where prevalence differs. Normalisation statistics: two forward passes, so each domain is
+normalised by its own batch and both enter the running averages.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from monai_transfer.methods.base import Fields, Method, pool_features
+from monai_transfer.networks.adversarial import domain_accuracy, domain_discriminator, reverse_gradient
+from monai_transfer.networks.outputs import entropy, probabilities, wide
+from monai_transfer.networks.schedules import dann_lambda
+
+__all__ = ["Cdan", "entropy_weights", "multilinear_map", "randomised_map"]
+
+
+def multilinear_map(features: Tensor, probabilities: Tensor) -> Tensor:
+    """vec(f outer g) of N x F features and N x C probabilities: N x (C F), class by class."""
+    return torch.einsum("nc,nf->ncf", probabilities, features).flatten(1)
+
+
+def randomised_map(features: Tensor, probabilities: Tensor, r_features: Tensor, r_classes: Tensor) -> Tensor:
+    """(R_f f) * (R_g g) / sqrt(d), with ``r_features`` F x d and ``r_classes`` C x d: N x d."""
+    return (features @ r_features) * (probabilities @ r_classes) / math.sqrt(r_features.shape[1])
+
+
+def entropy_weights(entropies: Tensor) -> Tensor:
+    """w = 1 + exp(-H) of one domain's N entropies (nats), normalised to a sum of 1 by a constant."""
+    weights = 1.0 + torch.exp(-entropies)
+    return weights / weights.detach().sum()
+
+
+class Cdan(Method):
+    """Conditional domain-adversarial term.
+
+    Args:
+        entropy: weight cases by the certainty of their prediction (CDAN+E).
+        randomised: use random projections instead of the full outer product; ``None``: when it has over 4096 entries.
+        projection: d, the width of the random projections.
+        hidden: width of the discriminator's two hidden layers.
+        lr: learning rate of the discriminator's own Adam optimizer.
+    """
+
+    needs = frozenset({"source_features", "target_features", "source_logits", "target_logits"})
+    tasks = ("classification", "segmentation")
+
+    def __init__(
+        self,
+        entropy: bool = True,
+        randomised: bool | None = None,
+        projection: int = 1024,
+        hidden: int = 64,
+        lr: float = 1e-3,
+    ) -> None:
+        super().__init__()
+        self.entropy, self.randomised, self.projection = entropy, randomised, projection
+        self.hidden, self.lr = hidden, lr
+        self.discriminator: nn.Module | None = None
+        self.r_features: Tensor | None
+        self.r_classes: Tensor | None
+        self.register_buffer("r_features", None)
+        self.register_buffer("r_classes", None)
+        self._accuracy = torch.tensor(float("nan"))
+
+    def setup(self, network: nn.Module, batch: Fields) -> None:
+        features = pool_features(batch.source_features)
+        classes, width = max(batch.source_logits.shape[1], 2), features.shape[1]
+        randomised = self.randomised if self.randomised is not None else classes * width > 4096
+        if randomised:
+            self.r_features = torch.randn(width, self.projection, device=features.device)
+            self.r_classes = torch.randn(classes, self.projection, device=features.device)
+        width = self.projection if randomised else classes * width
+        self.discriminator = domain_discriminator(width, self.hidden).to(features.device)
+
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.parameters(), lr=self.lr)
+
+    def conditioned(self, features: Tensor, logits: Tensor) -> Tensor:
+        """What the discriminator sees: h, N x (C F) or N x d. The predictions are constants."""
+        features, predicted = wide(pool_features(features)), pool_features(probabilities(logits.detach()))
+        if self.r_features is None or self.r_classes is None:
+            return multilinear_map(features, predicted)
+        return randomised_map(features, predicted, self.r_features, self.r_classes)
+
+    def forward(self, fields: Fields, progress: float) -> Tensor:
+        assert self.discriminator is not None, "setup() comes before forward()"
+        strength, parts, outputs = dann_lambda(progress), [], []
+        for domain, is_target in (("source", 0.0), ("target", 1.0)):
+            features, logits = fields[f"{domain}_features"], fields[f"{domain}_logits"]
+            seen = reverse_gradient(self.conditioned(features, logits), strength)
+            output = self.discriminator(seen).float()[:, 0]
+            loss = F.binary_cross_entropy_with_logits(output, torch.full_like(output, is_target), reduction="none")
+            if self.entropy:
+                uncertainty = entropy(logits)
+                uncertainty = uncertainty.flatten(1).mean(1) if uncertainty.ndim > 1 else uncertainty
+                parts.append((entropy_weights(reverse_gradient(uncertainty, strength)) * loss).sum())
+            else:
+                parts.append(loss.mean())
+            outputs.append(output)
+        self._accuracy = domain_accuracy(*outputs)
+        return 0.5 * (parts[0] + parts[1])
+
+    def log(self) -> dict[str, Tensor]:
+        """``domain_accuracy``: balanced accuracy of the discriminator on the last batch; 0.5: indistinguishable."""
+        return {"domain_accuracy": self._accuracy}

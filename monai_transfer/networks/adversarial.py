@@ -1,0 +1,49 @@
+"""Parts of domain-adversarial games: gradient reversal, domain discriminators, their accuracy."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["domain_accuracy", "domain_discriminator", "frozen_call", "reverse_gradient"]
+
+
+class _ReverseGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: float) -> Tensor:
+        ctx.weight = weight
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        return -ctx.weight * gradient, None
+
+
+def reverse_gradient(x: Tensor, weight: float = 1.0) -> Tensor:
+    """``x`` itself; its gradient comes back multiplied by ``-weight``."""
+    return _ReverseGradient.apply(x, weight)
+
+
+def domain_discriminator(width: int, hidden: int) -> nn.Sequential:
+    """A network of two hidden layers from N x width features to N x 1 domain logits.
+
+    It has no BatchNorm, which would let it read the domain off the statistics of a one-domain batch.
+    """
+    return nn.Sequential(
+        nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 1)
+    )  # fmt: skip
+
+
+def frozen_call(module: nn.Module, *inputs: Tensor) -> Tensor:
+    """``module(*inputs)`` with its parameters as constants: the gradient reaches the inputs alone."""
+    constants = {name: parameter.detach() for name, parameter in module.named_parameters()}
+    return torch.func.functional_call(module, constants, inputs)
+
+
+def domain_accuracy(source: Tensor, target: Tensor) -> Tensor:
+    """Balanced accuracy of domain logits (source negative, target positive); 0.5 means indistinguishable.
+
+    A scalar tensor: nothing waits for the device.
+    """
+    source, target = source.detach(), target.detach()
+    return ((source < 0).float().mean() + (target >= 0).float().mean()) / 2

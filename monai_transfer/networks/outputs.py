@@ -1,0 +1,53 @@
+"""Reading a network's raw outputs: probabilities, entropies and label indices, for one class channel or many.
+
+Outputs are B x C (classification) or B x C x spatial (segmentation). A single channel is a sigmoid's: it is read as two
+classes, background and foreground. Everything is computed in float32 or wider, so it is safe under autocast.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = ["entropy", "label_indices", "log_probabilities", "probabilities", "wide"]
+
+
+def wide(x: Tensor) -> Tensor:
+    """``x`` in float32 where it was narrower; float64 stays."""
+    return x if x.dtype.itemsize >= 4 else x.float()
+
+
+def log_probabilities(logits: Tensor) -> Tensor:
+    """Log class probabilities, B x C x spatial; one channel becomes two (background, foreground)."""
+    logits = wide(logits)
+    if logits.shape[1] == 1:
+        return torch.cat([F.logsigmoid(-logits), F.logsigmoid(logits)], dim=1)
+    return F.log_softmax(logits, dim=1)
+
+
+def probabilities(logits: Tensor) -> Tensor:
+    """Class probabilities, B x C x spatial; one channel becomes two (background, foreground)."""
+    return log_probabilities(logits).exp()
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """Shannon entropy of each case's or voxel's prediction in nats, B x spatial; between 0 and log C."""
+    logs = log_probabilities(logits)
+    return -(logs.exp() * logs).sum(1)
+
+
+def label_indices(label: Tensor, logits: Tensor) -> Tensor:
+    """Class indices (long, B x spatial) of a label given as indices, with a channel of one, or one-hot.
+
+    Raises:
+        ValueError: the label's shape fits none of these.
+    """
+    spatial = logits.shape[2:]
+    if label.ndim == logits.ndim and label.shape[1] == 1:
+        label = label[:, 0]
+    elif label.ndim == logits.ndim and label.shape[1] == logits.shape[1]:
+        label = label.argmax(1)
+    if label.shape != (logits.shape[0], *spatial):
+        raise ValueError(f"a label of shape {tuple(label.shape)} does not fit outputs of {tuple(logits.shape)}")
+    return label.long()
