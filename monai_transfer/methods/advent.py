@@ -1,0 +1,156 @@
+"""MinEnt and AdvEnt for segmentation: target predictions become as certain, and as well formed, as source ones.
+
+    I = -p log2 p / log2 C                          weighted self-information, voxel by voxel and class by class
+    E = sum_c I_c                                   normalised entropy of a voxel, in [0, 1]
+    MinEnt:  L = weight * mean E(x_t)
+    AdvEnt:  L = weight * BCE(D(I(x_t)), source),   D learns BCE(D(I(x_s)), source) + BCE(D(I(x_t)), target)
+
+Paper: Vu, Jain, Bucher, Cord and Perez, ADVENT: Adversarial Entropy Minimization for Domain Adaptation in Semantic
+Segmentation, CVPR 2019, arXiv:1811.12833
+
+Defaults are the paper's: weight 1e-3, discriminator with Adam(0.9, 0.99) at 1e-4. ``space="probabilities"`` lets the
+discriminator see p itself: the output-space discriminator of Tsai et al., CVPR 2018, arXiv:1802.10349. The weight is
+the paper's, relative to a mean cross-entropy; leave ``Adapt(weight=1.0)``. In 3D nearly all voxels are background, and
+the mean entropy falls fastest by calling everything background, so entropies of predicted background and predicted
+foreground are averaged separately and then mixed by ``foreground``; ``None`` gives the paper's plain mean. Entropy
+minimisation also hardens wrong predictions: start from a network that has learnt on the source. The discriminator is
+convolutional with as many halvings as the patch allows (five at most) and no BatchNorm. Normalisation statistics: the
+target batch is a second forward pass, so each domain is normalised by its own batch and both enter the running
+averages.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from monai.networks.layers.factories import Conv
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from monai_transfer.methods.base import Fields, Method
+from monai_transfer.networks.adversarial import domain_accuracy, frozen_call
+from monai_transfer.networks.outputs import log_probabilities
+
+__all__ = ["Advent", "entropy_loss", "patch_discriminator", "self_information"]
+
+
+def self_information(logits: Tensor) -> Tensor:
+    """Weighted self-information I = -p log2 p / log2 C of B x C x spatial logits; one channel counts as two classes."""
+    logs = log_probabilities(logits)
+    return -(logs.exp() * logs) / math.log(logs.shape[1])
+
+
+def entropy_loss(logits: Tensor, foreground: float | None = 0.5) -> Tensor:
+    """Mean normalised entropy of B x C x spatial logits, in [0, 1].
+
+    Args:
+        logits: class 0 is the background.
+        foreground: share of the predicted foreground in the mean, whatever its volume; ``None``: each voxel counts
+            the same. Voxels are weighted by the (constant) probability of being foreground or background.
+    """
+    uncertainty = self_information(logits).sum(1)
+    if foreground is None:
+        return uncertainty.mean()
+    background = log_probabilities(logits.detach())[:, 0].exp()
+    return (1 - foreground) * _weighted_mean(uncertainty, background) + foreground * _weighted_mean(
+        uncertainty, 1 - background
+    )
+
+
+def _weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
+    return (values * weights).sum() / weights.sum().clamp_min(torch.finfo(weights.dtype).tiny)
+
+
+def patch_discriminator(channels: int, size: tuple[int, ...], width: int = 64) -> nn.Sequential:
+    """A convolutional discriminator (kernel 4, stride 2, LeakyReLU 0.2) from B x channels x size to a map of logits.
+
+    Each axis is halved while it has four voxels or more; the network ends after five halvings of the largest axis.
+    """
+    conv, layers, now = Conv[Conv.CONV, len(size)], [], list(size)
+    for level in range(5):
+        halved = [s >= 4 for s in now]
+        if not any(halved):
+            break
+        kernel = [4 if h else 1 for h in halved]
+        out = width * 2 ** min(level, 3)
+        layers += [
+            conv(channels, out, kernel, [2 if h else 1 for h in halved], [1 if h else 0 for h in halved]),
+            nn.LeakyReLU(0.2),
+        ]
+        channels, now = out, [s // 2 if h else s for s, h in zip(now, halved, strict=True)]
+    return nn.Sequential(*layers, conv(channels, 1, 1))
+
+
+class Advent(Method):
+    """Entropy term for segmentation on the unlabelled target.
+
+    Args:
+        adversarial: align the maps with a discriminator (AdvEnt); ``False`` minimises the entropy itself (MinEnt).
+        space: what the discriminator sees, ``"self_information"`` or ``"probabilities"``.
+        weight: factor of the term.
+        foreground: share of predicted foreground in MinEnt's mean, see above.
+        width: channels of the discriminator's first layer.
+        lr: learning rate of the discriminator.
+
+    Raises:
+        ValueError: ``space`` is neither of the two.
+    """
+
+    needs = frozenset({"source_logits", "target_logits"})
+    tasks = ("segmentation",)
+
+    def __init__(
+        self,
+        adversarial: bool = True,
+        space: str = "self_information",
+        weight: float = 1e-3,
+        foreground: float | None = 0.5,
+        width: int = 64,
+        lr: float = 1e-4,
+    ) -> None:
+        super().__init__()
+        if space not in ("self_information", "probabilities"):
+            raise ValueError(f"space must be 'self_information' or 'probabilities', not {space!r}")
+        self.adversarial, self.space, self.weight, self.foreground = adversarial, space, weight, foreground
+        self.width, self.lr = width, lr
+        self.discriminator: nn.Module | None = None
+        self._log: dict[str, Tensor] = {}
+
+    def setup(self, network: nn.Module, batch: Fields) -> None:
+        logits = batch.target_logits
+        if self.adversarial:
+            channels = max(logits.shape[1], 2)
+            self.discriminator = patch_discriminator(channels, tuple(logits.shape[2:]), self.width).to(logits.device)
+
+    def make_optimizer(self) -> torch.optim.Optimizer | None:
+        return torch.optim.Adam(self.parameters(), lr=self.lr, betas=(0.9, 0.99)) if self.adversarial else None
+
+    def _maps(self, logits: Tensor) -> Tensor:
+        return self_information(logits) if self.space == "self_information" else log_probabilities(logits).exp()
+
+    def forward(self, fields: Fields, progress: float) -> Tensor:
+        with torch.no_grad():
+            self._log["target_entropy"] = entropy_loss(fields.target_logits, self.foreground)
+        if not self.adversarial:
+            return self.weight * entropy_loss(fields.target_logits, self.foreground)
+        assert self.discriminator is not None, "setup() comes before forward()"
+        judged = frozen_call(self.discriminator, self._maps(fields.target_logits)).float()
+        return self.weight * F.binary_cross_entropy_with_logits(judged, torch.zeros_like(judged))
+
+    def critic_step(self, fields: Fields) -> Tensor | None:
+        """The discriminator's loss: source maps are 0, target maps 1."""
+        if not self.adversarial:
+            return None
+        assert self.discriminator is not None, "setup() comes before critic_step()"
+        source = self.discriminator(self._maps(fields.source_logits.detach())).float()
+        target = self.discriminator(self._maps(fields.target_logits.detach())).float()
+        self._log["domain_accuracy"] = domain_accuracy(source, target)
+        return 0.5 * (
+            F.binary_cross_entropy_with_logits(source, torch.zeros_like(source))
+            + F.binary_cross_entropy_with_logits(target, torch.ones_like(target))
+        )
+
+    def log(self) -> dict[str, Tensor]:
+        """``target_entropy`` (in [0, 1]) and, with a discriminator, ``domain_accuracy`` of its patches."""
+        return dict(self._log)

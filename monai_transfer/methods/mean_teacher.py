@@ -1,0 +1,96 @@
+"""Mean teacher: the network agrees with a moving average of itself on unlabelled target cases.
+
+    L = weight * r(p) * mean (softmax(student(strong view)) - softmax(teacher(image)))^2   over cases, voxels, classes
+    teacher <- a * teacher + (1 - a) * student,   a = min(decay, 1 - 1 / step)
+    r(p) = exp(-5 (1 - p / ramp)^2) up to p = ramp, then 1
+
+Paper: Tarvainen and Valpola, Mean teachers are better role models, NeurIPS 2017, arXiv:1703.01780; across domains:
+French, Mackiewicz and Fisher, Self-ensembling for visual domain adaptation, ICLR 2018, arXiv:1706.05208
+
+p is the share of the run that is done; step counts real optimizer steps from 1, so the teacher starts as the student
+and a resumed run goes on where it stood. For 3D segmentation decay 0.99 and weight 0.1 are usual (Yu et al., MICCAI
+2019). The student sees the batch's ``strong`` view (photometric augmentation only, or the voxels no longer match); a
+batch without one gives it the plain image, and then only dropout and the average itself make a difference: use one.
+Agreement alone is reached by a constant answer too, so the supervised loss must stay on. ``teacher`` is the better
+network of the two: ``state_dict()`` holds it under ``teacher.*``.
+
+Normalisation statistics: the teacher runs in eval mode on running averages. **All** buffers are copied from the student
+at each step, whatever the norm layers are called; the student's strong target batch is a forward pass of its own, so
+its running averages blend both domains.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from monai_transfer.methods.base import Fields, Method
+from monai_transfer.networks.copying import copy_network
+from monai_transfer.networks.outputs import probabilities
+from monai_transfer.networks.schedules import sigmoid_ramp
+
+__all__ = ["MeanTeacher", "consistency_loss", "ema_update"]
+
+
+def consistency_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean squared difference of the class probabilities of two B x C x spatial logits; no gradient to ``teacher``."""
+    return (probabilities(student) - probabilities(teacher.detach())).square().mean()
+
+
+@torch.no_grad()
+def ema_update(teacher: nn.Module, student: nn.Module, decay: float) -> None:
+    """teacher <- decay * teacher + (1 - decay) * student for parameters; buffers are copied as they are."""
+    for ours, theirs in zip(teacher.parameters(), student.parameters(), strict=True):
+        ours.lerp_(theirs.detach().to(ours.dtype), 1.0 - decay)
+    for kept, current in zip(teacher.buffers(), student.buffers(), strict=True):
+        kept.copy_(current)
+
+
+class MeanTeacher(Method):
+    """Consistency with a moving average of the network, its ``teacher``.
+
+    Args:
+        decay: largest a of the moving average.
+        weight: factor of the term.
+        ramp: share of the run after which the term has its full weight.
+    """
+
+    needs = frozenset({"target_image", "target_strong_logits"})
+    tasks = ("classification", "segmentation")
+    norm_statistics = "teacher: the student's running averages, copied; student: separate batches, blended averages"
+
+    def __init__(self, decay: float = 0.999, weight: float = 1.0, ramp: float = 0.3) -> None:
+        super().__init__()
+        self.decay, self.weight, self.ramp = decay, weight, ramp
+        self.teacher: nn.Module | None = None
+        self.step: Tensor
+        self.register_buffer("step", torch.zeros((), dtype=torch.long))
+        self._log: dict[str, Tensor | float] = {}
+
+    def setup(self, network: nn.Module, batch: Fields) -> None:
+        self.teacher = copy_network(network, frozen=True)
+
+    def train(self, mode: bool = True) -> MeanTeacher:
+        super().train(mode)
+        if self.teacher is not None:
+            self.teacher.eval()
+        return self
+
+    def forward(self, fields: Fields, progress: float) -> Tensor:
+        assert self.teacher is not None, "setup() comes before forward()"
+        with torch.no_grad():
+            taught = self.teacher.eval()(fields.target_image)
+        taught = taught[0] if isinstance(taught, (tuple, list)) else taught
+        weight = self.weight * sigmoid_ramp(progress, self.ramp)
+        loss = consistency_loss(fields.target_strong_logits, taught)
+        self._log = {"consistency": loss.detach(), "consistency_weight": weight}
+        return weight * loss
+
+    def after_step(self, network: nn.Module, progress: float) -> None:
+        assert self.teacher is not None, "setup() comes before after_step()"
+        self.step += 1
+        ema_update(self.teacher, network, min(self.decay, 1.0 - 1.0 / int(self.step)))
+
+    def log(self) -> dict[str, Tensor | float]:
+        """``consistency`` (unweighted) and ``consistency_weight`` of the last step."""
+        return dict(self._log)
