@@ -24,8 +24,8 @@ class EpochSeed:
         loaders: further loaders (e.g. the target's) whose datasets hold random transforms.
     """
 
-    def __init__(self, seed: int = 0, loaders: tuple | list = ()) -> None:
-        self.seed, self.loaders = int(seed), list(loaders)
+    def __init__(self, seed: int = 0, loaders: tuple | list | None = ()) -> None:
+        self.seed, self.loaders = int(seed), list(loaders or ())
 
     def attach(self, engine: Engine) -> None:
         """Attach to a MONAI trainer."""

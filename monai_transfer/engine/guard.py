@@ -16,15 +16,15 @@ class NonFiniteLossError(RuntimeError):
 
 
 class StopOnNonFiniteLoss:
-    """Raise ``NonFiniteLossError`` before backward when the loss is NaN or infinite.
+    """Raise ``NonFiniteLossError`` before the optimizer steps when the loss is NaN or infinite.
 
-    Put it after ``Adapt``, so that it sees the whole loss. Under CUDA AMP a single overflow is the scaler's business,
-    so only the forward loss is judged, never the scaled gradients.
+    It looks after backward, when every method's term has been added. Under CUDA AMP an overflow of the scaled
+    gradients is the scaler's business: only the forward loss is judged.
     """
 
     def attach(self, engine: Engine) -> None:
         """Attach to a MONAI trainer."""
-        engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self)
+        engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
 
     def __call__(self, engine: Any) -> None:
         """Look at ``engine.state.output['loss']``."""

@@ -21,7 +21,7 @@ class MetricsLog:
     """Write the epoch's mean training losses and, when it was validated, the validation metrics.
 
     Columns: ``epoch, split, seconds, lr, loss``, then whatever ``Adapt`` and the evaluator report. The loss is read at
-    ``LOSS_COMPLETED``: train-time metrics with decollation would cost 13-19 % of a step.
+    ``BACKWARD_COMPLETED``, with every method's term in it: train-time metrics with decollation would cost 13-19 % of a step.
 
     Args:
         output_dir: the run folder.
@@ -40,7 +40,7 @@ class MetricsLog:
         """Attach to a MONAI trainer, after ``Adapt`` and the validation handler."""
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.EPOCH_STARTED, self._reset)
-        engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self._add)
+        engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self._add)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._write)
         if self.validator is not None:
             self.validator.add_event_handler(Events.COMPLETED, self._validated)

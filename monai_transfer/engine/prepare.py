@@ -50,7 +50,7 @@ class Prepared:
                 raise InputError(
                     "the weights to start from are not there",
                     path=pretrained,
-                    mend="run from the bundle's folder or pass --bundle_root, or train from scratch with --pretrained none",
+                    mend="run in the bundle's folder or pass --bundle_root; --pretrained none trains from scratch",
                 )
             self.report = load_weights(
                 network,

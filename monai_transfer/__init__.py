@@ -1,0 +1,35 @@
+"""Transfer learning for medical imaging on MONAI."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["Adapt", "Manifest", "Source", "WeightReport", "compare_runs", "load_weights"]
+
+if TYPE_CHECKING:
+    from monai_transfer.engine.adapt import Adapt
+    from monai_transfer.manifest import Manifest
+    from monai_transfer.report.compare import compare_runs
+    from monai_transfer.weights import Source, WeightReport, load_weights
+
+_HOMES = {
+    "Adapt": "monai_transfer.engine.adapt",
+    "Manifest": "monai_transfer.manifest",
+    "Source": "monai_transfer.weights",
+    "WeightReport": "monai_transfer.weights",
+    "compare_runs": "monai_transfer.report.compare",
+    "load_weights": "monai_transfer.weights",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """The public doors, imported when they are first used: importing torch and MONAI takes seconds."""
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,127 @@
+"""The bundles in ``bundles/``: their specs, and how their files are made and their small weights were trained.
+
+``python -m monai_transfer.bundle.packaged bundles`` rewrites their text files; ``--train`` also trains the weights on
+the embedded set (minutes) and refreshes the sample.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+
+from monai_transfer.bundle.spec import BundleSpec
+from monai_transfer.bundle.write import write_bundle
+
+__all__ = ["packaged_specs"]
+
+_EMBEDDED = "the embedded, simulated set, made on first use; or --dataset_dir DIR with a manifest.json in it"
+
+
+def _segmentation() -> BundleSpec:
+    return BundleSpec(
+        name="head_mr_segmentation",
+        task="segmentation",
+        spatial_dims=3,
+        labels={0: "background", 1: "ventricle", 2: "lesion"},
+        channel_names=["MR"],
+        # BatchNorm: InstanceNorm nearly erases the domain from pooled features, and with it what adaptation aligns
+        network={
+            "_target_": "monai.networks.nets.UNet",
+            "spatial_dims": 3,
+            "in_channels": 1,
+            "out_channels": 3,
+            "channels": [8, 16, 32],
+            "strides": [2, 2],
+            "num_res_units": 1,
+            "norm": "BATCH",
+        },
+        layer="model.1.submodule.1.submodule",
+        patch=[48, 48, 40],
+        spacing=[4.0, 4.0, 4.0],
+        oriented=True,
+        normalise=[
+            {"_target_": "monai.transforms.NormalizeIntensityd", "keys": ["image"], "nonzero": False},
+        ],
+        rotation_axes=["x", "y", "z"],
+        source_site="site_a",
+        target_site="site_b",
+        n_labelled=3,
+        dataset_dir="$monai_transfer.data.phantom.embedded_set('segmentation')",
+        modality="MR",
+        description="Ventricles and lesions in simulated head MR: a 3D U-Net pretrained at site_a, for site_b",
+        data_note=_EMBEDDED,
+        data_source="simulated by monai_transfer.data.phantom (no patients)",
+    )
+
+
+def _classification() -> BundleSpec:
+    return BundleSpec(
+        name="head_mr_slice_classification",
+        task="classification",
+        spatial_dims=2,
+        labels={0: "no lesion", 1: "lesion"},
+        channel_names=["MR"],
+        network={
+            "_target_": "monai.networks.nets.DenseNet",
+            "spatial_dims": 2,
+            "in_channels": 1,
+            "out_channels": 2,
+            "init_features": 16,
+            "growth_rate": 8,
+            "block_config": [2, 4, 4],
+            "bn_size": 2,
+        },
+        patch=[64, 64],
+        resize=True,
+        grey=True,
+        normalise=[{"_target_": "monai.transforms.NormalizeIntensityd", "keys": ["image"], "nonzero": False}],
+        source_site="site_a",
+        target_site="site_b",
+        n_labelled=16,
+        batch_size=16,
+        dataset_dir="$monai_transfer.data.phantom.embedded_set('classification')",
+        suffix=".png",
+        modality="MR",
+        description="Lesion or no lesion in slices of simulated head MR: a DenseNet pretrained at site_a, for site_b",
+        data_note=_EMBEDDED,
+        data_source="simulated by monai_transfer.data.phantom (no patients)",
+    )
+
+
+def packaged_specs() -> list[BundleSpec]:
+    """The specs of the packaged bundles."""
+    return [_segmentation(), _classification()]
+
+
+def _train(folder: Path, spec: BundleSpec) -> None:
+    from monai_transfer.bundle.run import run_workflow
+    from monai_transfer.manifest import Manifest
+
+    run = folder / "runs" / "pretrain-0"
+    run_workflow(folder, "pretrain", {"fresh": True, "output_dir": str(run)})
+    shutil.copyfile(run / "models" / "model.pt", folder / "models" / "model.pt")
+    from monai_transfer.data.phantom import embedded_set
+
+    case = Manifest.load(Path(embedded_set(spec.task)) / "manifest.json").cases("test", site=spec.target_site)[0]
+    sample = folder / "sample"
+    sample.mkdir(exist_ok=True)
+    shutil.copyfile(case.images[0], sample / f"{case.case}{spec.suffix}")
+    shutil.rmtree(run)
+
+
+def main() -> None:
+    """Rewrite the packaged bundles."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--train", action="store_true", help="train the weights on the embedded set as well")
+    arguments = parser.parse_args()
+    for spec in packaged_specs():
+        folder = write_bundle(spec, arguments.folder / spec.name)
+        if arguments.train:
+            _train(folder, spec)
+        print(folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""``BundleSpec``: everything in which one bundle differs from another; the templates hold everything else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from monai_transfer.errors import InputError
+
+__all__ = ["WORKFLOWS", "BundleSpec"]
+
+WORKFLOWS = {
+    "train": ["train"],
+    "pretrain": ["train", "pretrain"],
+    "adapt": ["train", "adapt"],
+    "evaluate": ["train", "evaluate"],
+    "infer": ["inference"],
+}
+"""The config files of each workflow, in the order in which they are merged."""
+
+_PRIMARY = {"segmentation": ("dice", True), "classification": ("auc", True), "regression": ("mae", False)}
+_KEY_METRIC = {"segmentation": "val_mean_dice", "classification": "val_auc", "regression": "val_mae"}
+_LOSS: dict[str, dict[str, Any]] = {
+    # Dice over the batch: small batches often lack a class, and its per-item Dice would be noise
+    "segmentation": {
+        "_target_": "monai.losses.DiceCELoss",
+        "to_onehot_y": True,
+        "softmax": True,
+        "batch": True,
+        "squared_pred": True,
+    },
+    "classification": {"_target_": "torch.nn.CrossEntropyLoss"},
+    "regression": {"_target_": "torch.nn.MSELoss"},
+}
+_EXPECT = ("train", "pretrain", "adapt", "evaluate", "inference")
+
+
+@dataclass
+class BundleSpec:
+    """One bundle's differences.
+
+    Attributes:
+        name: folder name; holds the task's word.
+        task: ``segmentation``, ``classification`` or ``regression``.
+        spatial_dims: 2 or 3.
+        labels: class names by number; empty for regression.
+        channel_names: names of the image channels, in order.
+        network: its config, with ``_target_``.
+        layer: module name whose output adaptation aligns; ``None``: what enters the class head.
+        patch: voxels per axis of a training patch (segmentation) or of the resized image.
+        spacing: mm per axis to resample to; ``None`` leaves the grid.
+        oriented: bring images to RAS first.
+        resize: resize whole images to ``patch``.
+        grey: read rasters as one grey channel.
+        normalise: intensity transforms, as configs.
+        flips, rotation_axes: axes of the random flips and rotations.
+        balanced_crops: centre crops on foreground and background in turn.
+        dataset_dir, manifest: config values, usually expressions.
+        source_site, target_site, n_labelled: as in ``DataLists``.
+        label_mean, label_std: of a regression's training labels.
+        suffix: of the image files, for inference.
+        modality, description, data_note: words for people.
+        expect: per workflow, the score to expect.
+        sample: note on the sample image, if the bundle has one.
+    """
+
+    name: str
+    task: str
+    spatial_dims: int
+    labels: dict[int, str]
+    channel_names: list[str]
+    network: dict[str, Any]
+    patch: list[int]
+    normalise: list[dict[str, Any]]
+    source_site: Any = None
+    target_site: Any = None
+    layer: str | None = None
+    spacing: list[float] | None = None
+    oriented: bool = False
+    resize: bool = False
+    grey: bool = False
+    flips: list[int] = field(default_factory=lambda: [0])
+    rotation_axes: list[str] = field(default_factory=lambda: ["x"])
+    balanced_crops: bool = False
+    dataset_dir: str = "."
+    manifest: str = "$os.path.join(@dataset_dir, 'manifest.json')"
+    n_labelled: int | None = None
+    epochs: int = 20
+    steps_per_epoch: int = 10
+    batch_size: int = 4
+    val_interval: int = 2
+    lr: float = 1e-3
+    weight_decay: float = 1e-4
+    pretrain_epochs: int = 40
+    pretrain_lr: float = 2e-3
+    adapt_lr: float = 1e-3
+    strategy: dict[str, Any] = field(default_factory=lambda: {"_target_": "monai_transfer.strategies.full.Full"})
+    method: dict[str, Any] = field(default_factory=lambda: {"_target_": "monai_transfer.methods.dann.Dann"})
+    method_weight: float = 1.0
+    cache_rate: float = 1.0
+    num_workers: int = 0
+    label_mean: float = 0.0
+    label_std: float = 1.0
+    suffix: str = ".nii.gz"
+    modality: str = ""
+    description: str = ""
+    data_note: str = "a manifest (see data_manifests/schema.json)"
+    data_source: str = ""
+    expect: dict[str, str] = field(default_factory=dict)
+    data_statistics: dict[str, Any] = field(default_factory=dict)
+    weights_note: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.task not in _PRIMARY:
+            raise InputError(f"no bundle for the task {self.task!r}", mend=f"one of {', '.join(_PRIMARY)}")
+        if self.task == "regression" and not self.label_std > 0:
+            raise InputError("the regression labels do not vary")
+        self.labels = {int(key): str(value) for key, value in self.labels.items()}
+        for key in _EXPECT:
+            self.expect.setdefault(key, "not measured for this data; see the run folder's summary.json")
+
+    @property
+    def out_channels(self) -> int:
+        """Outputs of the network."""
+        return 1 if self.task == "regression" else len(self.labels)
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the outputs, in order."""
+        return [self.labels[key] for key in sorted(self.labels)] or ["value"]
+
+    @property
+    def primary_metric(self) -> str:
+        """What arms are compared by."""
+        return _PRIMARY[self.task][0]
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Direction of the primary metric."""
+        return _PRIMARY[self.task][1]
+
+    @property
+    def key_metric(self) -> str:
+        """What selects the best epoch."""
+        return _KEY_METRIC[self.task]
+
+    @property
+    def loss(self) -> dict[str, Any]:
+        """The supervised loss, as a config."""
+        return _LOSS[self.task]

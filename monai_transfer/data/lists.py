@@ -1,0 +1,115 @@
+"""The data lists of one transfer, named by their part in it; what each workflow of a bundle trains and tests on."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from monai_transfer.errors import InputError
+from monai_transfer.manifest import Manifest
+
+__all__ = ["DataLists"]
+
+Items = list[dict[str, Any]]
+
+
+class DataLists:
+    """MONAI data lists from a manifest, a source site and a target site.
+
+    The few-label budget is honest: with ``n_labelled`` given, the target's validation list holds no more cases than its
+    training list, since selecting a checkpoint uses labels too. Test cases are never trained on or selected by.
+
+    Args:
+        manifest: path of the manifest.
+        source_site: the site (or a list of sites) with labels in plenty; ``None`` takes all sites.
+        target_site: the site that matters; ``None`` takes all sites.
+        n_labelled: how many labelled target cases to train on; ``None`` takes all. Nested: the first 3 of a seed are
+            among its first 5.
+        seed: decides which.
+
+    Raises:
+        InputError: no such file or site; a list that must hold cases is empty (raised when it is used).
+    """
+
+    def __init__(
+        self,
+        manifest: str | Path,
+        source_site: str | list[str] | None = None,
+        target_site: str | list[str] | None = None,
+        n_labelled: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.path = Path(manifest)
+        self.source_site, self.target_site = source_site, target_site
+        self.n_labelled, self.seed = n_labelled, seed
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """The manifest, read when it is first needed."""
+        return Manifest.load(self.path)
+
+    def _labelled(self, split: str, site: Any, n: int | None = None, *, needed: bool = False) -> Items:
+        if n is not None:
+            available = len(self.manifest.cases(split, site=site, labelled=True))
+            if split == "validation":
+                n = min(n, available)
+        items = [
+            item
+            for item in self.manifest.datalist(split, site=site, n_labelled=n, seed=self.seed)
+            if "label" in item
+        ]
+        if needed and not items:
+            raise InputError(
+                f"no labelled {split} case at site {site!r}" if site else f"no labelled {split} case",
+                path=self.path,
+                mend=f"its sites are {', '.join(self.manifest.sites)}; choose another site or split",
+            )
+        return items
+
+    @property
+    def source_training(self) -> Items:
+        """Labelled training cases of the source."""
+        return self._labelled("training", self.source_site, needed=True)
+
+    @property
+    def source_validation(self) -> Items:
+        """Labelled validation cases of the source."""
+        return self._labelled("validation", self.source_site)
+
+    @property
+    def source_test(self) -> Items:
+        """Labelled test cases of the source ("home")."""
+        return self._labelled("test", self.source_site)
+
+    @property
+    def target_training(self) -> Items:
+        """The ``n_labelled`` labelled training cases of the target."""
+        return self._labelled("training", self.target_site, self.n_labelled, needed=self.n_labelled != 0)
+
+    @property
+    def target_validation(self) -> Items:
+        """Labelled validation cases of the target, no more than ``n_labelled``."""
+        return self._labelled("validation", self.target_site, self.n_labelled)
+
+    @property
+    def target_test(self) -> Items:
+        """Labelled test cases of the target."""
+        return self._labelled("test", self.target_site)
+
+    @property
+    def target_unlabelled(self) -> Items:
+        """All training and unlabelled images of the target, without labels."""
+        items = [
+            item
+            for split in ("training", "unlabeled")
+            for item in self.manifest.datalist(split, site=self.target_site, labelled=False)
+        ]
+        if not items:
+            raise InputError(f"no unlabelled image at site {self.target_site!r}", path=self.path)
+        return items
+
+    @property
+    def source_and_target_training(self) -> Items:
+        """Labelled source cases and the few labelled target cases, for adaptation with or without target labels."""
+        return self.source_training + (self.target_training if self.n_labelled else [])
