@@ -1,0 +1,111 @@
+"""Pseudo-labels with class-balanced thresholds: the network's surest answers on the target, class by class, as labels.
+
+    y = argmax_c p_c / tau_c where that is > 1, else none;   tau_c: the p that the surest share q of class c reaches
+    L = weight * mean of -log p_y over the cases (voxels) that have a label;   q grows from 0.2 to 0.5 with progress
+
+Paper: Zou, Yu, Vijaya Kumar and Wang, Unsupervised Domain Adaptation for Semantic Segmentation via Class-Balanced
+Self-Training, ECCV 2018, arXiv:1810.07911; the plain form: Lee, Pseudo-Label, ICML Workshops 2013
+
+One threshold for all classes never selects a rare structure or an unfamiliar class; one per class selects the same
+share of each. The paper computes tau over the whole target set between rounds of training; here it is a moving average
+over batches (``momentum``), kept in the checkpoint, so that no second pass is needed. The labels are constants for the
+gradient. Errors feed on themselves: start from a network that has learnt on the source, and look at the logged share
+and class balance. Normalisation statistics: the target batch is a second forward pass in training mode, so each domain
+is normalised by its own batch and both enter the running averages.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from monai_transfer.methods.base import Fields, Method
+from monai_transfer.networks.outputs import log_probabilities
+
+__all__ = ["PseudoLabel", "class_thresholds", "select_labels"]
+
+IGNORE = -1
+
+
+@torch.no_grad()
+def class_thresholds(probabilities: Tensor, portion: float) -> Tensor:
+    """For each class the confidence that its surest ``portion`` reaches: C values; NaN where a class is not predicted.
+
+    Args:
+        probabilities: B x C x spatial.
+        portion: share, in (0, 1], of the cases or voxels that are predicted as this class.
+    """
+    confidence, predicted = probabilities.max(1)
+    thresholds = torch.full((probabilities.shape[1],), float("nan"), dtype=confidence.dtype, device=confidence.device)
+    for c in range(probabilities.shape[1]):
+        of_class = confidence[predicted == c]
+        if len(of_class):
+            thresholds[c] = of_class.topk(max(round(portion * len(of_class)), 1)).values[-1]
+    return thresholds
+
+
+@torch.no_grad()
+def select_labels(probabilities: Tensor, thresholds: Tensor) -> Tensor:
+    """argmax_c p_c / tau_c where it reaches 1, else -1: B x spatial."""
+    ratio = probabilities / thresholds.view(1, -1, *([1] * (probabilities.ndim - 2)))
+    best, label = ratio.max(1)
+    return torch.where(best >= 1, label, torch.full_like(label, IGNORE))
+
+
+class PseudoLabel(Method):
+    """Cross-entropy of the target against its own class-balanced pseudo-labels.
+
+    Args:
+        portion: share of each class that is selected at the start and at the end of the run.
+        momentum: of the moving average of the thresholds.
+        weight: factor of the term.
+        start: share of the run before which the term is zero, for a network that first has to learn.
+    """
+
+    needs = frozenset({"target_logits"})
+    tasks = ("classification", "segmentation")
+
+    def __init__(
+        self,
+        portion: tuple[float, float] = (0.2, 0.5),
+        momentum: float = 0.9,
+        weight: float = 1.0,
+        start: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if not 0 < portion[0] <= 1 or not 0 < portion[1] <= 1:
+            raise ValueError(f"portion must lie in (0, 1], got {tuple(portion)}")
+        self.portion, self.momentum, self.weight, self.start = tuple(portion), momentum, weight, start
+        self.thresholds: Tensor
+        self.register_buffer("thresholds", torch.empty(0))
+        self._log: dict[str, Tensor] = {}
+
+    def setup(self, network: nn.Module, batch: Fields) -> None:
+        classes = max(batch.target_logits.shape[1], 2)
+        self.thresholds = torch.full((classes,), float("nan"), device=batch.target_logits.device)
+
+    @torch.no_grad()
+    def _update(self, predicted: Tensor, portion: float) -> Tensor:
+        """The moving thresholds; a class that was never predicted has 1, which nothing exceeds."""
+        now = class_thresholds(predicted, portion).to(self.thresholds.dtype)
+        moved = self.momentum * self.thresholds + (1 - self.momentum) * now
+        first, absent = self.thresholds.isnan(), now.isnan()
+        self.thresholds.copy_(torch.where(absent, self.thresholds, torch.where(first, now, moved)))
+        return self.thresholds.nan_to_num(nan=1.0).clamp_min(1e-6)
+
+    def forward(self, fields: Fields, progress: float) -> Tensor:
+        logs = log_probabilities(fields.target_logits)
+        if progress < self.start:
+            return 0.0 * logs.sum()
+        predicted = logs.detach().exp()
+        done = (progress - self.start) / max(1.0 - self.start, 1e-6)
+        portion = self.portion[0] + (self.portion[1] - self.portion[0]) * done
+        labels = select_labels(predicted, self._update(predicted, portion).to(predicted.dtype))
+        chosen = labels != IGNORE
+        picked = logs.gather(1, labels.clamp_min(0).unsqueeze(1)).squeeze(1)
+        self._log = {"selected": chosen.float().mean()}
+        return -self.weight * (picked * chosen).sum() / chosen.sum().clamp_min(1)
+
+    def log(self) -> dict[str, Tensor]:
+        """``selected``: share of the last batch's cases or voxels that had a label."""
+        return dict(self._log)
