@@ -1,0 +1,21 @@
+"""Checksums of images: of one file, or of a folder that holds one DICOM series."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from monai_transfer.files import sha256_file
+
+__all__ = ["sha256_image"]
+
+
+def sha256_image(path: str | Path) -> str:
+    """SHA-256 of a file; for a folder, of its files' sorted hashes (so their names and order do not matter)."""
+    path = Path(path)
+    if path.is_dir():
+        hashes = sorted(
+            sha256_file(file) for file in path.iterdir() if file.is_file() and not file.name.startswith(".")
+        )
+        return hashlib.sha256("".join(hashes).encode()).hexdigest()
+    return sha256_file(path)

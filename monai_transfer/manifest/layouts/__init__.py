@@ -1,0 +1,42 @@
+"""The layouts that a folder may have; one module each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+
+from monai_transfer.errors import InputError
+from monai_transfer.manifest.checks import closest
+from monai_transfer.manifest.layouts import class_folders, csv_table, msd, npz, pairs, plain
+
+__all__ = ["LAYOUTS", "choose_layout"]
+
+LAYOUTS: dict[str, ModuleType] = {
+    "msd": msd,
+    "npz": npz,
+    "pairs": pairs,
+    "classes": class_folders,
+    "csv": csv_table,
+    "images": plain,
+}
+"""By name. ``folders`` on the command line means ``pairs`` or ``classes``, whichever is seen."""
+
+_GROUPS = {"auto": tuple(LAYOUTS), "folders": ("pairs", "classes")}
+
+
+def choose_layout(folder: Path, name: str = "auto") -> tuple[str, ModuleType]:
+    """The layout called ``name``, or the one that fits the folder best.
+
+    Raises:
+        InputError: no such layout, or none fits.
+    """
+    if name in LAYOUTS:
+        return name, LAYOUTS[name]
+    if name not in _GROUPS:
+        raise InputError(f"no layout is called {name!r}", mend=closest(name, [*LAYOUTS, *_GROUPS]))
+    scores = {candidate: LAYOUTS[candidate].detect(folder) for candidate in _GROUPS[name]}
+    best = max(scores, key=lambda candidate: scores[candidate])
+    if scores[best] <= 0:
+        mend = f"it should hold images in one of these ways: {', '.join(LAYOUTS)}"
+        raise InputError("no known layout is seen here", path=folder, mend=mend)
+    return best, LAYOUTS[best]

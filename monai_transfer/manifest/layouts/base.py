@@ -1,0 +1,114 @@
+"""What every layout reader shares: the raw case that it finds, what it may be asked, and what it says it left out.
+
+A layout is a module in this folder with ``detect(folder) -> float`` (0: surely not, 1: surely) and
+``read(folder, options) -> Found``. Adding one is a file here and its name in ``layouts/__init__.py``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+__all__ = ["SPLIT_NAMES", "Found", "Options", "RawCase", "count", "is_image", "list_files", "split_name", "stem"]
+
+_VOLUMES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+_PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif")
+
+SPLIT_NAMES = {
+    "training": ("training", "train", "tr"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing", "ts"),
+    "unlabeled": ("unlabeled", "unlabelled"),
+}
+"""The names under which folders, columns and arrays give a split."""
+
+
+@dataclass
+class RawCase:
+    """A case as a layout found it.
+
+    Attributes:
+        images: files of the image, one per channel.
+        key: what tables call the case: mostly the file name without suffix. Need not be unique.
+        place: path below the folder, without suffix; unique within one reading.
+        label: mask path, class name, class number, float, or ``None``.
+        patient, site, split, acquired: where the layout itself tells them.
+    """
+
+    images: list[Path]
+    key: str
+    place: str
+    label: Path | str | int | float | None = None
+    patient: str | None = None
+    site: str | None = None
+    split: str | None = None
+    acquired: float | None = None
+
+
+@dataclass
+class Found:
+    """All that a layout found in a folder.
+
+    Attributes:
+        cases: the raw cases, in a fixed order.
+        notes: one clause for everything that was left out or assumed.
+        labels: class names by number, where the layout knows them.
+        texts: ``name``, ``description``, ``modality``, ``licence``, ``reference``, ``task``, where the layout has them.
+        channel_names: by number, where the layout knows them.
+    """
+
+    cases: list[RawCase]
+    notes: list[str] = field(default_factory=list)
+    labels: dict[int, str] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
+    channel_names: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass
+class Options:
+    """What a layout may be told.
+
+    Attributes:
+        files: folder beside the output for files that have to be made (created only when needed).
+        path_column, label_column: columns of a table, where their names are unusual.
+        series_description: text that the chosen DICOM series' description holds.
+        site_from: DICOM header keywords that make up the site.
+    """
+
+    files: Path
+    path_column: str | None = None
+    label_column: str | None = None
+    series_description: str | None = None
+    site_from: Sequence[str] = ()
+
+
+def stem(path: str | Path) -> str:
+    """File name without its (possibly double) suffix."""
+    name = Path(path).name
+    return name[:-7] if name.lower().endswith(".nii.gz") else Path(name).stem
+
+
+def is_image(path: Path) -> bool:
+    """Whether the name says that it is a volume or a picture (DICOM files are told by content, elsewhere)."""
+    return path.name.lower().endswith(_VOLUMES + _PICTURES)
+
+
+def list_files(folder: Path) -> Iterator[Path]:
+    """All files below ``folder``, sorted; hidden ones and what archivers leave behind are passed over."""
+    for where, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+        yield from (Path(where) / name for name in sorted(names) if not name.startswith("."))
+
+
+def split_name(text: str) -> str | None:
+    """The split that a folder, column or array name means, if it means one: ``"Train"`` -> ``"training"``."""
+    word = re.sub(r"[^a-z]", "", text.lower())
+    return next((split for split, names in SPLIT_NAMES.items() if word in names), None)
+
+
+def count(n: int, what: str) -> str:
+    """``1 image``, ``3 images``."""
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"

@@ -1,0 +1,105 @@
+"""Class folders (ImageFolder): the folder that an image lies in is its class.
+
+Above the class there may be a folder per split (``train/normal/1.png``) or per site (``north/normal/1.png``, where the
+sites hold the same classes), below it one per patient. A table in the folder that names the images may add patients,
+sites and class numbers.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from monai_transfer.errors import InputError
+from monai_transfer.manifest.layouts.base import Found, Options, RawCase, count, is_image, list_files, split_name, stem
+from monai_transfer.manifest.layouts.csv_table import find_table
+from monai_transfer.manifest.table import parse_label
+
+__all__ = ["detect", "read"]
+
+_WRAPPERS = ("images", "image", "imgs", "img", "data")
+
+
+def detect(folder: Path) -> float:
+    """0.6 where the images lie in at least two folders, all equally deep."""
+    try:
+        classes = {case.label for case in _cases(folder)[0]} - {None}
+    except InputError:
+        return 0.0
+    return 0.6 if len(classes) > 1 else 0.0
+
+
+def read(folder: Path, options: Options) -> Found:
+    """Every image with its folder as class.
+
+    Raises:
+        InputError: images lie at different depths, or the table contradicts the folders.
+    """
+    cases, notes = _cases(folder)
+    if not cases:
+        raise InputError("no images in class folders", path=folder)
+    found = Found(cases, notes, texts={"task": "classification"})
+    hit = find_table(folder, options)
+    if hit is not None:
+        table, column = hit
+        label_column = table.column("label", options.label_column)
+        given: dict[str, Any] = {}
+        for row in table.rows:
+            name = Path(row[column])
+            given[(name.parent / stem(name)).as_posix()] = parse_label(row[label_column]) if label_column else None
+        found.labels = _numbers(cases, given, table.path)
+        if found.labels:
+            shown = ", ".join(f"{number} = {name}" for number, name in sorted(found.labels.items()))
+            notes.append(f"{table.path.name}: class numbers taken from it: {shown}")
+    return found
+
+
+def _numbers(cases: list[RawCase], given: dict[str, Any], path: Path) -> dict[int, str]:
+    """Class folder by class number, where the table numbers every class and always in the same way."""
+    pairs = {(given[case.place], str(case.label)) for case in cases if isinstance(given.get(case.place), int)}
+    names = {int(number): name for number, name in pairs}
+    if len(names) != len(pairs) or len(set(names.values())) != len(pairs):
+        raise InputError("its labels contradict the class folders", path=path, mend="correct it, or use --layout csv")
+    return names if len(names) == len({case.label for case in cases}) else {}
+
+
+def _cases(folder: Path) -> tuple[list[RawCase], list[str]]:
+    files = [path for path in list_files(folder) if is_image(path)]
+    places = [path.relative_to(folder) for path in files]
+    dirs = [tuple(part for part in place.parts[:-1] if part.lower() not in _WRAPPERS) for place in places]
+    splits = [next((split_name(part) for part in parts if split_name(part)), None) for parts in dirs]
+    dirs = [tuple(part for part in parts if split_name(part) is None) for parts in dirs]
+    depths = {len(parts) for parts in dirs}
+    if len(depths) > 1:
+        raise InputError("images lie at different depths", path=folder, mend="put each image into its class folder")
+    notes: list[str] = []
+    depth = depths.pop() if depths else 0
+    if depth == 0:
+        return [], notes
+    if depth > 2:
+        raise InputError(
+            "images lie too deep for class folders", path=folder, mend="use class/image or site/class/image"
+        )
+    below: dict[str, set[str]] = defaultdict(set)
+    if depth == 2:
+        for parts in dirs:
+            below[parts[0]].add(parts[1])
+    # The same (at least two) names under every folder: those are the classes, and the folders above are sites.
+    sites = depth == 2 and len(below) > 1 and len({frozenset(names) for names in below.values()}) == 1
+    sites = sites and len(next(iter(below.values()))) > 1
+    if depth == 2:
+        what = "sites, the lower ones classes" if sites else "classes, the lower ones patients"
+        notes.append(f"two levels of folders: the upper ones read as {what}")
+    cases = []
+    for path, place, parts, split in zip(files, places, dirs, splits, strict=True):
+        case = RawCase([path], stem(path), (place.parent / stem(place)).as_posix(), label=parts[-1], split=split)
+        if depth == 2 and sites:
+            case.site = parts[0]
+        elif depth == 2:
+            case.label, case.patient = parts[0], parts[1]
+        cases.append(case)
+    other = sum(not is_image(path) and path.suffix.lower() not in (".csv", ".tsv") for path in list_files(folder))
+    if other:
+        notes.append(f"{count(other, 'file')} of another kind left out")
+    return cases, notes

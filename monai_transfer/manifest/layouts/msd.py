@@ -1,0 +1,85 @@
+"""Medical Segmentation Decathlon: a ``dataset.json`` with label names and a list of image/label pairs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from monai_transfer.errors import InputError
+from monai_transfer.manifest.layouts.base import Found, Options, RawCase, count, split_name, stem
+
+__all__ = ["detect", "read"]
+
+
+def detect(folder: Path) -> float:
+    """1 where a ``dataset.json`` lists its training cases."""
+    try:
+        content = json.loads((folder / "dataset.json").read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError):
+        return 0.0
+    return 1.0 if isinstance(content, dict) and isinstance(content.get("training"), list) else 0.0
+
+
+def read(folder: Path, options: Options) -> Found:
+    """The cases that ``dataset.json`` lists. ``test`` cases without a label become ``unlabeled``.
+
+    Raises:
+        InputError: the file is no Decathlon list, or lists a file that is not there.
+    """
+    path = folder / "dataset.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot be read ({error})", path=path, mend="give a folder with a dataset.json") from None
+    listed = {key: content[key] for key in content if split_name(key) and isinstance(content[key], list)}
+    found = Found([])
+    for key, items in listed.items():
+        # A list called "training" alone is all there is, to be split by us; beside labelled others it is a split.
+        for i, item in enumerate(items):
+            found.cases.append(_case(item, split_name(key), f"{key}[{i}]", folder, path))
+    labelled = {case.split for case in found.cases if case.label is not None}
+    dropped = sum(case.label is None for case in found.cases)
+    for case in found.cases:
+        case.split = "unlabeled" if case.label is None else case.split if len(labelled) > 1 else None
+    if dropped:
+        found.notes.append(f"{count(dropped, 'case')} without a label: listed as unlabeled")
+    found.labels = _names(content.get("labels"), path)
+    found.channel_names = _names(content.get("modality") or content.get("channel_names"), path)
+    for key in ("name", "description", "licence", "reference"):
+        if isinstance(content.get(key), str) and content[key].strip():
+            found.texts[key] = content[key].strip()
+    if set(found.channel_names.values()):
+        found.texts["modality"] = ", ".join(dict.fromkeys(found.channel_names.values()))
+    found.texts["task"] = "segmentation"
+    return found
+
+
+def _case(item: Any, split: str | None, where: str, folder: Path, path: Path) -> RawCase:
+    entry = {"image": item} if isinstance(item, str) else item
+    if not isinstance(entry, dict) or not isinstance(entry.get("image"), (str, list)):
+        raise InputError(f"{where} has no image", path=path, mend='items read {"image": "...", "label": "..."}')
+    images = [entry["image"]] if isinstance(entry["image"], str) else entry["image"]
+    label = entry.get("label")
+    for name in [*images, *([label] if isinstance(label, str) else [])]:
+        if not (folder / name).exists():
+            raise InputError(
+                f"{where} lists {name}, which is not there", path=path, mend="restore it, or remove the item"
+            )
+    first = Path(images[0])
+    return RawCase(
+        images=[folder / name for name in images],
+        key=stem(first),
+        place=(first.parent / stem(first)).as_posix(),
+        label=folder / label if isinstance(label, str) else None,
+        split=split,
+    )
+
+
+def _names(given: Any, path: Path) -> dict[int, str]:
+    if not isinstance(given, dict):
+        return {}
+    try:
+        return {int(number): str(name) for number, name in given.items()}
+    except ValueError:
+        raise InputError(f"names {given} are not by number", path=path, mend='write {"0": "background", ...}') from None

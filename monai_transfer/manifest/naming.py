@@ -1,0 +1,85 @@
+"""Names for cases, patients and sites: safe as file names, unique, and never the name of a path beside the output."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from monai_transfer.errors import InputError
+from monai_transfer.manifest.layouts.base import RawCase, count
+
+__all__ = ["name_cases", "name_patients", "site_name", "slug"]
+
+
+def slug(text: str) -> str:
+    """``text`` with everything that is not safe in a file name replaced by ``_``."""
+    safe = re.sub(r"[^A-Za-z0-9._+=@-]+", "_", text).strip("._-") or "case"
+    return safe if len(safe) <= 100 else f"{safe[:90]}_{hashlib.sha256(safe.encode()).hexdigest()[:8]}"
+
+
+def name_cases(cases: Sequence[RawCase], folders: Sequence[str]) -> list[str]:
+    """A case name for each: its key; where keys repeat, site and key; failing that its place, below its folder's name.
+
+    ``folders`` holds the name of the folder that each case came from.
+    """
+    places = [slug(case.place.replace("/", "_")) for case in cases]
+    ways = (
+        [slug(case.key) for case in cases],
+        [slug(f"{case.site}_{case.key}") for case in cases],
+        places,
+        [slug(f"{folder}_{place}") for folder, place in zip(folders, places, strict=True)],
+    )
+    for names in ways:
+        if len({name.lower() for name in names}) == len(names):
+            return names
+    counts = Counter(name.lower() for name in ways[-1])
+    full = [f"{folder}/{case.place}/{i}" for i, (folder, case) in enumerate(zip(folders, cases, strict=True))]
+    tails = [hashlib.sha256(text.encode()).hexdigest()[:8] for text in full]
+    return [f"{n}_{t}" if counts[n.lower()] > 1 else n for n, t in zip(ways[-1], tails, strict=True)]
+
+
+def name_patients(cases: Sequence[RawCase], names: Sequence[str], regex: str | None, notes: list[str]) -> None:
+    """Give every case that has none a patient, in place: by ``regex`` on its place, else the case's own name.
+
+    Raises:
+        InputError: the expression is none, has no group, or does not fit a case.
+    """
+    if regex is not None:
+        try:
+            pattern = re.compile(regex)
+        except re.error as error:
+            raise InputError(f"--patient-regex {regex!r} is no regular expression ({error})") from None
+        if pattern.groups < 1:
+            raise InputError(f"--patient-regex {regex!r} has no group", mend="mark the patient by brackets: '^(.+?)_'")
+        for case in cases:
+            hit = pattern.search(case.place)
+            if not hit or not hit.group(1):
+                mend = "mend the expression; it is matched against the path below the folder, without suffix"
+                raise InputError(f"--patient-regex {regex!r} does not fit {case.place!r}", mend=mend)
+            case.patient = hit.group(1)
+        return
+    own = 0
+    for case, name in zip(cases, names, strict=True):
+        if not case.patient:
+            case.patient, own = name, own + 1
+    if own:
+        mend = "name patients with --patient-column or --patient-regex where some have several"
+        notes.append(f"{count(own, 'case')} taken as one patient each: {mend}")
+
+
+def site_name(wanted: str, output: Path, notes: list[str]) -> str:
+    """``wanted``, or ``site_<wanted>`` where a path of that name lies beside the output.
+
+    MONAI's Decathlon loader would turn such a text into the path. For derived names only; a name that the user gave is
+    refused on writing instead.
+    """
+    if not os.path.lexists(output.parent / wanted):
+        return wanted
+    note = f"site {wanted!r} written as 'site_{wanted}': a path of its name lies beside the manifest"
+    if note not in notes:
+        notes.append(note)
+    return f"site_{wanted}"

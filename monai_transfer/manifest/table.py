@@ -1,0 +1,190 @@
+"""CSV and TSV tables: finding the columns that are meant, and joining them to cases by name."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from monai_transfer.errors import InputError
+from monai_transfer.manifest.checks import closest
+from monai_transfer.manifest.layouts.base import RawCase, count, is_image, split_name, stem
+
+__all__ = ["USUAL", "Table", "case_column", "find_columns", "join", "parse_label"]
+
+USUAL = {
+    "path": ("path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path", "img"),
+    "case": ("case", "case_id", "caseid", "id", "image_id", "name", "subject", "participant_id"),
+    "patient": ("patient", "patient_id", "patientid", "pid", "subject", "subject_id", "participant_id"),
+    "site": ("site", "centre", "center", "hospital", "institution", "scanner", "vendor", "domain"),
+    "label": ("label", "class", "diagnosis", "target", "finding", "y"),
+    "split": ("split", "fold_name", "set", "subset", "partition"),
+    "acquired": ("acquired", "day", "order"),
+}
+"""Column names that are understood without being named on the command line, by meaning."""
+
+_MISSING = {"", "na", "n/a", "nan", "null"}
+
+
+@dataclass
+class Table:
+    """A table as text: its file, column names and rows (by column name)."""
+
+    path: Path
+    columns: list[str]
+    rows: list[dict[str, str]]
+
+    @classmethod
+    def read(cls, path: str | Path) -> Table:
+        """Read a CSV (comma or semicolon) or TSV file with a header line.
+
+        Raises:
+            InputError: not there, not text, no header, or a row of another length than the header.
+        """
+        path = Path(path)
+        try:
+            with path.open(encoding="utf-8-sig", newline="") as stream:
+                header = stream.readline()
+                stream.seek(0)
+                delimiter = max(",;\t", key=header.count)
+                lines = [row for row in csv.reader(stream, delimiter=delimiter) if any(cell.strip() for cell in row)]
+        except FileNotFoundError:
+            raise InputError("no such table", path=path) from None
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise InputError(
+                f"cannot be read as a table ({error})", path=path, mend="save it as CSV in UTF-8"
+            ) from None
+        columns = [cell.strip() for cell in lines[0]] if lines else []
+        if not columns or len(set(columns)) < len(columns):
+            raise InputError("needs a header line with different column names", path=path)
+        for number, row in enumerate(lines[1:], start=2):
+            if len(row) != len(columns):
+                raise InputError(f"row {number} has {len(row)} cells where the header has {len(columns)}", path=path)
+        return cls(path, columns, [dict(zip(columns, map(str.strip, row), strict=True)) for row in lines[1:]])
+
+    def column(self, meaning: str, name: str | None = None) -> str | None:
+        """The column with a meaning (see ``USUAL``), or the one called ``name``; ``None`` where there is none.
+
+        Raises:
+            InputError: ``name`` is given and no column is called so.
+        """
+        lowered = {column.lower().replace(" ", "_"): column for column in self.columns}
+        if name is not None:
+            if name not in self.columns and name.lower().replace(" ", "_") not in lowered:
+                raise InputError(f"has no column {name!r}", path=self.path, mend=closest(name, self.columns))
+            return name if name in self.columns else lowered[name.lower().replace(" ", "_")]
+        return next((lowered[usual] for usual in USUAL[meaning] if usual in lowered), None)
+
+
+def parse_label(text: str, folders: Iterable[Path] = ()) -> Path | str | int | float | None:
+    """A label cell: a mask's path where it names a file in one of ``folders``, else a number, else a class name.
+
+    ``None`` where it is empty or like ``NA``.
+    """
+    if text.lower() in _MISSING:
+        return None
+    for folder in folders:
+        if is_image(folder / text) and (folder / text).is_file():
+            return folder / text
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    if not math.isfinite(number):
+        return None if math.isnan(number) else text
+    return int(number) if number == int(number) and "e" not in text.lower() else number
+
+
+def find_columns(table: Table, names: dict[str, str | None], without: Sequence[str] = ()) -> dict[str, str]:
+    """The table's columns by meaning (patient, site, label, split, acquired), by usual names or those in ``names``.
+
+    Raises:
+        InputError: a column that is named is not there.
+    """
+    case = case_column(table, names)
+    found = {}
+    for meaning in ("patient", "site", "label", "split", "acquired"):
+        column = None if meaning in without else table.column(meaning, names.get(meaning))
+        # One column (such as `subject`) may serve as case and patient; it is then no news unless asked for.
+        if column is not None and (column != case or names.get(meaning)):
+            found[meaning] = column
+    return found
+
+
+def case_column(table: Table, names: dict[str, str | None]) -> str:
+    """The column that names the case: by its path where there is one, unless another is asked for.
+
+    Raises:
+        InputError: there is none.
+    """
+    asked = table.column("case", names["case"]) if names.get("case") else None
+    column = asked or table.column("path", names.get("path")) or table.column("case")
+    if column is None:
+        raise InputError("has no column that names the case", path=table.path, mend="name it with --case-column")
+    return column
+
+
+def join(
+    cases: Sequence[RawCase],
+    table: Table,
+    folders: Sequence[Path],
+    column: str,
+    columns: dict[str, str],
+    notes: list[str],
+) -> None:
+    """Copy patient, site, label, split and order from a table's rows to the cases that they name, in place.
+
+    A row names a case by its key, its file name or its path below one of ``folders``, with or without suffix; one row
+    may serve several cases of one name. ``column`` names the case, ``columns`` gives the others by meaning.
+
+    Raises:
+        InputError: no row fits, rows contradict each other, or a cell is no split or relative day.
+    """
+    index: dict[str, list[RawCase]] = {}
+    for case in cases:
+        paths = [p.relative_to(f) for p in case.images for f in folders if p.is_relative_to(f)]
+        for alias in {case.key, case.place, *(p.as_posix() for p in paths), *(p.name for p in paths)}:
+            index.setdefault(alias, []).append(case)
+    matched: dict[int, dict[str, str]] = {}
+    spare = []
+    for row in table.rows:
+        name = row[column].removeprefix("./")
+        hits = index.get(name) or index.get(stem(name)) or []
+        if not hits:
+            spare.append(name)
+        for case in hits:
+            values = {meaning: row[source] for meaning, source in columns.items()}
+            if matched.setdefault(id(case), values) != values:
+                raise InputError(f"two rows of {name!r} contradict each other", path=table.path)
+            _apply(case, values, table, folders)
+    if not matched:
+        known = ", ".join(case.key for case in cases[:3])
+        shown = ", ".join(spare[:3]) or "no row"
+        mend = f"cases here are called {known}; name the right column with --case-column"
+        raise InputError(f"column {column!r} ({shown}) names none of the cases", path=table.path, mend=mend)
+    if spare:
+        notes.append(f"{table.path.name}: {count(len(spare), 'row')} that name no case here: {', '.join(spare[:3])}")
+    alone = [case.key for case in cases if id(case) not in matched]
+    if alone:
+        notes.append(f"{table.path.name}: has no row for {count(len(alone), 'case')}: {', '.join(alone[:3])}")
+
+
+def _apply(case: RawCase, values: dict[str, str], table: Table, folders: Sequence[Path]) -> None:
+    for meaning, text in values.items():
+        if meaning == "label":
+            case.label = parse_label(text, (*folders, table.path.parent))
+        elif meaning == "split" and text:
+            case.split = split_name(text)
+            if case.split is None:
+                mend = "call splits training, validation, test or unlabeled"
+                raise InputError(f"{case.key}: no split is called {text!r}", path=table.path, mend=mend)
+        elif meaning == "acquired" and text:
+            try:
+                case.acquired = float(text)
+            except ValueError:
+                mend = "give days since the first image or an order, never a calendar date"
+                raise InputError(f"{case.key}: {text!r} is no relative day", path=table.path, mend=mend) from None
+        elif text:
+            setattr(case, meaning, text)
