@@ -1,0 +1,58 @@
+"""Input channels: a first convolution that saw n channels is made to see m, so that its response keeps its size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = ["CHANNEL_MODES", "adapt_channels"]
+
+CHANNEL_MODES = ("auto", "repeat", "average", "first")
+
+
+def adapt_channels(
+    weight: Tensor,
+    fresh: Tensor,
+    mode: str = "auto",
+    source_names: Sequence[str] | None = None,
+    target_names: Sequence[str] | None = None,
+) -> tuple[Tensor, str]:
+    """A convolution's weight for another number of input channels, and what was done, in words.
+
+    Args:
+        weight: O x I_s x kernel, of the source. ``fresh``: O x I_t x kernel, as the network initialised it.
+        mode: ``repeat``: the source's channels in turn; ``average``: their mean for each channel. Both are scaled so
+            that an image which is the same in all channels gives the response that it gave before: a channel that
+            stands k times is divided by k, an average is multiplied by I_s / I_t (for I_t = 1 it is the sum).
+            ``first``: the first channels as they are; further ones stay fresh. ``auto``: by name where both sides
+            have names of which some agree, else ``repeat`` for more channels and ``average`` for fewer.
+        source_names, target_names: channel names in order. A channel without a namesake stays fresh.
+    """
+    n, m = weight.shape[1], fresh.shape[1]
+    if mode == "auto" and source_names and target_names and len(source_names) == n and len(target_names) == m:
+        there = {name.casefold(): channel for channel, name in enumerate(source_names)}
+        pairs = [(c, there[name.casefold()]) for c, name in enumerate(target_names) if name.casefold() in there]
+        if pairs:
+            result = fresh.clone()
+            for channel, origin in pairs:
+                result[:, channel] = weight[:, origin].to(fresh)
+            new = [name for c, name in enumerate(target_names) if c not in dict(pairs)]
+            note = f"input channels by name: {', '.join(target_names[c] for c, _ in pairs)}"
+            return result, note + (f"; new, as initialised: {', '.join(new)}" if new else "")
+    if mode == "first":
+        result = fresh.clone()
+        k = min(n, m)
+        result[:, :k] = weight[:, :k].to(fresh)
+        return result, f"input channels {n} -> {m}: the first {k} kept" + (", the others fresh" if m > n else "")
+    if mode == "average" or (mode == "auto" and m < n):
+        mean = weight.double().mean(1, keepdim=True) * (n / m)
+        how = "summed" if m == 1 else f"averaged, scaled by {n}/{m}"
+        return mean.expand_as(fresh).to(fresh), f"input channels {n} -> {m}: {how}"
+    turns = torch.arange(m) % n
+    repeated = weight.double()[:, turns]
+    # Each channel's share of the response stays what it was, also where m is no multiple of n.
+    share = torch.bincount(turns, minlength=n)[turns] if m >= n else torch.full((m,), m / n)
+    repeated = repeated / share.reshape(1, m, *[1] * (weight.ndim - 2))
+    return repeated.to(fresh), f"input channels {n} -> {m}: repeated, scaled to the same response"

@@ -1,0 +1,118 @@
+"""Class heads mapped by class name: rows of the source's head go where the network has the class of the same name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from monai_transfer.errors import InputError
+
+__all__ = ["ClassMap", "class_axes", "class_names", "names_for"]
+
+
+def class_names(names: Sequence[str] | Mapping[str, str] | None) -> list[str] | None:
+    """Class names in the order of the channels, from a list or a ``{"0": "background", ...}`` mapping.
+
+    Raises:
+        InputError: two classes have one name (names are compared without case), or keys are no numbers from 0 on.
+    """
+    if names is None:
+        return None
+    if isinstance(names, Mapping):
+        try:
+            numbered = sorted((int(key), str(value)) for key, value in names.items())
+        except ValueError:
+            raise InputError(f"class numbers must be whole numbers, not {list(names)}") from None
+        if [number for number, _ in numbered] != list(range(len(numbered))):
+            raise InputError(f"class numbers must run from 0 without a gap, not {[n for n, _ in numbered]}")
+        names = [value for _, value in numbered]
+    if isinstance(names, str):
+        raise InputError(f"class names must be a list, not the text {names!r}")
+    result = [str(name) for name in names]
+    plain = [_key(name) for name in result]
+    if len(set(plain)) < len(plain):
+        twice = next(name for name, key in zip(result, plain, strict=True) if plain.count(key) > 1)
+        raise InputError(f"two classes are named {twice!r} (upper and lower case count as equal)")
+    return result
+
+
+def _key(name: str) -> str:
+    return " ".join(name.replace("_", " ").replace("-", " ").split()).casefold()
+
+
+@dataclass(frozen=True)
+class ClassMap:
+    """Which channel of the source serves which channel of the network.
+
+    Attributes:
+        pairs: (channel in the network, channel in the source).
+        n_source, n_target: numbers of channels.
+        note: what became of every class, in words.
+    """
+
+    pairs: tuple[tuple[int, int], ...]
+    n_source: int
+    n_target: int
+    note: str
+
+    @classmethod
+    def by_name(cls, source: Sequence[str], target: Sequence[str]) -> ClassMap:
+        """Match equal names; upper and lower case, spaces, ``_`` and ``-`` make no difference."""
+        there = {_key(name): channel for channel, name in enumerate(source)}
+        pairs = tuple((channel, there[_key(name)]) for channel, name in enumerate(target) if _key(name) in there)
+        kept = {channel for channel, _ in pairs}
+        used = {channel for _, channel in pairs}
+        note = f"classes by name: {', '.join(target[c] for c in sorted(kept)) or 'none in common'}"
+        new = [name for channel, name in enumerate(target) if channel not in kept]
+        dropped = [name for channel, name in enumerate(source) if channel not in used]
+        note += f"; new, as initialised: {', '.join(new)}" if new else ""
+        note += f"; dropped: {', '.join(dropped)}" if dropped else ""
+        return cls(pairs, len(source), len(target), note)
+
+    @property
+    def is_identity(self) -> bool:
+        """The same names in the same order."""
+        return self.n_source == self.n_target and self.pairs == tuple((c, c) for c in range(self.n_target))
+
+    def apply(self, source: Tensor, fresh: Tensor, axes: Sequence[int]) -> Tensor:
+        """Copy the matching slices along every one of ``axes`` into ``fresh``; the other slices stay as they were.
+
+        In a layer that maps classes to classes, a new class keeps its fresh row and column.
+        """
+        result = fresh.clone()
+        if not self.pairs:
+            return result
+        rows, columns = (torch.tensor(side) for side in zip(*self.pairs, strict=True))
+        if len(axes) == 1:
+            return result.index_copy(axes[0], rows, source.index_select(axes[0], columns).to(fresh))
+        first, second = axes
+        inner = result.index_select(first, rows)
+        picked = source.index_select(first, columns).index_select(second, columns).to(fresh)
+        return result.index_copy(first, rows, inner.index_copy(second, rows, picked))
+
+
+def names_for(names: Sequence[str] | None, width: int) -> list[str] | None:
+    """The names of a head's ``width`` outputs; ``None`` where the number differs. A head that leaves the background
+    out (one sigmoid output per structure) is named by the other classes."""
+    if names is None:
+        return None
+    if len(names) == width + 1 and _key(names[0]) in ("background", "bg"):
+        return list(names[1:])
+    return list(names) if len(names) == width else None
+
+
+def class_axes(name: str, module: nn.Module, parameter: str) -> tuple[int, ...]:
+    """The axes that count classes in a parameter of the head layer ``name``.
+
+    Transposed convolutions have their outputs second. The last layer of a residual output block (``UNet``, ``VNet``)
+    maps classes to classes, so both of its axes count them.
+    """
+    if parameter != "weight":
+        return (0,)
+    transposed = isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d)
+    axes = (1, 0) if transposed else (0, 1)
+    return axes if re.search(r"(^|\.)(model\.2\.1\.conv\.unit0\.conv|out_tr\.conv2)$", name) else axes[:1]

@@ -1,0 +1,159 @@
+"""How checkpoints are wrapped and named: from whatever a file holds to a state dict in the network's own names.
+
+Three steps, each chosen by what covers the network best, by names *and* shapes: which of the nested dictionaries are
+the weights, which table of key rules (``key_rules``) applies, and which prefix is to be taken off or put on.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from monai_transfer.errors import InputError
+from monai_transfer.weights.key_rules import DIALECTS, Dialect
+
+__all__ = ["Named", "find_state_dicts", "match_names"]
+
+NESTS = ("network_weights", "state_dict", "model_state_dict", "model", "network", "net", "module", "weights", "params")
+"""Usual keys of the weights in a checkpoint, the likelier first; others follow, averages (``ema``) last."""
+
+MEND = "pass the state dict of the network itself"
+
+
+@dataclass(frozen=True)
+class Named:
+    """A source's tensors under the network's names.
+
+    Attributes:
+        tensors: by the network's name; those without a place keep the source's name under ``unused``.
+        origin: the source's own name, by the network's name.
+        unused: names in the source that the network does not have.
+        dialect: what was done, in words.
+        licence: of the weights that this dialect is known from.
+    """
+
+    tensors: dict[str, Tensor]
+    origin: dict[str, str]
+    unused: list[str]
+    dialect: str
+    licence: str | None = None
+
+
+def find_state_dicts(content: Any) -> dict[str, dict[str, Tensor]]:
+    """Every state dict within a checkpoint, by its path in it (``""`` for the checkpoint itself), the likelier first.
+
+    Raises:
+        InputError: there is none.
+    """
+    found: dict[str, dict[str, Tensor]] = {}
+    _collect(content, "", found, depth=0)
+    if not found:
+        what = f"a dictionary with {sorted(map(str, content))[:5]}" if isinstance(content, Mapping) else type(content)
+        raise InputError(f"no weights were found in the checkpoint: it holds {what}", mend=MEND)
+    return dict(sorted(found.items(), key=lambda item: _likelihood(item[0])))
+
+
+def _collect(content: Any, path: str, found: dict[str, dict[str, Tensor]], depth: int) -> None:
+    if not isinstance(content, Mapping) or depth > 3:
+        return
+    tensors = {k: plain(v) for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)}
+    if tensors:
+        found[path] = tensors
+    for key, value in content.items():
+        if isinstance(key, str) and "optim" not in key.lower() and "sched" not in key.lower():
+            _collect(value, f"{path}/{key}" if path else key, found, depth + 1)
+
+
+def _likelihood(path: str) -> tuple[bool, int]:
+    last = path.rpartition("/")[2]
+    return "ema" in last.lower(), NESTS.index(last) if last in NESTS else len(NESTS)
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """A plain tensor without gradient, names or meta data (a ``MetaTensor`` may carry a patient's name)."""
+    if type(tensor) not in (Tensor, torch.nn.Parameter) and hasattr(tensor, "as_tensor"):
+        tensor = tensor.as_tensor()
+    return tensor.detach()
+
+
+def match_names(content: Any, target: Mapping[str, Tensor], *, plausible=None) -> Named:
+    """Bring a checkpoint's content into the names of ``target``, the network's state dict.
+
+    Args:
+        content: what the checkpoint file holds: a state dict, or nested dictionaries with one.
+        target: tensors of the network by name.
+        plausible: ``(name, source shape, target shape) -> bool``: whether unequal shapes could still be adapted.
+
+    Raises:
+        InputError: ``content`` holds no weights.
+    """
+    sizes = {name: tuple(tensor.shape) for name, tensor in target.items()}
+    best: tuple[float, Named] | None = None
+    for place, tensors in find_state_dicts(content).items():
+        for dialect in DIALECTS:
+            if not dialect.recognises(tensors):
+                continue
+            renamed = dialect.apply(tensors)
+            score, strip, add = _best_prefix(renamed, sizes, plausible)
+            if best is None or score > best[0]:
+                best = score, _named(tensors, renamed, sizes, strip, add, dialect, place)
+    assert best is not None  # find_state_dicts raises where there is nothing, and the plain dialect takes anything
+    return best[1]
+
+
+def _best_prefix(renamed: Mapping[str, tuple[str, Tensor]], sizes, plausible) -> tuple[float, str, str]:
+    """The prefix to take off the source's names and the one to put on, by the elements that then find their place."""
+    theirs = {strip: _without(strip, renamed) for strip in _prefixes(renamed)}
+    ours = {add: _without(add, sizes) for add in _prefixes(sizes)}
+    best = (-1.0, "", "")
+    for strip, given in theirs.items():
+        for add, wanted in ours.items():
+            common = given.keys() & wanted.keys()
+            score = sum(_worth(add + name, given[name][1], sizes, plausible) for name in common)
+            if score > best[0]:
+                best = (score, strip, add)
+    return best
+
+
+def _without(prefix: str, names: Mapping[str, Any]) -> dict[str, Any]:
+    return {name[len(prefix) :]: value for name, value in names.items() if name.startswith(prefix)}
+
+
+def _worth(name: str, tensor: Tensor, sizes: Mapping[str, tuple[int, ...]], plausible) -> float:
+    """Elements that this tensor brings: all where shapes agree, half where they can be adapted, little otherwise."""
+    size = sizes[name]
+    if size == tuple(tensor.shape):
+        return max(tensor.numel(), 1)
+    return max(tensor.numel(), 1) * (0.5 if plausible and plausible(name, tuple(tensor.shape), size) else 0.01)
+
+
+def _prefixes(names) -> list[str]:
+    """The prefixes (of up to three parts) that a good share of the names have, the shortest first."""
+    counts: Counter[str] = Counter()
+    for name in names:
+        parts = name.split(".")
+        counts.update(".".join(parts[:depth]) + "." for depth in range(1, min(4, len(parts))))
+    enough = max(1, len(names) // 20)
+    common = [prefix for prefix, count in counts.most_common(40) if count >= enough]
+    return ["", *sorted(common, key=lambda prefix: (prefix.count("."), -counts[prefix]))]
+
+
+def _named(tensors, renamed, sizes, strip: str, add: str, dialect: Dialect, place: str) -> Named:
+    used: dict[str, Tensor] = {}
+    origin: dict[str, str] = {}
+    for name, (original, tensor) in renamed.items():
+        own = add + name[len(strip) :]
+        if name.startswith(strip) and own in sizes and own not in used:
+            used[own], origin[own] = tensor, original
+    taken = set(origin.values())
+    words = [dialect.name]
+    words += [f"in {place!r}"] if place else []
+    words += [f"without {strip!r}"] if strip else []
+    words += [f"under {add!r}"] if add else []
+    unused = [name for name in tensors if name not in taken]
+    return Named(used, origin, unused, ", ".join(words), dialect.licence)

@@ -1,0 +1,67 @@
+"""Position embeddings and relative-position tables resized to another grid, by interpolation."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["resize_positions", "resize_relative_table"]
+
+_MODES = {1: "linear", 2: "bicubic", 3: "trilinear"}
+
+
+def resize_positions(source: Tensor, target_shape: torch.Size, dims: int) -> Tensor | None:
+    """Learned embeddings 1 x N x F for another number of patches; ``None`` where no regular grid explains the sizes.
+
+    Both grids are taken to be square (cubic), as their shape is not stored. Tokens in front of the patches (a class
+    token) are kept when both sides have the same number of them, at most two.
+
+    Args:
+        source: 1 x N_s x F. ``target_shape``: (1, N_t, F). ``dims``: number of spatial dimensions of the network.
+    """
+    if source.ndim != 3 or source.shape[0] != 1 or source.shape[2] != target_shape[2]:
+        return None
+    for extra in range(3):
+        old, new = _side(source.shape[1] - extra, dims), _side(target_shape[1] - extra, dims)
+        if old and new:
+            tokens, grid = source[:, :extra], source[:, extra:]
+            return torch.cat([tokens, _resize(grid[0], [old] * dims, [new] * dims)[None]], dim=1)
+    return None
+
+
+def resize_relative_table(source: Tensor, target_shape: torch.Size, dims: int) -> Tensor | None:
+    """A Swin relative-position table (2w-1)^d x heads for another window; ``None`` where the sizes fit no window.
+
+    From 2D to 3D the table is repeated along the new last axis: a bias adds, so it is not divided.
+
+    Args:
+        source: S x heads. ``target_shape``: (T, heads). ``dims``: number of spatial dimensions of the network.
+    """
+    if source.ndim != 2 or len(target_shape) != 2 or source.shape[1] != target_shape[1]:
+        return None
+    new = _side(target_shape[0], dims)
+    if not new:
+        return None
+    old = _side(source.shape[0], dims)
+    if old:
+        return _resize(source, [old] * dims, [new] * dims)
+    flat = _side(source.shape[0], 2)
+    if dims != 3 or not flat:
+        return None
+    plane = _resize(source, [flat] * 2, [new] * 2)
+    return plane.repeat_interleave(new, dim=0)
+
+
+def _side(count: int, dims: int) -> int | None:
+    side = round(math.pow(max(count, 0), 1 / dims))
+    return side if side > 0 and side**dims == count else None
+
+
+def _resize(rows: Tensor, old: list[int], new: list[int]) -> Tensor:
+    """Interpolate N x F rows, N = prod(old), to prod(new) rows."""
+    grid = rows.T.reshape(1, rows.shape[1], *old).float()
+    grid = F.interpolate(grid, size=new, mode=_MODES[len(old)], align_corners=False)
+    return grid.reshape(rows.shape[1], -1).T.to(rows.dtype)

@@ -1,0 +1,123 @@
+"""Reading a checkpoint file without running code from it: ``torch.load(weights_only=True)`` or safetensors.
+
+Every way in which a file can be something else (empty, cut off, a Git LFS pointer, a web page, TorchScript, a pickle
+of whole objects) ends in one ``InputError`` that says which, and what to do.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from monai_transfer.errors import InputError
+
+__all__ = ["read_checkpoint"]
+
+RESAVE = "open it where its own code is trusted and save `model.state_dict()` alone, best as .safetensors"
+AGAIN = "download or copy it again and compare its checksum"
+
+_scalar = np.float64(0).__reduce__()[0]  # numpy's own, under whatever name it has today
+
+# Scalars that numpy leaves in training logs. They hold numbers only, so reading them runs no code of the file's.
+_NUMPY_SCALARS: list[Any] = [
+    np.dtype,
+    *((_scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    *(type(np.dtype(code)) for code in ("?", "b", "B", "h", "H", "i", "I", "l", "L", "q", "Q", "e", "f", "d")),
+]
+
+_STARTS: dict[bytes, tuple[str, str]] = {
+    b"version https://git-lfs": ("is a Git LFS pointer, not the weights", "fetch the file itself with `git lfs pull`"),
+    b"<": ("is a web page (HTML or XML), not weights", "the download asked for a login or moved; download it again"),
+    b"\x1f\x8b": ("is a gzip archive, not a checkpoint", "unpack it first"),
+    b"\x89HDF": ("is an HDF5 file (Keras?), not a PyTorch checkpoint", "convert it to a PyTorch state dict"),
+}
+
+
+def read_checkpoint(path: str | Path) -> tuple[Any, dict[str, str]]:
+    """What a checkpoint file holds, and its metadata (safetensors only; else empty).
+
+    Args:
+        path: ``.safetensors``, or anything that ``torch.save`` wrote, whatever its suffix. Tensors come to the CPU.
+
+    Raises:
+        InputError: there is no such file, or it is not a readable checkpoint, or it holds more than plain data.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InputError("is a folder, not a checkpoint", path=path, mend="name the file in it")
+    if not path.is_file():
+        raise InputError("there is no such file", path=path, mend="check the path of the weights")
+    with path.open("rb") as stream:
+        start = stream.read(256)
+    if not start:
+        raise InputError("is empty (0 bytes)", path=path, mend=AGAIN)
+    for sign, (fault, mend) in _STARTS.items():
+        if start.lstrip().startswith(sign) if sign == b"<" else start.startswith(sign):
+            raise InputError(fault, path=path, mend=mend)
+    if path.suffix == ".safetensors" or start[8:9] == b"{":
+        return _read_safetensors(path)
+    if start.startswith(b"PK"):
+        _refuse_other_archives(path)
+    try:
+        with torch.serialization.safe_globals(_NUMPY_SCALARS):
+            return torch.load(path, map_location="cpu", weights_only=True), {}
+    except pickle.UnpicklingError as error:
+        raise _refused(path, str(error)) from error
+    except MemoryError as error:
+        raise InputError("does not fit into memory, or is damaged", path=path, mend=AGAIN) from error
+    except Exception as error:  # torch raises many kinds for damaged files; each means the same to the user
+        raise InputError(f"is cut off or damaged ({_first_line(error)})", path=path, mend=AGAIN) from error
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as stream:
+            return {name: stream.get_tensor(name) for name in stream.keys()}, dict(stream.metadata() or {})  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"is no readable safetensors file ({_first_line(error)})", path=path, mend=AGAIN) from error
+
+
+def _refuse_other_archives(path: Path) -> None:
+    """Zip files that are no state dict: TorchScript, a zipped bundle, a damaged one."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names, damaged = archive.namelist(), archive.testzip()
+    except (zipfile.BadZipFile, zlib.error, OSError, NotImplementedError, RuntimeError) as error:
+        raise InputError(f"is cut off or damaged ({_first_line(error)})", path=path, mend=AGAIN) from error
+    if damaged:  # torch.load does not look at the checksums that torch.save wrote
+        raise InputError(f"is damaged: the checksum of {damaged!r} does not match", path=path, mend=AGAIN)
+    if any(re.match(r"[^/]+/(code/|constants\.pkl$)", name) for name in names):
+        fault = "is a TorchScript archive: it holds a program, which is not run here to get at its weights"
+        raise InputError(fault, path=path, mend=RESAVE.replace("open it", "open it with `torch.jit.load`"))
+    if any(name.endswith("configs/metadata.json") for name in names):
+        raise InputError("is a zipped MONAI bundle", path=path, mend="unpack it and name the folder")
+    if not any(name.endswith("data.pkl") for name in names):
+        raise InputError(
+            "is a zip archive, but no PyTorch checkpoint", path=path, mend="unpack it and name the weights"
+        )
+
+
+def _refused(path: Path, message: str) -> InputError:
+    """``weights_only`` refused: either an object that is no plain data, or bytes that are no pickle."""
+    found = re.search(r"GLOBAL ([\w.]+) was not an allowed global", message) or re.search(
+        r"Unsupported (?:global|class): (?:GLOBAL )?([\w.]+)", message
+    )
+    if found:
+        return InputError(f"holds more than tensors and numbers: a {found[1]!r} object", path=path, mend=RESAVE)
+    if "Unsupported operand" in message or "legacy" in message or "magic" in message:
+        return InputError("is cut off, damaged, or no PyTorch checkpoint", path=path, mend=AGAIN)
+    return InputError(f"cannot be read as plain weights ({_first_line(message)})", path=path, mend=RESAVE)
+
+
+def _first_line(error: object) -> str:
+    text = str(error).strip().splitlines()
+    return text[0][:160].rstrip(".") if text else type(error).__name__

@@ -1,0 +1,118 @@
+"""What became of every tensor when weights were carried over: the page that goes into a run folder as weights.json."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from monai_transfer.errors import InputError
+from monai_transfer.files import write_json
+
+__all__ = ["WeightReport"]
+
+_SHOWN = 8
+"""Names shown per heading; the rest is counted."""
+
+
+@dataclass
+class WeightReport:
+    """The result of ``load_weights``.
+
+    Attributes:
+        loaded: tensors of the network that were copied as they are.
+        adapted: tensors that were copied after a change (classes by name, input channels, inflation, a resized
+            table); ``notes`` says which.
+        skipped: tensors whose counterpart did not fit and was left out; ``notes`` says why. They stay fresh.
+        missing: tensors of the network that the source does not have. They stay fresh.
+        unused: tensors of the source that the network has no place for, by their name in the source.
+        notes: remarks by tensor name.
+        coverage: share of the elements of the network's ``parameters()`` that were loaded or adapted, in [0, 1];
+            buffers are listed above, but not counted. 1 for a network without parameters.
+        source: what was read, in words. ``source_sha256``: of the file, ``None`` for a state dict in memory.
+        dialect: how the source's names were understood.
+        licence: of the weights, as far as the source says. It binds whoever uses what was trained from them.
+    """
+
+    loaded: list[str] = field(default_factory=list)
+    adapted: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
+    notes: dict[str, str] = field(default_factory=dict)
+    coverage: float = 0.0
+    source: str = ""
+    source_sha256: str | None = None
+    dialect: str = "plain"
+    licence: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, ready for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> WeightReport:
+        """The inverse of ``to_dict``.
+
+        Raises:
+            InputError: there is a key that a report does not have.
+        """
+        unknown = set(content) - {f.name for f in fields(cls)}
+        if unknown:
+            raise InputError(f"a weight report has no {sorted(unknown)[0]!r}", mend="read a file written by `save`")
+        return cls(**content)
+
+    def save(self, path: str | Path) -> None:
+        """Write as JSON, atomically; by custom ``weights.json`` in a run folder."""
+        write_json(path, self.to_dict())
+
+    @classmethod
+    def load(cls, path: str | Path) -> WeightReport:
+        """Read what ``save`` wrote.
+
+        Raises:
+            InputError: the file is not there or is no weight report.
+        """
+        try:
+            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+        except (OSError, json.JSONDecodeError, TypeError, AttributeError) as error:
+            raise InputError("is no weight report", path=path, mend="name a weights.json of a run") from error
+
+    @property
+    def non_commercial(self) -> bool:
+        """Whether the licence, as far as it is known, forbids commercial use."""
+        text = (self.licence or "").lower()
+        return any(sign in text for sign in ("-nc", " nc", "non-commercial", "noncommercial", "non commercial"))
+
+    def __str__(self) -> str:
+        """A short table for people: counts, the first names, and the remarks, equal ones together."""
+        lines = [f"weights from {self.source or 'a state dict'} ({self.dialect}): coverage {self.coverage:.1%}"]
+        for title in ("loaded", "adapted", "skipped", "missing", "unused"):
+            names: list[str] = getattr(self, title)
+            line = f"  {title:8}{len(names):5}"
+            if names and title not in ("loaded", "adapted", "skipped"):
+                line += f"  {shorten(names)}"
+            lines.append(line)
+            if title in ("adapted", "skipped"):
+                lines += [f"{'':17}{text}" for text in self._remarks(names)]
+        if self.licence:
+            warning = " (NON-COMMERCIAL: it binds what you train from these weights too)" if self.non_commercial else ""
+            lines.append(f"  licence of the weights: {self.licence}{warning}")
+        return "\n".join(lines)
+
+    def _remarks(self, names: list[str]) -> list[str]:
+        counted = Counter(self.notes.get(name, "") for name in names)
+        first = {note: name for name in reversed(names) for note in [self.notes.get(name, "")]}
+        shown = [
+            f"{first[note]}{f' and {count - 1} more' if count > 1 else ''}: {note}" for note, count in counted.items()
+        ]
+        return shown[:_SHOWN] + ([f"... and {len(shown) - _SHOWN} more remarks"] if len(shown) > _SHOWN else [])
+
+
+def shorten(names: Iterable[str], limit: int = 4) -> str:
+    """The first few names, and how many more there are."""
+    names = list(names)
+    return ", ".join(names[:limit]) + (f", ... ({len(names)} in all)" if len(names) > limit else "")

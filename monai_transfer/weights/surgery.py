@@ -1,0 +1,196 @@
+"""One tensor of a source made to fit one tensor of a network, or the reason why it cannot."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from monai_transfer.errors import InputError
+from monai_transfer.networks.head import find_head, find_stem
+from monai_transfer.weights.channels import CHANNEL_MODES, adapt_channels
+from monai_transfer.weights.classes import ClassMap, class_axes, names_for
+from monai_transfer.weights.inflation import INFLATIONS, inflate
+from monai_transfer.weights.positions import resize_positions, resize_relative_table
+
+__all__ = ["Fit", "Surgery"]
+
+_NORM = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.PReLU)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The outcome for one tensor: ``tensor`` in the network's shape and type (``None``: skipped), and the note."""
+
+    tensor: Tensor | None
+    note: str = ""
+
+    @property
+    def adapted(self) -> bool:
+        """Whether the values were changed on the way."""
+        return self.tensor is not None and bool(self.note)
+
+
+@dataclass
+class Surgery:
+    """Knows a network's ends and what is called what, and fits tensors to it.
+
+    Args:
+        network: the bare network (not DDP-wrapped).
+        source_classes, target_classes: names of the head's outputs on either side, in order, where they are known.
+        source_channels, target_channels: names of the input channels, likewise.
+        channels: see ``channels.adapt_channels``. inflation: see ``inflation.inflate``.
+        head: names of the layers that give the class scores, where ``find_head`` would be wrong.
+        strict_names: a wrong number of class names raises, instead of being noted (for names that the user gave).
+    """
+
+    network: nn.Module
+    source_classes: Sequence[str] | None = None
+    target_classes: Sequence[str] | None = None
+    source_channels: Sequence[str] | None = None
+    target_channels: Sequence[str] | None = None
+    channels: str = "auto"
+    inflation: str = "center"
+    head: Sequence[str] | None = None
+    strict_source: bool = True
+    strict_target: bool = True
+    _modules: dict[str, nn.Module] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.channels not in CHANNEL_MODES:
+            raise InputError(f"channels is one of {', '.join(CHANNEL_MODES)}, not {self.channels!r}")
+        if self.inflation not in INFLATIONS:
+            raise InputError(f"inflation is one of {', '.join(INFLATIONS)}, not {self.inflation!r}")
+        self._modules = dict(self.network.named_modules(remove_duplicate=False))
+        unknown = [name for name in self.head or () if name not in self._modules]
+        if unknown:
+            raise InputError(f"the network has no module {unknown[0]!r} to be its head")
+        self.head = list(find_head(self.network) if self.head is None else self.head)
+        first = {id(module): name for name, module in reversed(self._modules.items())}
+        self._ends = {
+            "head": {name for name in self._modules if first[id(self._modules[name])] in self.head},
+            "stem": {name for name in self._modules if first[id(self._modules[name])] in find_stem(self.network)},
+        }
+        # A norm behind a head layer in the same block is as wide as the classes too.
+        order = {name: place for place, name in enumerate(self._modules)}
+        blocks = [(name.rpartition(".")[0] + ".", order[name]) for name in self._ends["head"] if "." in name]
+        self._norms = {
+            name
+            for name, module in self._modules.items()
+            if isinstance(module, _NORM) and any(name.startswith(block) and order[name] > at for block, at in blocks)
+        }
+        convolutions = [m for m in self._modules.values() if isinstance(m, _ConvNd)]
+        self._dims = len(convolutions[0].kernel_size) if convolutions else 2
+
+    def plausible(self, name: str, source: tuple[int, ...], target: tuple[int, ...]) -> bool:
+        """Whether a tensor of another shape may still be adapted; a cheap guess that guides the search for names."""
+        module = name.rpartition(".")[0]
+        ends = module in self._ends["head"] or module in self._ends["stem"] or "position" in name or "pos_embed" in name
+        return ends or (len(source), len(target)) == (4, 5)
+
+    def fit(self, name: str, source: Tensor, target: Tensor) -> Fit:
+        """Fit ``source`` to the network's tensor ``name``, which is ``target``.
+
+        Raises:
+            InputError: the user named another number of classes than the head has.
+        """
+        if (
+            source.is_quantized
+            or source.is_complex()
+            or (target.is_floating_point() and not source.is_floating_point())
+        ):
+            return Fit(None, f"is {str(source.dtype).removeprefix('torch.')} in the source, not floating point")
+        owner, _, parameter = name.rpartition(".")
+        module = self._modules[owner]
+        fresh = target.detach().to("cpu")
+        notes: list[str] = []
+        values = source
+        if self._is_flat_kernel(module, parameter, source, target):
+            values = inflate(source, target.shape[-1], self.inflation, module=module)
+            notes.append(f"inflated from 2D to 3D ({self.inflation}, depth {target.shape[-1]})")
+        if owner in self._ends["head"] or owner in self._norms:
+            values, note, fits = self._classes(owner, module, parameter, values, fresh)
+            if not fits:
+                return Fit(None, note)
+            notes += [note] if note else []
+        if owner in self._ends["stem"] and parameter == "weight" and self._channels_differ(module, values, target):
+            names = self.source_channels, self.target_channels
+            values, note = adapt_channels(values, fresh, self.channels, *names)
+            notes.append(note)
+        if values.shape != target.shape:
+            return self._other_shape(name, source, target)
+        return Fit(values.to(target.dtype), "; ".join(notes))
+
+    @staticmethod
+    def _is_flat_kernel(module: nn.Module, parameter: str, source: Tensor, target: Tensor) -> bool:
+        convolution = isinstance(module, nn.Conv3d | nn.ConvTranspose3d) and parameter == "weight"
+        return convolution and source.ndim == 4 and source.shape[2:] == target.shape[2:4]
+
+    @staticmethod
+    def _channels_differ(module: nn.Module, source: Tensor, target: Tensor) -> bool:
+        if not isinstance(module, _ConvNd) or module.groups != 1 or source.ndim != target.ndim:
+            return False
+        same_but_channels = source.shape[0] == target.shape[0] and source.shape[2:] == target.shape[2:]
+        return same_but_channels and source.shape[1] != target.shape[1]
+
+    def _classes(self, owner: str, module: nn.Module, parameter: str, source: Tensor, fresh: Tensor):
+        """The head's part: (values, note, whether they fit)."""
+        axes = class_axes(owner, module, parameter)
+        if source.ndim != fresh.ndim or not fresh.ndim:
+            return source, "", True  # left to the comparison of shapes
+        others = [axis for axis in range(fresh.ndim) if axis not in axes]
+        n_source, n_target = source.shape[axes[0]], fresh.shape[axes[0]]
+        if owner not in self._ends["head"] and n_target != self._n_classes():
+            return source, "", True  # a norm that is not as wide as the classes
+        if any(source.shape[axis] != fresh.shape[axis] for axis in others):
+            return source, "", True
+        ours = self._named("target_classes", self.target_classes, n_target, "network", self.strict_target)
+        theirs = self._named("source_classes", self.source_classes, n_source, "source", self.strict_source)
+        if ours and theirs:
+            mapping = ClassMap.by_name(theirs, ours)
+            if mapping.is_identity:
+                return source, "", True
+            if not mapping.pairs:
+                return source, mapping.note, False
+            return mapping.apply(source, fresh, axes), mapping.note, True
+        if n_source == n_target:
+            return source, "", True
+        mend = "pass source_classes and target_classes to keep the classes in common"
+        return source, f"{n_source} classes in the source, {n_target} here, without names on both sides; {mend}", False
+
+    def _n_classes(self) -> int:
+        head = self._modules[next(iter(self.head or ()))]
+        return int(head.out_features if isinstance(head, nn.Linear) else head.out_channels)  # type: ignore[arg-type]
+
+    @staticmethod
+    def _named(what: str, names: Sequence[str] | None, width: int, whose: str, strict: bool) -> list[str] | None:
+        fitting = names_for(names, width)
+        if names is not None and fitting is None and strict:
+            fault = (
+                f"{what} names {len(names)} classes ({', '.join(names)}), but the {whose}'s head has {width} outputs"
+            )
+            raise InputError(fault, mend="name every output once, in order")
+        return fitting
+
+    def _other_shape(self, name: str, source: Tensor, target: Tensor) -> Fit:
+        """Position tables are resized; any other difference of shape is a reason to skip."""
+        change = f"{_size(source.shape)} in the source, {_size(target.shape)} here"
+        if re.search(r"(relative_position_index|attn_mask)$", name):
+            return Fit(None, f"follows from the window size and is kept ({change})")
+        resized: Tensor | None = None
+        if name.endswith("relative_position_bias_table"):
+            resized = resize_relative_table(source, target.shape, self._dims)
+        elif re.search(r"(position_embeddings?|pos_embed)$", name):
+            if not target.requires_grad and not isinstance(target, nn.Parameter):
+                return Fit(None, f"is computed from the image size and is kept ({change})")
+            resized = resize_positions(source, target.shape, self._dims)
+        if resized is not None:
+            return Fit(resized.to(target.dtype), f"positions interpolated ({change})")
+        return Fit(None, f"shape differs: {change}")
+
+
+def _size(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape)) or "one number"
