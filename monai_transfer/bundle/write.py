@@ -19,7 +19,7 @@ __all__ = ["CONFIGS", "SCHEMA", "render_bundle", "write_bundle"]
 CONFIGS = ("train", "pretrain", "adapt", "evaluate", "multi_gpu_train", "inference")
 SCHEMA = "https://project-monai.github.io/schema/meta_schema_20240725.json"
 _LOGGING = """[loggers]
-keys=root
+keys=root,ignite
 
 [handlers]
 keys=console
@@ -30,6 +30,11 @@ keys=line
 [logger_root]
 level=INFO
 handlers=console
+
+[logger_ignite]
+level=WARNING
+handlers=
+qualname=ignite
 
 [handler_console]
 class=StreamHandler

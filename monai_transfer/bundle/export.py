@@ -1,0 +1,135 @@
+"""``monai-transfer export``: what leaves the house needs MONAI (or a runtime) alone, never this package."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.data import save_net_with_metadata
+
+from monai_transfer.bundle.run import open_workflow
+from monai_transfer.engine.checkpoint import load_checkpoint
+from monai_transfer.errors import InputError
+from monai_transfer.files import atomic_path
+
+__all__ = ["export_bundle"]
+
+KINDS = ("bundle", "torchscript", "onnx")
+
+
+def export_bundle(bundle: str | Path, to: str, output: str | Path | None = None, *, run: str | Path | None = None) -> Path:
+    """Export a bundle's (or a run's) best model; returns what was written.
+
+    ``bundle``: a folder with the inference config, metadata, licence and weights. ``torchscript``: one ``.ts`` file
+    with metadata and inference config as extra files, as MONAI Deploy reads it. ``onnx``: one file with free batch and
+    spatial axes. The exported model's output is compared with the original's before anything is kept.
+
+    Raises:
+        InputError: no weights, unknown kind, a missing extra, or an export that does not give the same output.
+    """
+    if to not in KINDS:
+        raise InputError(f"cannot export to {to!r}", mend=f"one of {', '.join(KINDS)}")
+    bundle = Path(bundle)
+    weights = (Path(run) if run is not None else bundle) / "models" / "model.pt"
+    if not weights.is_file():
+        raise InputError("no weights here", path=weights, mend="train first, or name a run with --run")
+    if to == "bundle":
+        return _export_folder(bundle, weights, Path(output) if output else bundle.resolve().with_name(bundle.resolve().name + "_deploy"))
+    flow = open_workflow(bundle, "infer", {}, log=False)
+    flow.initialize()
+    network = flow.parser.get_parsed_content("network_def").cpu()
+    network.load_state_dict(load_checkpoint(weights))
+    network.eval()
+    metadata = json.loads((bundle / "configs" / "metadata.json").read_text(encoding="utf-8"))
+    example = _example(metadata)
+    with torch.no_grad():
+        expected = network(example)
+    path = Path(output) if output else bundle / "models" / ("model.ts" if to == "torchscript" else "model.onnx")
+    writer = _torchscript if to == "torchscript" else _onnx
+    writer(network, example, expected, path, metadata, flow)
+    return path
+
+
+def _example(metadata: dict[str, Any]) -> torch.Tensor:
+    image = metadata["network_data_format"]["inputs"]["image"]
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(2, image["num_channels"], *[int(n) for n in image["spatial_shape"]], generator=generator)
+
+
+def _agree(got: torch.Tensor, expected: torch.Tensor, path: Path) -> None:
+    worst = float((got - expected).abs().max())
+    if worst > 1e-3 * max(1.0, float(expected.abs().max())):
+        raise InputError(f"the exported model differs from the original by {worst:.3g}; nothing was kept", path=path)
+
+
+def _torchscript(network: Any, example: Any, expected: Any, path: Path, metadata: dict[str, Any], flow: Any) -> None:
+    try:
+        script = torch.jit.script(network)
+    except Exception:  # networks with dynamic Python in forward can only be traced
+        script = torch.jit.trace(network, example)
+    with atomic_path(path.with_suffix(".ts")) as temporary:
+        config = {key: value for key, value in flow.parser.config.items() if key != "_meta_"}
+        config["bundle_root"] = "."
+        save_net_with_metadata(
+            script,
+            str(temporary.with_suffix("")),
+            include_config_vals=False,
+            meta_values={k: v for k, v in metadata.items() if k not in ("monai_version", "pytorch_version", "numpy_version")},
+            more_extra_files={"inference.json": json.dumps(config, default=str).encode()},
+        )
+        with torch.no_grad():
+            _agree(torch.jit.load(str(temporary))(example), expected, path)
+
+
+def _onnx(network: Any, example: Any, expected: Any, path: Path, metadata: dict[str, Any], flow: Any) -> None:
+    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise InputError(f"ONNX export needs {', '.join(missing)}", mend="pip install 'monai-transfer[onnx]'")
+    import onnxruntime
+
+    axes = {0: "batch"}
+    if metadata["network_data_format"]["inputs"]["image"]["is_patch_data"]:
+        axes |= {i + 2: f"axis{i}" for i in range(example.ndim - 2)}
+    with atomic_path(path) as temporary:
+        torch.onnx.export(
+            network, (example,), str(temporary), input_names=["image"], output_names=["pred"], dynamo=False,
+            dynamic_axes={"image": axes, "pred": axes if expected.ndim == example.ndim else {0: "batch"}},
+        )  # fmt: skip
+        session = onnxruntime.InferenceSession(str(temporary), providers=["CPUExecutionProvider"])
+        (got,) = session.run(None, {"image": example.numpy()})
+        _agree(torch.from_numpy(got), expected, path)
+
+
+def _export_folder(bundle: Path, weights: Path, output: Path) -> Path:
+    """The bundle without what trains it; refused if its inference config still needs this package."""
+    config = next((p for p in (bundle / "configs").glob("inference.*")), None)
+    if config is None:
+        raise InputError("this bundle has no inference config", path=bundle)
+    if re.search(r"\bmonai_transfer\b", config.read_text(encoding="utf-8")):
+        raise InputError("its inference config imports monai_transfer, so it does not run without it", path=config)
+    if output.exists():
+        raise InputError("exists already", path=output, mend="name another --output")
+    temporary = output.with_name(f".{output.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    (temporary / "models").mkdir(parents=True)
+    (temporary / "configs").mkdir()
+    try:
+        for path in (config, bundle / "configs" / "metadata.json", bundle / "configs" / "logging.conf"):
+            if path.is_file():
+                shutil.copyfile(path, temporary / "configs" / path.name)
+        for name in ("scripts", "docs", "sample"):
+            if (bundle / name).is_dir():
+                shutil.copytree(bundle / name, temporary / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for path in (bundle / "LICENSE", *bundle.glob("*.yml")):
+            if path.is_file():
+                shutil.copyfile(path, temporary / path.name)
+        shutil.copyfile(weights, temporary / "models" / "model.pt")
+        temporary.rename(output)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return output

@@ -1,0 +1,345 @@
+"""``monai-transfer new``: a bundle fitted to the user's manifest and source, that runs without editing a config."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.bundle import ConfigParser
+
+from monai_transfer.bundle.fit import DataFit, fit_data
+from monai_transfer.bundle.spec import BundleSpec
+from monai_transfer.bundle.write import write_bundle
+from monai_transfer.engine.checkpoint import save_checkpoint
+from monai_transfer.errors import InputError
+from monai_transfer.files import sha256_file, write_json
+from monai_transfer.manifest import Manifest
+from monai_transfer.weights import Source, load_weights
+
+__all__ = ["new_bundle"]
+
+_CHANNELS = {"small": [8, 16, 32], "medium": [16, 32, 64, 128], "large": [32, 64, 128, 256, 512]}
+_VOXELS = {"small": 48**3, "medium": 96**3, "large": 128**3}
+
+
+def new_bundle(
+    folder: str | Path,
+    manifest: str | Path,
+    *,
+    source: str | Path = "none",
+    source_site: str | None = None,
+    target_site: str | None = None,
+    n_labelled: int | None = None,
+    strategy: str = "full",
+    method: str = "dann",
+    spacing: Sequence[float] | None = None,
+    patch: Sequence[int] | None = None,
+    size: str | None = None,
+    force: bool = False,
+    **numbers: Any,
+) -> BundleSpec:
+    """Write a bundle into ``folder`` for ``manifest`` and ``source``; returns its spec.
+
+    With a source its network is taken over (its class head and input channels fitted to the data, by name where names
+    are known), its weights are copied to ``models/source.pt``, and what loading did is in ``models/source.json``.
+    Without one, a network is chosen by task and ``size``, and ``pretrain`` comes first.
+
+    Args:
+        folder: the new bundle.
+        manifest: the manifest's file.
+        source: a bundle folder, a checkpoint, a run folder, or ``"none"``.
+        source_site, target_site: sites of the manifest; with two sites and one given, the other is taken.
+        n_labelled: labelled target cases; default all.
+        strategy, method: a name in ``monai_transfer.strategies`` / ``.methods``, or a full ``_target_`` path.
+        spacing: mm per axis; default the data's median.
+        patch: voxels per axis; default fitted to the data and ``size``.
+        size: ``small``, ``medium`` or ``large``; default small without a GPU, else medium.
+        force: overwrite the configs of an existing bundle.
+        numbers: further ``BundleSpec`` fields, e.g. ``epochs``, ``batch_size``.
+
+    Raises:
+        InputError: the folder holds a bundle already, or manifest, source, sites or options do not fit together.
+    """
+    folder, path = Path(folder), Path(manifest)
+    if (folder / "configs").exists() and not force:
+        raise InputError("holds a bundle already", path=folder, mend="name another folder, or pass --force")
+    data = Manifest.load(path)
+    source_site, target_site = _sites(data, source_site, target_site)
+    if data.task == "localization":
+        raise InputError("no bundle trains boxes yet", path=path, mend="make a segmentation manifest; boxes follow from it")
+    size = size or ("medium" if torch.cuda.is_available() else "small")
+    if size not in _CHANNELS:
+        raise InputError(f"no network size {size!r}", mend=f"one of {', '.join(_CHANNELS)}")
+    fit = fit_data(data, [source_site, target_site])
+    labels = {int(key): name for key, name in data.labels.items()} if data.task != "regression" else {}
+    channels = list(data.channel_names.values()) or [f"channel {i}" for i in range(fit.channels)]
+    if len(channels) != fit.channels:
+        raise InputError(f"names {len(channels)} channels, but its images hold {fit.channels}", path=path)
+    given = _open_source(source)
+    network = _network_of(given, len(labels) or 1, fit) if given is not None else _network(data.task, fit, labels, size)
+    levels = _levels(network)
+    spacing = _three(spacing, fit.spatial_dims, "--spacing") if spacing else _source_spacing(given) or fit.spacing
+    shape = _resampled(fit, spacing)
+    patch = [int(v) for v in _three(patch, fit.spatial_dims, "--patch")] if patch else _patch(shape, data.task, size, levels, fit)
+    regression = _label_scale(data, source_site, target_site)
+    spec = BundleSpec(
+        name=folder.resolve().name,
+        task=data.task,
+        spatial_dims=fit.spatial_dims,
+        labels=labels,
+        channel_names=channels,
+        network=network,
+        patch=patch,
+        spacing=None if fit.raster or data.task == "classification" and fit.spatial_dims == 2 else spacing,
+        oriented=not fit.raster and fit.spatial_dims == 3,
+        resize=data.task != "segmentation",
+        grey=fit.raster,
+        normalise=_normalise(data, fit),
+        flips=[0, 1] if fit.raster and data.task == "segmentation" else [0],
+        rotation_axes=["x", "y", "z"] if fit.spatial_dims == 3 else ["x"],
+        balanced_crops=data.task == "segmentation" and any(p < 0.8 * s for p, s in zip(patch, shape, strict=True)),
+        source_site=source_site,
+        target_site=target_site,
+        n_labelled=n_labelled,
+        dataset_dir=str(path.resolve().parent),
+        manifest=f"$os.path.join(@dataset_dir, {path.name!r})",
+        strategy=_component("strategies", strategy),
+        method=_component("methods", method),
+        suffix=fit.suffix or ".nii.gz",
+        modality=data.modality if isinstance(data.modality, str) else "",
+        description=data.description or "",
+        data_note=f"the manifest {path.name} and its images; or --dataset_dir DIR --manifest FILE",
+        data_source=data.reference or "the user's own manifest",
+        data_statistics=fit.statistics(),
+        layer=_bottleneck(network),
+        label_mean=regression[0],
+        label_std=regression[1],
+        **{"batch_size": 4 if data.task == "segmentation" else 16, **numbers},
+    )
+    write_bundle(spec, folder)
+    if given is not None:
+        _copy_weights(given, spec, folder)
+    return spec
+
+
+def _sites(data: Manifest, source: str | None, target: str | None) -> tuple[str | None, str | None]:
+    sites = data.sites
+    for name in (source, target):
+        if name is not None and name not in sites:
+            raise InputError(f"no site {name!r}", path=data.path, mend=f"its sites are {', '.join(sites)}")
+    if len(sites) == 2:
+        if source is None and target is not None:
+            source = next(site for site in sites if site != target)
+        if target is None and source is not None:
+            target = next(site for site in sites if site != source)
+    if len(sites) > 1 and target is None:
+        raise InputError(
+            f"holds {len(sites)} sites ({', '.join(sites)})", path=data.path, mend="pass --target-site, and --source-site"
+        )
+    return source, target
+
+
+def _component(kind: str, name: str) -> dict[str, Any]:
+    if "." in name:
+        return {"_target_": name}
+    module = f"monai_transfer.{kind}.{name}"
+    if find_spec(module) is None or name in ("base", "__init__"):
+        folder = Path(__file__).parents[1] / kind
+        known = sorted(p.stem for p in folder.glob("*.py") if not p.stem.startswith("_") and p.stem != "base")
+        raise InputError(f"no {kind[:-1] if kind == 'methods' else 'strategy'} {name!r}", mend=f"one of {', '.join(known)}")
+    return {"_target_": f"{module}.{''.join(part.capitalize() for part in name.split('_'))}"}
+
+
+def _three(values: Sequence[float], dims: int, option: str) -> list[float]:
+    if len(values) != dims or min(values) <= 0:
+        raise InputError(f"{option} needs {dims} positive numbers, got {list(values)}")
+    return list(values)
+
+
+# ---------------------------------------------------------------------- network
+def _network(task: str, fit: DataFit, labels: dict[int, str], size: str) -> dict[str, Any]:
+    """The network without a source. BatchNorm, since InstanceNorm hides the domain from feature alignment."""
+    channels = _CHANNELS[size]
+    if task == "segmentation":
+        return {
+            "_target_": "monai.networks.nets.UNet",
+            "spatial_dims": fit.spatial_dims,
+            "in_channels": fit.channels,
+            "out_channels": len(labels),
+            "channels": [c * 2 for c in channels] if fit.spatial_dims == 2 else channels,
+            "strides": [2] * (len(channels) - 1),
+            "num_res_units": 1,
+            "norm": "BATCH",
+        }
+    growth = {"small": 8, "medium": 16, "large": 32}[size]
+    return {
+        "_target_": "monai.networks.nets.DenseNet",
+        "spatial_dims": fit.spatial_dims,
+        "in_channels": fit.channels,
+        "out_channels": len(labels) or 1,
+        "init_features": 2 * growth,
+        "growth_rate": growth,
+        "block_config": {"small": [2, 4, 4], "medium": [4, 8, 8], "large": [6, 12, 24, 16]}[size],
+        "bn_size": 2,
+    }
+
+
+def _open_source(source: str | Path) -> Source | None:
+    if str(source).lower() in ("none", ""):
+        return None
+    path = Path(source)
+    if (path / "run.json").is_file():
+        path = path / "models" / "model.pt"
+    if not path.exists():
+        raise InputError("no such source", path=source, mend="a bundle folder, a checkpoint, a run folder, or none")
+    return Source.load(path)
+
+
+def _config_of(given: Source) -> dict[str, Any] | None:
+    """The ``network_def`` of a source bundle (or of the run that a checkpoint lies in), as a plain config."""
+    root = Path(given.path)
+    root = root if root.is_dir() else root.parent.parent
+    for name in ("configs/inference", "configs/train", "config"):
+        for end in (".json", ".yaml", ".yml"):
+            file = root / (name + end)
+            if file.is_file():
+                parser = ConfigParser()
+                parser.read_config(str(file))
+                parser.resolve_macro_and_relative_ids()
+                config = parser.config.get("network_def") or parser.config.get("net")
+                if isinstance(config, dict):
+                    return _literal(parser, config)
+    return None
+
+
+def _literal(parser: ConfigParser, config: dict[str, Any]) -> dict[str, Any]:
+    """The config with references to plain values put in; expressions stay as they are."""
+    out = {}
+    for key, value in config.items():
+        while isinstance(value, str) and value.startswith("@") and value[1:] in parser.config:
+            value = parser.config[value[1:]]
+        out[key] = value
+    return out
+
+
+def _network_of(given: Source, classes: int, fit: DataFit) -> dict[str, Any]:
+    config = _config_of(given)
+    if config is None:
+        raise InputError(
+            "a bare checkpoint does not say which network it belongs to",
+            path=given.path,
+            mend="give its bundle or run folder, or start from `new --source none` and set network_def and pretrained",
+        )
+    config = dict(config)
+    if not config["_target_"].startswith(("monai.", "torch.")) and "." not in config["_target_"]:
+        config["_target_"] = f"monai.networks.nets.{config['_target_']}"
+    dims = config.get("spatial_dims", config.get("dimensions"))
+    if dims is not None and dims != fit.spatial_dims:
+        if dims != 2 or "spatial_dims" not in config:
+            raise InputError(f"the source is {dims}D and the data are {fit.spatial_dims}D", path=given.path)
+        config["spatial_dims"] = 3  # its 2D kernels are inflated on loading, and reported
+    for names, value in (
+        (("out_channels", "num_classes", "n_classes"), classes),
+        (("in_channels", "n_input_channels"), fit.channels),
+    ):
+        for name in names:
+            if name in config:
+                config[name] = value
+    return config
+
+
+def _levels(network: dict[str, Any]) -> int:
+    """How often the network halves its input, so that patches divide."""
+    strides = network.get("strides")
+    if isinstance(strides, list):
+        return sum(1 for stride in strides if (max(stride) if isinstance(stride, list) else stride) > 1)
+    return 5 if "Swin" in network["_target_"] else 4
+
+
+def _bottleneck(network: dict[str, Any]) -> str | None:
+    """The deepest block of a MONAI UNet, whose features carry the domain; elsewhere what enters the class head."""
+    if network["_target_"] != "monai.networks.nets.UNet":
+        return None
+    return "model.1" + ".submodule.1" * (len(network["channels"]) - 2) + ".submodule"
+
+
+# ---------------------------------------------------------------------- geometry and intensity
+def _source_spacing(given: Source | None) -> list[float] | None:
+    if given is None or not given.metadata:
+        return None
+    spacing = given.metadata.get("transfer", {}).get("spacing")
+    return [float(v) for v in spacing] if spacing else None
+
+
+def _resampled(fit: DataFit, spacing: Sequence[float] | None) -> list[int]:
+    if spacing is None or fit.spacing is None:
+        return fit.shape
+    return [max(1, round(n * old / new)) for n, old, new in zip(fit.shape, fit.spacing, spacing, strict=True)]
+
+
+def _patch(shape: Sequence[int], task: str, size: str, levels: int, fit: DataFit) -> list[int]:
+    """As large as the data, within the voxels that ``size`` allows, and divisible as the network needs it."""
+    unit = 2**levels if task == "segmentation" else 8
+    budget = _VOXELS[size] if fit.spatial_dims == 3 else 2 * _VOXELS[size]
+    scale = min(1.0, (budget / math.prod(shape)) ** (1 / len(shape)))
+    patch = [max(unit, math.ceil(n * scale / unit - 0.25) * unit) for n in shape]
+    return patch if task == "segmentation" else [min(p, 64 if size == "small" else 224) for p in patch]
+
+
+def _normalise(data: Manifest, fit: DataFit) -> list[dict[str, Any]]:
+    if isinstance(data.modality, str) and re.search(r"\bCT\b", data.modality):
+        # Hounsfield units mean something: one fixed window, fitted on training images
+        window = {"a_min": fit.low, "a_max": fit.high, "b_min": 0.0, "b_max": 1.0, "clip": True}
+        return [{"_target_": "monai.transforms.ScaleIntensityRanged", "keys": ["image"], **window}]
+    return [
+        {
+            "_target_": "monai.transforms.NormalizeIntensityd",
+            "keys": ["image"],
+            "nonzero": fit.background > 0.2 and not fit.raster,
+            "channel_wise": True,
+        }
+    ]
+
+
+def _label_scale(data: Manifest, *sites: str | None) -> tuple[float, float]:
+    if data.task != "regression":
+        return 0.0, 1.0
+    values = [float(c.label) for site in sites for c in data.cases("training", site=site, labelled=True)]  # type: ignore[arg-type]
+    if len(values) < 2:
+        raise InputError("fewer than two labelled training cases", path=data.path)
+    return round(float(np.mean(values)), 6), round(float(np.std(values)), 6)
+
+
+# ---------------------------------------------------------------------- weights
+def _copy_weights(given: Source, spec: BundleSpec, folder: Path) -> None:
+    """``source.pt`` as it came, ``model.pt`` fitted to the new network, ``source.json`` with what fitting did."""
+    models = folder / "models"
+    save_checkpoint(dict(given.state_dict), models / "source.pt")
+    parser = ConfigParser({"network_def": spec.network})
+    torch.manual_seed(0)
+    network = parser.get_parsed_content("network_def")
+    report = load_weights(network, given, source_classes=given.classes, target_classes=spec.class_names)
+    save_checkpoint(network.state_dict(), models / "model.pt")
+    write_json(
+        models / "source.json",
+        {
+            "description": given.description,
+            "sha256": sha256_file(models / "source.pt"),
+            "licence": given.licence,
+            "classes": given.classes,
+            "weights": report.to_dict(),
+        },
+    )
+    text = (folder / "configs" / "train.yaml").read_text(encoding="utf-8")
+    text = text.replace(
+        "pretrained: $os.path.join(@bundle_root, 'models', 'model.pt')",
+        "pretrained: $os.path.join(@bundle_root, 'models', 'source.pt')",
+    ).replace("  min_coverage: 0.5", f"  source_classes: {json.dumps(given.classes)}\n  min_coverage: 0.5")
+    (folder / "configs" / "train.yaml").write_text(text, encoding="utf-8")

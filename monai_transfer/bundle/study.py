@@ -1,0 +1,233 @@
+"""A study: several arms of one bundle under one equal budget, over seeds and numbers of labels, then compared.
+
+Each run is a run folder of its own, so an interrupted study continues where it stopped and finished runs are kept.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from monai_transfer.bundle.run import open_workflow, parse_overrides, run_workflow
+from monai_transfer.engine.run_folder import read_status
+from monai_transfer.errors import InputError
+
+__all__ = ["PRESETS", "Arm", "parse_arms", "run_study"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One arm: its name in the report, the workflow it runs, and what it overrides.
+
+    ``seeded`` is False where nothing is drawn: such an arm is run once and stands for every seed.
+    """
+
+    name: str
+    workflow: str
+    overrides: dict[str, Any] = field(default_factory=dict)
+    seeded: bool = True
+
+
+PRESETS = {
+    "scratch": Arm("scratch", "train", {"pretrained": "none"}),
+    "source": Arm("source", "evaluate", seeded=False),
+    "fine_tuned": Arm("fine_tuned", "train"),
+    "head_only": Arm("head_only", "train", {"strategy#_target_": "monai_transfer.strategies.head_only.HeadOnly"}),
+    "adapted": Arm("adapted", "adapt"),
+    # adaptation's own budget without its term: what more source training and augmentation alone bring
+    "source_continued": Arm("source_continued", "adapt", {"weight": 0.0}),
+    "oracle": Arm("oracle", "train", {"n_labelled": None}),
+}
+"""Arms by name. ``oracle`` has all of the target's labels: an upper mark, not something to reach."""
+
+
+def parse_arms(text: str) -> list[Arm]:
+    """``"scratch,source,lora:train:strategy#rank=4"`` as arms; overrides are separated by colons.
+
+    Raises:
+        InputError: an unknown name without a workflow, or a malformed override.
+    """
+    arms = []
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        name, *rest = item.split(":")
+        if not rest:
+            if name not in PRESETS:
+                raise InputError(f"no arm {name!r}", mend=f"one of {', '.join(PRESETS)}, or name:workflow:key=value")
+            arms.append(PRESETS[name])
+            continue
+        base = PRESETS.get(rest[0])
+        overrides = parse_overrides([f"--{pair}" for pair in rest[1:]])
+        if base is not None:
+            arms.append(Arm(name, base.workflow, {**base.overrides, **overrides}, base.seeded))
+        else:
+            arms.append(Arm(name, rest[0], overrides, rest[0] != "evaluate"))
+    if len({arm.name for arm in arms}) != len(arms) or not arms:
+        raise InputError(f"arms {text!r} are empty or name one twice")
+    return arms
+
+
+@dataclass(frozen=True)
+class _Job:
+    bundle: str
+    workflow: str
+    overrides: dict[str, Any]
+    label: str
+
+
+def _work(job: _Job) -> str:
+    """Run one job in a worker process, quietly: its log goes to the run folder."""
+    import torch
+
+    torch.set_num_threads(1)
+    output = Path(job.overrides["output_dir"])
+    fresh = {} if read_status(output) == "running" else {"fresh": True}
+    with _log_to(output.with_name(output.name + ".log")):
+        run_workflow(job.bundle, job.workflow, {**fresh, **job.overrides}, log=False)
+    log = output.with_name(output.name + ".log")
+    if log.is_file():
+        log.replace(output / "log.txt")
+    return job.label
+
+
+@contextmanager
+def _log_to(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, mode="w", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    previous, level = list(root.handlers), root.level
+    for other in previous:
+        root.removeHandler(other)
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    for name in list(logging.root.manager.loggerDict):
+        for other in list(logging.getLogger(name).handlers):
+            if isinstance(other, logging.StreamHandler) and not isinstance(other, logging.FileHandler):
+                logging.getLogger(name).removeHandler(other)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        handler.close()
+        for other in previous:
+            root.addHandler(other)
+        root.setLevel(level)
+
+
+def _run_all(jobs: Sequence[_Job], workers: int, title: str, console: Console) -> None:
+    """Run what is not finished yet, some at a time, with a bar on a terminal and a line per run elsewhere."""
+    todo = [job for job in jobs if read_status(job.overrides["output_dir"]) != "finished"]
+    if len(todo) < len(jobs):
+        console.print(f"{title}: {len(jobs) - len(todo)} of {len(jobs)} runs are finished already")
+    if not todo:
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    terminal = console.is_terminal
+    # spawned, not forked: torch's threads do not survive a fork
+    context = multiprocessing.get_context("spawn")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    with (
+        ProcessPoolExecutor(min(workers, len(todo)), mp_context=context) as pool,
+        Progress(*columns, console=console, disable=not terminal) as progress,
+    ):
+        bar = progress.add_task(title, total=len(todo))
+        futures = {pool.submit(_work, job): job for job in todo}
+        try:
+            for count, future in enumerate(as_completed(futures), 1):
+                label = future.result()
+                progress.update(bar, advance=1, description=f"{title}: {label}")
+                if not terminal:
+                    console.print(f"{title}: {count}/{len(todo)} {label}", soft_wrap=True)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _counts(bundle: Path, fractions: Sequence[float] | None, overrides: Mapping[str, Any]) -> list[int | None]:
+    """Numbers of labelled cases: counts as they are, shares of the target's training split; ``[None]``: the config's."""
+    if not fractions:
+        return [None]
+    flow = open_workflow(bundle, "train", {**overrides, "n_labelled": None}, log=False)
+    flow.initialize()
+    total = len(flow.parser.get_parsed_content("lists").target_training)
+    counts = []
+    for value in fractions:
+        if value <= 0 or (value >= 1 and value != int(value)):
+            raise InputError(f"{value} is neither a share below 1 nor a count")
+        counts.append(min(total, max(1, round(value * total)) if value < 1 else int(value)))
+    return list(dict.fromkeys(counts))
+
+
+def run_study(
+    bundle: str | Path,
+    out: str | Path,
+    arms: Sequence[Arm],
+    *,
+    seeds: Sequence[int] = (0, 1, 2, 3, 4),
+    fractions: Sequence[float] | None = None,
+    jobs: int = 2,
+    overrides: Mapping[str, Any] | None = None,
+    console: Console | None = None,
+) -> list[Path]:
+    """Run arms x seeds (x numbers of labels) and write a report for each number of labels; returns the reports.
+
+    Where the bundle has no ``models/model.pt`` yet, its ``pretrain`` workflow runs first and all arms start from that.
+    Every arm has the same number of steps of the same batch; adaptation reads a target batch in each step besides.
+
+    Raises:
+        InputError: whatever a run refuses; the finished runs are kept.
+    """
+    from monai_transfer.report.compare import compare_runs
+    from monai_transfer.report.html import write_html
+
+    bundle, out = Path(bundle), Path(out)
+    console = console or Console(file=sys.stdout)
+    shared = dict(overrides or {})
+    if shared.get("pretrained") in (None, "") and not (bundle / "models" / "model.pt").is_file():
+        home = out / "pretrain-0"
+        job = _Job(str(bundle), "pretrain", {**_for_pretraining(shared), "output_dir": str(home.resolve())}, "pretrain")
+        _run_all([job], 1, "pretrain on the source", console)
+        shared["pretrained"] = str((home / "models" / "model.pt").resolve())
+        shared["ckpt"] = shared["pretrained"]
+    reports = []
+    for count in _counts(bundle, fractions, shared):
+        folder = out if count is None else out / f"labelled-{count}"
+        todo, runs = [], []
+        for arm in arms:
+            for seed in seeds if arm.seeded else seeds[:1]:
+                run = (folder / f"{arm.name}-{seed}").resolve()
+                runs.append(run)
+                own: dict[str, Any] = {"arm": arm.name, "seed": int(seed), "output_dir": str(run)}
+                if count is not None and arm.workflow == "train" and "n_labelled" not in arm.overrides:
+                    own["n_labelled"] = count
+                todo.append(
+                    _Job(str(bundle), arm.workflow, {**shared, **arm.overrides, **own}, f"{arm.name}, seed {seed}")
+                )
+        _run_all(todo, jobs, "runs" if count is None else f"{count} labelled", console)
+        report = compare_runs(runs)
+        path = folder / "report.html"
+        write_html(report, path)
+        console.print(report.table())
+        for sentence in report.verdicts:
+            console.print(sentence, soft_wrap=True)
+        reports.append(path)
+    return reports
+
+
+def _for_pretraining(shared: Mapping[str, Any]) -> dict[str, Any]:
+    """Overrides that pretraining shares with the arms: where the data are, not how the arms are trained."""
+    keys = ("dataset_dir", "manifest", "source_site", "target_site", "device")
+    return {key: shared[key] for key in keys if key in shared}
