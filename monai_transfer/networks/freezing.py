@@ -7,11 +7,12 @@ function that reads a flag on the module: deep copies and pickles of the network
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from torch import nn
 
-__all__ = ["bare", "freeze", "freeze_parameters", "keep_in_eval", "release", "thaw"]
+__all__ = ["bare", "freeze", "freeze_parameters", "hold", "keep_in_eval", "learnable", "release", "thaw"]
 
 _EVAL, _PARAMETERS = "transfer_kept_in_eval", "transfer_frozen_parameters"
 
@@ -47,13 +48,18 @@ def release(module: nn.Module, training: bool = False) -> None:
         module.training = training
 
 
-def freeze_parameters(module: nn.Module) -> None:
-    """No gradients for the parameters that ``module`` itself owns; those that learned are remembered for ``thaw``."""
-    learning = {name for name, p in module.named_parameters(recurse=False) if p.requires_grad}
-    if learning:
-        setattr(module, _PARAMETERS, getattr(module, _PARAMETERS, set()) | learning)
-    for parameter in module.parameters(recurse=False):
-        parameter.requires_grad_(False)
+def freeze_parameters(module: nn.Module, names: Collection[str] | None = None) -> None:
+    """No gradients for the parameters that ``module`` itself owns; those that learned are remembered for ``thaw``.
+
+    Args:
+        module: their owner.
+        names: only these (the last part of the name decides).
+    """
+    wanted = None if names is None else {name.rpartition(".")[2] for name in names}
+    for name, parameter in module.named_parameters(recurse=False):
+        if parameter.requires_grad and (wanted is None or name in wanted):
+            setattr(module, _PARAMETERS, getattr(module, _PARAMETERS, set()) | {name})
+            parameter.requires_grad_(False)
 
 
 def freeze(module: nn.Module) -> None:
@@ -66,11 +72,57 @@ def freeze(module: nn.Module) -> None:
         keep_in_eval(child)
 
 
-def thaw(network: nn.Module) -> None:
+def hold(network: nn.Module, names: Collection[str], *, gradients: bool = False) -> None:
+    """Freeze exactly the parameters ``names`` and the modules that are theirs, undoing what was frozen before.
+
+    A module goes to eval mode when all the parameters that it owns are frozen; one that owns none (dropout, a norm
+    layer without weights) follows the module defined before it, whose output it usually takes.
+
+    Args:
+        network: the bare network.
+        names: full parameter names.
+        gradients: leave the gradients on, for DDP, whose reducer counts on them; the optimizer must then skip them.
+    """
+    thaw(network)
+    frozen = set(names)
+    inherited: bool | None = None
+    waiting: list[nn.Module] = []  # parameterless modules at the very start take the first answer
+    for prefix, module in network.named_modules():
+        own = [f"{prefix}.{name}" if prefix else name for name, _ in module.named_parameters(recurse=False)]
+        if own:
+            inherited = frozen.issuperset(own)
+            if not gradients:
+                freeze_parameters(module, frozen.intersection(own))
+            if inherited:
+                for item in [*waiting, module]:
+                    keep_in_eval(item)
+            waiting = []
+        elif not any(module.children()):
+            if inherited is None:
+                waiting.append(module)
+            elif inherited:
+                keep_in_eval(module)
+
+
+def learnable(network: nn.Module) -> set[str]:
+    """Names of the parameters that learn, or would after ``thaw``."""
+    names = set()
+    for prefix, module in network.named_modules():
+        frozen: set[str] = getattr(module, _PARAMETERS, set())
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.requires_grad or name in frozen:
+                names.add(f"{prefix}.{name}" if prefix else name)
+    return names
+
+
+def thaw(network: nn.Module, training: bool | None = None) -> None:
     """Undo every ``freeze``, ``freeze_parameters`` and ``keep_in_eval`` inside ``network``, hooks included.
+
+    ``training`` is the mode that released modules go on in until the next ``train()``; default, that of ``network``.
 
     What the network itself does not learn (fixed position embeddings) or its user froze by hand stays as it was.
     """
+    training = network.training if training is None else training
     for module in network.modules():
         names: set[str] = getattr(module, _PARAMETERS, set())
         for name, parameter in module.named_parameters(recurse=False):
@@ -78,7 +130,7 @@ def thaw(network: nn.Module) -> None:
                 parameter.requires_grad_(True)
         if names:
             delattr(module, _PARAMETERS)
-        release(module, network.training)
+        release(module, training)
         if hasattr(module, _EVAL):
             delattr(module, _EVAL)
             for key in [k for k, hook in module._forward_pre_hooks.items() if hook is _to_eval]:

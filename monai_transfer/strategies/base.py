@@ -7,15 +7,33 @@ Usable from a config line (``strategy: {_target_: monai_transfer.strategies.head
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
+import torch
+import torch.distributed as dist
+from ignite.engine import Events
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from monai_transfer.errors import InputError
-from monai_transfer.networks.freezing import freeze, keep_in_eval, thaw
+from monai_transfer.networks.freezing import bare, freeze, hold, keep_in_eval, learnable, thaw
+from monai_transfer.networks.head import find_head
 
-__all__ = ["ParamGroup", "Strategy", "freeze", "head_modules", "keep_in_eval", "learning_groups"]
+__all__ = [
+    "NORM_LAYERS",
+    "ParamGroup",
+    "Scheduled",
+    "Strategy",
+    "freeze",
+    "head_modules",
+    "keep_in_eval",
+    "learning_groups",
+]
+
+NORM_LAYERS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+"""The classes of normalisation layers: batch and instance norm of all dimensions, group, layer and RMS norm."""
 
 
 class Strategy:
@@ -31,6 +49,7 @@ class Strategy:
         What an earlier strategy froze in this network is released first: the last one applied decides.
         """
         thaw(network)
+        _bound(network)
         return network
 
     def param_groups(self, network: nn.Module) -> list[dict[str, Any]]:
@@ -79,13 +98,149 @@ def learning_groups(strategy: Strategy, network: nn.Module, groups: list[dict[st
     """
     for group in groups:
         group["params"] = [p for p in group["params"] if p.requires_grad]
-    groups = [group for group in groups if group["params"]]
+    return _some(strategy, network, [group for group in groups if group["params"]])
+
+
+def _some(strategy: Strategy, network: nn.Module, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
     if not groups:
         raise InputError(
             f"strategy {type(strategy).__name__} leaves no parameter of {type(network).__name__} to learn",
             mend="choose another strategy, or a network that has what it trains (e.g. affine norm layers)",
         )
     return groups
+
+
+class Scheduled(Strategy):
+    """Base of the strategies that change over time: each group of parameters has a rate that depends on the progress.
+
+    A subclass says which groups there are and what their rates are at a given share of the run. Rate 0 is frozen:
+    bitwise unchanged whatever the optimizer's momentum and weight decay, norm statistics included.
+
+    ``attach(engine)`` makes it follow the run of a MONAI trainer; in a loop of one's own, ``bind(network, optimizer)``
+    once and ``advance(progress)`` before each step. All groups are in the optimizer from the start, so momentum is
+    kept, and rates multiply the learning rate during ``optimizer.step()`` only: schedulers of any kind see their own
+    rates and resume as usual. The rates are a function of the progress, so resuming needs no further state. Under DDP
+    frozen groups keep their gradients, which the reducer counts on, and the step drops them.
+    """
+
+    _network: nn.Module | None = None
+    _optimizer: torch.optim.Optimizer | None = None
+
+    def groups(self, network: nn.Module) -> list[list[str]]:
+        """Parameter names of the bare ``network``, in groups; those left out do not learn at all."""
+        raise NotImplementedError
+
+    def rates(self, progress: float, count: int) -> list[float]:
+        """The factor of the learning rate for each of the ``count`` groups, at ``progress`` in [0, 1]."""
+        raise NotImplementedError
+
+    def scales(self, count: int) -> list[float]:
+        """Each group's constant share of the optimizer's learning rate."""
+        return [1.0] * count
+
+    def apply(self, network: nn.Module) -> nn.Module:
+        """Put the network into the state of the run's beginning."""
+        super().apply(network)
+        groups = self.groups(network)
+        self._hold(network, groups, self.rates(0.0, len(groups)), gradients=_distributed())
+        network.__dict__["transfer_unbound"] = type(self).__name__
+        network.register_forward_pre_hook(_warn_unbound)
+        return network
+
+    def param_groups(self, network: nn.Module) -> list[dict[str, Any]]:
+        """One group for each group of parameters, those that are frozen at first included."""
+        core = bare(network)
+        learning, named = learnable(core), dict(core.named_parameters())
+        groups = self.groups(core)
+        result: list[dict[str, Any]] = [
+            ParamGroup([named[name] for name in group if name in learning], scale)
+            for group, scale in zip(groups, self.scales(len(groups)), strict=True)
+        ]
+        return _some(self, network, [group for group in result if group["params"]])
+
+    def attach(self, engine: Any) -> None:
+        """Follow ``engine``, a MONAI trainer: its network and optimizer from its start, its progress per iteration."""
+        engine.add_event_handler(Events.STARTED, lambda: self.bind(engine.network, engine.optimizer))
+        engine.add_event_handler(Events.ITERATION_STARTED, lambda: self.advance(_progress(engine)))
+
+    def bind(self, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Take hold of the network that is trained and of its optimizer.
+
+        Raises:
+            InputError: an optimizer group mixes parameters that this strategy treats differently.
+        """
+        for handle in self.__dict__.pop("_handles", []):
+            handle.remove()
+        core = bare(network)
+        _bound(core)
+        named = dict(core.named_parameters())
+        names = self.groups(core)
+        place = {id(named[name]): index for index, group in enumerate(names) for name in group}
+        places = [{place.get(id(p)) for p in group["params"]} for group in optimizer.param_groups]
+        if any(len(found) > 1 for found in places):
+            raise InputError(
+                f"the optimizer's groups are not those of {type(self).__name__}",
+                mend="make the optimizer from strategy.param_groups(network)",
+            )
+        self._network, self._names, self._places = core, names, [next(iter(found), None) for found in places]
+        self._gradients = isinstance(network, nn.parallel.DistributedDataParallel)
+        self._rates: list[float] = []
+        self._handles = [
+            optimizer.register_step_pre_hook(self._before_step), optimizer.register_step_post_hook(self._after_step),
+        ]  # fmt: skip
+
+    def advance(self, progress: float) -> None:
+        """Set the rates for ``progress``, the share of the run that is done, and freeze and release accordingly."""
+        if self._network is None:
+            raise RuntimeError("bind() comes before advance()")
+        before, self._rates = self._rates, self.rates(progress, len(self._names))
+        if [rate == 0 for rate in before] != [rate == 0 for rate in self._rates]:
+            self._hold(self._network, self._names, self._rates, gradients=self._gradients)
+
+    @staticmethod
+    def _hold(network: nn.Module, groups: list[list[str]], rates: list[float], *, gradients: bool) -> None:
+        live = {name for group, rate in zip(groups, rates, strict=True) if rate != 0 for name in group}
+        hold(network, {name for name, _ in network.named_parameters()} - live, gradients=gradients)
+
+    def _before_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        self._saved = [group["lr"] for group in optimizer.param_groups]
+        for group, place in zip(optimizer.param_groups, self._places, strict=True):
+            if place is None or not self._rates:
+                continue
+            if self._rates[place] == 0:
+                for parameter in group["params"]:
+                    parameter.grad = None  # a zero gradient would still move by momentum and weight decay
+            group["lr"] = group["lr"] * self._rates[place]
+
+    def _after_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        for group, lr in zip(optimizer.param_groups, self._saved, strict=True):
+            group["lr"] = lr
+
+
+def _progress(engine: Any) -> float:
+    state = engine.state
+    if state.epoch_length:
+        return (state.iteration - 1) / (state.epoch_length * state.max_epochs)
+    return (state.epoch - 1) / state.max_epochs
+
+
+def _distributed() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def _warn_unbound(network: nn.Module, _inputs: Any) -> None:
+    if network.training:
+        name = network.__dict__.get("transfer_unbound")
+        _bound(network)
+        warnings.warn(
+            f"strategy {name} stays at its first phase: put it among the trainer's handlers, or bind() it", stacklevel=2
+        )
+
+
+def _bound(network: nn.Module) -> None:
+    network.__dict__.pop("transfer_unbound", None)
+    for key in [key for key, hook in network._forward_pre_hooks.items() if hook is _warn_unbound]:
+        del network._forward_pre_hooks[key]
 
 
 def head_modules(network: nn.Module, head: str | list[str] | None = None) -> list[str]:
@@ -95,9 +250,10 @@ def head_modules(network: nn.Module, head: str | list[str] | None = None) -> lis
         InputError: a named module is not in the network, is the whole of it or holds no parameter; or nothing is found.
     """
     if head is None:
-        from monai_transfer.networks.head import find_head
-
-        return find_head(network)
+        found = find_head(network)
+        if not found:
+            raise InputError(f"{type(network).__name__} has no head that could be told", mend="name it with head=")
+        return found
     names = [head] if isinstance(head, str) else list(head)
     modules = dict(network.named_modules())
     for name in names:
