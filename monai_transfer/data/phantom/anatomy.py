@@ -12,27 +12,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = [
-    "AIR",
-    "CSF",
-    "FAT",
-    "GREY",
-    "LESION",
-    "MUSCLE",
-    "SKULL",
-    "TISSUES",
-    "VENTRICLE",
-    "WHITE",
-    "Anatomy",
-    "Lesion",
-]
+__all__ = ["FAT", "GREY", "LESION", "TISSUES", "VENTRICLE", "WHITE", "Anatomy", "Lesion"]
 
 TISSUES = ("air", "muscle", "fat", "skull", "csf", "grey", "white", "ventricle", "lesion")
 AIR, MUSCLE, FAT, SKULL, CSF, GREY, WHITE, VENTRICLE, LESION = range(len(TISSUES))
 
-LESION_COUNTS = {0: 0.15, 1: 0.25, 2: 0.25, 3: 0.2, 4: 0.15}  # share of the patients
+LESION_COUNTS = {0: 0.12, 1: 0.2, 2: 0.25, 3: 0.23, 4: 0.2}  # share of the patients
 FOLD_MM = 40.0  # period of the cortical folds
-SULCUS_MM = 15.0  # depth that the grooves reach below the skull
+SULCUS_MM = 10.0  # depth that the grooves reach below the skull
 CORTEX_MM = 4.0
 
 
@@ -117,12 +104,12 @@ class Anatomy:
         return tuple(result)
 
     def _folds(self, px: np.ndarray, py: np.ndarray, pz: np.ndarray, below_skull: np.ndarray) -> np.ndarray:
-        """Distance (mm, about) to the nearest groove: sheets of a gyroid near the skull, and the fissure in the middle."""
+        """Distance (mm, about) to the nearest groove: sheets of a gyroid near the skull, the fissure in the middle."""
         k = np.float32(2 * np.pi / FOLD_MM)
         u, v, w = (k * p + np.float32(phase) for p, phase in zip((px, py, pz), self.fold_phase, strict=True))
         gyroid = np.sin(u) * np.cos(v) + np.sin(v) * np.cos(w) + np.sin(w) * np.cos(u)
         sulcus = np.maximum(np.abs(gyroid) / (k * np.float32(1.2)) - 0.7, below_skull - SULCUS_MM)
-        fissure = np.maximum(np.abs(px) - 1.0, below_skull - 26.0)
+        fissure = np.maximum(np.abs(px) - 1.0, below_skull - 20.0)
         return np.minimum(sulcus, fissure)
 
     def _deep_grey(self, px: np.ndarray, py: np.ndarray, pz: np.ndarray) -> np.ndarray:
@@ -132,10 +119,10 @@ class Anatomy:
     def _ventricles(self, px: np.ndarray, py: np.ndarray, pz: np.ndarray) -> np.ndarray:
         """Level of the ventricles (< 1 inside): two bent, diverging tubes and the slit below them."""
         s = self.ventricle
-        bend_x = 9.0 * np.sqrt(s) + 0.005 * py**2
+        bend_x = 11.0 * np.sqrt(s) + 0.005 * py**2
         bend_z = pz - 9.0 + 0.006 * (py + 4.0) ** 2
-        lengthwise = ((py + 4.0) / (29.0 * s**0.3)) ** 2 + (bend_z / (10.0 * s)) ** 2
-        left, right = ((8.0 * s * size) for size in self.asymmetry)
+        lengthwise = ((py + 4.0) / (29.0 * s**0.3)) ** 2 + (bend_z / (11.0 * s)) ** 2
+        left, right = ((9.0 * s * size) for size in self.asymmetry)
         lateral = np.minimum(((px + bend_x) / left) ** 2, ((px - bend_x) / right) ** 2) + lengthwise
         third = (px / (2.8 * s)) ** 2 + ((py + 2.0) / 11.0) ** 2 + ((pz + 6.0) / 9.0) ** 2
         return np.minimum(lateral, third)
@@ -145,10 +132,10 @@ class Anatomy:
         inner = self.axes - self.layers[2]
         while True:
             direction = rng.normal(size=3)
-            centre = direction / np.linalg.norm(direction) * rng.uniform(0.3, 0.72) * inner
-            radii = np.clip(np.exp(rng.normal(2.35, 0.25)), 7.0, 16.0) * rng.uniform(0.8, 1.2, 3)
-            if self._ventricles(*(np.array([v]) for v in centre))[0] > (1.0 + radii.mean() / 12.0) ** 2:
-                return Lesion(centre, radii, rng.uniform(0.05, 0.2), rng.uniform(0, 2 * np.pi))
+            centre = direction / np.linalg.norm(direction) * rng.uniform(0.3, 0.65) * inner
+            radii = np.clip(np.exp(rng.normal(2.6, 0.2)), 9.5, 18.0) * rng.uniform(0.85, 1.15, 3)
+            if self._ventricles(*(np.array([v]) for v in centre))[0] > (1.0 + (radii.max() + 4.0) / 10.0) ** 2:
+                return Lesion(centre, radii, rng.uniform(0.03, 0.15), rng.uniform(0, 2 * np.pi))
 
 
 def _lesion_level(lesion: Lesion, px: np.ndarray, py: np.ndarray, pz: np.ndarray) -> np.ndarray:

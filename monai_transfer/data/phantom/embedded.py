@@ -29,7 +29,7 @@ SEED = 2024
 # Patients of each site by split, as (first, last) ranges. The 3D sets take the first range, classification takes both,
 # so a patient stands in the same split of every task.
 SPLITS: dict[str, dict[str, list[tuple[int, int]]]] = {
-    "site_a": {"training": [(1, 16), (25, 34)], "validation": [(17, 20), (35, 36)], "test": [(21, 24), (37, 40)]},
+    "site_a": {"training": [(1, 16), (29, 34)], "validation": [(17, 20), (35, 36)], "test": [(21, 28), (37, 40)]},
     "site_b": {"training": [(1, 14), (31, 34)], "validation": [(15, 18), (35, 36)], "test": [(19, 30), (37, 40)]},
 }
 DICOM_CASE = ("site_b", 20)  # this case's image is a DICOM series, as a clinic would send it
@@ -132,7 +132,7 @@ def _describe(task: str) -> dict[str, Any]:
     }[task]
     head: dict[str, Any] = {
         "name": f"embedded-{task}",
-        "description": f"Simulated, no human subject: {what}; procedural anatomy, two sites that differ in pulse sequence",
+        "description": f"Simulated, no human subject: {what}; two sites whose scanners and sequences differ",
         "task": task,
         "modality": "MR",
         "licence": "Apache-2.0",

@@ -34,13 +34,17 @@ RELAXATION: dict[str, tuple[float, float, float, float]] = {
 
 @dataclass(frozen=True)
 class Protocol:
-    """A pulse sequence and its settings: times in ms, flip angle in degrees (gradient echo only)."""
+    """A pulse sequence and its settings: times in ms, flip angle in degrees (gradient echo only).
+
+    ``fat_saturation`` is the share of the fat signal that a spectral pre-pulse takes away.
+    """
 
     sequence: Literal["spin_echo", "spoiled_gradient_echo", "inversion_recovery"]
     tr: float
     te: float
     flip: float = 90.0
     ti: float = 0.0
+    fat_saturation: float = 0.0
 
 
 def signal(protocol: Protocol, pd: np.ndarray, t1: np.ndarray, t2: np.ndarray, t2_star: np.ndarray) -> np.ndarray:
@@ -83,7 +87,7 @@ def kspace_crop(fine: np.ndarray, factor: int = 2) -> np.ndarray:
 def coil_shading(
     rng: np.random.Generator, strength: float, x: np.ndarray, y: np.ndarray, z: np.ndarray, elements: int = 6
 ) -> np.ndarray:
-    """Receive sensitivity of a ring of surface coils (root of the sum of squares), mean 1 over the grid of x, y, z (mm).
+    """Sensitivity of a ring of receive coils (root of the sum of squares), mean 1 over the grid of x, y, z (mm).
 
     ``strength`` 0 is a perfectly even coil; at 1 the elements sit close and the field falls off steeply.
     """

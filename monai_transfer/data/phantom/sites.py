@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .anatomy import GREY, LESION, VENTRICLE, WHITE, Anatomy
+from .anatomy import FAT, GREY, LESION, VENTRICLE, WHITE, Anatomy
 from .physics import Protocol, coil_shading, draw_relaxation, kspace_crop, rician, signal
 
 __all__ = ["SITES", "Scan", "Site", "scan_patient"]
@@ -52,18 +52,18 @@ SITES: dict[str, Site] = {
             size=(44, 48, 40),
             axes=("R", "A", "S"),
             shading=0.3,
-            noise=0.03,
+            noise=0.025,
             gain=900.0,
         ),
         Site(
             name="site_b",
             number=2,
-            protocol=Protocol("inversion_recovery", tr=9000.0, te=100.0, ti=2000.0),
+            protocol=Protocol("spoiled_gradient_echo", tr=30.0, te=8.0, flip=20.0, fat_saturation=0.9),
             spacing=(3.5, 3.5, 5.0),
             size=(50, 54, 32),
             axes=("P", "L", "I"),
-            shading=0.8,
-            noise=0.08,
+            shading=0.9,
+            noise=0.04,
             gain=210.0,
         ),
     )
@@ -102,9 +102,10 @@ def scan_patient(site: Site, patient: int, *, seed: int = 0, lesions: int | None
     tissues = anatomy.tissues(*fine)
 
     contrast = signal(site.protocol, *draw_relaxation(rng).T)
+    contrast[FAT] *= 1 - site.protocol.fat_saturation
     texture = 1.0 + 0.03 * rng.standard_normal(tissues.shape, np.float32)  # below the resolution: tissue is no plastic
     object_signal = contrast.astype(np.float32)[tissues] * texture
-    acquired = kspace_crop(object_signal, FINE) * coil_shading(rng, site.shading, *coarse)
+    acquired = kspace_crop(object_signal, FINE) * coil_shading(rng, site.shading, coarse[0], coarse[1], coarse[2])
 
     brain = contrast[[GREY, WHITE]].mean()
     image = rician(rng, acquired, site.noise * brain) * site.gain / brain * np.exp(rng.normal(0.0, 0.08))
@@ -132,7 +133,7 @@ def _share(mask: np.ndarray) -> np.ndarray:
 
 
 def _reorient(volume: np.ndarray, affine: np.ndarray, axes: tuple[str, str, str]) -> tuple[np.ndarray, np.ndarray]:
-    """Store an RAS volume along other axes; the affine changes with it, so every voxel stays where it was in the room."""
+    """Store an RAS volume along other axes; the affine changes with it, so that no voxel moves in the room."""
     order = ["RLAPSI".index(axis) // 2 for axis in axes]
     volume = volume.transpose(order)
     matrix = affine[:, [*order, 3]]

@@ -80,7 +80,7 @@ def _header(patient_id: str, protocol: Protocol, index: int) -> FileDataset:
     meta.MediaStorageSOPInstanceUID = generate_uid(UID_PREFIX, [patient_id, "series", str(index)])
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     meta.ImplementationClassUID = generate_uid(UID_PREFIX, ["monai_transfer phantom"])
-    dataset = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
+    dataset = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
     dataset.SpecificCharacterSet = "ISO_IR 192"
     dataset.ImageType = ["DERIVED", "PRIMARY", "OTHER"]
     dataset.DerivationDescription = "Simulated phantom, no human subject"
