@@ -12,7 +12,17 @@ from typing import Any
 
 from torch import nn
 
-__all__ = ["bare", "freeze", "freeze_parameters", "hold", "keep_in_eval", "learnable", "release", "thaw"]
+__all__ = [
+    "bare",
+    "freeze",
+    "freeze_all_but",
+    "freeze_parameters",
+    "hold",
+    "keep_in_eval",
+    "learnable",
+    "release",
+    "thaw",
+]
 
 _EVAL, _PARAMETERS = "transfer_kept_in_eval", "transfer_frozen_parameters"
 
@@ -70,6 +80,19 @@ def freeze(module: nn.Module) -> None:
     for child in module.modules():
         freeze_parameters(child)
         keep_in_eval(child)
+
+
+def freeze_all_but(network: nn.Module, parts: Collection[nn.Module]) -> None:
+    """Freeze everything outside ``parts``; modules that hold one of them keep their mode, for deep supervision.
+
+    By identity of modules, since some networks (MONAI's DynUNet) reach the same module under several names.
+    """
+    inside = {module for part in parts for module in part.modules()}
+    for module in network.modules():
+        if module not in inside:
+            freeze_parameters(module)
+            if inside.isdisjoint(module.modules()):
+                keep_in_eval(module)
 
 
 def hold(network: nn.Module, names: Collection[str], *, gradients: bool = False) -> None:

@@ -41,8 +41,8 @@ class BiasOnly(Strategy):
         heads = head_modules(network, None if self.head is True else self.head) if self.head else []
         for module in network.modules():
             freeze_parameters(module, [name for name, _ in module.named_parameters(recurse=False) if not is_bias(name)])
-            if module is not network:
-                keep_in_eval(module)
+            if any(True for _ in module.parameters(recurse=False)) or not any(module.children()):
+                keep_in_eval(module)  # not the containers: their mode decides e.g. about deep supervision
         for name in heads:
             thaw(network.get_submodule(name), network.training)
         return network

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from monai_transfer.networks.freezing import freeze, freeze_parameters
+from monai_transfer.networks.freezing import freeze_all_but
 from monai_transfer.strategies.base import Strategy, head_modules
 
 __all__ = ["HeadOnly"]
@@ -34,14 +34,5 @@ class HeadOnly(Strategy):
     def apply(self, network: nn.Module) -> nn.Module:
         super().apply(network)
         heads = head_modules(network, self.head)
-        inside = {m for name in heads for m in network.get_submodule(name).modules()}
-        above = {
-            network.get_submodule(".".join(name.split(".")[:k])) for name in heads for k in range(name.count(".") + 1)
-        }
-        # what holds the head keeps its mode (deep supervision asks for it); all beside the head is frozen whole
-        for parent in above - inside:
-            freeze_parameters(parent)
-            for child in parent.children():
-                if child not in inside and child not in above:
-                    freeze(child)
+        freeze_all_but(network, [network.get_submodule(name) for name in heads])
         return network

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from monai_transfer.errors import InputError
-from monai_transfer.networks.freezing import bare, freeze, freeze_parameters, release, thaw
+from monai_transfer.networks.freezing import bare, freeze_all_but, freeze_parameters, thaw
 from monai_transfer.networks.head import find_head
 from monai_transfer.strategies.base import NORM_LAYERS, Strategy, head_modules
 
@@ -72,25 +72,23 @@ class Lora(Strategy):
 
     def apply(self, network: nn.Module) -> nn.Module:
         super().apply(network)
-        training = network.training
         if self.head is False:
             heads = []
         elif self.head is None or self.head is True:
             heads = find_head(network)  # an encoder has none, and that is all right here
         else:
             heads = head_modules(network, self.head)
-        self.full = [n for n, m in network.named_modules() if any(n == h or n.startswith(h + ".") for h in heads)]
+        full = [network.get_submodule(name) for name in heads]
         if self.train_norm:
-            self.full += [n for n, m in network.named_modules() if isinstance(m, NORM_LAYERS) and n not in self.full]
+            full += [module for module in network.modules() if isinstance(module, NORM_LAYERS)]
         add_lora(network, self.rank, self.alpha, self.rslora, self.target, exclude=heads)
-        freeze(network)
+        for module in full:
+            thaw(module)
+        freeze_all_but(network, full)
         for module in network.modules():
             if isinstance(module, _Adapted):
                 module.lora_A.requires_grad_(True)
                 module.lora_B.requires_grad_(True)
-        for name in self.full:
-            thaw(network.get_submodule(name), training)
-        release(network, training)
         self.full = [n for n, p in network.named_parameters() if p.requires_grad and not n.endswith(_OWN)]
         return network
 
@@ -194,7 +192,7 @@ def merged_state_dict(network: nn.Module) -> dict[str, Tensor]:
     core = bare(network)
     state = {name: tensor for name, tensor in core.state_dict().items() if not name.endswith(_OWN)}
     with torch.no_grad():
-        for name, module in core.named_modules():
+        for name, module in core.named_modules(remove_duplicate=False):
             if isinstance(module, _Adapted):
                 state[f"{name}.weight" if name else "weight"] = module.weight.detach().clone()
     return state
@@ -252,7 +250,8 @@ def load_lora(network: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
             f"these adapters do not fit {type(core).__name__} ({str(error).splitlines()[-1].strip()})",
             mend="load them into the network that they were trained with",
         ) from error
-    lost = [*missing.unexpected_keys, *(name for name in missing.missing_keys if name.endswith(_OWN))]
+    own = {name for name, _ in core.named_parameters() if name.endswith(_OWN)}  # each once, whatever its other names
+    lost = [*missing.unexpected_keys, *own.intersection(missing.missing_keys)]
     if lost:
         raise InputError(f"these adapters do not fit {type(core).__name__}: {lost[0]!r} stands on one side only")
     return network

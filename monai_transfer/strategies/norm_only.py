@@ -13,7 +13,7 @@ from __future__ import annotations
 from torch import nn
 
 from monai_transfer.errors import InputError
-from monai_transfer.networks.freezing import freeze, keep_in_eval, release, thaw
+from monai_transfer.networks.freezing import freeze_all_but, keep_in_eval
 from monai_transfer.strategies.base import NORM_LAYERS, Strategy, head_modules
 
 __all__ = ["NormOnly"]
@@ -44,13 +44,8 @@ class NormOnly(Strategy):
                 mend='build it with affine ones, e.g. norm=("instance", {"affine": True}), or choose another strategy',
             )
         heads = head_modules(network, None if self.head is True else self.head) if self.head else []
-        training = network.training
-        freeze(network)
-        for module in norms:
-            thaw(module, training)
-            if not self.statistics:
+        freeze_all_but(network, [*norms, *(network.get_submodule(name) for name in heads)])
+        if not self.statistics:
+            for module in norms:
                 keep_in_eval(module)
-        for name in heads:
-            thaw(network.get_submodule(name), training)
-        release(network, training)
         return network

@@ -32,7 +32,9 @@ def strategy_class(name: str) -> type[Strategy]:
 
 NETWORKS = {
     "unet": lambda d: UNet(d, 1, 2, (4, 8), (2,), num_res_units=1, norm="batch", dropout=0.1),
-    "dynunet": lambda d: DynUNet(d, 1, 2, [3, 3, 3], [1, 2, 1], [2, 1], filters=[4, 4, 4]),
+    "dynunet": lambda d: DynUNet(
+        d, 1, 2, [3, 3, 3, 3], [1, 2, 1, 1], [2, 1, 1], filters=[4, 4, 4, 4], deep_supervision=True, deep_supr_num=1
+    ),
     "segresnet": lambda d: SegResNet(d, 8, 1, 2, blocks_down=(1, 1), blocks_up=(1,), norm="batch"),
     "resnet": lambda d: resnet10(spatial_dims=d, n_input_channels=1, num_classes=2, widen_factor=0.0625),
     "densenet": lambda d: DenseNet(d, 1, 2, init_features=4, growth_rate=2, block_config=(1, 1), bn_size=1),
@@ -47,10 +49,17 @@ def loader(kind: str, dims: int, length: int = 2) -> list[dict[str, torch.Tensor
     return [{"image": torch.randn(4, 1, *[side] * dims), "label": torch.randint(0, 2, shape)} for _ in range(length)]
 
 
+def contents(network: nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters and buffers, each under its first name (DynUNet's state dict has several)."""
+    return {n: t.detach() for n, t in (*network.named_parameters(), *network.named_buffers())}
+
+
 class LastOutput(nn.Module):
-    """Cross entropy; a ViT returns its hidden states as well."""
+    """Cross entropy; a ViT returns its hidden states as well, deep supervision stacks its outputs."""
 
     def forward(self, output, label):
+        if isinstance(output, torch.Tensor) and output.ndim == label.ndim + 2:
+            return sum(self(part, label) for part in output.unbind(1))
         return nn.functional.cross_entropy(output[0] if isinstance(output, tuple) else output, label)
 
 
@@ -86,10 +95,10 @@ def test_trains_and_freezes(name, kind, dims):
     flat = [id(p) for group in groups for p in group["params"]]
     assert len(flat) == len(set(flat)), "a parameter is in two groups"
     assert set(flat) <= {id(p) for p in network.parameters()}
-    before = copy.deepcopy(network.state_dict())
+    before = copy.deepcopy(contents(network))
     in_optimizer = {n for n, p in network.named_parameters() if id(p) in set(flat)}
     optimizer = train(network, strategy, loader(kind, dims))
-    moved = {key for key, value in network.state_dict().items() if not torch.equal(before[key], value)}
+    moved = {key for key, value in contents(network).items() if not torch.equal(before[key], value)}
     # two steps of a run of two: a scheduled strategy has reached its second half
     parameters = {n for n, _ in network.named_parameters()}
     learning = {n for n, p in network.named_parameters() if p.requires_grad}
