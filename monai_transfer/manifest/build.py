@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from monai_transfer.errors import InputError
 from monai_transfer.manifest.case import Case
@@ -18,9 +15,10 @@ from monai_transfer.manifest.layouts.base import Found, Options, RawCase, count
 from monai_transfer.manifest.layouts.csv_table import find_table
 from monai_transfer.manifest.masks import binarize as write_binary
 from monai_transfer.manifest.model import Manifest
-from monai_transfer.manifest.naming import name_cases, name_patients, site_name
+from monai_transfer.manifest.naming import name_cases, name_patients
+from monai_transfer.manifest.partition import fold_cases, partition
 from monai_transfer.manifest.paths import absolute
-from monai_transfer.manifest.splits import assign_folds, assign_splits
+from monai_transfer.manifest.sites import default_sites, given_sites, require
 from monai_transfer.manifest.table import Table, find_columns, join
 from monai_transfer.manifest.table import case_column as _case_column
 
@@ -111,17 +109,15 @@ def build_manifest(
         site_from=tuple(site_from),
     )
     notes: list[str] = []
-    folders = [_read(path, layout, options, notes, len(paths) > 1) for path in paths]
+    folders = [_read(path, layout, options, notes, i if len(paths) > 1 else None) for i, path in enumerate(paths)]
     if site_from and any(f.layout != "dicom" for f in folders):
         raise InputError("--site-from reads DICOM headers", mend="it goes with --layout dicom; use --site or --table")
-    _given_sites(folders, site, output, notes)
+    given_sites([(f.path.name, f.found.cases) for f in folders], site, output, notes)
     columns = {"case": case_column, "patient": patient_column, "site": site_column}
     columns |= {"label": label_column, "split": split_column, "path": path_column}
     cases = [case for f in folders for case in f.found.cases]
-    joined = _join_tables(folders, table, columns, options, notes)
-    _default_sites(cases, joined, output, notes)
-    if "patient" in joined and patient_regex is None:
-        _require(cases, "patient")
+    joined = _join_tables(folders, table, columns, options, patient_regex is not None, notes)
+    default_sites(cases, output, notes)
     founds = [f.found for f in folders]
     task = settle_task(founds, task)
     if binarize and task != "segmentation":
@@ -139,8 +135,8 @@ def build_manifest(
     if binarize:
         _binarize(cases, case_names, options.files / "masks", progress, notes)
     sums = _checksums(cases, progress) if checksums else {}
-    splits = _split(cases, task, fractions, seed, "split" in joined, sums, notes)
-    fold_of = _folds(cases, splits, task, folds, seed)
+    splits = partition(cases, task, fractions, seed, "split" in joined, sums, notes)
+    fold_of = fold_cases(cases, splits, task, folds, seed)
     first: dict[str, str] = {}
     for found in founds:
         first |= {key: value for key, value in found.texts.items() if key not in first}
@@ -178,39 +174,21 @@ def build_manifest(
     return Manifest.load(output), list(dict.fromkeys(notes))
 
 
-def _read(path: Path, layout: str, options: Options, notes: list[str], several: bool) -> _Folder:
+def _read(path: Path, layout: str, options: Options, notes: list[str], number: int | None) -> _Folder:
     if not path.exists():
         raise InputError("no such folder", path=path, mend="give the folder that holds the data")
     name, module = choose_layout(path, layout)
     if path.is_file() and name != "npz":
         raise InputError("is a file", path=path, mend="give the folder that holds the data")
-    part = options
-    if several:  # files that are made for one folder do not meet another's
-        part = Options(**{**options.__dict__, "files": options.files / path.stem})
-    found = module.read(path, part)
+    if number is not None:  # files that are made for one folder must not meet another's
+        options = replace(options, files=options.files / f"{number}_{path.stem}")
+    found = module.read(path, options)
     if not found.cases:
         raise InputError("no case was found", path=path)
     notes.append(f"{path}: read as {name} ({count(len(found.cases), 'case')})")
-    prefix = f"{path.name}: " if several else ""
+    prefix = f"{path.name}: " if number is not None else ""
     notes.extend(prefix + note for note in found.notes)
     return _Folder(path if path.is_dir() else path.parent, name, found)
-
-
-def _given_sites(folders: Sequence[_Folder], site: str | Sequence[str] | None, output: Path, notes: list[str]) -> None:
-    given = [site] if isinstance(site, str) else list(site or [])
-    if given and len(given) not in (1, len(folders)):
-        raise InputError(
-            f"{len(given)} sites were given for {len(folders)} folders", mend="give one, or one per folder"
-        )
-    given = given * len(folders) if len(given) == 1 else given
-    for i, folder in enumerate(folders):
-        for case in folder.found.cases:
-            if given:
-                case.site = given[i]
-            elif case.site:
-                case.site = site_name(case.site, output, notes)
-            elif len(folders) > 1:
-                case.site = site_name(folder.path.name, output, notes)
 
 
 def _join_tables(
@@ -218,17 +196,25 @@ def _join_tables(
     table: str | Path | None,
     names: dict[str, str | None],
     options: Options,
+    has_regex: bool,
     notes: list[str],
 ) -> set[str]:
     """Join the layouts' own tables, then the user's; returns the meanings that came from any."""
     joined: set[str] = set()
+
+    def take(given: Table, cases: Sequence[RawCase], column: str, columns: dict[str, str]) -> None:
+        join(cases, given, [f.path for f in folders], column, columns, notes)
+        for meaning in {"site", "patient"} & set(columns):
+            if meaning == "site" or not has_regex:  # a hole here would be a patient or domain of its own
+                require(cases, meaning)
+        joined.update(columns)
+
     own_names = dict.fromkeys(names) if table else names
     for folder in folders:
         own = find_table(folder.path, options) if folder.layout in ("classes", "csv") else None
         if own:  # its labels were read with the layout
             columns = find_columns(own[0], own_names, without=["label"])
-            join(folder.found.cases, own[0], [folder.path], own[1], columns, notes)
-            joined |= set(columns)
+            take(own[0], folder.found.cases, own[1], columns)
         elif not table:
             for meaning, column in names.items():
                 if column:
@@ -236,32 +222,10 @@ def _join_tables(
     if table:
         given = Table.read(table)
         columns = find_columns(given, names)
-        cases = [case for folder in folders for case in folder.found.cases]
-        join(cases, given, [f.path for f in folders], _case_column(given, names), columns, notes)
-        notes.append(
-            f"{given.path.name}: joined {', '.join(f'{m} (column {c})' for m, c in columns.items()) or 'nothing'}"
-        )
-        joined |= set(columns)
+        take(given, [case for f in folders for case in f.found.cases], _case_column(given, names), columns)
+        shown = ", ".join(f"{meaning} (column {column})" for meaning, column in columns.items())
+        notes.append(f"{given.path.name}: joined {shown or 'nothing'}")
     return joined
-
-
-def _require(cases: Sequence[RawCase], meaning: str) -> None:
-    missing = [case.key for case in cases if not getattr(case, meaning)]
-    if missing:
-        mend = f"fill the column, or give {'--site' if meaning == 'site' else '--patient-regex'}"
-        raise InputError(
-            f"the table gives no {meaning} for {count(len(missing), 'case')}, first {missing[0]}", mend=mend
-        )
-
-
-def _default_sites(cases: Sequence[RawCase], joined: set[str], output: Path, notes: list[str]) -> None:
-    if "site" in joined:
-        _require(cases, "site")
-    if any(not case.site for case in cases):
-        default = site_name("unknown", output, notes)
-        notes.append(f"no site was given: called {default!r}; name it with --site")
-        for case in cases:
-            case.site = case.site or default
 
 
 def _binarize(
@@ -281,92 +245,3 @@ def _checksums(cases: Sequence[RawCase], progress: Progress) -> dict[Path, str]:
     files = [*(path for case in cases for path in case.images)]
     files += [case.label for case in cases if isinstance(case.label, Path)]
     return {path: sha256_image(path) for path in progress(list(dict.fromkeys(files)), "Computing checksums")}
-
-
-def _strata(cases: Sequence[RawCase], task: str) -> list[tuple[Any, ...]]:
-    """Site and label of each case; values of a regression in four bins of equal number, masks as there or not."""
-    if task == "regression":
-        values = [case.label for case in cases if case.label is not None]
-        edges = np.quantile(np.array(values, dtype=float), [0.25, 0.5, 0.75]) if values else np.zeros(0)
-        bins = [None if c.label is None else int(np.searchsorted(edges, c.label)) for c in cases]  # type: ignore[arg-type]
-        return [(case.site, b) for case, b in zip(cases, bins, strict=True)]
-    if task == "classification":
-        return [(case.site, case.label) for case in cases]
-    return [(case.site, case.label is not None) for case in cases]
-
-
-def _groups(cases: Sequence[RawCase], sums: dict[Path, str], notes: list[str]) -> list[str]:
-    """What must stay together, by case: patients, joined where they share an image bit for bit."""
-    parent: dict[str, str] = {}
-
-    def find(name: str) -> str:
-        while parent.setdefault(name, name) != name:
-            name = parent[name]
-        return name
-
-    owner: dict[str, str] = {}
-    shared = set()
-    for case in cases:
-        patient = str(case.patient)
-        for path in case.images if sums else []:
-            other = owner.setdefault(sums[path], patient)
-            if find(other) != find(patient):
-                shared.add(sums[path])
-                parent[find(patient)] = find(other)
-    if shared:
-        notes.append(f"{count(len(shared), 'image')} stand bit for bit under several patients: kept in one split")
-    return [find(str(case.patient)) for case in cases]
-
-
-def _split(
-    cases: Sequence[RawCase],
-    task: str,
-    fractions: Sequence[float],
-    seed: int,
-    from_table: bool,
-    sums: dict[Path, str],
-    notes: list[str],
-) -> list[str]:
-    given = [case.split for case in cases]
-    labelled = {str(case.patient) for case in cases if case.label is not None}
-    strata = _strata(cases, task)
-    if any(given):
-        # A given split is kept even where equal images stand in two; only patients bind.
-        groups = [str(case.patient) for case in cases]
-    else:
-        groups = _groups(cases, sums, notes)
-        labelled = {group for group, case in zip(groups, cases, strict=True) if str(case.patient) in labelled}
-    known = {g for g, split in zip(groups, given, strict=True) if split}
-    given = [
-        split or (None if group in known or group in labelled else "unlabeled")
-        for group, split in zip(groups, given, strict=True)
-    ]
-    splits = assign_splits(groups, strata, fractions=fractions, seed=seed, given=given)
-    train, validation = fractions[0], fractions[1]
-    layout_gave = known and not from_table and "training" in splits and "validation" not in splits and validation > 0
-    if layout_gave:
-        inside = [i for i, split in enumerate(splits) if split == "training" and cases[i].label is not None]
-        whole = train + validation
-        again = assign_splits(
-            [groups[i] for i in inside],
-            [strata[i] for i in inside],
-            fractions=(train / whole, validation / whole, 0.0),
-            seed=seed,
-        )
-        moved = {groups[i] for i, split in zip(inside, again, strict=True) if split == "validation"}
-        splits = ["validation" if g in moved else s for g, s in zip(groups, splits, strict=True)]
-        notes.append(f"the given splits hold no validation: {count(len(moved), 'patient')} taken for it from training")
-    elif known:
-        notes.append("the given splits were kept")
-    return splits
-
-
-def _folds(cases: Sequence[RawCase], splits: Sequence[str], task: str, folds: int | None, seed: int) -> dict[int, int]:
-    """Case index -> fold, for all of training and validation, where folds were asked for."""
-    if folds is None:
-        return {}
-    inside = [i for i, split in enumerate(splits) if split in ("training", "validation")]
-    strata = _strata(cases, task)
-    patients = [str(cases[i].patient) for i in inside]
-    numbers = assign_folds(patients, [strata[i] for i in inside], folds=folds, seed=seed)
-    return dict(zip(inside, numbers, strict=True))

@@ -107,11 +107,12 @@ def _class_names(found: Found, given: Names | None, notes: list[str]) -> dict[An
         order = sorted(labels, key=lambda label: (numbers.get(str(label), len(numbers)), str(label)))
         return {label: str(label) for label in order}
     if found.labels:
-        unknown = sorted(label for label in labels if label not in found.labels)
+        unknown = [label for label in labels if label not in found.labels]
         if unknown:
             raise InputError(f"class {unknown[0]!r} is not among the set's own names {sorted(found.labels.values())}")
         return dict(sorted(found.labels.items()))
-    values = sorted(labels, key=lambda label: (isinstance(label, str), label))  # type: ignore[type-var, arg-type]
+    listed: list[Any] = list(labels)
+    values = sorted(listed, key=lambda label: (isinstance(label, str), label))
     if not labels:
         return {}
     if values == list(range(len(values))):

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from monai_transfer.errors import InputError
-from monai_transfer.files import atomic_path
+from monai_transfer.manifest.layouts.base import derived_path
 
 __all__ = ["binarize", "label_names", "mask_values", "read_mask"]
 
@@ -86,7 +86,7 @@ def binarize(path: Path, target: Path) -> None:
     The geometry of volumes is kept.
     """
     foreground = (read_mask(path) > 0).astype(np.uint8)
-    with atomic_path(target) as temporary:
+    with derived_path(target) as temporary:
         if target.name.endswith((".nii", ".nii.gz")):
             source = nibabel.load(path)
             header = source.header.copy()

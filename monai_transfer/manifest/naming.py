@@ -1,18 +1,16 @@
-"""Names for cases, patients and sites: safe as file names, unique, and never the name of a path beside the output."""
+"""Names for cases and patients: safe as file names, and unique."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 from monai_transfer.errors import InputError
 from monai_transfer.manifest.layouts.base import RawCase, count
 
-__all__ = ["name_cases", "name_patients", "site_name", "slug"]
+__all__ = ["name_cases", "name_patients", "slug"]
 
 
 def slug(text: str) -> str:
@@ -69,17 +67,3 @@ def name_patients(cases: Sequence[RawCase], names: Sequence[str], regex: str | N
     if own:
         mend = "name patients with --patient-column or --patient-regex where some have several"
         notes.append(f"{count(own, 'case')} taken as one patient each: {mend}")
-
-
-def site_name(wanted: str, output: Path, notes: list[str]) -> str:
-    """``wanted``, or ``site_<wanted>`` where a path of that name lies beside the output.
-
-    MONAI's Decathlon loader would turn such a text into the path. For derived names only; a name that the user gave is
-    refused on writing instead.
-    """
-    if not os.path.lexists(output.parent / wanted):
-        return wanted
-    note = f"site {wanted!r} written as 'site_{wanted}': a path of its name lies beside the manifest"
-    if note not in notes:
-        notes.append(note)
-    return f"site_{wanted}"

@@ -147,7 +147,10 @@ def _take(stratum: dict[str, str], weights: dict[str, int] | None, fraction: flo
         take, make = round(fraction * len(stratum)), len(stratum)
     if make < 2:
         return set()
-    return {patient for members in _kfold(stratum, weights, make, seed)[:take] for patient in members}
+    folds = _kfold(stratum, weights, make, seed)
+    # Folds of few patients differ in size: those that come nearest to the fraction are taken.
+    rings = [[p for k in range(take) for p in folds[(start + k) % make]] for start in range(make)]
+    return set(min(rings, key=lambda members: abs(len(members) - fraction * len(stratum))))
 
 
 def _kfold(stratum: dict[str, str], weights: dict[str, int] | None, folds: int, seed: int) -> list[list[str]]:

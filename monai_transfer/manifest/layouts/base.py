@@ -9,10 +9,22 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["SPLIT_NAMES", "Found", "Options", "RawCase", "count", "is_image", "list_files", "split_name", "stem"]
+__all__ = [
+    "SPLIT_NAMES",
+    "Found",
+    "Options",
+    "RawCase",
+    "count",
+    "derived_path",
+    "is_image",
+    "list_files",
+    "split_name",
+    "stem",
+]
 
 _VOLUMES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 _PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif")
@@ -101,6 +113,21 @@ def list_files(folder: Path) -> Iterator[Path]:
     for where, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
         yield from (Path(where) / name for name in sorted(names) if not name.startswith("."))
+
+
+@contextmanager
+def derived_path(target: Path) -> Iterator[Path]:
+    """A temporary path, renamed onto ``target`` at the end of the block.
+
+    For the many small files that the same command makes again, so without the flush to disk of ``files.atomic_path``.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{os.getpid()}.{target.name}")
+    try:
+        yield temporary
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def split_name(text: str) -> str | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_transfer.errors import InputError
-from monai_transfer.manifest.layouts.base import Found, Options, RawCase, count, split_name, stem
+from monai_transfer.manifest.layouts.base import Found, Options, RawCase, count, is_image, split_name, stem
 
 __all__ = ["detect", "read"]
 
@@ -41,7 +41,7 @@ def read(folder: Path, options: Options) -> Found:
     labelled = {case.split for case in found.cases if case.label is not None}
     dropped = sum(case.label is None for case in found.cases)
     for case in found.cases:
-        case.split = "unlabeled" if case.label is None else case.split if len(labelled) > 1 else None
+        case.split = case.split if case.label is not None and len(labelled) > 1 else None
     if dropped:
         found.notes.append(f"{count(dropped, 'case')} without a label: listed as unlabeled")
     found.labels = _names(content.get("labels"), path)
@@ -51,7 +51,8 @@ def read(folder: Path, options: Options) -> Found:
             found.texts[key] = content[key].strip()
     if set(found.channel_names.values()):
         found.texts["modality"] = ", ".join(dict.fromkeys(found.channel_names.values()))
-    found.texts["task"] = "segmentation"
+    if not labelled or any(isinstance(case.label, Path) for case in found.cases):
+        found.texts["task"] = "segmentation"
     return found
 
 
@@ -61,7 +62,11 @@ def _case(item: Any, split: str | None, where: str, folder: Path, path: Path) ->
         raise InputError(f"{where} has no image", path=path, mend='items read {"image": "...", "label": "..."}')
     images = [entry["image"]] if isinstance(entry["image"], str) else entry["image"]
     label = entry.get("label")
-    for name in [*images, *([label] if isinstance(label, str) else [])]:
+    # A text is a mask's path, unless it has no image's suffix: then it is a class name, and a number a class or value.
+    mask = isinstance(label, str) and is_image(Path(label))
+    if isinstance(label, bool) or not isinstance(label, (str, int, float, type(None))):
+        raise InputError(f"{where} has the label {label!r}", path=path, mend="give a path, a class, a number or null")
+    for name in [*images, *([label] if mask else [])]:
         if not (folder / name).exists():
             raise InputError(
                 f"{where} lists {name}, which is not there", path=path, mend="restore it, or remove the item"
@@ -71,7 +76,7 @@ def _case(item: Any, split: str | None, where: str, folder: Path, path: Path) ->
         images=[folder / name for name in images],
         key=stem(first),
         place=(first.parent / stem(first)).as_posix(),
-        label=folder / label if isinstance(label, str) else None,
+        label=folder / str(label) if mask else label,
         split=split,
     )
 

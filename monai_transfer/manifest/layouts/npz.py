@@ -14,8 +14,16 @@ import numpy as np
 from PIL import Image
 
 from monai_transfer.errors import InputError
-from monai_transfer.files import atomic_path
-from monai_transfer.manifest.layouts.base import Found, Options, RawCase, count, is_image, list_files, split_name
+from monai_transfer.manifest.layouts.base import (
+    Found,
+    Options,
+    RawCase,
+    count,
+    derived_path,
+    is_image,
+    list_files,
+    split_name,
+)
 
 __all__ = ["detect", "read"]
 
@@ -104,5 +112,5 @@ def _checked(images, labels, split, path):  # type: ignore[no-untyped-def]
 
 def _write(image: np.ndarray, target: Path) -> None:
     if not target.exists() or not np.array_equal(np.asarray(Image.open(target)), image):
-        with atomic_path(target) as temporary:
+        with derived_path(target) as temporary:
             Image.fromarray(image).save(temporary)

@@ -1,0 +1,73 @@
+"""One manifest of several: the same task and classes, more sites."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from monai_transfer.errors import InputError
+from monai_transfer.manifest.case import Case
+from monai_transfer.manifest.checks import SPLITS, validate
+from monai_transfer.manifest.model import Manifest
+
+__all__ = ["merge_manifests"]
+
+
+def merge_manifests(
+    manifests: Sequence[Manifest], *, name: str | None = None, folder: str | Path | None = None
+) -> Manifest:
+    """All cases of several manifests in one, each in the split that it had.
+
+    Class numbers of a classification are mapped by name; a case name that stands in several manifests gets its site in
+    front. The texts are the first manifest's; licences and references are listed together.
+
+    Args:
+        manifests: at least one.
+        name: of the result; by default the names joined by ``+``.
+        folder: where the result's paths start, by default the first manifest's folder.
+
+    Raises:
+        InputError: tasks or label names differ, or a patient stands in different splits of two manifests (build one
+            manifest from both folders then, so that they are split together).
+    """
+    if not manifests:
+        raise InputError("no manifest to merge")
+    first = manifests[0]
+    for other in manifests[1:]:
+        if other.task != first.task:
+            raise InputError(f"its task is {other.task}, and that of {first.name} is {first.task}", path=other.path)
+        if set(other.class_names) != set(first.class_names) or (
+            first.task == "segmentation" and other.labels != first.labels
+        ):
+            ours, theirs = ", ".join(first.class_names), ", ".join(other.class_names)
+            mend = "build both with the same --labels"
+            raise InputError(f"its labels are {theirs}, and those of {first.name} {ours}", path=other.path, mend=mend)
+    uses = Counter(case.case.lower() for m in manifests for split in SPLITS for case in m.cases(split))
+
+    def take(manifest: Manifest, case: Case) -> Case:
+        changes: dict[str, Any] = {}
+        if uses[case.case.lower()] > 1:
+            changes["case"] = f"{case.site}_{case.case}"
+        if manifest.task == "classification" and case.label is not None:
+            changes["label"] = first.label_index(manifest.labels[str(case.label)])
+        return replace(case, **changes)
+
+    parts: dict[str, Any] = {split: [take(m, c) for m in manifests for c in m.cases(split)] for split in SPLITS}
+    for key in ("licence", "reference", "modality"):
+        values = [getattr(m, key) for m in manifests if getattr(m, key)]
+        distinct = [value for i, value in enumerate(values) if value not in values[:i]]
+        texts = [value if isinstance(value, str) else ", ".join(value.values()) for value in distinct]
+        parts[key] = distinct[0] if len(distinct) == 1 else "; ".join(texts) or None
+    merged = replace(
+        first,
+        name=name or "+".join(m.name for m in manifests),
+        root=None,
+        folder=Path(folder) if folder is not None else first.folder,
+        path=None,
+        **parts,
+    )
+    validate(merged.to_dict())
+    return merged
