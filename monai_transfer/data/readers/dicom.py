@@ -1,0 +1,195 @@
+"""DICOM: a series folder, a single file, or a multi-frame file, as one volume; everything is verified from the headers
+before a pixel is decoded."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from pydicom.config import disable_value_validation
+from pydicom.dataset import Dataset, FileDataset
+
+from monai_transfer.data.readers.base import CheckedReader, Volume, check_memory, check_spacing, existing
+from monai_transfer.data.readers.dicom_geometry import Plane, order_slices, volume_affine
+from monai_transfer.data.readers.dicom_headers import check_one_series, list_files, read_headers
+from monai_transfer.data.readers.dicom_pixels import check_pixels, number_of_frames, read_pixels
+from monai_transfer.errors import InputError
+
+__all__ = ["DicomReader"]
+
+RT_DOSE = "1.2.840.10008.5.1.4.1.1.481.2"
+
+
+class DicomReader(CheckedReader):
+    """Reads a folder that holds one series, or one (multi-frame) file; values, axes (x, y, z) and affine (RAS) equal
+    MONAI's ``ITKReader`` for every sound series, with slice spacing taken from positions.
+
+    Refused with an ``InputError``: mixed series, patients, studies, orientations, sizes or pixel spacings; scouts;
+    several time points; duplicates; missing slices; uneven spacing; gantry tilt; files in the folder that are no
+    slices; short, long or cut-off pixel data; transfer syntaxes that cannot be decoded (by name); films; non-images.
+    No header text and no identifier enters the metadata.
+
+    Args:
+        max_memory: bytes (or ``"2GiB"``) that one image may take.
+        spacing_limits: smallest and largest plausible voxel size in mm.
+        series: chooses one of several series in a folder, by UID, number or a pattern on the description.
+    """
+
+    def __init__(
+        self,
+        max_memory: int | str | None = None,
+        spacing_limits: tuple[float, float] = (0.01, 50.0),
+        series: str | None = None,
+    ) -> None:
+        super().__init__(max_memory)
+        self.spacing_limits = (float(spacing_limits[0]), float(spacing_limits[1]))
+        self.series = series
+
+    def read_volume(self, path: str | Path) -> Volume:
+        """Read a series folder or a file. Array: x, y, z[, 3 colours]; a lone slice keeps a z axis of length 1."""
+        path = existing(path)
+        try:
+            # pydicom's warnings quote values, which may identify a patient
+            with disable_value_validation(), warnings.catch_warnings(), _quiet_pydicom():
+                warnings.simplefilter("ignore")
+                headers = read_headers(list_files(path) if path.is_dir() else [path])
+                if path.is_dir():
+                    headers = check_one_series(headers, path, self.series)
+                return self._read(headers, path)
+        except InputError:
+            raise
+        except Exception as error:  # pydicom parses late, and damaged values raise many kinds
+            raise InputError("broken DICOM header", path=path, mend="copy or export it again") from error
+
+    def _read(self, headers: list[FileDataset], path: Path) -> Volume:
+        files = [Path(str(header.filename)) for header in headers]
+        values = sum(check_pixels(header, file) for header, file in zip(headers, files, strict=True))
+        frames = [number_of_frames(header, file) for header, file in zip(headers, files, strict=True)]
+        if max(frames) > 1 and len(headers) > 1:
+            raise InputError("several multi-frame files in one folder", path=path, mend="name one of the files")
+        # decoders may give 8 bytes a value, and LoadImage makes float32 beside them
+        check_memory(12 * values, self.max_memory, path)
+        header = headers[0]
+        tilts = [abs(float(h.get("GantryDetectorTilt") or 0)) for h in headers]
+        if max(tilts) > 0.5 and len(headers) > 1:
+            raise InputError(
+                f"gantry tilt of {max(tilts):g} degrees, which a plain volume cannot hold",
+                path=path,
+                mend="resample it with a tool that corrects gantry tilt",
+            )
+        planes = _planes(headers, frames[0], path)
+        if planes is None:
+            order, affine = [0], _flat_affine(header)
+        else:
+            names = [file.name for file in files] if frames[0] == 1 else [f"frame {n + 1}" for n in range(frames[0])]
+            order, distance = order_slices(planes, names, path)
+            _check_count(headers, path)
+            if distance is None:  # a lone slice: nothing to measure between
+                distance = abs(float(header.get("SpacingBetweenSlices") or 1.0))
+            affine = volume_affine(planes[order[0]], distance)
+        if max(frames) > 1:
+            array = read_pixels(header, files[0])[order]
+        else:
+            array = np.concatenate([read_pixels(headers[n], files[n]) for n in order])
+        array = np.swapaxes(array, 0, 2)  # z, y, x -> x, y, z
+        shape = array.shape[:3]
+        check_spacing(np.linalg.norm(affine[:3, :3], axis=0).tolist(), shape, self.spacing_limits, path)
+        return Volume(array, affine, channel_last=array.ndim == 4, meta={"modality": str(header.get("Modality", ""))})
+
+
+@contextmanager
+def _quiet_pydicom() -> Iterator[None]:
+    logger = logging.getLogger("pydicom")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _planes(headers: list[FileDataset], frames: int, path: Path) -> list[Plane] | None:
+    """The place of every slice or frame; ``None`` for a lone image without one (X-ray, photograph)."""
+    header = headers[0]
+    if frames == 1 and "PerFrameFunctionalGroupsSequence" not in header:
+        located = [h for h in headers if h.get("ImagePositionPatient") and h.get("ImageOrientationPatient")]
+        if not located and len(headers) == 1:
+            return None
+        if len(located) < len(headers):
+            raise InputError(
+                f"{len(headers) - len(located)} of {len(headers)} slices have no position or orientation",
+                path=path,
+                mend="fetch the series again; without positions the order of slices is a guess",
+            )
+        return [
+            Plane(_vector(h, "ImagePositionPatient", 3), _vector(h, "ImageOrientationPatient", 6), _pixel_spacing(h))
+            for h in headers
+        ]
+    if "PerFrameFunctionalGroupsSequence" in header:
+        groups = header.PerFrameFunctionalGroupsSequence
+        if len(groups) != frames:
+            raise InputError(f"{len(groups)} frame descriptions for {frames} frames", path=path)
+        shared = header.get("SharedFunctionalGroupsSequence") or [Dataset()]
+        return [_frame_plane(group, shared[0], path) for group in groups]
+    offsets = header.get("GridFrameOffsetVector")
+    if header.get("SOPClassUID") == RT_DOSE and offsets is not None and len(offsets) == frames:
+        position, orientation = (
+            _vector(header, "ImagePositionPatient", 3),
+            _vector(header, "ImageOrientationPatient", 6),
+        )
+        plane = Plane(position, orientation, _pixel_spacing(header))
+        return [Plane(position + plane.normal * float(z), orientation, plane.pixel_spacing) for z in offsets]
+    raise InputError(
+        f"{frames} frames without positions (a film?), so they are no volume",
+        path=path,
+        mend="export the frames as single images, or as an enhanced multi-frame image",
+    )
+
+
+def _frame_plane(group: Dataset, shared: Dataset, path: Path) -> Plane:
+    def find(sequence: str) -> Dataset:
+        items = group.get(sequence) or shared.get(sequence)
+        if not items:
+            raise InputError(f"frames without {sequence}", path=path, mend="export it again")
+        return items[0]
+
+    return Plane(
+        _vector(find("PlanePositionSequence"), "ImagePositionPatient", 3),
+        _vector(find("PlaneOrientationSequence"), "ImageOrientationPatient", 6),
+        _vector(find("PixelMeasuresSequence"), "PixelSpacing", 2),
+    )
+
+
+def _vector(dataset: Dataset, keyword: str, length: int) -> np.ndarray:
+    vector = np.array([float(v) for v in dataset.get(keyword) or []])
+    if vector.shape != (length,) or not np.all(np.isfinite(vector)):
+        raise InputError(f"{keyword} is not {length} numbers", path=getattr(dataset, "filename", None))
+    return vector
+
+
+def _pixel_spacing(header: Dataset) -> np.ndarray:
+    """Rows' and columns' distance in mm; that of the detector where the patient's is unknown, else 1."""
+    for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
+        if header.get(keyword):
+            return _vector(header, keyword, 2)
+    return np.ones(2)
+
+
+def _flat_affine(header: Dataset) -> np.ndarray:
+    spacing = _pixel_spacing(header)
+    return np.diag([-spacing[1], -spacing[0], 1.0, 1.0])
+
+
+def _check_count(headers: list[FileDataset], path: Path) -> None:
+    """Slices lost at an end leave no gap: believe the scanner's count where it gives one."""
+    counts = {int(h.get("NumberOfSlices") or 0) for h in headers}
+    if len(counts) == 1 and (due := counts.pop()) > len(headers) > 1:
+        raise InputError(
+            f"{len(headers)} slices where the scanner made {due} (NumberOfSlices)",
+            path=path,
+            mend="fetch the series again",
+        )

@@ -1,0 +1,136 @@
+"""The headers of a DICOM series, read with pydicom before any pixel: which files, which series, are they one image?
+
+Nothing here or in the errors shows a patient's name, id or dates: a fault names files and tags, never identifiers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import pydicom
+from pydicom.dataset import FileDataset
+from pydicom.errors import InvalidDicomError
+
+from monai_transfer.data.readers.base import existing
+from monai_transfer.errors import InputError
+
+__all__ = ["list_files", "read_headers", "check_one_series", "is_dicom"]
+
+NOT_SLICES = re.compile(
+    r"(?i)^(\..*|.*\.(txt|json|csv|tsv|xml|html?|md|pdf|log|sh|py)|dicomdir|license|readme|thumbs\.db)$"
+)
+"""Files that may lie beside slices. Anything else in a series folder must be a readable slice, or a slice is lost."""
+
+SAME = {
+    "PatientID": "patients (PatientID)",
+    "PatientName": "patients (PatientName)",
+    "PatientBirthDate": "patients (PatientBirthDate)",
+    "StudyInstanceUID": "studies",
+    "FrameOfReferenceUID": "frames of reference",
+    "Modality": "modalities",
+    "SOPClassUID": "kinds of image (SOPClassUID)",
+    "Rows": "slice heights (Rows)",
+    "Columns": "slice widths (Columns)",
+    "PhotometricInterpretation": "values of PhotometricInterpretation",
+    "SamplesPerPixel": "values of SamplesPerPixel",
+    "BitsAllocated": "values of BitsAllocated",
+    "PixelRepresentation": "values of PixelRepresentation",
+    "ConvolutionKernel": "reconstruction kernels",
+}
+"""What every slice of one image has in common, the gravest first; positions and spacing are dicom_geometry's."""
+
+
+def is_dicom(start: bytes) -> bool:
+    """Whether a file's first 132 or more bytes are those of a DICOM file with its preamble."""
+    return start[128:132] == b"DICM"
+
+
+def list_files(folder: Path) -> list[Path]:
+    """The files of a series folder, sorted by name; ``InputError`` where there are none."""
+    files = sorted(p for p in folder.iterdir() if p.is_file() and not NOT_SLICES.match(p.name))
+    if not files:
+        inside = sorted(p.name for p in folder.iterdir() if p.is_dir())
+        mend = f"name one of its {len(inside)} subfolders" if inside else None
+        raise InputError("the folder holds no DICOM file", path=folder, mend=mend)
+    return files
+
+
+def read_headers(files: Iterable[Path]) -> list[FileDataset]:
+    """Each file's header with its pixel data left unread; the file is kept as ``dataset.filename``."""
+    return [_read_header(existing(path)) for path in files]
+
+
+def _read_header(path: Path) -> FileDataset:
+    with path.open("rb") as stream:
+        if not is_dicom(stream.read(132)):
+            raise InputError(
+                "not a DICOM file (no DICM mark at byte 128)",
+                path=path,
+                mend="if it is a slice, it is damaged: copy it again; if not, move it out of the series folder",
+            )
+    try:
+        # Large elements stay on disk until they are asked for, so this is cheap and yet finds where pixels start.
+        dataset = pydicom.dcmread(path, defer_size=2048)
+        for keyword in ("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "BitsAllocated", *SAME):
+            dataset.get(keyword)  # values are parsed when asked for: find broken ones now
+    except (InvalidDicomError, EOFError, OSError) as error:
+        raise InputError(f"cannot be read as DICOM ({_first_line(error)})", path=path, mend="copy it again") from error
+    except Exception as error:  # pydicom raises many kinds for damaged values
+        raise InputError(f"broken DICOM header ({_first_line(error)})", path=path, mend="export it again") from error
+    return dataset
+
+
+def _first_line(error: Exception) -> str:
+    """What an error says, without values that may identify a patient."""
+    text = " ".join(str(error).split()) if isinstance(error, (EOFError, OSError, InvalidDicomError)) else ""
+    return (text or type(error).__name__)[:120]
+
+
+def check_one_series(headers: list[FileDataset], folder: Path, series: str | None = None) -> list[FileDataset]:
+    """The headers of the one series in ``folder``; ``series`` chooses by UID, number or a pattern on the description.
+
+    Raises ``InputError`` where several series, patients, studies, orientations or formats are mixed.
+    """
+    by_series: dict[str, list[FileDataset]] = {}
+    for header in headers:
+        if not header.get("SeriesInstanceUID"):
+            raise InputError(
+                "belongs to no series (no SeriesInstanceUID; is it cut off?)",
+                path=str(header.filename),
+                mend="copy it again, or move it out of the series folder",
+            )
+        by_series.setdefault(str(header.SeriesInstanceUID), []).append(header)
+    if series is not None:
+        by_series = {uid: group for uid, group in by_series.items() if _matches(group[0], series)}
+        if not by_series:
+            raise InputError(f"no series matches {series!r}", path=folder)
+    if len(by_series) > 1:
+        patients = {str(h.get("PatientID", "")) for h in headers}
+        of_patients = f" of {len(patients)} patients" if len(patients) > 1 else ""
+        found = ", ".join(f"number {g[0].get('SeriesNumber', '?')} with {len(g)} files" for g in by_series.values())
+        raise InputError(
+            f"holds {len(by_series)} DICOM series{of_patients} ({found})",
+            path=folder,
+            mend="put each series into a folder of its own, or choose one with series=",
+        )
+    headers = next(iter(by_series.values()))
+    for keyword, what in SAME.items():
+        values = Counter(str(h.get(keyword)) for h in headers)
+        if len(values) > 1:
+            odd = min(values, key=lambda v: values[v])
+            file = next(h.filename for h in headers if str(h.get(keyword)) == odd)
+            raise InputError(
+                f"slices of {len(values)} different {what} in one series, e.g. in {Path(str(file)).name}",
+                path=folder,
+                mend="separate them; they are not one image",
+            )
+    return headers
+
+
+def _matches(header: FileDataset, series: str) -> bool:
+    if series in (str(header.get("SeriesInstanceUID", "")), str(header.get("SeriesNumber", ""))):
+        return True
+    return re.search(series, str(header.get("SeriesDescription", "")), re.IGNORECASE) is not None

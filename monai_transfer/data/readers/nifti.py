@@ -1,0 +1,234 @@
+"""NIfTI-1 and NIfTI-2 through nibabel, read to the last byte and with one declared rule for the geometry.
+
+The rule: a set sform is used; else a set qform; both set must agree; none set is refused, since left and right are
+then unknown. A gzip stream is read to its end, so its CRC-32 and length are verified (nibabel alone stops before).
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import itertools
+import zlib
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from nibabel.spatialimages import HeaderDataError
+from nibabel.volumeutils import apply_read_scaling
+from nibabel.wrapstruct import WrapStructError
+
+from monai_transfer.data.readers.base import (
+    CheckedReader,
+    Volume,
+    check_memory,
+    check_spacing,
+    check_values,
+    existing,
+)
+from monai_transfer.errors import InputError
+
+__all__ = ["NiftiReader", "nifti_kind"]
+
+HEADER_BYTES = 540  # the longer of the two headers
+CHUNK = 4 * 2**20
+
+
+def nifti_kind(start: bytes) -> type | None:
+    """``Nifti1Image`` or ``Nifti2Image`` by a file's first (unpacked) bytes, in either byte order; else ``None``."""
+    for size, kind in ((348, nib.Nifti1Image), (540, nib.Nifti2Image)):
+        if start[:4] in (size.to_bytes(4, "little"), size.to_bytes(4, "big")):
+            return kind
+    return None
+
+
+class NiftiReader(CheckedReader):
+    """Reads ``.nii`` and ``.nii.gz``; values, axes and affine equal MONAI's ``NibabelReader`` for every sound file.
+
+    Refused with an ``InputError``: broken or short or overlong data, qform and sform that disagree, no or a singular
+    affine, an affine whose voxel size is not the header's, units other than mm, implausible voxel sizes, NaN and
+    infinity, complex voxels, more memory than allowed (before allocation).
+
+    Args:
+        max_memory: bytes (or ``"2GiB"``) that one image may take.
+        spacing_limits: smallest and largest plausible voxel size in mm.
+        channels: how many channels an image must have; ``None`` accepts any number (a fourth axis holds channels).
+    """
+
+    def __init__(
+        self,
+        max_memory: int | str | None = None,
+        spacing_limits: tuple[float, float] = (0.01, 50.0),
+        channels: int | None = None,
+    ) -> None:
+        super().__init__(max_memory)
+        self.spacing_limits = (float(spacing_limits[0]), float(spacing_limits[1]))
+        self.channels = channels
+
+    def read_volume(self, path: str | Path) -> Volume:
+        """Read one file. The array keeps the stored type where no scaling is declared, else it is float64."""
+        path = existing(path)
+        try:
+            with path.open("rb") as raw:
+                packed = raw.read(2) == b"\x1f\x8b"
+                raw.seek(0)
+                stream = gzip.GzipFile(fileobj=raw) if packed else raw
+                start = stream.read(HEADER_BYTES)
+                kind = nifti_kind(start)
+                if kind is None:
+                    raise InputError("not a NIfTI file (header size is neither 348 nor 540)", path=path)
+                header = self._header(kind, start, path)
+                length = self._length(header, path)
+                content = _read_all(stream, start, length, path)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise InputError(f"damaged gzip data ({error})", path=path, mend="copy or export the file again") from error
+        except OSError as error:
+            raise InputError(f"cannot be read ({error})", path=path) from error
+        affine = self._affine(header, path)
+        array = self._array(header, content, path)
+        meta = {name: np.array(header[name]) for name in ("dim", "pixdim", "qform_code", "sform_code", "xyzt_units")}
+        volume = Volume(array, affine, channel_last=array.ndim > 3, meta=meta)
+        if self.channels is not None and volume.channels != self.channels:
+            raise InputError(
+                f"{volume.channels} channels ({array.ndim}D) where {self.channels} are expected",
+                path=path,
+                mend="split the file, or choose the frame to use",
+            )
+        check_values(array, path)
+        return volume
+
+    def _header(self, kind: type, start: bytes, path: Path) -> nib.Nifti1Header:
+        header_class = kind.header_class  # type: ignore[attr-defined]
+        try:
+            header = header_class.from_fileobj(io.BytesIO(start), check=False)
+            dtype = header.get_data_dtype()
+            header.get_slope_inter()
+        except (HeaderDataError, WrapStructError, ValueError, KeyError) as error:
+            raise InputError(f"broken NIfTI header ({error})", path=path, mend="export the file again") from error
+        if bytes(header["magic"].tobytes()[:3]) not in (b"n+1", b"n+2"):
+            raise InputError(
+                "not a single-file NIfTI (its magic is not n+1 or n+2)", path=path, mend="convert it to .nii.gz"
+            )
+        if np.isinf(header["scl_slope"]):  # NaN and 0 mean "no scaling"; nibabel takes infinity for that, too
+            raise InputError("broken NIfTI header (scl_slope is infinite)", path=path, mend="export the file again")
+        if dtype.kind == "c" or dtype.itemsize == 0:
+            raise InputError(f"voxels of type {header['datatype']} ({dtype}) cannot be used", path=path)
+        if not 1 <= header["dim"][0] <= 7 or min(header.get_data_shape(), default=0) < 1:
+            raise InputError(f"impossible shape in the header ({header['dim'].tolist()})", path=path)
+        return header
+
+    def _length(self, header: nib.Nifti1Header, path: Path) -> int:
+        """The bytes that the header promises; refused beyond the memory allowed."""
+        voxels = 1
+        for size in header.get_data_shape():
+            voxels *= int(size)
+        data = voxels * header.get_data_dtype().itemsize
+        offset = int(header.get_data_offset())
+        if not header.sizeof_hdr <= offset <= 2**24:
+            raise InputError(f"impossible data offset {offset} in the header", path=path)
+        # nibabel scales in float64, and LoadImage converts to float32 beside the stored bytes
+        scaled = 8 * voxels if header.get_slope_inter()[0] is not None else 0
+        check_memory(offset + data + scaled + 4 * voxels, self.max_memory, path)
+        return offset + data
+
+    def _affine(self, header: nib.Nifti1Header, path: Path) -> np.ndarray:
+        qform_code, sform_code = int(header["qform_code"]), int(header["sform_code"])
+        if not (0 <= qform_code <= 5 and 0 <= sform_code <= 5):
+            raise InputError(f"unknown qform_code {qform_code} or sform_code {sform_code}", path=path)
+        if qform_code == 0 and sform_code == 0:
+            raise InputError(
+                "no affine is declared (qform_code and sform_code are 0), so left and right are unknown",
+                path=path,
+                mend="export it again with its geometry, or set the sform if you know it",
+            )
+        unit = int(header["xyzt_units"]) & 7
+        if unit in (1, 3):
+            raise InputError(
+                f"lengths are declared in {'metres' if unit == 1 else 'micrometres'}, and readers take them as mm",
+                path=path,
+                mend="rewrite the file in mm",
+            )
+        shape = (*header.get_data_shape(), 1, 1)[:3]
+        pixdim = np.abs(np.asarray(header["pixdim"][1:4], dtype=float))[: min(int(header["dim"][0]), 3)]
+        check_spacing(pixdim, shape, self.spacing_limits, path)
+        try:
+            qform = header.get_qform() if qform_code else None
+        except (HeaderDataError, ValueError) as error:
+            raise InputError(f"broken qform ({error})", path=path, mend="set it again from the source") from error
+        sform = header.get_sform() if sform_code else None
+        affine = np.asarray(sform if sform is not None else qform, dtype=float)
+        spacing = np.linalg.norm(affine[:3, :3], axis=0)
+        if not np.all(np.isfinite(affine)) or np.any(spacing == 0) or _flatness(affine) < 1e-3:
+            raise InputError("the affine is singular or not finite", path=path, mend="set it again from the source")
+        if not np.allclose(spacing[: len(pixdim)], pixdim, rtol=1e-3, atol=1e-4):
+            raise InputError(
+                f"the sform's voxel size {_sizes(spacing)} mm is not the header's {_sizes(pixdim)} mm",
+                path=path,
+                mend="find out which is true and write it to both",
+            )
+        if qform is not None and sform is not None:
+            _check_agreement(qform, sform, shape, spacing, path)
+        return affine
+
+    def _array(self, header: nib.Nifti1Header, content: bytearray, path: Path) -> np.ndarray:
+        offset = int(header.get_data_offset())
+        array = np.frombuffer(content, header.get_data_dtype(), offset=offset).reshape(
+            header.get_data_shape(), order="F"
+        )
+        slope, inter = header.get_slope_inter()
+        if slope is not None:
+            array = apply_read_scaling(array, slope, inter)
+        array = array.astype(array.dtype.newbyteorder("="), copy=False)
+        if array.dtype.names:  # RGB and RGBA triples
+            array = np.stack([array[name] for name in array.dtype.names if name != "A"], axis=-1)
+            if array.ndim == 3:  # a 2D colour image: keep three spatial axes, as for every other NIfTI
+                array = array[:, :, None, :]
+        if array.ndim == 5 and array.shape[3] == 1:  # NIfTI's place for vectors is the fifth axis
+            array = array[:, :, :, 0, :]
+        if array.ndim > 4:
+            raise InputError(
+                f"{array.ndim}D data (shape {array.shape})", path=path, mend="split it into 3D or 4D files"
+            )
+        return array
+
+
+def _read_all(stream: io.BufferedIOBase, start: bytes, length: int, path: Path) -> bytearray:
+    """Everything in ``stream``, which must be ``length`` bytes; stops early where it turns out to hold more."""
+    content = bytearray(start)
+    while chunk := stream.read(CHUNK):
+        content += chunk
+        if len(content) > length:
+            raise InputError(
+                f"holds more data than its header promises ({length} bytes)",
+                path=path,
+                mend="its header is wrong; export the file again",
+            )
+    if len(content) != length:
+        raise InputError(
+            f"holds {len(content)} bytes where its header promises {length}",
+            path=path,
+            mend="it is cut off or its header is wrong; copy or export the file again",
+        )
+    return content
+
+
+def _check_agreement(qform: np.ndarray, sform: np.ndarray, shape: tuple, spacing: np.ndarray, path: Path) -> None:
+    """Both must send the volume's corners to the same places, but for the rounding of float32 quaternions."""
+    corners = np.array([[*c, 1] for c in itertools.product(*((0, s - 1) for s in shape))], dtype=float).T
+    distance = float(np.linalg.norm(((qform - sform) @ corners)[:3], axis=0).max())
+    extent = float(np.max(spacing * np.asarray(shape)))
+    if distance > max(0.1 * float(spacing.min()), 5e-4 * extent):
+        raise InputError(
+            f"qform and sform disagree by up to {distance:.3g} mm, so tools differ about where things are",
+            path=path,
+            mend="find out which is true and write it to both",
+        )
+
+
+def _flatness(affine: np.ndarray) -> float:
+    """Volume of the voxel over that of a box of the same edges: 1 for right angles, 0 for a singular affine."""
+    return float(abs(np.linalg.det(affine[:3, :3])) / np.prod(np.linalg.norm(affine[:3, :3], axis=0)))
+
+
+def _sizes(spacing: np.ndarray) -> str:
+    return " x ".join(f"{s:.4g}" for s in spacing)

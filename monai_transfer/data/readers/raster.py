@@ -1,0 +1,167 @@
+"""PNG, JPEG, TIFF and BMP through Pillow, as the picture that a person would see.
+
+Palette images become their colours, EXIF rotation is applied, CMYK and opaque alpha become RGB, 16-bit stays 16-bit,
+white-is-zero TIFFs are turned to black-is-zero. PNG checksums, which Pillow skips for pixel data, are verified.
+"""
+
+from __future__ import annotations
+
+import warnings
+import zlib
+from pathlib import Path
+from typing import Literal
+
+import itk
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from monai_transfer.data.readers.base import CheckedReader, Volume, check_memory, check_values, existing
+from monai_transfer.errors import InputError
+
+__all__ = ["RasterReader", "is_raster"]
+
+PNG = b"\x89PNG\r\n\x1a\n"
+FORMATS = {PNG: "PNG", b"\xff\xd8\xff": "JPEG", b"II*\x00": "TIFF", b"MM\x00*": "TIFF", b"BM": "BMP"}
+WHITE_IS_ZERO, PHOTOMETRIC = 0, 262
+
+
+def is_raster(start: bytes) -> bool:
+    """Whether a file's first bytes are those of a PNG, JPEG, TIFF or BMP."""
+    return any(start.startswith(magic) for magic in FORMATS)
+
+
+class RasterReader(CheckedReader):
+    """Reads 2D pictures; axes are (x, y[, channel]), as MONAI's ``PILReader`` orders them, and values equal its for
+    plain grey and RGB files.
+
+    Refused with an ``InputError``: cut-off or damaged files, several pages or frames, transparency (the colour under it
+    is undefined), formats other than PNG, JPEG, TIFF and BMP, more memory than allowed.
+
+    Args:
+        max_memory: bytes (or ``"2GiB"``) that one image may take.
+        palette: what a palette image is: ``"colour"`` for pictures, ``"index"`` for label masks.
+        mode: ``"grey"`` or ``"rgb"`` converts every picture to that, so a mixed set has one number of channels.
+    """
+
+    def __init__(
+        self,
+        max_memory: int | str | None = None,
+        palette: Literal["colour", "index"] = "colour",
+        mode: Literal["grey", "rgb"] | None = None,
+    ) -> None:
+        super().__init__(max_memory)
+        if palette not in ("colour", "index") or mode not in ("grey", "rgb", None):
+            raise InputError(f"palette {palette!r} or mode {mode!r} is unknown", mend="see RasterReader")
+        self.palette, self.mode = palette, mode
+
+    def read_volume(self, path: str | Path) -> Volume:
+        """Read one picture."""
+        path = existing(path)
+        with path.open("rb") as stream:
+            start = stream.read(32)
+        if not is_raster(start):
+            raise InputError("not a PNG, JPEG, TIFF or BMP file", path=path)
+        if start.startswith(PNG):
+            _check_png(path, self.max_memory)
+        elif start.startswith(b"\xff\xd8"):
+            _check_jpeg(path)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                with Image.open(path, formats=["PNG", "JPEG", "TIFF", "BMP"]) as image:
+                    width, height = image.size
+                    check_memory(width * height * len(image.getbands()) * 12, self.max_memory, path)
+                    pages = getattr(image, "n_frames", 1)
+                    if pages > 1:
+                        raise InputError(f"{pages} pages or frames", path=path, mend="split it into single files")  # type: ignore[attr-defined]
+                    if image.format == "TIFF" and image.tile and image.tile[0][0] == "raw":
+                        # Pillow 13 turns the size but not the lines of a rotated, uncompressed TIFF
+                        image._size = (image.tag_v2[256], image.tag_v2[257])  # type: ignore[attr-defined]
+                    image.load()
+                    array = self._array(image, start, path)
+        except InputError:
+            raise
+        except UnidentifiedImageError as error:
+            raise InputError("a damaged or unknown kind of picture", path=path, mend="convert it to PNG") from error
+        except Exception as error:  # Pillow's decoders raise many kinds
+            text = " ".join(str(error).split())[:120]
+            raise InputError(f"damaged or cut off ({text})", path=path, mend="copy or export it again") from error
+        check_values(array, path)
+        array = np.swapaxes(array, 0, 1)
+        return Volume(array, None, channel_last=array.ndim == 3)
+
+    def _array(self, image: Image.Image, start: bytes, path: Path) -> np.ndarray:
+        orientation = image.getexif().get(0x0112, 1)
+        if start.startswith(PNG) and start[24] == 16 and start[25] in (2, 6):
+            array = _deep_colour(path, 3 if start[25] == 2 else 4, orientation)  # Pillow would keep 8 of 16 bits
+        else:
+            array = np.asarray(self._plain(ImageOps.exif_transpose(image), path))
+            white = getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO
+            if white and array.dtype == np.uint16:  # Pillow turns 1- and 8-bit images, but not these
+                array = 65535 - array
+        if array.dtype == bool:
+            array = array.astype(np.uint8)
+        if self.mode == "grey" and array.ndim == 3:
+            weights = np.array([0.299, 0.587, 0.114])  # ITU-R 601, as Pillow's "L"
+            array = np.rint(array @ weights).astype(array.dtype)
+        if self.mode == "rgb" and array.ndim == 2:
+            array = np.repeat(array[..., None], 3, axis=-1)
+        return array
+
+    def _plain(self, image: Image.Image, path: Path) -> Image.Image:
+        """The same picture as grey or RGB."""
+        mode = image.mode
+        if mode == "P" and self.palette == "index":
+            return image
+        if "transparency" in image.info or mode in ("RGBA", "LA", "PA", "RGBa", "La"):
+            # for "L" and "RGB" one value may be declared transparent; only pixels that are count
+            if np.asarray(image.convert("RGBA").getchannel("A")).min() < 255:
+                raise InputError(
+                    "partly transparent, so its colours are undefined", path=path, mend="flatten it onto a background"
+                )
+            image = image.convert("L" if mode in ("L", "LA", "La") else "RGB")
+            mode = image.mode if mode not in ("P", "PA") else "P"
+        if mode == "P":
+            colours = np.asarray(image.convert("RGB"))
+            grey = (colours == colours[..., :1]).all()
+            return Image.fromarray(np.ascontiguousarray(colours[..., 0]) if grey else colours)
+        if mode in ("CMYK", "YCbCr", "LAB", "HSV", "RGBX"):
+            return image.convert("RGB")
+        return image
+
+
+def _deep_colour(path: Path, samples: int, orientation: int) -> np.ndarray:
+    vector = itk.Vector[itk.F, samples]  # ITK's wheel has no 16-bit colour type; float32 holds 16 bits exactly
+    array = itk.array_from_image(itk.imread(str(path), vector)).astype(np.uint16)
+    if samples == 4 and array[..., 3].min() < 65535:
+        raise InputError(
+            "partly transparent, so its colours are undefined", path=path, mend="flatten it onto a background"
+        )
+    if orientation != 1:
+        raise InputError("16-bit colour with an EXIF rotation", path=path, mend="rotate it and export it again")
+    return array[..., :3]
+
+
+def _check_png(path: Path, limit: int) -> None:
+    """Walk the chunks and verify each CRC-32, to the end mark."""
+    check_memory(path.stat().st_size, limit, path)
+    content = path.read_bytes()
+    position, kind = len(PNG), b""
+    while kind != b"IEND":
+        length = int.from_bytes(content[position : position + 4], "big")
+        kind = content[position + 4 : position + 8]
+        end = position + 8 + length
+        if end + 4 > len(content):
+            raise InputError("cut off (the PNG end mark is missing)", path=path, mend="copy or export it again")
+        if zlib.crc32(content[position + 4 : end]) != int.from_bytes(content[end : end + 4], "big"):
+            raise InputError("damaged (a PNG checksum does not match)", path=path, mend="copy or export it again")
+        if kind == b"acTL":
+            raise InputError("an animated PNG", path=path, mend="split it into single files")
+        position = end + 4
+
+
+def _check_jpeg(path: Path) -> None:
+    """After the last scan's start (FFDA) the end mark FFD9 must come; Pillow fills in silence what is missing."""
+    content = path.read_bytes()
+    if content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda"):
+        raise InputError("cut off (the JPEG end mark is missing)", path=path, mend="copy or export it again")

@@ -1,0 +1,87 @@
+"""One reader for everything: the content of a file, never its name, says which of our readers takes it."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from pathlib import Path
+from typing import Literal
+
+from monai_transfer.data.readers.base import CheckedReader, Volume, existing
+from monai_transfer.data.readers.dicom import DicomReader
+from monai_transfer.data.readers.dicom_headers import is_dicom
+from monai_transfer.data.readers.itk_formats import ItkReader, itk_format
+from monai_transfer.data.readers.nifti import NiftiReader, nifti_kind
+from monai_transfer.data.readers.raster import RasterReader, is_raster
+from monai_transfer.errors import InputError
+
+__all__ = ["SafeReader"]
+
+
+class SafeReader(CheckedReader):
+    """Reads NIfTI, DICOM (files and series folders), PNG, JPEG, TIFF, BMP, NRRD and MetaImage, right or not at all.
+
+    Use it in any MONAI config: ``LoadImaged(keys=..., reader="monai_transfer.data.readers.SafeReader")``. Values, axes
+    and affine equal those of MONAI's own readers for sound files. Every fault is an ``InputError``: one line with the
+    file, the fault and the mend (inside ``Compose`` MONAI wraps it; it is then the cause of the ``RuntimeError``).
+
+    Args:
+        max_memory: bytes (or ``"2GiB"``) that one image may take, by default 4 GiB or half of the machine's memory.
+        spacing_limits: smallest and largest plausible voxel size in mm.
+        channels: how many channels a NIfTI must have; ``None`` accepts any number.
+        series: chooses one of several DICOM series in a folder.
+        palette, mode: see ``RasterReader``; use ``palette="index"`` for label masks stored as palette images.
+    """
+
+    def __init__(
+        self,
+        max_memory: int | str | None = None,
+        spacing_limits: tuple[float, float] = (0.01, 50.0),
+        channels: int | None = None,
+        series: str | None = None,
+        palette: Literal["colour", "index"] = "colour",
+        mode: Literal["grey", "rgb"] | None = None,
+    ) -> None:
+        super().__init__(max_memory)
+        self.nifti = NiftiReader(self.max_memory, spacing_limits, channels)
+        self.dicom = DicomReader(self.max_memory, spacing_limits, series)
+        self.raster = RasterReader(self.max_memory, palette, mode)
+        self.itk = ItkReader(self.max_memory, spacing_limits)
+
+    def read_volume(self, path: str | Path) -> Volume:
+        """Read a file or a DICOM series folder fully."""
+        return self.choose(path).read_volume(path)
+
+    def choose(self, path: str | Path) -> CheckedReader:
+        """Which reader takes ``path``; ``InputError`` where none does."""
+        path = existing(path)
+        if path.is_dir():
+            return self.dicom
+        try:
+            with path.open("rb") as stream:
+                start = stream.read(132)
+            if start.startswith(b"\x1f\x8b"):
+                with gzip.open(path) as stream:
+                    packed = stream.read(4)
+                if nifti_kind(packed) is None:
+                    raise InputError("gzip data that is no NIfTI", path=path, mend="unpack it first")
+                return self.nifti
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise InputError(f"damaged gzip data ({error})", path=path, mend="copy or export the file again") from error
+        except OSError as error:
+            raise InputError(f"cannot be read ({error.strerror})", path=path) from error
+        if is_dicom(start):
+            return self.dicom
+        if is_raster(start):
+            return self.raster
+        if itk_format(start):
+            return self.itk
+        if nifti_kind(start) is not None or path.suffix == ".nii":
+            return self.nifti
+        if path.suffix.lower() in (".dcm", ".ima"):
+            return self.dicom  # its error says what a damaged slice needs
+        raise InputError(
+            "not a format that is read here (NIfTI, DICOM, PNG, JPEG, TIFF, BMP, NRRD, MetaImage)",
+            path=path,
+            mend="convert it, or copy it again if it should be one of these",
+        )
