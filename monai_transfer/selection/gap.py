@@ -1,0 +1,232 @@
+"""Domain gap: how far two sets of images are apart, measure by measure, each with an interval and a sentence.
+
+Patients are the units: measurements are averaged over a patient's images, and intervals (95 %) come from resampling
+patients. Distances that cannot be negative are corrected for what chance alone gives (the mean under exchange of
+patients between the sets), so 0 means "no more apart than two halves of one set".
+
+Patients who stand in both sets cannot be on both sides of a comparison: each is put on one side at random, many times
+over. A set against itself is thus compared half against half, and its gap is 0 within its interval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from monai_transfer.errors import InputError
+from monai_transfer.manifest.model import Case, Manifest
+from monai_transfer.selection.describe import CaseDescription, describe_case
+from monai_transfer.selection.drift import Drift, drift
+from monai_transfer.selection.gap_measures import Measure, measures
+from monai_transfer.selection.learned_gap import GapRow, learned_rows
+from monai_transfer.selection.sides import Sides
+
+__all__ = ["DomainGap", "GapRow", "chosen_cases", "domain_gap"]
+
+SPLITS = ("training", "validation", "unlabeled")
+_REPLICATES = 400
+
+
+@dataclass(frozen=True)
+class DomainGap:
+    """Result of ``domain_gap``.
+
+    Attributes:
+        name_a, name_b: the two sets, in words.
+        patients_a, patients_b, shared_patients: their numbers.
+        rows: one a measure.
+        drifts: change over time within each site of each set, where ``acquired`` is known.
+        notes: what the reader should know about how this was measured.
+        cases_a, cases_b: the measured cases, for pictures.
+    """
+
+    name_a: str
+    name_b: str
+    patients_a: int
+    patients_b: int
+    shared_patients: int
+    rows: tuple[GapRow, ...]
+    drifts: tuple[Drift, ...]
+    notes: tuple[str, ...]
+    cases_a: tuple[CaseDescription, ...]
+    cases_b: tuple[CaseDescription, ...]
+
+    def __getitem__(self, name: str) -> GapRow:
+        """The row of that name.
+
+        Raises:
+            KeyError: there is none.
+        """
+        for row in self.rows:
+            if row.name == name:
+                return row
+        raise KeyError(name)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; no case or patient is named."""
+        return {
+            "a": self.name_a,
+            "b": self.name_b,
+            "patients_a": self.patients_a,
+            "patients_b": self.patients_b,
+            "shared_patients": self.shared_patients,
+            "rows": [asdict(row) for row in self.rows],
+            "drift": [asdict(one) for one in self.drifts],
+            "notes": list(self.notes),
+        }
+
+
+def domain_gap(
+    manifest_a: Manifest | str | Path,
+    manifest_b: Manifest | str | Path,
+    *,
+    site_a: str | None = None,
+    site_b: str | None = None,
+    splits: Sequence[str] = SPLITS,
+    source: Any = None,
+    max_patients: int = 60,
+    seed: int = 0,
+    progress: bool = False,
+) -> DomainGap:
+    """Measure the gap between two manifests, or two sites of one.
+
+    Args:
+        manifest_a, manifest_b: manifests or paths of them.
+        site_a, site_b: take only that site.
+        splits: which cases are looked at; the test cases are not, unless a manifest has no others.
+        source: a bundle folder, or a network (see ``source_features``), whose features give a second learned distance.
+        max_patients: at most so many per set, chosen at random.
+        seed: of every random choice.
+        progress: show a progress bar on stderr.
+
+    Raises:
+        InputError: a manifest or file cannot be read, or a set has fewer than two patients (four if the
+            sets are the same).
+    """
+    sets = [_load(manifest, site, splits) for manifest, site in ((manifest_a, site_a), (manifest_b, site_b))]
+    (full_a, cases_a, name_a), (full_b, cases_b, name_b) = sets
+    same = full_a.path is not None and (full_a.path, site_a) == (full_b.path, site_b)
+    notes = []
+    rng = np.random.default_rng(seed)
+    total = [len({case.patient for case in cases}) for cases in (cases_a, cases_b)]
+    keep = _chosen_patients(cases_a, cases_b, max_patients, rng)
+    cases_a, cases_b = ([case for case in cases if case.patient in keep] for cases in (cases_a, cases_b))
+    if max(total) > max_patients:
+        notes.append(f"at most {max_patients} patients of each set were looked at, chosen at random")
+    unique = {
+        (full.path, case.case): (case, full) for full, cases in ((full_a, cases_a), (full_b, cases_b)) for case in cases
+    }
+    done = {}
+    for key, (case, full) in tqdm(unique.items(), "measuring", disable=not progress, leave=False):
+        done[key] = describe_case(case, full)
+    a = [done[full_a.path, case.case] for case in cases_a]
+    b = [done[full_b.path, case.case] for case in cases_b]
+    sides = Sides([case.patient for case in a], [case.patient for case in b], seed=seed)
+    whole = sides.shared == sides.patients_a == sides.patients_b
+    if name_a == name_b and not whole:
+        name_a, name_b = f"{name_a} (A)", f"{name_b} (B)"
+    said_a, said_b = ("one half", "the other half") if whole else (name_a, name_b)
+    if sides.shared:
+        notes.append(
+            "both sets are the same patients: the set was compared with itself, half against half"
+            if whole
+            else f"{sides.shared} patients stand in both sets: each was put on one side at random, many times over"
+        )
+    rows = [_row(measure, sides, a, b, said_a, said_b) for measure in measures(a, b, full_a, full_b)]
+    if len(a[0].features) == len(b[0].features):
+        rows += learned_rows(
+            "handcrafted features", np.stack([c.features for c in a]), np.stack([c.features for c in b]), sides, seed
+        )
+    if source is not None:
+        from monai_transfer.selection.source_features import SourceNetwork
+
+        network = SourceNetwork.load(source)
+        features = {}
+        for key, (case, _) in tqdm(unique.items(), "features", disable=not progress, leave=False):
+            features[key] = network.pooled(case.image)
+        rows += learned_rows(
+            f"features of {network.name}",
+            np.stack([features[full_a.path, case.case] for case in cases_a]),
+            np.stack([features[full_b.path, case.case] for case in cases_b]),
+            sides,
+            seed,
+        )
+    drifts = [*drift(a, seed=seed), *([] if same else drift(b, seed=seed))]
+    return DomainGap(
+        name_a, name_b, sides.patients_a, sides.patients_b, sides.shared,
+        tuple(rows), tuple(drifts), tuple(notes), tuple(a), tuple(b),
+    )  # fmt: skip
+
+
+def chosen_cases(manifest: Manifest, splits: Sequence[str] = SPLITS, site: str | None = None) -> list[Case]:
+    """The cases of ``splits``; of all splits where these are empty."""
+    cases = [case for split in splits for case in manifest.cases(split, site=site)]
+    return cases or [
+        case for split in ("training", "validation", "unlabeled", "test") for case in manifest.cases(split, site=site)
+    ]
+
+
+def _load(given: Manifest | str | Path, site: str | None, splits: Sequence[str]) -> tuple[Manifest, list[Case], str]:
+    manifest = given if isinstance(given, Manifest) else Manifest.load(given)
+    cases = chosen_cases(manifest, splits, site)
+    sites = sorted({case.site for case in cases})
+    name = f"{manifest.name} {site}" if site else (sites[0] if len(sites) == 1 else manifest.name)
+    if not cases:
+        raise InputError("holds no case", path=manifest.path)
+    return manifest, cases, name
+
+
+def _chosen_patients(a: list[Case], b: list[Case], most: int, rng: np.random.Generator) -> set[str]:
+    """At most ``most`` patients of each set; one choice for both, so that shared patients stay shared."""
+    patients = [sorted({case.patient for case in cases}) for cases in (a, b)]
+    order = {name: i for i, name in enumerate(rng.permutation(sorted(set(patients[0]) | set(patients[1]))))}
+    return {name for names in patients for name in sorted(names, key=order.__getitem__)[:most]}
+
+
+def _row(
+    measure: Measure, sides: Sides, a: list[CaseDescription], b: list[CaseDescription], name_a: str, name_b: str
+) -> GapRow:
+    """One measure's value and interval, over the patients that have it."""
+    of_a = sides.means_a([measure.of_case(case) for case in a])
+    of_b = sides.means_b([measure.of_case(case) for case in b])
+    if not (np.isfinite(of_a).any() and np.isfinite(of_b).any()):
+        return GapRow(measure.name, None, None, None, measure.unit, False, f"{measure.name}: not known on both sides")
+
+    def statistic(rows_a: np.ndarray, rows_b: np.ndarray) -> float:
+        return measure.gap(_mean(of_a[rows_a]), _mean(of_b[rows_b]))
+
+    point = sides.value(statistic)
+    replicates = sides.replicates(statistic, _REPLICATES)
+    replicates = replicates[np.isfinite(replicates)]
+    if measure.signed:
+        low, high = np.quantile(replicates, (0.025, 0.975)) if len(replicates) else (np.nan, np.nan)
+    else:
+        pooled = np.vstack([of_a, of_b])
+        point -= _chance(measure, pooled, sides)
+        low, high = point - 1.96 * replicates.std(), point + 1.96 * replicates.std()
+    value, low, high = (round(measure.shown(v), 6) + 0.0 for v in (point, min(low, point), max(high, point)))
+    differs = bool(low > 0 or high < 0)
+    sentence = measure.sentence(_mean(of_a), _mean(of_b), (value, low, high), differs, name_a, name_b)
+    return GapRow(measure.name, value, low, high, measure.unit, differs, sentence)
+
+
+def _chance(measure: Measure, pooled: np.ndarray, sides: Sides) -> float:
+    """Mean of an unsigned measure when patients are exchanged between the sides at random."""
+    rng = np.random.default_rng(sides.seed)
+    n = sides.smaller_side
+    values = []
+    for _ in range(200):
+        order = rng.permutation(len(pooled))
+        values.append(measure.gap(_mean(pooled[order[:n]]), _mean(pooled[order[n : n + sides.larger_side]])))
+    return float(np.nanmean(values))
+
+
+def _mean(rows: np.ndarray) -> np.ndarray:
+    """Mean over patients, leaving out what is unknown (NaN); NaN where nothing is known."""
+    known = np.isfinite(rows)
+    return np.where(known, rows, 0).sum(0) / np.where(known.any(0), known.sum(0), np.nan)
