@@ -66,9 +66,10 @@ def find_stem(network: nn.Module) -> list[str]:
     layers = _layers(network)
     if not layers:
         return []
-    for name in layers:
-        owner, pattern = _rule(network, name, STEMS)
+    for prefix, module in network.named_modules():
+        pattern = _pattern(module, STEMS)
         if pattern:
+            owner = f"{prefix}." if prefix else ""
             return [n for n in layers if n.startswith(owner) and re.fullmatch(pattern, n.removeprefix(owner))]
     head = set(find_head(network))
     first = next(iter(layers))
@@ -77,11 +78,12 @@ def find_stem(network: nn.Module) -> list[str]:
     # a block that another layer opens (the second convolution of squeeze and excitation, say).
     stem = [first]
     for name, layer in layers.items():
-        if name in stem or name in head or name.split(".")[0].startswith("vae") or not isinstance(layer, _ConvNd):
+        if name in stem or name in head or name.split(".")[0].startswith("vae"):
             continue
-        opens = _opens_its_block(name, layers)
+        if not isinstance(layer, _ConvNd) or layer.in_channels != width:
+            continue
         beside = all(not isinstance(_common(network, name, other), nn.Sequential) for other in stem)
-        if _width_in(layer) == width and opens in (name, *stem) and beside:
+        if beside and _opens_its_block(name, layers) in (name, *stem):
             stem.append(name)
     return stem
 
@@ -100,10 +102,14 @@ def _rule(network: nn.Module, layer: str, table: dict[str, str]) -> tuple[str, s
     parts = layer.split(".")
     for depth in range(len(parts)):
         prefix = ".".join(parts[:depth])
-        for base in type(network.get_submodule(prefix)).__mro__:
-            if base.__name__ in table:
-                return (f"{prefix}." if prefix else ""), table[base.__name__]
+        pattern = _pattern(network.get_submodule(prefix), table)
+        if pattern:
+            return (f"{prefix}." if prefix else ""), pattern
     return "", None
+
+
+def _pattern(module: nn.Module, table: dict[str, str]) -> str | None:
+    return next((table[base.__name__] for base in type(module).__mro__ if base.__name__ in table), None)
 
 
 def _is_encoder(network: nn.Module) -> bool:

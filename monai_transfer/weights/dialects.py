@@ -6,6 +6,7 @@ the weights, which table of key rules (``key_rules``) applies, and which prefix 
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from monai_transfer.errors import InputError
-from monai_transfer.weights.key_rules import DIALECTS, Dialect
+from monai_transfer.weights.key_rules import DIALECTS, WITHOUT_MATCH, Dialect
 
 __all__ = ["Named", "find_state_dicts", "match_names"]
 
@@ -35,6 +36,7 @@ class Named:
         unused: names in the source that the network does not have.
         dialect: what was done, in words.
         licence: of the weights that this dialect is known from.
+        hint: what these weights are, where they are known to have no matching network in MONAI.
     """
 
     tensors: dict[str, Tensor]
@@ -42,6 +44,7 @@ class Named:
     unused: list[str]
     dialect: str
     licence: str | None = None
+    hint: str = ""
 
 
 def find_state_dicts(content: Any) -> dict[str, dict[str, Tensor]]:
@@ -98,7 +101,7 @@ def match_names(content: Any, target: Mapping[str, Tensor], *, plausible=None) -
         for dialect in DIALECTS:
             if not dialect.recognises(tensors):
                 continue
-            renamed = dialect.apply(tensors)
+            renamed = dialect.apply(tensors, sizes)
             score, strip, add = _best_prefix(renamed, sizes, plausible)
             if best is None or score > best[0]:
                 best = score, _named(tensors, renamed, sizes, strip, add, dialect, place)
@@ -156,4 +159,5 @@ def _named(tensors, renamed, sizes, strip: str, add: str, dialect: Dialect, plac
     words += [f"without {strip!r}"] if strip else []
     words += [f"under {add!r}"] if add else []
     unused = [name for name in tensors if name not in taken]
-    return Named(used, origin, unused, ", ".join(words), dialect.licence)
+    hint = next((text for sign, text in WITHOUT_MATCH.items() if any(re.fullmatch(sign, name) for name in unused)), "")
+    return Named(used, origin, unused, ", ".join(words), dialect.licence, hint)

@@ -87,7 +87,7 @@ def load_weights(
     report.dialect, report.licence = named.dialect, source.licence or named.licence
     report.coverage = _coverage(network, [target[name] for name in values])
     if report.coverage < min_coverage:
-        raise CoverageError(_too_little(report, min_coverage, network))
+        raise CoverageError(_too_little(report, min_coverage, network, named.hint))
     with torch.no_grad():
         for name, tensor in values.items():
             target[name].copy_(tensor)
@@ -140,7 +140,9 @@ def _equal(a: Tensor, b: Tensor) -> bool:
 
 def _refuse_nan(named: Named, source: Source) -> None:
     for name, tensor in named.tensors.items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        if not tensor.is_floating_point() or torch.isfinite(tensor.sum(dtype=torch.float64)):
+            continue  # the sum shows it in one quick pass; only where it does not look well every element is asked
+        if not torch.isfinite(tensor).all():
             fault = f"{named.origin[name]} holds NaN or infinity"
             raise InputError(fault, path=source.path, mend="take an earlier checkpoint: this run had diverged")
 
@@ -153,7 +155,7 @@ def _coverage(network: nn.Module, done: Sequence[Tensor]) -> float:
     return sum(size for found, size in sizes if found) / total if total else 1.0
 
 
-def _too_little(report: WeightReport, minimum: float, network: nn.Module) -> str:
+def _too_little(report: WeightReport, minimum: float, network: nn.Module, hint: str) -> str:
     text = (
         f"only {report.coverage:.1%} of the parameters of {type(network).__name__} were found in {report.source}"
         f" (at least {minimum:.0%} asked); nothing was loaded."
@@ -166,7 +168,9 @@ def _too_little(report: WeightReport, minimum: float, network: nn.Module) -> str
     if report.unused:
         text += f" In the source, but not in the network: {shorten(report.unused)}."
     return text + (
-        " Build the network as the source's was, pass the submodule that the weights are for,"
+        f" {hint}"
+        if hint
+        else " Build the network as the source's was, pass the submodule that the weights are for,"
         " or lower min_coverage if a part is all you want."
     )
 

@@ -16,19 +16,27 @@ _MODES = {1: "linear", 2: "bicubic", 3: "trilinear"}
 def resize_positions(source: Tensor, target_shape: torch.Size, dims: int) -> Tensor | None:
     """Learned embeddings 1 x N x F for another number of patches; ``None`` where no regular grid explains the sizes.
 
-    Both grids are taken to be square (cubic), as their shape is not stored. Tokens in front of the patches (a class
-    token) are kept when both sides have the same number of them, at most two.
+    Both grids are taken to be square (cubic), as their shape is not stored. A token in front of the patches (the
+    class token of timm and MAE) is kept where the network has one too, else left out. From 2D to 3D the plane is
+    repeated along the new last axis.
 
     Args:
         source: 1 x N_s x F. ``target_shape``: (1, N_t, F). ``dims``: number of spatial dimensions of the network.
     """
     if source.ndim != 3 or source.shape[0] != 1 or source.shape[2] != target_shape[2]:
         return None
-    for extra in range(3):
-        old, new = _side(source.shape[1] - extra, dims), _side(target_shape[1] - extra, dims)
-        if old and new:
-            tokens, grid = source[:, :extra], source[:, extra:]
-            return torch.cat([tokens, _resize(grid[0], [old] * dims, [new] * dims)[None]], dim=1)
+    for extra in (0, 1):
+        new = _side(target_shape[1] - extra, dims)
+        if not new:
+            continue
+        for given in (extra, 1):
+            for source_dims in (dims, 2):
+                old = _side(source.shape[1] - given, source_dims)
+                if old:
+                    tokens, grid = source[:, :extra], source[0, given:]
+                    grid = _resize(grid, [old] * source_dims, [new] * source_dims)
+                    grid = grid.repeat_interleave(new, dim=0) if source_dims < dims else grid
+                    return torch.cat([tokens, grid[None]], dim=1)
     return None
 
 

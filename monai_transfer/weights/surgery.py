@@ -70,9 +70,10 @@ class Surgery:
             raise InputError(f"the network has no module {unknown[0]!r} to be its head")
         self.head = list(find_head(self.network) if self.head is None else self.head)
         first = {id(module): name for name, module in reversed(self._modules.items())}
+        ends = {"head": set(self.head), "stem": set(find_stem(self.network))}
         self._ends = {
-            "head": {name for name in self._modules if first[id(self._modules[name])] in self.head},
-            "stem": {name for name in self._modules if first[id(self._modules[name])] in find_stem(self.network)},
+            end: {name for name, module in self._modules.items() if first[id(module)] in names}
+            for end, names in ends.items()
         }
         # A norm behind a head layer in the same block is as wide as the classes too.
         order = {name: place for place, name in enumerate(self._modules)}
@@ -184,7 +185,7 @@ class Surgery:
         if name.endswith("relative_position_bias_table"):
             resized = resize_relative_table(source, target.shape, self._dims)
         elif re.search(r"(position_embeddings?|pos_embed)$", name):
-            if not target.requires_grad and not isinstance(target, nn.Parameter):
+            if getattr(self._modules[name.rpartition(".")[0]], "pos_embed_type", "") in ("sincos", "fourier"):
                 return Fit(None, f"is computed from the image size and is kept ({change})")
             resized = resize_positions(source, target.shape, self._dims)
         if resized is not None:
