@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from monai_transfer.methods.base import Fields, Method
-from monai_transfer.networks.adversarial import domain_discriminator, reverse_gradient
+from monai_transfer.networks.adversarial import domain_accuracy, domain_discriminator, reverse_gradient
 from monai_transfer.networks.schedules import dann_lambda
 
 __all__ = ["Dann", "dann_lambda", "reverse_gradient"]

@@ -121,9 +121,7 @@ class Recorder(Method):
 def test_fields_progress_and_real_steps():
     method = Recorder()
     data = items(24, 0.0, 0)
-    engine = trainer(
-        network(), [Adapt(method, loader(items(6, 1.0, 1)))], data, epochs=2, accumulation_steps=4
-    )
+    engine = trainer(network(), [Adapt(method, loader(items(6, 1.0, 1)))], data, epochs=2, accumulation_steps=4)
     engine.run()
     assert method.setups == 1
     assert len(method.calls) == 12  # the target loader (2 batches) is run through again and again
@@ -205,13 +203,13 @@ def test_dann_learns_to_tell_and_the_network_to_hide():
 
     accuracies = {}
     for kind in (Still, Dann):
-        adapt = Adapt(kind(hidden=16, lr=1e-2), loader(items(16, 1.0, 1), 8), weight=1.0)
+        adapt = Adapt(kind(hidden=16, lr=1e-2), loader(items(16, 2.0, 1), 8), weight=1.0)
         data = items(16, 0.0, 0)
-        engine = trainer(network(), [adapt], data, epochs=15, lr=0.02)
+        engine = trainer(network(), [adapt], data, epochs=30, lr=0.02)
         engine.run()
         accuracies[kind] = engine.state.adapt_log["domain_accuracy"]
     assert accuracies[Still] > 0.95
-    assert accuracies[Dann] <= accuracies[Still]
+    assert accuracies[Dann] < accuracies[Still]
 
 
 # ---------------------------------------------------------------------- two ranks
