@@ -1,0 +1,204 @@
+"""Channels, classes, inflation, positions: the numbers that come out, not only the shapes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from monai.networks import nets
+from torch import nn
+
+from monai_transfer.errors import InputError
+from monai_transfer.weights import load_weights
+from monai_transfer.weights.channels import adapt_channels
+from monai_transfer.weights.classes import ClassMap, class_names
+from monai_transfer.weights.inflation import inflate
+from monai_transfer.weights.positions import resize_positions, resize_relative_table
+
+
+@pytest.mark.parametrize("mode", ["auto", "repeat", "average"])
+@pytest.mark.parametrize(("n", "m"), [(1, 3), (1, 4), (3, 1), (3, 4), (3, 2), (2, 4), (4, 1)])
+def test_an_image_equal_in_all_channels_gives_the_same_response(mode, n, m):
+    weight, image = torch.randn(5, n, 3, 3), torch.randn(1, 1, 8, 8)
+    if mode == "repeat" and n > m:
+        weight = weight[:, :1].expand(-1, n, -1, -1)  # only the first channels are kept: equal ones for the test
+    adapted, note = adapt_channels(weight, torch.zeros(5, m, 3, 3), mode)
+    expected = F.conv2d(image.expand(-1, n, -1, -1), weight)
+    torch.testing.assert_close(F.conv2d(image.expand(-1, m, -1, -1), adapted), expected, rtol=1e-4, atol=1e-5)
+    assert f"{n} -> {m}" in note
+
+
+def test_channels_by_name_and_first():
+    weight, fresh = torch.randn(5, 3, 1, 1), torch.randn(5, 2, 1, 1)
+    adapted, note = adapt_channels(weight, fresh, "auto", ["T1", "T2", "FLAIR"], ["flair", "CT"])
+    assert torch.equal(adapted[:, 0], weight[:, 2]) and torch.equal(adapted[:, 1], fresh[:, 1])
+    assert "flair" in note and "CT" in note
+    adapted, _ = adapt_channels(weight, fresh, "first")
+    assert torch.equal(adapted, weight[:, :2])
+    wide = torch.randn(5, 4, 1, 1)
+    adapted, _ = adapt_channels(weight, wide, "first")
+    assert torch.equal(adapted[:, :3], weight) and torch.equal(adapted[:, 3], wide[:, 3])
+    assert adapt_channels(weight, fresh, "auto", ["a", "b", "c"], ["x", "y"])[1].startswith("input channels 3 -> 2")
+
+
+def test_only_the_first_layers_change_their_channels():
+    """A convolution deeper inside with another width is skipped, however alike its shape looks."""
+    source = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3), nn.Conv2d(4, 2, 1))
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3), nn.Conv2d(4, 2, 1))
+    state = source.state_dict() | {"1.weight": torch.randn(4, 2, 3, 3)}
+    report = load_weights(network, state, min_coverage=0)
+    assert report.skipped == ["1.weight"] and "4 x 2 x 3 x 3 in the source" in report.notes["1.weight"]
+
+
+def test_all_stems_of_a_swin_unetr_follow():
+    network = nets.SwinUNETR(4, 2, feature_size=12, spatial_dims=2)
+    report = load_weights(network, nets.SwinUNETR(1, 2, feature_size=12, spatial_dims=2).state_dict())
+    assert set(report.adapted) == {
+        "swinViT.patch_embed.proj.weight",
+        "encoder1.layer.conv1.conv.weight",
+        "encoder1.layer.conv3.conv.weight",
+    }
+    assert report.coverage == 1
+
+
+HEADS = {
+    "up": lambda o: nets.UNet(2, 1, o, (4, 8, 16), (2, 2)),
+    "residual": lambda o: nets.UNet(2, 1, o, (4, 8, 16), (2, 2), num_res_units=2, norm="batch"),
+    "vnet": lambda o: nets.VNet(2, 1, o),
+    "conv": lambda o: nets.BasicUNet(2, 1, o, features=(8,) * 6),
+    "deep": lambda o: nets.DynUNet(2, 1, o, [3] * 4, [1, 2, 2, 2], [2] * 3, filters=[8] * 4, deep_supervision=True),
+    "linear": lambda o: nets.resnet10(spatial_dims=2, n_input_channels=1, num_classes=o),
+}
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_reordered_classes_give_reordered_scores(kind):
+    """The oracle is the network itself: the same classes in another order are the same channels in another order."""
+    size = 64 if kind == "linear" else 32
+    torch.manual_seed(1)
+    source = HEADS[kind](4)
+    source(torch.randn(2, 1, size, size))
+    torch.manual_seed(2)
+    network = HEADS[kind](4)
+    names = ["background", "liver", "spleen", "left kidney"]
+    ours = ["Background", "left_kidney", "Liver", "SPLEEN"]
+    report = load_weights(network, source.state_dict(), source_classes=names, target_classes=ours)
+    assert report.coverage == 1 and report.adapted
+    image = torch.randn(1, 1, size, size)
+    torch.testing.assert_close(network.eval()(image), source.eval()(image)[:, [0, 3, 1, 2]], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_classes_in_common_are_kept_and_new_ones_stay_fresh(kind):
+    source, network = HEADS[kind](3), HEADS[kind](5)
+    fresh = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    report = load_weights(
+        network,
+        source.state_dict(),
+        source_classes={"0": "background", "1": "liver", "2": "spleen"},
+        target_classes=["background", "tumour", "spleen", "cyst", "vein"],
+    )
+    assert report.coverage == 1 and not report.skipped
+    name = next(n for n in report.adapted if n.endswith("bias"))
+    assert torch.equal(network.state_dict()[name][[0, 2]], source.state_dict()[name][[0, 2]])
+    assert torch.equal(network.state_dict()[name][[1, 3, 4]], fresh[name][[1, 3, 4]])
+    note = report.notes[name]
+    assert "new, as initialised: tumour, cyst, vein" in note and "dropped: liver" in note
+
+
+def test_no_class_in_common_leaves_the_head_fresh():
+    source, network = HEADS["conv"](2), HEADS["conv"](2)
+    fresh = network.final_conv.weight.clone()
+    report = load_weights(network, source.state_dict(), source_classes=["a", "b"], target_classes=["c", "d"])
+    assert report.skipped == ["final_conv.weight", "final_conv.bias"]
+    assert torch.equal(network.final_conv.weight, fresh)
+
+
+def test_one_sigmoid_output_has_the_name_of_the_structure():
+    source, network = HEADS["conv"](1), HEADS["conv"](2)
+    names = ["background", "tumour"]
+    load_weights(network, source.state_dict(), source_classes=names, target_classes=["tumour", "oedema"])
+    assert torch.equal(network.final_conv.weight[0], source.final_conv.weight[0])
+
+
+def test_class_names_are_checked():
+    assert class_names({"1": "b", "0": "a"}) == ["a", "b"]
+    assert ClassMap.by_name(["A", "b"], ["a", "B"]).is_identity
+    for wrong in ({"0": "a", "2": "b"}, {"x": "a"}, "ab", ["a", "A "]):
+        with pytest.raises(InputError):
+            class_names(wrong)
+
+
+@pytest.mark.parametrize("how", ["center", "mean"])
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (1, 1), (7, 2), (2, 2), (5, 1)])
+def test_an_inflated_convolution_repeats_its_2d_response(how, kernel, stride):
+    flat = nn.Conv2d(2, 3, kernel, stride)
+    deep = nn.Conv3d(2, 3, kernel, stride)
+    weight = inflate(flat.weight.detach(), kernel, how, module=deep)
+    image = torch.randn(1, 2, 14, 14)
+    response = F.conv3d(image.unsqueeze(-1).expand(-1, -1, -1, -1, 14), weight, flat.bias, stride)
+    torch.testing.assert_close(response, flat(image).unsqueeze(-1).expand_as(response), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("how", ["center", "mean"])
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 2), (2, 2), (4, 2), (3, 1)])
+def test_an_inflated_up_convolution_repeats_its_2d_response(how, kernel, stride):
+    flat = nn.ConvTranspose2d(2, 3, kernel, stride)
+    deep = nn.ConvTranspose3d(2, 3, kernel, stride)
+    weight = inflate(flat.weight.detach(), kernel, how, module=deep)
+    image = torch.randn(1, 2, 6, 6)
+    response = F.conv_transpose3d(image.unsqueeze(-1).expand(-1, -1, -1, -1, 6), weight, flat.bias, stride)
+    inner = response[..., kernel:-kernel]
+    torch.testing.assert_close(inner, flat(image).unsqueeze(-1).expand_as(inner), rtol=1e-4, atol=1e-5)
+
+
+def test_a_2d_network_becomes_a_3d_one():
+    source = nets.BasicUNet(2, 3, 2, features=(4,) * 6)
+    network = nets.BasicUNet(3, 1, 2, features=(4,) * 6)
+    report = load_weights(network, source.state_dict())
+    assert report.coverage == 1 and not report.skipped
+    assert "inflated" in report.notes["final_conv.weight"]
+    stem = "conv_0.conv_0.conv.weight"
+    assert "inflated" in report.notes[stem] and "3 -> 1" in report.notes[stem]
+    assert torch.equal(network.final_conv.weight[..., 0], source.final_conv.weight)
+    with pytest.raises(InputError, match="inflation"):
+        load_weights(network, source.state_dict(), inflate="corner")
+
+
+def test_positions_are_interpolated():
+    ramp = torch.linspace(-1, 1, 8)
+    grid = ramp[:, None].expand(8, 8).reshape(1, 64, 1)
+    resized = resize_positions(grid, torch.Size((1, 16, 1)), 2).reshape(4, 4)
+    assert torch.all(resized[1:] > resized[:-1]) and torch.allclose(resized, resized[:, :1].expand(4, 4), atol=1e-6)
+    assert resize_positions(torch.randn(1, 15, 4), torch.Size((1, 16, 4)), 2) is None
+    assert resize_positions(torch.randn(1, 16, 4), torch.Size((1, 16, 5)), 2) is None
+    table = torch.randn(13**2, 3)
+    assert resize_relative_table(table, torch.Size((7**2, 3)), 2).shape == (49, 3)
+    deep = resize_relative_table(table, torch.Size((13**3, 3)), 3).reshape(13, 13, 13, 3)
+    torch.testing.assert_close(deep, table.reshape(13, 13, 1, 3).expand_as(deep))
+    assert resize_relative_table(table, torch.Size((50, 3)), 2) is None
+
+
+def test_swin_with_another_window_is_resized_and_keeps_its_index():
+    source = nets.SwinUNETR(1, 2, feature_size=12, spatial_dims=2, window_size=7)
+    network = nets.SwinUNETR(1, 2, feature_size=12, spatial_dims=2, window_size=4)
+    kept = network.swinViT.layers1[0].blocks[0].attn.relative_position_index.clone()
+    report = load_weights(network, source.state_dict())
+    assert report.coverage == 1
+    assert len([n for n in report.adapted if n.endswith("bias_table")]) == 8
+    assert all(n.endswith("relative_position_index") for n in report.skipped)
+    assert torch.equal(network.swinViT.layers1[0].blocks[0].attn.relative_position_index, kept)
+    assert network(torch.randn(1, 1, 64, 64)).isfinite().all()
+
+
+def test_the_user_can_name_the_head():
+    def build(classes):
+        return nn.ModuleDict({"head": nn.Linear(4, classes), "projector": nn.Linear(4, 4)})
+
+    source, network = build(2), build(3)
+    report = load_weights(network, source.state_dict(), min_coverage=0)
+    assert "shape differs" in report.notes["head.weight"]
+    names = {"source_classes": ["a", "b"], "target_classes": ["b", "c", "a"]}
+    report = load_weights(network, source.state_dict(), head=["head"], **names)
+    assert report.coverage == 1
+    assert torch.equal(network["head"].weight[[2, 0]], source["head"].weight)
