@@ -12,7 +12,6 @@ from monai_transfer.manifest.checksums import sha256_image
 from monai_transfer.manifest.classes import Names, number_classes, number_masks, regression_values, settle_task
 from monai_transfer.manifest.layouts import choose_layout
 from monai_transfer.manifest.layouts.base import Found, Options, RawCase, count
-from monai_transfer.manifest.layouts.csv_table import find_table
 from monai_transfer.manifest.masks import binarize as write_binary
 from monai_transfer.manifest.model import Manifest
 from monai_transfer.manifest.naming import name_cases, name_patients
@@ -53,6 +52,7 @@ def build_manifest(
     path_column: str | None = None,
     patient_regex: str | None = None,
     series_description: str | None = None,
+    channels: Sequence[str] = (),
     binarize: bool = False,
     fractions: Sequence[float] = (0.6, 0.15, 0.25),
     folds: int | None = None,
@@ -83,6 +83,7 @@ def build_manifest(
         case_column, patient_column, site_column, label_column, split_column, path_column: columns with unusual names.
         patient_regex: regular expression whose first group, in the path below the folder, is the patient.
         series_description: text that the chosen DICOM series' description holds.
+        channels: BIDS suffixes that make up the image.
         binarize: write masks of everything that is not 0, and list these.
         fractions: of training, validation and test.
         folds: number of cross-validation folds; all cases outside test become training and carry a ``fold``.
@@ -107,6 +108,7 @@ def build_manifest(
         label_column=None if table else label_column,
         series_description=series_description,
         site_from=tuple(site_from),
+        channels=tuple(channels),
     )
     notes: list[str] = []
     folders = [_read(path, layout, options, notes, i if len(paths) > 1 else None) for i, path in enumerate(paths)]
@@ -116,7 +118,7 @@ def build_manifest(
     columns = {"case": case_column, "patient": patient_column, "site": site_column}
     columns |= {"label": label_column, "split": split_column, "path": path_column}
     cases = [case for f in folders for case in f.found.cases]
-    joined = _join_tables(folders, table, columns, options, patient_regex is not None, notes)
+    joined = _join_tables(folders, table, columns, patient_regex is not None, notes)
     default_sites(cases, output, notes)
     founds = [f.found for f in folders]
     task = settle_task(founds, task)
@@ -140,7 +142,8 @@ def build_manifest(
     first: dict[str, str] = {}
     for found in founds:
         first |= {key: value for key, value in found.texts.items() if key not in first}
-    channels = founds[0].channel_names if all(f.channel_names == founds[0].channel_names for f in founds) else {}
+    same = all(found.channel_names == founds[0].channel_names for found in founds)
+    channel_names = founds[0].channel_names if same else {}
     built: dict[str, list[Case]] = {}
     for i, (case, case_name) in enumerate(zip(cases, case_names, strict=True)):
         images = [str(path) for path in case.images]
@@ -162,7 +165,7 @@ def build_manifest(
         name=name or default,
         task=task,
         labels={str(number): names[number] for number in sorted(names)},
-        channel_names={str(number): channels[number] for number in sorted(channels)},
+        channel_names={str(number): channel_names[number] for number in sorted(channel_names)},
         description=description or first.get("description"),
         modality=modality or first.get("modality"),
         licence=licence or first.get("licence"),
@@ -195,7 +198,6 @@ def _join_tables(
     folders: Sequence[_Folder],
     table: str | Path | None,
     names: dict[str, str | None],
-    options: Options,
     has_regex: bool,
     notes: list[str],
 ) -> set[str]:
@@ -211,10 +213,12 @@ def _join_tables(
 
     own_names = dict.fromkeys(names) if table else names
     for folder in folders:
-        own = find_table(folder.path, options) if folder.layout in ("classes", "csv") else None
-        if own:  # its labels were read with the layout
-            columns = find_columns(own[0], own_names, without=["label"])
-            take(own[0], folder.found.cases, own[1], columns)
+        if folder.found.table:
+            own = Table.read(folder.found.table[0])
+            # Labels of classes and rows were read with the layout; those of BIDS participants only where asked for.
+            asked = folder.layout == "bids" and own_names["label"]
+            columns = find_columns(own, own_names, without=[] if asked else ["label"])
+            take(own, folder.found.cases, folder.found.table[1], columns)
         elif not table:
             for meaning, column in names.items():
                 if column:

@@ -150,7 +150,8 @@ def _take(stratum: dict[str, str], weights: dict[str, int] | None, fraction: flo
     folds = _kfold(stratum, weights, make, seed)
     # Folds of few patients differ in size: those that come nearest to the fraction are taken.
     rings = [[p for k in range(take) for p in folds[(start + k) % make]] for start in range(make)]
-    return set(min(rings, key=lambda members: abs(len(members) - fraction * len(stratum))))
+    sizes = [abs(len(members) - fraction * len(stratum)) for members in rings]
+    return set(rings[sizes.index(min(sizes))])
 
 
 def _kfold(stratum: dict[str, str], weights: dict[str, int] | None, folds: int, seed: int) -> list[list[str]]:

@@ -120,7 +120,7 @@ def case_column(table: Table, names: dict[str, str | None]) -> str:
         InputError: there is none.
     """
     asked = table.column("case", names["case"]) if names.get("case") else None
-    column = asked or table.column("path", names.get("path")) or table.column("case")
+    column = asked or table.column("path", names.get("path")) or table.column("case") or table.column("patient")
     if column is None:
         raise InputError("has no column that names the case", path=table.path, mend="name it with --case-column")
     return column
@@ -145,27 +145,27 @@ def join(
     index: dict[str, list[RawCase]] = {}
     for case in cases:
         paths = [p.relative_to(f) for p in case.images for f in folders if p.is_relative_to(f)]
-        for alias in {case.key, case.place, *(p.as_posix() for p in paths), *(p.name for p in paths)}:
+        for alias in {case.key, case.place, *case.aliases, *(p.as_posix() for p in paths), *(p.name for p in paths)}:
             index.setdefault(alias, []).append(case)
     matched: dict[int, dict[str, str]] = {}
-    spare = []
-    for row in table.rows:
+    spare = []  # by row number, since a name may identify a patient
+    for number, row in enumerate(table.rows, start=2):
         name = row[column].removeprefix("./")
         hits = index.get(name) or index.get(stem(name)) or []
         if not hits:
-            spare.append(name)
+            spare.append(str(number))
         for case in hits:
             values = {meaning: row[source] for meaning, source in columns.items()}
             if matched.setdefault(id(case), values) != values:
-                raise InputError(f"two rows of {name!r} contradict each other", path=table.path)
+                raise InputError(f"row {number} contradicts another row of its case", path=table.path)
             _apply(case, values, table, folders)
     if not matched:
         known = ", ".join(case.key for case in cases[:3])
-        shown = ", ".join(spare[:3]) or "no row"
         mend = f"cases here are called {known}; name the right column with --case-column"
-        raise InputError(f"column {column!r} ({shown}) names none of the cases", path=table.path, mend=mend)
+        raise InputError(f"column {column!r} names none of the cases", path=table.path, mend=mend)
     if spare:
-        notes.append(f"{table.path.name}: {count(len(spare), 'row')} that name no case here: {', '.join(spare[:3])}")
+        shown = ", ".join(spare[:3]) + (", ..." if len(spare) > 3 else "")
+        notes.append(f"{table.path.name}: {count(len(spare), 'row')} named no case here (row {shown})")
     alone = [case.key for case in cases if id(case) not in matched]
     if alone:
         notes.append(f"{table.path.name}: has no row for {count(len(alone), 'case')}: {', '.join(alone[:3])}")

@@ -233,7 +233,7 @@ def test_table_joins_sites_and_says_what_does_not_fit(tmp_path):
     table = tmp_path / "sites.csv"
     table.write_text("case,vendor\n" + "\n".join(f"a_{i:03d},{'GS'[i % 2]}" for i in range(8)) + "\nother,G")
     manifest, notes = build_manifest(folder, tmp_path / "m.json", table=table)
-    assert manifest.sites == ["G", "S"] and any("1 row that name no case here: other" in n for n in notes)
+    assert manifest.sites == ["G", "S"] and any("1 row named no case here (row 10)" in n for n in notes)
     table.write_text("case,vendor\na_000,G\n")
     with pytest.raises(InputError, match="gives no site for 7 cases, first a_001"):
         build_manifest(folder, tmp_path / "m.json", table=table)
@@ -241,7 +241,7 @@ def test_table_joins_sites_and_says_what_does_not_fit(tmp_path):
     with pytest.raises(InputError, match="names none of the cases; cases here are called a_000"):
         build_manifest(folder, tmp_path / "m.json", table=table)
     table.write_text("case,vendor\na_000,G\na_000,S\n")
-    with pytest.raises(InputError, match="two rows of 'a_000' contradict"):
+    with pytest.raises(InputError, match="row 3 contradicts another row"):
         build_manifest(folder, tmp_path / "m.json", table=table)
 
 

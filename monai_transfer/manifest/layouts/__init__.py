@@ -7,12 +7,14 @@ from types import ModuleType
 
 from monai_transfer.errors import InputError
 from monai_transfer.manifest.checks import closest
-from monai_transfer.manifest.layouts import class_folders, csv_table, msd, npz, pairs, plain
+from monai_transfer.manifest.layouts import bids, class_folders, csv_table, msd, nnunet, npz, pairs, plain
 
 __all__ = ["LAYOUTS", "choose_layout"]
 
 LAYOUTS: dict[str, ModuleType] = {
+    "nnunet": nnunet,
     "msd": msd,
+    "bids": bids,
     "npz": npz,
     "pairs": pairs,
     "classes": class_folders,

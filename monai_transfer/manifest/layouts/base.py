@@ -14,16 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 __all__ = [
-    "SPLIT_NAMES",
-    "Found",
-    "Options",
-    "RawCase",
-    "count",
-    "derived_path",
-    "is_image",
-    "list_files",
-    "split_name",
-    "stem",
+    *("SPLIT_NAMES", "Found", "Options", "RawCase"),
+    *("count", "derived_path", "is_image", "list_files", "split_name", "stem"),
 ]
 
 _VOLUMES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
@@ -48,6 +40,7 @@ class RawCase:
         place: path below the folder, without suffix; unique within one reading.
         label: mask path, class name, class number, float, or ``None``.
         patient, site, split, acquired: where the layout itself tells them.
+        aliases: other names under which a table may list the case; never shown, since they may identify a patient.
     """
 
     images: list[Path]
@@ -58,6 +51,7 @@ class RawCase:
     site: str | None = None
     split: str | None = None
     acquired: float | None = None
+    aliases: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -70,6 +64,7 @@ class Found:
         labels: class names by number, where the layout knows them.
         texts: ``name``, ``description``, ``modality``, ``licence``, ``reference``, ``task``, where the layout has them.
         channel_names: by number, where the layout knows them.
+        table: a table that is a part of the layout, as its file and the column that names the cases.
     """
 
     cases: list[RawCase]
@@ -77,6 +72,7 @@ class Found:
     labels: dict[int, str] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
     channel_names: dict[int, str] = field(default_factory=dict)
+    table: tuple[Path, str] | None = None
 
 
 @dataclass
@@ -88,6 +84,7 @@ class Options:
         path_column, label_column: columns of a table, where their names are unusual.
         series_description: text that the chosen DICOM series' description holds.
         site_from: DICOM header keywords that make up the site.
+        channels: BIDS suffixes that make up the image, e.g. ``T1w, FLAIR``.
     """
 
     files: Path
@@ -95,6 +92,7 @@ class Options:
     label_column: str | None = None
     series_description: str | None = None
     site_from: Sequence[str] = ()
+    channels: Sequence[str] = ()
 
 
 def stem(path: str | Path) -> str:

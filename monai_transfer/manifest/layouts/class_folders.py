@@ -43,6 +43,7 @@ def read(folder: Path, options: Options) -> Found:
     hit = find_table(folder, options)
     if hit is not None:
         table, column = hit
+        found.table = (table.path, column)
         label_column = table.column("label", options.label_column)
         given: dict[str, Any] = {}
         for row in table.rows:

@@ -48,7 +48,7 @@ def read(folder: Path, options: Options) -> Found:
         mend = "a column called path, file or image must name files from this folder, or name it with --path-column"
         raise InputError("no table here names image files", path=folder, mend=mend)
     table, column = hit
-    found = Found([])
+    found = Found([], table=(table.path, column))
     label_column = table.column("label", options.label_column)
     mask_column = next((c for c in table.columns if c.lower() in ("mask", "segmentation", "mask_path")), None)
     for number, row in enumerate(table.rows, start=2):

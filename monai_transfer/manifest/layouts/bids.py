@@ -1,0 +1,130 @@
+"""BIDS: ``sub-01[/ses-1]/anat/sub-01[_ses-1]_T1w.nii.gz``, masks (``_dseg``, ``_mask``) under ``derivatives``.
+
+The image is the suffix that most cases have, or the suffixes in ``options.channels`` as channels. A mask belongs to an
+image when all its ``sub``, ``ses``, ``run`` and ``acq`` entities are the image's. Sites, splits (and, where asked for,
+labels) come from ``participants.tsv``; acquisition times of ``*_scans.tsv`` are kept as days since the first scan only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from datetime import datetime
+from pathlib import Path
+
+from monai_transfer.errors import InputError
+from monai_transfer.manifest.checks import closest
+from monai_transfer.manifest.layouts.base import Found, Options, RawCase, count, is_image, list_files, stem
+from monai_transfer.manifest.table import Table
+
+__all__ = ["detect", "read"]
+
+_ENTITY = re.compile(r"([a-zA-Z]+)-([a-zA-Z0-9]+)")
+_MASKS = ("dseg", "mask", "seg", "roi")
+_KEYS = ("sub", "ses", "acq", "run")
+
+
+def detect(folder: Path) -> float:
+    """0.95 where subject folders hold images that are named by their subject."""
+    subjects = [path for path in folder.glob("sub-*") if path.is_dir()] if folder.is_dir() else []
+    named = (is_image(path) and path.name.startswith(s.name + "_") for s in subjects[:5] for path in list_files(s))
+    return 0.95 if any(named) else 0.0
+
+
+def read(folder: Path, options: Options) -> Found:
+    """One case per subject, session, acquisition and run.
+
+    Raises:
+        InputError: a wanted suffix is not there, or two masks fit one image equally.
+    """
+    images: dict[tuple[str, ...], dict[str, Path]] = defaultdict(dict)
+    masks: list[tuple[dict[str, str], Path]] = []
+    for path in list_files(folder):
+        name, _, suffix = stem(path).rpartition("_")
+        entities = dict(_ENTITY.findall(name))
+        if not is_image(path) or "sub" not in entities:
+            continue
+        place = path.relative_to(folder).parts
+        if suffix in _MASKS or entities.get("label"):
+            masks.append((entities, path))
+        elif place[0] not in ("derivatives", "sourcedata", "code"):
+            images[tuple(entities.get(key, "") for key in _KEYS)][suffix] = path
+    counts = Counter(suffix for files in images.values() for suffix in files)
+    channels = list(options.channels) or [max(sorted(counts), key=lambda suffix: counts[suffix])] if counts else []
+    for suffix in channels:
+        if suffix not in counts:
+            raise InputError(f"no image has the suffix {suffix!r}", path=folder, mend=closest(suffix, counts))
+    found = Found([], channel_names=dict(enumerate(channels)))
+    others = [f"{suffix} ({count(n, 'image')})" for suffix, n in sorted(counts.items()) if suffix not in channels]
+    if others:
+        found.notes.append(f"image is {', '.join(channels)}; left out: {', '.join(others)} (see --channels)")
+    taken: set[Path] = set()
+    lacking = 0
+    for key, files in sorted(images.items()):
+        if not all(suffix in files for suffix in channels):
+            lacking += any(suffix in files for suffix in channels)
+            continue
+        entities = {name: value for name, value in zip(_KEYS, key, strict=True) if value}
+        mask = _mask(entities, masks, files[channels[0]])
+        if mask:
+            taken.add(mask)
+        name = "_".join(f"{name}-{value}" for name, value in entities.items())
+        first = files[channels[0]].relative_to(folder)
+        found.cases.append(
+            RawCase(
+                [files[suffix] for suffix in channels],
+                key=name,
+                place=(first.parent / stem(first)).as_posix(),
+                label=mask,
+                patient=f"sub-{key[0]}",
+                aliases=[f"sub-{key[0]}", key[0]],
+            )
+        )
+    if lacking:
+        found.notes.append(f"{count(lacking, 'case')} without all of {', '.join(channels)}, left out")
+    spare = [path.name for _, path in masks if path not in taken]
+    if spare:
+        found.notes.append(f"{count(len(spare), 'mask')} that fit no image, left out: {', '.join(spare[:3])}")
+    if taken:
+        found.texts["task"] = "segmentation"
+    participants = folder / "participants.tsv"
+    if participants.is_file() and "participant_id" in Table.read(participants).columns:
+        found.table = (participants, "participant_id")
+    _order(found, folder)
+    return found
+
+
+def _mask(entities: dict[str, str], masks: list[tuple[dict[str, str], Path]], image: Path) -> Path | None:
+    fits = []
+    for named, path in masks:
+        shared = [key for key in _KEYS if key in named]
+        # A mask in a template's space does not lie on the subject's own image.
+        if "space" not in named and all(entities.get(key) == named[key] for key in shared):
+            fits.append(((len(shared), stem(path).endswith("dseg"), named.get("desc") != "brain"), path))
+    if not fits:
+        return None
+    most = max(n for n, _ in fits)
+    best = [path for n, path in fits if n == most]
+    if len(best) > 1:
+        names = " and ".join(path.name for path in best[:2])
+        raise InputError(f"{names} both fit it", path=image, mend="leave one mask per image")
+    return best[0]
+
+
+def _order(found: Found, folder: Path) -> None:
+    """Days since the first scan of the set, where ``*_scans.tsv`` give acquisition times."""
+    times: dict[str, datetime] = {}
+    for path in sorted(folder.glob("sub-*/**/*_scans.tsv")):
+        table = Table.read(path)
+        if {"filename", "acq_time"} <= set(table.columns):
+            for row in table.rows:
+                try:
+                    moment = datetime.fromisoformat(row["acq_time"].removesuffix("Z")).replace(tzinfo=None)
+                except ValueError:
+                    continue
+                times[str(path.parent / row["filename"])] = moment
+    if times:
+        first = min(times.values())
+        for case in found.cases:
+            time = times.get(str(case.images[0]))
+            case.acquired = float((time - first).days) if time else None
