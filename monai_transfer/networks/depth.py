@@ -82,6 +82,7 @@ _FAMILIES: dict[str, tuple[list[str], list[str]]] = {
         [r"stem\.", r"(?:enc_stages|down_blocks)\.(\d+)\.", r"bottleneck\."],
         [r"(?:dec_stages|up_blocks)\.(\d+)\.", r"(?:out_0|out_blocks)\."],
     ),
+    "Fcn": ([r"stages\.(\d+)\.", r"neck\."], [r"(?:score|skip_scores|ups|last_up)\."]),
     "Classifier, Regressor": ([r"net\.layer_(\d+)\."], [r"final\."]),
     "AutoEncoder": ([r"encode\.encode_(\d+)\.", r"intermediate\."], [r"decode\.decode_(\d+)\."]),
 }  # fmt: skip

@@ -24,6 +24,7 @@ HEADS: dict[str, str] = {
     "SegResNetDS": r"up_layers\.\d+\.head",
     "SegResNetVAE": r"conv_final\.2\.conv",
     "BasicUNetPlusPlus": r"final_conv_0_\d+",
+    "Fcn": r"score|skip_scores\.\d+|ups\.\d+|last_up",
     "MedNeXt": r"(out_0|out_blocks\.\d+)\.conv_out",
 }
 """Class name -> pattern of the names of its output layers, where the last layer alone would be wrong."""
