@@ -78,10 +78,10 @@ def _likelihood(path: str) -> tuple[bool, int]:
 
 
 def plain(tensor: Tensor) -> Tensor:
-    """A plain tensor without gradient, names or meta data (a ``MetaTensor`` may carry a patient's name)."""
+    """A plain CPU tensor without gradient or meta data (a ``MetaTensor`` may carry a patient's name)."""
     if type(tensor) not in (Tensor, torch.nn.Parameter) and hasattr(tensor, "as_tensor"):
         tensor = tensor.as_tensor()
-    return tensor.detach()
+    return tensor.detach().to("cpu")
 
 
 def match_names(content: Any, target: Mapping[str, Tensor], *, plausible=None) -> Named:

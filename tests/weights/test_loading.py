@@ -161,6 +161,19 @@ def test_submodule_and_shared_prefix():
     assert "swinViT." in report.dialect
 
 
+def test_another_depth_shares_what_both_have():
+    from monai.networks.nets import resnet10, resnet18
+
+    args = {"spatial_dims": 2, "n_input_channels": 1, "num_classes": 2, "widen_factor": 0.25}
+    shallow, deep = resnet10(**args), resnet18(**args)
+    report = load_weights(deep, shallow.state_dict(), min_coverage=0.3)
+    assert report.unused == report.skipped == []
+    assert {name.split(".")[1] for name in report.missing if name.startswith("layer")} == {"1"}
+    assert torch.equal(deep.layer4[0].conv2.weight, shallow.layer4[0].conv2.weight)
+    report = load_weights(shallow, deep.state_dict())
+    assert report.coverage == 1 and report.missing == [] and report.unused[0] == "layer1.1.conv1.weight"
+
+
 def test_tied_weights_stay_tied_and_count_once():
     def build() -> DynUNet:
         return DynUNet(2, 1, 2, [3] * 3, [1, 2, 2], [2, 2], filters=[4, 8, 8])
