@@ -30,7 +30,7 @@ from torch.nn import functional as F
 
 from monai_transfer.methods.base import Fields, Method
 from monai_transfer.networks.adversarial import domain_accuracy, frozen_call
-from monai_transfer.networks.outputs import log_probabilities
+from monai_transfer.networks.outputs import log_probabilities, mean_entropy
 
 __all__ = ["Advent", "entropy_loss", "patch_discriminator", "self_information"]
 
@@ -49,17 +49,7 @@ def entropy_loss(logits: Tensor, foreground: float | None = 0.5) -> Tensor:
         foreground: share of the predicted foreground in the mean, whatever its volume; ``None``: each voxel counts
             the same. Voxels are weighted by the (constant) probability of being foreground or background.
     """
-    uncertainty = self_information(logits).sum(1)
-    if foreground is None:
-        return uncertainty.mean()
-    background = log_probabilities(logits.detach())[:, 0].exp()
-    return (1 - foreground) * _weighted_mean(uncertainty, background) + foreground * _weighted_mean(
-        uncertainty, 1 - background
-    )
-
-
-def _weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
-    return (values * weights).sum() / weights.sum().clamp_min(torch.finfo(weights.dtype).tiny)
+    return mean_entropy(logits, foreground) / math.log(max(logits.shape[1], 2))
 
 
 def patch_discriminator(channels: int, size: tuple[int, ...], width: int = 64) -> nn.Sequential:

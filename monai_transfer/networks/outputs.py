@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["entropy", "label_indices", "log_probabilities", "probabilities", "wide"]
+__all__ = ["entropy", "label_indices", "log_probabilities", "mean_entropy", "probabilities", "wide"]
 
 
 def wide(x: Tensor) -> Tensor:
@@ -35,6 +35,27 @@ def entropy(logits: Tensor) -> Tensor:
     """Shannon entropy of each case's or voxel's prediction in nats, B x spatial; between 0 and log C."""
     logs = log_probabilities(logits)
     return -(logs.exp() * logs).sum(1)
+
+
+def mean_entropy(logits: Tensor, foreground: float | None = None) -> Tensor:
+    """Mean entropy in nats over all cases or voxels.
+
+    Args:
+        logits: B x C x spatial; class 0 is the background.
+        foreground: share of the predicted foreground in the mean, whatever its volume; ``None``: each voxel counts
+            the same. Voxels are weighted by the (constant) probability of being foreground or background.
+    """
+    uncertainty = entropy(logits)
+    if foreground is None:
+        return uncertainty.mean()
+    background = log_probabilities(logits.detach())[:, 0].exp()
+    return (1 - foreground) * _weighted_mean(uncertainty, background) + foreground * _weighted_mean(
+        uncertainty, 1 - background
+    )
+
+
+def _weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
+    return (values * weights).sum() / weights.sum().clamp_min(torch.finfo(weights.dtype).tiny)
 
 
 def label_indices(label: Tensor, logits: Tensor) -> Tensor:

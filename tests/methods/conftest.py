@@ -56,6 +56,13 @@ def _moons(n, degrees, seed):
     return torch.tensor(x - [0.5, 0.25], dtype=torch.float32) @ turn.T, torch.tensor(y)
 
 
+def _clouds(n, shift, seed):
+    g = torch.Generator().manual_seed(seed)
+    y = torch.arange(n) % 2
+    x = 0.4 * torch.randn(n, 2, generator=g) + torch.tensor([[-2.0, 0.8], [2.0, -0.8]])[y]
+    return x + torch.tensor([shift, 0.0]), y
+
+
 def _perceptron(inputs=2, classes=2, width=32, seed=0):
     torch.manual_seed(seed)
     return nn.Sequential(
@@ -82,6 +89,12 @@ def adapt():
 def moons():
     """(n, degrees, seed) -> two interleaved half circles, turned: N x 2 points and N labels."""
     return _moons
+
+
+@pytest.fixture
+def clouds():
+    """(n, shift, seed) -> two Gaussian classes, shifted along the axis that tells them apart: N x 2, and N labels."""
+    return _clouds
 
 
 @pytest.fixture

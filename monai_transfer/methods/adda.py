@@ -1,0 +1,111 @@
+"""ADDA: the target gets an encoder of its own, which starts as the source's and learns to pass for it.
+
+    D:        min 1/2 (BCE(D(E_s(x_s)), 0) + BCE(D(E_t(x_t)), 1))       (the critic's step)
+    encoder:  min BCE(D(E_t(x_t)), 0)                                   (the term: inverted label)
+
+Paper: Tzeng, Hoffman, Saenko and Darrell, Adversarial Discriminative Domain Adaptation, CVPR 2017, arXiv:1702.05464
+
+E_t is the trainer's network, so start it from weights trained on the source; E_s is a frozen copy of it, made at the
+start. The trainer's own loss is dropped (``supervised = False``), and what lies behind the tapped layer gets no
+gradient: the classifier stays that of the source. Nothing but the discriminator ties E_t to the classes, so a long run
+can swap them; keep it short, with a small learning rate, and watch the validators. Defaults are the authors': two
+hidden layers of 500, Adam at 2e-4 with beta 0.5. Normalisation statistics: E_s runs in eval mode. The trainer also
+passes its source batch through the network in training mode, so running averages blend both domains; re-estimate them
+on the target afterwards (``testtime.adabn``) where the network has BatchNorm.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from monai_transfer.errors import InputError
+from monai_transfer.methods.base import Fields, Method, pool_features
+from monai_transfer.networks.adversarial import domain_accuracy, domain_discriminator, frozen_call
+from monai_transfer.networks.copying import copy_network
+from monai_transfer.networks.head import find_head
+
+__all__ = ["Adda"]
+
+
+class Adda(Method):
+    """Adversarial term with an inverted label, against a frozen copy of the source network.
+
+    Args:
+        layer: the same module name as given to ``Adapt``; default, as there: what enters the class head.
+        pool: how the source copy's features are pooled, as given to ``Adapt``.
+        hidden: width of the discriminator's two hidden layers.
+        lr: learning rate of the discriminator.
+    """
+
+    needs = frozenset({"source_image", "target_features"})
+    supervised = False
+    norm_statistics = "source copy: frozen; the network's running averages blend both domains"
+
+    def __init__(
+        self, layer: str | None = None, pool: str | None = "mean", hidden: int = 500, lr: float = 2e-4
+    ) -> None:
+        super().__init__()
+        self.layer, self.pool, self.hidden, self.lr = layer, pool, hidden, lr
+        self.source_network: nn.Module | None = None
+        self.discriminator: nn.Module | None = None
+        self._caught: Tensor | None = None
+        self._accuracy = torch.tensor(float("nan"))
+
+    def setup(self, network: nn.Module, batch: Fields) -> None:
+        self.source_network = copy_network(network, frozen=True)
+        heads = find_head(network)
+        if self.layer is None and not heads:
+            raise InputError(f"{type(network).__name__} has no class head to find", mend="name a layer")
+        module = self.source_network.get_submodule(heads[-1] if self.layer is None else self.layer)
+        if self.layer is None:
+            module.register_forward_pre_hook(self._catch_input)
+        else:
+            module.register_forward_hook(self._catch_output)
+        width = self._flat(batch.target_features).shape[1]
+        self.discriminator = domain_discriminator(width, self.hidden).to(batch.target_features.device)
+
+    def _catch_input(self, _module: nn.Module, inputs: Any) -> None:
+        self._caught = inputs[0]
+
+    def _catch_output(self, _module: nn.Module, _inputs: Any, output: Any) -> None:
+        self._caught = output[0] if isinstance(output, (tuple, list)) else output
+
+    def _flat(self, features: Tensor) -> Tensor:
+        return pool_features(features, self.pool or "mean")
+
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        assert self.discriminator is not None
+        return torch.optim.Adam(self.discriminator.parameters(), lr=self.lr, betas=(0.5, 0.999))
+
+    @torch.no_grad()
+    def source_features(self, image: Tensor) -> Tensor:
+        """Pooled features of the frozen source network: B x F."""
+        assert self.source_network is not None, "setup() comes first"
+        self.source_network.eval()(image)
+        caught, self._caught = self._caught, None
+        assert caught is not None
+        return self._flat(caught)
+
+    def forward(self, fields: Fields, progress: float) -> Tensor:
+        assert self.discriminator is not None, "setup() comes before forward()"
+        judged = frozen_call(self.discriminator, self._flat(fields.target_features)).float()
+        return F.binary_cross_entropy_with_logits(judged, torch.zeros_like(judged))
+
+    def critic_step(self, fields: Fields) -> Tensor:
+        """The discriminator's loss: features of the source copy are 0, target features 1."""
+        assert self.discriminator is not None, "setup() comes before critic_step()"
+        source = self.discriminator(self.source_features(fields.source_image)).float()
+        target = self.discriminator(self._flat(fields.target_features.detach())).float()
+        self._accuracy = domain_accuracy(source, target)
+        return 0.5 * (
+            F.binary_cross_entropy_with_logits(source, torch.zeros_like(source))
+            + F.binary_cross_entropy_with_logits(target, torch.ones_like(target))
+        )
+
+    def log(self) -> dict[str, Tensor]:
+        """``domain_accuracy``: balanced accuracy of the discriminator on the last batch; 0.5: indistinguishable."""
+        return {"domain_accuracy": self._accuracy}

@@ -1,0 +1,105 @@
+import copy
+
+import pytest
+import torch
+from monai.networks.nets import UNet
+from torch import nn
+
+from monai_transfer.errors import InputError
+from monai_transfer.methods.adda import Adda
+from monai_transfer.methods.base import Fields
+
+
+@pytest.fixture
+def network():
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 2))
+
+
+def fields_of(network, n=6):
+    image = torch.randn(n, 1, 8, 8)
+    return Fields(source_image=image, target_features=network[:4](image + 1))
+
+
+@pytest.mark.parametrize("layer", [None, "2"])
+def test_source_features_are_those_of_the_frozen_start(network, layer):
+    method = Adda(layer=layer)
+    features = network[:4] if layer is None else network[:3]
+    image = torch.randn(6, 1, 8, 8)
+    method.setup(network, Fields(target_features=features(image)))
+    network.eval()
+    expected = features(image) if layer is None else features(image).flatten(2).mean(-1)
+    torch.testing.assert_close(method.source_features(image), expected)
+    kept = copy.deepcopy(method.source_network.state_dict())
+    with torch.no_grad():
+        network[0].weight.add_(1.0)  # the network moves on; the copy does not, nor do its statistics
+    network.train()
+    method.train()
+    method.critic_step(Fields(source_image=image, target_features=features(image)))
+    for key, value in method.source_network.state_dict().items():
+        torch.testing.assert_close(value, kept[key])
+    torch.testing.assert_close(method.source_features(image), expected)
+
+
+def test_who_learns_when(network):
+    fields = fields_of(network)
+    method = Adda()
+    method.setup(network, fields)
+    assert {id(p) for g in method.make_optimizer().param_groups for p in g["params"]} == {
+        id(p) for p in method.discriminator.parameters()
+    }
+    method(fields, 0.0).backward()
+    assert network[0].weight.grad.abs().sum() > 0
+    assert network[4].weight.grad is None  # the classifier stays the source's
+    assert all(p.grad is None for p in method.discriminator.parameters())
+    method.critic_step(
+        Fields(source_image=fields.source_image, target_features=fields.target_features.detach())
+    ).backward()
+    assert all(p.grad is not None for p in method.discriminator.parameters())
+    assert 0 <= method.log()["domain_accuracy"] <= 1
+
+
+def test_losses_written_out(network):
+    fields = fields_of(network)
+    method = Adda()
+    method.setup(network, fields)
+    d = torch.sigmoid(method.discriminator(fields.target_features)).double()
+    s = torch.sigmoid(method.discriminator(method.source_features(fields.source_image))).double()
+    assert method(fields, 0).item() == pytest.approx(-(1 - d).log().mean().item(), rel=1e-5)
+    expected = -0.5 * ((1 - s).log().mean() + d.log().mean())
+    assert method.critic_step(fields).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_resume_brings_back_the_first_source_network(network):
+    fields = fields_of(network)
+    method = Adda()
+    method.setup(network, fields)
+    expected = method.source_features(fields.source_image)
+    with torch.no_grad():
+        network[0].weight.mul_(2.0)
+    other = Adda()
+    other.setup(network, fields)
+    assert not torch.allclose(other.source_features(fields.source_image), expected)
+    other.load_state_dict(method.state_dict())
+    torch.testing.assert_close(other.source_features(fields.source_image), expected)
+    assert other(fields, 0) == method(fields, 0)
+
+
+def test_segmentation_networks_and_unknown_heads():
+    network = UNet(3, 1, 2, (4, 8), (2,))
+    method = Adda()
+    method.setup(network, Fields(target_features=torch.randn(2, 12, 8, 8, 8)))
+    assert method.source_features(torch.randn(2, 1, 8, 8, 8)).shape == (2, 12)
+    with pytest.raises(InputError, match="name a layer"):
+        Adda().setup(nn.Sequential(nn.ReLU()), Fields(target_features=torch.randn(2, 3)))
+
+
+def test_undoes_a_shift_starting_from_a_source_network(adapt, batches, clouds, perceptron, accuracy):
+    source, target, test = batches(*clouds(300, 0.0, 1)), batches(clouds(300, 2.5, 2)[0]), clouds(400, 2.5, 3)
+    network = adapt(None, perceptron(), source, None)
+    before = accuracy(network, *test)
+    head = copy.deepcopy(network[4].state_dict())
+    after = accuracy(adapt(Adda(hidden=64), network, source, target, lr=1e-3, epochs=6), *test)
+    for key, value in network[4].state_dict().items():
+        torch.testing.assert_close(value, head[key], rtol=0, atol=0)
+    assert before < 0.8
+    assert after > 0.95
