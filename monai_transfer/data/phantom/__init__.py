@@ -9,7 +9,8 @@ model does on patients.
 it where you want it.
 """
 
-from .embedded import TASKS, embedded_set
+from .embedded import embedded_set
+from .sets import TASKS
 from .sites import SITES, Scan, Site, scan_patient
 
 __all__ = ["SITES", "TASKS", "Scan", "Site", "embedded_set", "scan_patient"]

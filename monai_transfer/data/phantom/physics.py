@@ -28,7 +28,7 @@ RELAXATION: dict[str, tuple[float, float, float, float]] = {
     "grey": (0.86, 833.0, 83.0, 69.0),
     "white": (0.77, 500.0, 70.0, 61.0),
     "ventricle": (1.0, 2569.0, 329.0, 58.0),
-    "lesion": (0.85, 1250.0, 180.0, 90.0),
+    "lesion": (0.85, 1400.0, 180.0, 90.0),
 }
 
 
