@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from monai_transfer.networks.head import find_head
+from monai_transfer.networks.head import find_features
 from torch import Tensor, nn
 
 from monai_transfer.errors import InputError
@@ -35,7 +35,10 @@ class Tap:
     def __init__(self, network: nn.Module, layer: str | None = None) -> None:
         modules = dict(network.named_modules())
         if layer is None:
-            self.layer = find_head(network)[-1]
+            found = find_features(network)
+            if found is None:
+                raise InputError(f"{type(network).__name__} has no class head to find", mend="name a layer")
+            self.layer = found
             self._hook = modules[self.layer].register_forward_pre_hook(self._on_input)
         else:
             if layer not in modules:

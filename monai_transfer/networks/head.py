@@ -13,7 +13,7 @@ import re
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-__all__ = ["find_head", "find_stem", "is_layer"]
+__all__ = ["find_features", "find_head", "find_stem", "is_layer"]
 
 HEADS: dict[str, str] = {
     # With residual units the output block of a UNet is an up-convolution and a unit, both as wide as the classes.
@@ -28,6 +28,13 @@ HEADS: dict[str, str] = {
     "MedNeXt": r"(out_0|out_blocks\.\d+)\.conv_out",
 }
 """Class name -> pattern of the names of its output layers, where the last layer alone would be wrong."""
+
+MAIN: dict[str, str] = {
+    "SegResNetDS2": r"up_layers\.\d+\.head",
+    "SegResNetDS": r"up_layers\.\d+\.head",
+    "BasicUNetPlusPlus": r"final_conv_0_\d+",
+}
+"""Class name -> pattern of the output layers of which the last one is the main one; elsewhere it is the first."""
 
 STEMS: dict[str, str] = {"DiNTS": r"stem_down\.\d+\.mod\.1"}
 """Class name -> pattern of the names of its input layers, where these are not registered first."""
@@ -56,6 +63,20 @@ def find_head(network: nn.Module) -> list[str]:
     if pattern:
         return [name for name in layers if name.startswith(owner) and re.fullmatch(pattern, name.removeprefix(owner))]
     return [] if _is_encoder(network) else [last]
+
+
+def find_features(network: nn.Module) -> str | None:
+    """Name of the layer whose *input* is what one calls the features: the first layer of the main output.
+
+    Not an auxiliary output of deep supervision, and not the second layer of a residual output block, whose input are
+    class scores already. ``None`` where ``find_head`` finds nothing.
+    """
+    head = find_head(network)
+    if not head:
+        return None
+    owner, pattern = _rule(network, head[0], MAIN)
+    main = [name for name in head if pattern and re.fullmatch(pattern, name.removeprefix(owner))]
+    return main[-1] if main else head[0]
 
 
 def find_stem(network: nn.Module) -> list[str]:

@@ -105,14 +105,17 @@ def names_for(names: Sequence[str] | None, width: int) -> list[str] | None:
     return list(names) if len(names) == width else None
 
 
+_CLASS_TO_CLASS = r"(^|\.)(model\.2\.1\.conv\.unit0\.conv|out_tr\.conv2)$"
+
+
 def class_axes(name: str, module: nn.Module, parameter: str) -> tuple[int, ...]:
     """The axes that count classes in a parameter of the head layer ``name``.
 
     Transposed convolutions have their outputs second. The last layer of a residual output block (``UNet``, ``VNet``)
-    maps classes to classes, so both of its axes count them.
+    maps classes to classes, so both of its axes count them; where each class has its own kernel (groups), the first.
     """
-    if parameter != "weight":
+    if parameter != "weight" or getattr(module, "groups", 1) > 1:
         return (0,)
     transposed = isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d)
     axes = (1, 0) if transposed else (0, 1)
-    return axes if re.search(r"(^|\.)(model\.2\.1\.conv\.unit0\.conv|out_tr\.conv2)$", name) else axes[:1]
+    return axes if re.search(_CLASS_TO_CLASS, name) else axes[:1]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import monai.networks.nets as nets
 import pytest
+import torch
 from torch import nn
 
-from monai_transfer.networks.head import find_head, find_stem
+from monai_transfer.networks.head import find_features, find_head, find_stem
 
 TINY = {"features": (8, 8, 8, 8, 8, 8)}
 DYN = {"kernel_size": [3] * 4, "strides": [1, 2, 2, 2], "upsample_kernel_size": [2, 2, 2], "filters": [12, 12, 12, 12]}
@@ -70,11 +71,28 @@ def test_stem_is_what_depends_on_the_input_channels(name, channels):
     assert find_stem(a) == layers_that_differ(a, b)
 
 
+@pytest.mark.parametrize("name", [n for n in NETWORKS if n not in ("SENet", "DenseNet", "FlexibleUNet-resnet")])
+def test_features_enter_the_layer_that_gives_the_main_output(name):
+    """The oracle is a forward pass: the layer takes part in the main output, and what enters it are no class scores."""
+    network = NETWORKS[name](1, 3).eval()
+    layer = network.get_submodule(find_features(network))
+    entered = []
+    layer.register_forward_pre_hook(lambda module, inputs: entered.append(inputs[0]))
+    dims = 3 if any(isinstance(module, nn.Conv3d) for module in network.modules()) else 2
+    output = network(torch.randn(1, 1, *[64 if name == "SwinUNETR" else 32] * dims))
+    while isinstance(output, (tuple, list)):
+        output = output[-1] if name == "BasicUNetPlusPlus" else output[0]
+    output.sum().backward()
+    assert layer.weight.grad is not None
+    assert len(entered) == 1 and entered[0].shape[-1 if entered[0].ndim < 4 else 1] != 3
+
+
 def test_encoders_have_a_stem_but_no_head():
     swin = NETWORKS["SwinUNETR"](1, 2).swinViT
     resnet = nets.resnet18(spatial_dims=3, n_input_channels=1, feed_forward=False)
     vit = nets.ViT(1, **VIT, spatial_dims=2)
     assert find_head(swin) == find_head(resnet) == find_head(vit) == []
+    assert find_features(vit) is None
     assert find_stem(swin) == ["patch_embed.proj"]
     assert find_stem(resnet) == ["conv1"]
 

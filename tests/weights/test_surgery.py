@@ -9,6 +9,7 @@ from monai.networks import nets
 from torch import nn
 
 from monai_transfer.errors import InputError
+from monai_transfer.networks.fcn import Fcn
 from monai_transfer.weights import load_weights
 from monai_transfer.weights.channels import adapt_channels
 from monai_transfer.weights.classes import ClassMap, class_names
@@ -67,6 +68,7 @@ HEADS = {
     "vnet": lambda o: nets.VNet(2, 1, o),
     "conv": lambda o: nets.BasicUNet(2, 1, o, features=(8,) * 6),
     "deep": lambda o: nets.DynUNet(2, 1, o, [3] * 4, [1, 2, 2, 2], [2] * 3, filters=[8] * 4, deep_supervision=True),
+    "fcn": lambda o: Fcn(2, 1, o, stride=8, channels=(4,) * 5, convolutions=1, neck_channels=4),
     "linear": lambda o: nets.resnet10(spatial_dims=2, n_input_channels=1, num_classes=o),
 }
 
@@ -78,6 +80,9 @@ def test_reordered_classes_give_reordered_scores(kind):
     torch.manual_seed(1)
     source = HEADS[kind](4)
     source(torch.randn(2, 1, size, size))
+    if kind == "fcn":  # starts with equal kernels for all classes: make them differ
+        for parameter in source.parameters():
+            torch.nn.init.normal_(parameter, std=0.2)
     torch.manual_seed(2)
     network = HEADS[kind](4)
     names = ["background", "liver", "spleen", "left kidney"]
