@@ -1,0 +1,90 @@
+"""What source-free and test-time methods share: their declarations, and the norm layers that they adapt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.instancenorm import _InstanceNorm
+
+from monai_transfer.errors import InputError
+
+__all__ = ["SourceFree", "affine_norms", "images", "norm_layers", "statistic_norms"]
+
+
+class SourceFree:
+    """Base class of methods that see the target alone. Constructed without required arguments.
+
+    One of two doors: ``wrap(network)`` returns a network that adapts while it predicts; ``fit(network, loader)`` adapts
+    a network in place on unlabelled cases and returns it in eval mode.
+
+    Class attributes: as in ``monai_transfer.methods.base.Method``.
+    """
+
+    tasks: ClassVar[tuple[str, ...]] = ("classification", "segmentation", "regression")
+    dims: ClassVar[tuple[int, ...]] = (2, 3)
+    norm_statistics: ClassVar[str] = ""
+    experimental: ClassVar[bool] = False
+
+
+def norm_layers(network: nn.Module) -> list[nn.Module]:
+    """All norm layers: BatchNorm, InstanceNorm, GroupNorm, LayerNorm."""
+    return [m for m in network.modules() if isinstance(m, (_NormBase, nn.GroupNorm, nn.LayerNorm))]
+
+
+def statistic_norms(network: nn.Module) -> list[_NormBase]:
+    """The norm layers that keep running statistics.
+
+    Raises:
+        InputError: there is none, with the reason.
+    """
+    found = [m for m in norm_layers(network) if isinstance(m, _NormBase) and m.running_mean is not None]
+    if not found:
+        raise InputError(
+            f"{type(network).__name__} has no running statistics to adapt: {_described(network)}",
+            mend="use a network with BatchNorm, or tent for affine norm layers",
+        )
+    return found
+
+
+def affine_norms(network: nn.Module) -> list[nn.Module]:
+    """The norm layers with a learnable scale and shift, per channel.
+
+    Raises:
+        InputError: there is none, with the reason.
+    """
+    found = [m for m in norm_layers(network) if getattr(m, "weight", None) is not None]
+    if not found:
+        raise InputError(
+            f"{type(network).__name__} has no affine norm parameters to adapt: {_described(network)}",
+            mend='build it with affine norm layers, e.g. norm=("instance", {"affine": True}), or use adabn or shot',
+        )
+    return found
+
+
+def _described(network: nn.Module) -> str:
+    kinds = sorted({type(m).__name__ for m in norm_layers(network)})
+    if not kinds:
+        return "it has no norm layers"
+    own = any(isinstance(m, (_InstanceNorm, nn.GroupNorm, nn.LayerNorm)) for m in norm_layers(network))
+    return f"its norm layers are {', '.join(kinds)}" + (", which see one case at a time" if own else "")
+
+
+def images(loader: Iterable[Any], key: str, device: torch.device) -> Iterator[Tensor]:
+    """The image tensors of a loader's batches (dictionaries with ``key``, or plain tensors), on ``device``.
+
+    Raises:
+        InputError: a batch has no such tensor, or there is no batch.
+    """
+    count = 0
+    for batch in loader:
+        value = batch.get(key) if isinstance(batch, Mapping) else batch
+        if not isinstance(value, Tensor):
+            raise InputError(f"a batch of the unlabelled loader holds no tensor under {key!r}")
+        count += 1
+        yield (value.as_tensor() if hasattr(value, "as_tensor") else value).to(device)
+    if not count:
+        raise InputError("the unlabelled loader is empty", mend="check the target site's cases")
