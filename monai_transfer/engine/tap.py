@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from monai_transfer.networks.head import find_features
 from torch import Tensor, nn
 
 from monai_transfer.errors import InputError
+from monai_transfer.networks.head import find_features
 
 __all__ = ["Tap", "plain"]
 
