@@ -127,19 +127,26 @@ def crossed_difference(table: Any, level: float = 0.95) -> CrossedDifference:
     )
 
 
-def detectable_difference(comparisons: Sequence[CrossedDifference], power: float = 0.8) -> Any:
-    """The smallest true improvement that a study like this one would call *helped* with the given power.
+def detectable_difference(
+    comparisons: Sequence[CrossedDifference], power: float = 0.8, margins: Sequence[Any] | None = None
+) -> Any:
+    """The smallest true improvement over the better baseline that a study like this one would call *helped*.
 
     With k baselines each comparison gets the power 1 - (1 - power)/k, so that all of them together have ``power``. The
     standard error, itself estimated from few seeds, is corrected for being too small on average (factor c4), and two
     fifths of the misses are kept in reserve for its uncertainty: the number is rather too large than too small.
+
+    Args:
+        comparisons: of the arm with each baseline.
+        power: share of such studies that would say so.
+        margins: by how much each baseline is known to be behind the better one; against it that much is gained already.
     """
     share = 1 - 0.6 * (1 - power) / len(comparisons)
     values = []
-    for c in comparisons:
+    for c, margin in zip(comparisons, margins or [0.0] * len(comparisons), strict=True):
         df = np.asarray(c.degrees_of_freedom, dtype=float)
         c4 = np.sqrt(2 / df) * np.exp(special.gammaln((df + 1) / 2) - special.gammaln(df / 2))
-        values.append((stats.t.ppf(0.975, df) + stats.t.ppf(share, df)) * c.standard_error / c4)
+        values.append((stats.t.ppf(0.975, df) + stats.t.ppf(share, df)) * c.standard_error / c4 - margin)
     worst = np.max(values, axis=0)
     return float(worst) if np.ndim(worst) == 0 else worst
 
@@ -186,7 +193,9 @@ def verdict(tables: Mapping[str, Any]) -> Verdict:
         raise InputError(f"the comparisons differ in seeds and patients: {sorted(shapes)}")
     seeds, patients = shapes.pop()
     both = list(comparisons.values())
-    detectable = detectable_difference(both)
+    best = min(comparisons, key=lambda name: comparisons[name].mean)
+    behind = [crossed_difference(np.asarray(table) - np.asarray(tables[best])).low for table in tables.values()]
+    detectable = detectable_difference(both, margins=np.nan_to_num(np.maximum(behind, 0.0)).tolist())
     if seeds < MIN_SEEDS:
         reason = f"fewer than {MIN_SEEDS} seeds ({seeds})"
         return Verdict(NO_VERDICT, reason, comparisons, detectable)

@@ -1,0 +1,83 @@
+"""What a reader must know before believing a comparison: unequal budgets, other data, too little chance measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from monai_transfer.report.alignment import FIXED, ORACLE, Tables
+from monai_transfer.report.run import Run
+from monai_transfer.report.statistics import MIN_SEEDS, skewness
+from monai_transfer.report.wording import arm_name, metric_name
+
+__all__ = ["cautions"]
+
+
+def cautions(arms: dict[str, dict[int, Run]], tables: Tables, metric: str, judged: list[str]) -> list[str]:
+    """Sentences, the gravest first; an empty list where all is well."""
+    found = []
+    runs = {arm: list(seeds.values()) for arm, seeds in arms.items()}
+    every = [run for part in runs.values() for run in part]
+    if len(_distinct(every, "manifest_sha256")) > 1:
+        found.append("The runs used different manifests: they may have been trained or tested on different data.")
+    trained = {arm: part for arm, part in runs.items() if arm not in (FIXED, ORACLE)}
+    found += _unequal(trained, "steps", lambda values: f"Unequal training budgets (optimizer steps): {values}.")
+    labelled = {arm: part for arm, part in trained.items() if part[0].record.get("workflow") != "adapt"}
+    found += _unequal(labelled, "labelled_train", lambda values: f"Unequal numbers of labelled cases: {values}.")
+    transferred = [run for arm, part in runs.items() if arm not in ("scratch", ORACLE) for run in part]
+    if len(_distinct(transferred, "pretrained_sha256")) > 1:
+        found.append("The arms start from different source weights, so the difference is not of the method alone.")
+    if len({str(run.record.get("versions", {}).get("torch")) for run in every}) > 1:
+        found.append("The runs were made with different versions of torch.")
+    seeds = max(len(part) for arm, part in runs.items() if arm != ORACLE)
+    if seeds < MIN_SEEDS:
+        found.append(
+            f"{seeds} seed(s): at least {MIN_SEEDS} are needed for a verdict, since training runs differ by luck."
+        )
+    for arm, table in tables.values.items():
+        if arm not in (FIXED, ORACLE) and len(table) > 1 and table.size and np.ptp(table, axis=0).max() == 0:
+            found.append(
+                f"All seeds of {arm_name(arm)} gave identical results, so the luck of training was not measured."
+            )
+    n = len(tables.patients)
+    if 0 < n < 10:
+        found.append(f"Only {n} test patients: other patients may give another picture.")
+    base = next((b for b in ("scratch", FIXED) if b in tables.values), None)
+    if base and n < 30:
+        skewed = [a for a in judged if abs(skewness(tables.values[a] - tables.values[base])) > 2]
+        if skewed:
+            names = ", ".join(arm_name(a) for a in skewed)
+            found.append(f"A few patients make most of the difference ({names}): with {n} patients, take it with care.")
+    unlabelled = [a for a in judged if runs[a][0].record.get("workflow") == "adapt"]
+    if unlabelled and any(run.record.get("labelled_train") for run in runs.get("scratch", [])):
+        names = ", ".join(arm_name(a) for a in unlabelled)
+        found.append(
+            f"Without target labels: {names}. Training from scratch had some, so being worse than it need not mean "
+            "that adaptation failed; the comparison with the untouched source tells that."
+        )
+    if tables.dropped:
+        found.append(
+            f"{len(tables.dropped)} patient(s) have no {metric_name(metric)} in some run and were left out of all."
+        )
+    if tables.filled:
+        found.append(
+            f"In {tables.filled} case(s) some run predicted a structure that is not there; a run that rightly "
+            "predicted nothing counts as perfect there."
+        )
+    if len(judged) > 3:
+        found.append(f"{len(judged)} arms were judged, each with its own small chance of a false verdict.")
+    return found
+
+
+def _distinct(runs: list[Run], key: str) -> set[Any]:
+    return {run.record[key] for run in runs if run.record.get(key) is not None}
+
+
+def _unequal(runs: dict[str, list[Run]], key: str, say: Callable[[str], str]) -> list[str]:
+    values = {arm: sorted(_distinct(part, key)) for arm, part in runs.items()}
+    values = {arm: found for arm, found in values.items() if found}
+    if len({tuple(found) for found in values.values()}) < 2:
+        return []
+    return [say(", ".join(f"{arm_name(arm)} {'/'.join(map(str, found))}" for arm, found in values.items()))]

@@ -1,0 +1,67 @@
+"""The command ``monai-transfer compare``."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from monai_transfer.errors import InputError
+from monai_transfer.report.compare import TransferReport, compare_runs
+from monai_transfer.report.statistics import HELPED, HURT
+
+__all__ = ["compare"]
+
+_GATES = ("helped", "not-hurt")
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, of several arms and seeds.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The .html report to write.")] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="What to judge by; by default Dice, AUC or mean absolute error.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+    gate: Annotated[
+        str | None,
+        typer.Option(help="Exit with 1 unless an arm 'helped', or if an arm was hurt ('not-hurt')."),
+    ] = None,
+) -> None:
+    """Put arms side by side: paired intervals, a verdict for each, one HTML report."""
+    if gate is not None and gate not in _GATES:
+        raise InputError(f"--gate {gate!r} is not one of {', '.join(_GATES)}")
+    report = compare_runs([run for path in runs for run in _folders(path)], output, metric=metric)
+    if json:
+        typer.echo(json_module.dumps(report.to_dict(), indent=2, ensure_ascii=False))
+    else:
+        _print(report, output)
+    words = {judged.word for judged in report.judgements.values()}
+    if (gate == "helped" and HELPED not in words) or (gate == "not-hurt" and HURT in words):
+        raise typer.Exit(1)
+
+
+def _folders(path: Path) -> list[Path]:
+    """A run folder, or the run folders in a study's folder (without the pretraining, which is no arm)."""
+    if (path / "run.json").is_file() or not path.is_dir():
+        return [path]
+    found = sorted(record.parent for record in path.glob("*/run.json") if not record.parent.name.startswith("pretrain"))
+    if not found:
+        raise InputError("holds no run", path=path, mend="name run folders, or a folder of them")
+    return found
+
+
+def _print(report: TransferReport, output: Path | None) -> None:
+    terminal = sys.stdout.isatty()
+    console = Console(soft_wrap=not terminal, width=None if terminal else 240, highlight=False)
+    console.print(report.table())
+    for sentence in report.verdicts:
+        console.print(sentence, markup=False)
+    for warning in report.warnings:
+        console.print(f"note: {warning}", markup=False)
+    console.print(report.conclusion, markup=False, style="bold")
+    if output is not None:
+        console.print(f"wrote {output}", markup=False)

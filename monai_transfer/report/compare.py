@@ -1,0 +1,285 @@
+"""``compare_runs``: what transfer brought, arms side by side, with intervals and a verdict for each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from monai_transfer.errors import InputError
+from monai_transfer.report.alignment import FIXED, ORACLE, Tables, group_runs, readable, tabulate
+from monai_transfer.report.cautions import cautions
+from monai_transfer.report.metrics import PRIMARY, higher_is_better
+from monai_transfer.report.patients import available_metrics
+from monai_transfer.report.run import Run
+from monai_transfer.report.sentences import conclusion, verdict_sentence
+from monai_transfer.report.statistics import NO_VERDICT, Verdict, crossed_difference, verdict
+from monai_transfer.report.summary import summarise
+from monai_transfer.report.wording import arm_name, metric_name, number, signed, span
+
+__all__ = ["BASELINES", "ArmResult", "Difference", "Judgement", "SiteResult", "TransferReport", "compare_runs"]
+
+BASELINES = ("scratch", "source")
+
+
+@dataclass
+class Difference:
+    """Arm minus baseline, signed so that positive is better, with the 95 % interval over seeds and patients."""
+
+    mean: float
+    low: float
+    high: float
+    standard_error: float
+    degrees_of_freedom: float
+
+
+@dataclass
+class ArmResult:
+    """One arm: mean over seeds and patients with its 95 % interval, each seed's mean, each patient's mean, and the
+    other metrics (means over seeds of the values over all cases)."""
+
+    name: str
+    seeds: list[int]
+    mean: float
+    low: float
+    high: float
+    per_seed: list[float]
+    per_patient: dict[str, float]
+    metrics: dict[str, float]
+    labelled: int | None
+    steps: int | None
+
+
+@dataclass
+class Judgement:
+    """The verdict on one arm; ``differences`` by baseline. ``detectable``: the smallest true improvement that would
+    have been called helped in 80 % of such studies. ``gap_recovered``: (arm - source) / (oracle - source)."""
+
+    arm: str
+    word: str
+    reason: str
+    sentence: str
+    differences: dict[str, Difference]
+    detectable: float
+    gap_recovered: float | None
+
+
+@dataclass
+class SiteResult:
+    """One site: arm means and the paired differences, for its own patients."""
+
+    site: str
+    n_patients: int
+    means: dict[str, float]
+    differences: dict[str, dict[str, Difference]]
+
+
+@dataclass
+class TransferReport:
+    """What ``compare_runs`` found. ``print(report.verdicts)``, ``report.table()`` for rich, ``report.to_dict()`` for
+    JSON; ``monai_transfer.report.html.write_html(report, path)`` for the page."""
+
+    task: str
+    metric: str
+    higher_is_better: bool
+    n_patients: int
+    n_cases: int
+    seeds: list[int]
+    arms: dict[str, ArmResult]
+    judgements: dict[str, Judgement]
+    baseline_difference: Difference | None
+    sites: list[SiteResult]
+    warnings: list[str]
+    conclusion: str
+    runs: dict[str, dict[int, Run]] = field(repr=False)
+
+    @property
+    def verdicts(self) -> list[str]:
+        """One sentence per judged arm."""
+        return [j.sentence for j in self.judgements.values()]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; a value that cannot be had is None."""
+        content = {k: v for k, v in self.__dict__.items() if k not in ("runs", "arms", "judgements", "sites")}
+        content["baseline_difference"] = asdict(self.baseline_difference) if self.baseline_difference else None
+        content["arms"] = {name: asdict(arm) for name, arm in self.arms.items()}
+        content["judgements"] = {name: asdict(j) for name, j in self.judgements.items()}
+        content["sites"] = [asdict(site) for site in self.sites]
+        return _plain(content)
+
+    def table(self) -> Table:
+        """Arms with their intervals, paired differences and verdicts, for a terminal."""
+        better = "larger is better" if self.higher_is_better else "smaller is better"
+        title = f"{metric_name(self.metric)}, {better}: {self.n_patients} patients, {len(self.seeds)} seed(s)"
+        table = Table(title=title, title_justify="left")
+        gaps = any(j.gap_recovered is not None for j in self.judgements.values())
+        shown = [b for b in BASELINES if b in self.arms]
+        headings = ["arm", "mean", "95 % interval", *(f"gain over {b}" for b in shown)]
+        for heading in [*headings, *(["gap recovered"] if gaps else []), "verdict"]:
+            table.add_column(heading, justify="left" if heading in ("arm", "verdict") else "right")
+        for name, arm in self.arms.items():
+            judged = self.judgements.get(name)
+            cells = [arm_name(name), number(arm.mean), span(arm.low, arm.high)]
+            for baseline in shown:
+                d = judged.differences.get(baseline) if judged else None
+                if name == FIXED and baseline == "scratch":
+                    d = self.baseline_difference
+                cells.append(f"{signed(d.mean)} ({span(d.low, d.high, sign=True)})" if d else "")
+            if gaps:
+                gap = judged.gap_recovered if judged else None
+                cells.append("" if gap is None else f"{100 * gap:.0f} %")
+            table.add_row(*cells, judged.word if judged else "")
+        return table
+
+
+def compare_runs(
+    runs: Sequence[Run | str | Path], output: str | Path | None = None, *, metric: str | None = None
+) -> TransferReport:
+    """Compare the arms of a study.
+
+    Arms are told apart by the name in each run.json: ``scratch`` and ``source`` (untouched) are the baselines,
+    ``oracle`` is an upper mark, all others are judged. Every arm needs the same seeds and the same test cases; only the
+    untouched source may be run once.
+
+    Args:
+        runs: run folders, or ``Run`` objects.
+        output: where to write the HTML report; None writes none.
+        metric: the metric to judge by; None: Dice, AUC or mean absolute error, by the task.
+
+    Raises:
+        InputError: a run is unfinished or malformed, or the runs cannot be compared.
+    """
+    loaded = [run if isinstance(run, Run) else Run.load(run) for run in runs]
+    arms = group_runs(loaded)
+    task = loaded[0].task
+    known = available_metrics(list(loaded[0].cases[0]), task)
+    metric = metric or PRIMARY[task][0]
+    if metric not in known:
+        raise InputError(f"there is no metric {metric!r} to compare {task} by", mend=f"one of {', '.join(known)}")
+    sign = 1.0 if higher_is_better(metric) else -1.0
+    tables = tabulate(arms, metric, task)
+    results = {arm: _arm_result(arm, seeds, tables, task, metric) for arm, seeds in arms.items()}
+    judgements = {}
+    for arm in arms:
+        if arm not in (*BASELINES, ORACLE):
+            found = _judge(arm, tables, sign)
+            gap = _gap(results, arm, sign)
+            sentence = verdict_sentence(arm, metric, results[arm], found, gap, tables)
+            differences = {b: _difference(c) for b, c in found.comparisons.items()}
+            judgements[arm] = Judgement(arm, found.word, found.reason, sentence, differences, found.detectable, gap)
+    report = TransferReport(
+        task=task,
+        metric=metric,
+        higher_is_better=sign > 0,
+        n_patients=len(tables.patients),
+        n_cases=len(loaded[0].cases),
+        seeds=sorted({s for arm, seeds in arms.items() if arm != ORACLE and len(seeds) > 1 for s in seeds})
+        or sorted({run.seed for run in loaded}),
+        arms=results,
+        judgements=judgements,
+        baseline_difference=_between(tables, *BASELINES[::-1], sign),
+        sites=_sites(arms, metric, task, sign),
+        warnings=cautions(arms, tables, metric, list(judgements)),
+        conclusion="",
+        runs=arms,
+    )
+    report.conclusion = conclusion(report)
+    if output is not None:
+        from monai_transfer.report.html import write_html  # draws: only where a page is wanted
+
+        write_html(report, output)
+    return report
+
+
+def _judge(arm: str, tables: Tables, sign: float) -> Verdict:
+    baselines = [b for b in BASELINES if b in tables.values]
+    if not baselines:
+        return Verdict(NO_VERDICT, "neither a scratch nor a source arm to compare with", {}, math.nan)
+    if not tables.patients:
+        reason = "the metric cannot be had patient by patient (too few patients, or of too few of each class)"
+        return Verdict(NO_VERDICT, reason, {}, math.nan)
+    return verdict({b: sign * (tables.values[arm] - tables.values[b]) for b in baselines})
+
+
+def _difference(c: Any) -> Difference:
+    return Difference(c.mean, c.low, c.high, c.standard_error, c.degrees_of_freedom)
+
+
+def _between(tables: Tables, arm: str, baseline: str, sign: float) -> Difference | None:
+    if arm not in tables.values or baseline not in tables.values or not tables.patients:
+        return None
+    return _difference(crossed_difference(sign * (tables.values[arm] - tables.values[baseline])))
+
+
+def _arm_result(arm: str, seeds: dict[int, Run], tables: Tables, task: str, metric: str) -> ArmResult:
+    metrics = []
+    for run in seeds.values():
+        with readable(run):
+            metrics.append({k: e.mean for k, e in summarise(run.cases, task, intervals=False).items()})
+    common = [k for k in metrics[0] if all(k in m for m in metrics)]
+    means = {k: float(np.mean([m[k] for m in metrics])) for k in common}
+    values = tables.values[arm]
+    record = next(iter(seeds.values())).record
+    mean, low, high = means.get(metric, math.nan), math.nan, math.nan
+    if tables.patients:
+        whole = crossed_difference(values)
+        mean, low, high = whole.mean, whole.low, whole.high
+    if metric.split("_")[0] not in ("hd95", "mae", "rmse", "log", "r2"):
+        low, high = max(low, 0.0), min(high, 1.0)  # a t interval does not know that a share ends at 0 and 1
+    else:
+        low = low if metric == "r2" else max(low, 0.0)
+    distinct = values if len(seeds) == len(values) else values[: len(seeds)]
+    return ArmResult(
+        name=arm,
+        seeds=list(seeds),
+        mean=mean,
+        low=low,
+        high=high,
+        per_seed=[float(v) for v in distinct.mean(axis=1)] if tables.patients else [],
+        per_patient=dict(zip(tables.patients, values.mean(axis=0).tolist(), strict=True)),
+        metrics=means,
+        labelled=record.get("labelled_train"),
+        steps=record.get("steps"),
+    )
+
+
+def _gap(results: dict[str, ArmResult], arm: str, sign: float) -> float | None:
+    """(arm - source) / (oracle - source), where the oracle is better than the source at all."""
+    if FIXED not in results or ORACLE not in results:
+        return None
+    whole = results[ORACLE].mean - results[FIXED].mean
+    if not math.isfinite(whole) or sign * whole <= 1e-9:
+        return None
+    return (results[arm].mean - results[FIXED].mean) / whole
+
+
+def _sites(arms: dict[str, dict[int, Run]], metric: str, task: str, sign: float) -> list[SiteResult]:
+    first = next(iter(next(iter(arms.values())).values()))
+    names = sorted({row.get("site") or "" for row in first.cases})
+    if len(names) < 2:
+        return []
+    found = []
+    for name in names:
+        tables = tabulate(arms, metric, task, lambda row, name=name: (row.get("site") or "") == name)  # type: ignore[misc]
+        means = {arm: float(v.mean()) if v.size else math.nan for arm, v in tables.values.items()}
+        differences: dict[str, dict[str, Difference]] = {}
+        for arm in tables.values:
+            own = {b: _between(tables, arm, b, sign) for b in BASELINES if arm not in (*BASELINES, ORACLE)}
+            differences[arm] = {b: d for b, d in own.items() if d is not None}
+        found.append(SiteResult(name, len(tables.patients), means, differences))
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, float | np.floating):
+        return float(value) if math.isfinite(value) else None
+    return value

@@ -1,0 +1,155 @@
+"""The report as one HTML file: everything inside it, nothing loaded from anywhere, for a clinician and for paper."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
+
+from monai_transfer.files import write_text
+from monai_transfer.report.metrics import PRIMARY, higher_is_better
+from monai_transfer.report.patients import case_column, is_mean
+from monai_transfer.report.plots import arm_colours, curves, dots, forest
+from monai_transfer.report.statistics import HELPED, HURT, MIN_SEEDS, NO_EVIDENCE
+from monai_transfer.report.summary import case_number
+from monai_transfer.report.wording import arm_name, arm_note, explain, metric_name, number, signed, span
+
+if TYPE_CHECKING:
+    from monai_transfer.report.compare import TransferReport
+    from monai_transfer.report.run import Run
+
+__all__ = ["render", "write_html"]
+
+_CLASS = {HELPED: "good", HURT: "bad", NO_EVIDENCE: "open"}
+_PATH = re.compile(r"(?:[A-Za-z]:)?[\\/](?:[^\s\\/'\"]+[\\/])+")
+
+
+def write_html(report: TransferReport, path: str | Path) -> Path:
+    """Write the page, atomically; returns its path."""
+    write_text(path, render(report))
+    return Path(path)
+
+
+def render(report: TransferReport) -> str:
+    """The page's text."""
+    environment = Environment(
+        loader=PackageLoader("monai_transfer.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )  # fmt: skip
+    environment.filters |= {"number": number, "signed": signed, "arm": arm_name, "metric": metric_name}
+    environment.globals |= {"span": span, "explain": explain, "arm_note": arm_note, "min_seeds": MIN_SEEDS}
+    first = next(iter(next(iter(report.runs.values())).values()))
+    others = _other_metrics(report)
+    return environment.get_template("report.html.j2").render(
+        report=report,
+        colours=arm_colours(report.arms),
+        verdict_class=_CLASS,
+        tone=_tone(report),
+        record=first.record,
+        others=others,
+        explained=[report.metric, *[m for m in others if m != report.metric]],
+        by_patient=is_mean(report.metric, report.task),
+        forest=forest(report),
+        dots=dots(report),
+        curves=curves(report),
+        examples=_examples(report),
+        weights=_weights(report),
+        versions=first.record.get("versions") or {},
+        sites=sorted({row.get("site") or "" for row in first.cases} - {""}),
+    )
+
+
+def _tone(report: TransferReport) -> str:
+    words = {j.word for j in report.judgements.values()}
+    return "bad" if HURT in words and HELPED not in words else "good" if HELPED in words else "open"
+
+
+def _other_metrics(report: TransferReport) -> list[str]:
+    """The metrics of the second table: the overall ones; per class only where there are several."""
+    names = list(next(iter(report.arms.values())).metrics)
+    if report.task == "segmentation":
+        hidden = ("volume_", "area_")
+        names = [n for n in names if not n.startswith(hidden)]
+        parts = {n.removeprefix("dice_") for n in names if n.startswith("dice_")}
+        if len(parts) < 2:
+            names = [n for n in names if n in ("dice", "surface_dice", "hd95") or n.startswith("false_positive")]
+    return [n for n in names if n != report.metric][:24]
+
+
+def _examples(report: TransferReport) -> list[dict[str, Any]]:
+    """Best, median and worst case of the arm that is looked at, with the same case of every arm beside it.
+
+    Ranked by the mean over seeds of that arm, among the cases of which every arm has a picture.
+    """
+    sign = 1.0 if report.higher_is_better else -1.0
+    candidates = list(report.judgements) or [a for a in report.arms if a != "oracle"]
+    chosen = max(candidates, key=lambda a: np.nan_to_num(sign * report.arms[a].mean, nan=-np.inf))
+    column = case_column(report.metric) if is_mean(report.metric, report.task) else "log_loss"
+    if report.task == "regression":
+        column = "absolute_error"
+    better = 1.0 if higher_is_better(column) else -1.0
+    scores: dict[str, list[float]] = {}
+    for run in report.runs[chosen].values():
+        for row in run.cases:
+            scores.setdefault(row["case"], []).append(case_number(row.get(column)))
+    shown = {arm: next(iter(seeds.values())) for arm, seeds in report.runs.items()}
+    drawn = set.intersection(*[_pictures(run) for run in shown.values()])
+    ranked = sorted(
+        (c for c in scores if c in drawn and not np.all(np.isnan(scores[c]))),
+        key=lambda c: (-better * float(np.nanmean(scores[c])), c),
+    )
+    if not ranked:
+        return []
+    places = {"best": 0, "median": len(ranked) // 2, "worst": len(ranked) - 1}
+    places = places if len(ranked) > 2 else {"": 0} if len(ranked) == 1 else {"best": 0, "worst": 1}
+    metric = PRIMARY[report.task][0] if report.task == "segmentation" else column
+    examples = []
+    for title, place in places.items():
+        case = ranked[place]
+        images = []
+        for arm, run in shown.items():
+            row = next(r for r in run.cases if r["case"] == case)
+            value = case_number(row.get(column))
+            images.append({"arm": arm, "seed": run.seed, "value": value, "uri": _jpeg(_figure(run, case))})
+        examples.append({"title": title, "case": case, "images": images, "chosen": chosen, "metric": metric})
+    return examples
+
+
+def _figure(run: Run, case: str) -> Path:
+    return run.folder / "figures" / f"{case}.png"
+
+
+def _pictures(run: Run) -> set[str]:
+    return {row["case"] for row in run.cases if _figure(run, row["case"]).is_file()}
+
+
+def _jpeg(path: Path) -> str:
+    stream = io.BytesIO()
+    with Image.open(path) as image:
+        image.convert("RGB").save(stream, format="JPEG", quality=88)
+    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
+
+
+def _weights(report: TransferReport) -> dict[str, Any] | None:
+    """The weight report of the first arm that started from the source, without paths of the machine."""
+    for arm, seeds in report.runs.items():
+        for run in seeds.values():
+            content = run.weights
+            if arm != "scratch" and content and (content.get("loaded") or content.get("adapted")):
+                lists = {k: content.get(k) or [] for k in ("loaded", "adapted", "skipped", "missing", "unused")}
+                return {
+                    "arm": arm,
+                    "lists": lists,
+                    "notes": content.get("notes") or {},
+                    "coverage": float(content.get("coverage") or 0.0),
+                    "source": _PATH.sub("", str(content.get("source") or "")),
+                    "dialect": content.get("dialect"),
+                    "licence": content.get("licence"),
+                }
+    return None

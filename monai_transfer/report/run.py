@@ -1,0 +1,130 @@
+"""``Run``: a finished run folder, read back."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from monai_transfer.errors import InputError
+from monai_transfer.report.metrics import PRIMARY
+
+__all__ = ["Run"]
+
+_DEFAULT_ARM = {"adapt": "adapted", "evaluate": "source"}
+
+
+@dataclass
+class Run:
+    """One training or evaluation.
+
+    Args:
+        folder: where it lies.
+        record: run.json.
+        cases: rows of cases.csv: ``case, patient, site``, then what was measured; cells as text.
+        curves: rows of metrics.csv (``epoch, split``, then losses and metrics); empty where nothing was trained.
+        weights: weights.json, if there is one.
+    """
+
+    folder: Path
+    record: dict[str, Any]
+    cases: list[dict[str, str]]
+    curves: list[dict[str, str]] = field(default_factory=list)
+    weights: dict[str, Any] | None = None
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Run:
+        """Read a run folder.
+
+        Raises:
+            InputError: it is no run folder, the run is not finished, or a file in it is malformed.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise InputError("is not a folder", path=folder, mend="name a run folder")
+        path = folder / "run.json"
+        if not path.is_file():
+            raise InputError("has no run.json, so it is no run folder", path=folder, mend="name the folder of one run")
+        record = _json(path)
+        status = record.get("status")
+        if status != "finished":
+            raise InputError(
+                f"the run is not finished (status: {status})",
+                path=folder,
+                mend="continue it with the same `run` command, or leave it out",
+            )
+        if record.get("task") not in PRIMARY:
+            raise InputError(f"task {record.get('task')!r} is not one of {', '.join(PRIMARY)}", path=path)
+        if not isinstance(record.get("seed"), int):
+            raise InputError(f"seed {record.get('seed')!r} is not a whole number", path=path)
+        cases_path = folder / "cases.csv"
+        if not cases_path.is_file():
+            raise InputError(
+                "has no cases.csv: nothing was tested", path=folder, mend="run `evaluate` into this folder"
+            )
+        cases = _table(cases_path, ("case", "patient"))
+        if not cases:
+            raise InputError("holds no case", path=cases_path)
+        names = [row["case"] for row in cases]
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise InputError(f"holds the case {twice} twice", path=cases_path)
+        curves_path, weights_path = folder / "metrics.csv", folder / "weights.json"
+        return cls(
+            folder,
+            record,
+            cases,
+            _table(curves_path, ("epoch", "split")) if curves_path.is_file() else [],
+            _json(weights_path) if weights_path.is_file() else None,
+        )
+
+    @property
+    def arm(self) -> str:
+        """The arm's name; without one, what the workflow amounts to."""
+        if self.record.get("arm"):
+            return str(self.record["arm"])
+        workflow = str(self.record.get("workflow") or "train")
+        trained = "fine_tuned" if self.record.get("pretrained") else "scratch"
+        return _DEFAULT_ARM.get(workflow, trained if workflow == "train" else workflow)
+
+    @property
+    def seed(self) -> int:
+        return int(self.record["seed"])
+
+    @property
+    def task(self) -> str:
+        return str(self.record["task"])
+
+    @property
+    def name(self) -> str:
+        """The folder's own name: paths of a machine do not belong in a report."""
+        return self.folder.resolve().name
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"is not readable JSON ({error})", path=path) from error
+    if not isinstance(content, Mapping):
+        raise InputError("does not hold a JSON object", path=path)
+    return dict(content)
+
+
+def _table(path: Path, needed: tuple[str, ...]) -> list[dict[str, str]]:
+    try:
+        with path.open(newline="", encoding="utf-8") as stream:
+            reader = csv.DictReader(stream, strict=True)
+            rows = list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"is not a readable table ({error})", path=path) from error
+    missing = [name for name in needed if name not in (reader.fieldnames or [])]
+    if missing:
+        raise InputError(f"lacks the column {missing[0]!r}", path=path)
+    for number, row in enumerate(rows, start=2):
+        if None in row or None in row.values():
+            raise InputError(f"line {number} has another number of cells than the header", path=path)
+    return rows

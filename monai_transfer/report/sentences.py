@@ -1,0 +1,107 @@
+"""The verdict in words, for people who do not read tables."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from monai_transfer.report.alignment import Tables
+from monai_transfer.report.statistics import HELPED, HURT, NO_EVIDENCE, CrossedDifference, Verdict
+from monai_transfer.report.wording import arm_name, metric_name, number, span
+
+if TYPE_CHECKING:
+    from monai_transfer.report.compare import ArmResult, Difference, TransferReport
+
+__all__ = ["conclusion", "verdict_sentence"]
+
+_BASELINE = {"scratch": "training from scratch", "source": "the untouched source"}
+
+
+def verdict_sentence(
+    arm: str, metric: str, result: ArmResult, found: Verdict, gap: float | None, tables: Tables
+) -> str:
+    """The verdict on one arm: the word, both comparisons, and what the study could have seen."""
+    name, measure = arm_name(arm), metric_name(metric)
+    head = f"{name}: {found.word}"
+    head += f", {found.reason}" if found.reason else ""
+    text = f"{head}. {measure} {number(result.mean)}"
+    text += f" (95 % interval {span(result.low, result.high)})" if span(result.low, result.high) != "–" else ""
+    clauses = [_clause(b, c) for b, c in found.comparisons.items()]
+    text += f"; {' and '.join(clauses)}." if clauses else "."
+    if found.word == HURT:
+        worst = min(found.comparisons, key=lambda b: found.comparisons[b].mean)
+        if worst == "scratch":
+            text += " This is negative transfer: training from scratch, without the source, gives the better result."
+        else:
+            text += " This training took away from the source model: using it untouched gives the better result."
+    missing = [words for b, words in _BASELINE.items() if b not in tables.values]
+    if missing and found.comparisons:
+        text += f" This says nothing about {missing[0]}, which is not among the runs."
+    if gap is not None:
+        text += f" It recovered {100 * gap:.0f} % of the gap between the untouched source and the oracle."
+    if found.word == NO_EVIDENCE:
+        text += f" A true improvement of {number(found.detectable)} would have been seen in 80 % of such studies."
+    return text
+
+
+def _clause(baseline: str, c: CrossedDifference | Difference) -> str:
+    gain = f"by {number(abs(c.mean))} (interval {span(c.low, c.high, sign=True)})"
+    words = _BASELINE[baseline]
+    if c.low > 0:
+        return f"better than {words} {gain}"
+    if c.high < 0:
+        return f"worse than {words} {gain}"
+    if not (c.low == c.low and c.high == c.high):
+        return f"{'above' if c.mean >= 0 else 'below'} {words} by {number(abs(c.mean))}"
+    return f"not told apart from {words} (difference {span(c.low, c.high, sign=True)})"
+
+
+def conclusion(report: TransferReport) -> str:
+    """The report in one or two sentences."""
+    measure = metric_name(report.metric)
+    judged = report.judgements
+    sign = 1.0 if report.higher_is_better else -1.0
+    order = sorted(judged, key=lambda a: -sign * report.arms[a].mean)
+    helped = [a for a in order if judged[a].word == HELPED]
+    hurt = [a for a in order if judged[a].word == HURT]
+    unclear = [a for a in order if judged[a].word == NO_EVIDENCE]
+    marks = [f"{_BASELINE[b]} {number(report.arms[b].mean)}" for b in _BASELINE if b in report.arms]
+    against = f" ({measure}: {'; '.join(marks)})" if marks else ""
+    parts = []
+    if helped:
+        best = helped[0]
+        parts.append(
+            f"Transfer helped: {arm_name(best)} reached {measure} {number(report.arms[best].mean)}{_versus(marks)}."
+        )
+        if len(helped) > 1:
+            more = [f"{arm_name(a)} ({number(report.arms[a].mean)})" for a in helped[1:]]
+            parts.append(f"So did {_list(more)}.")
+    if hurt:
+        reasons = []
+        for arm in hurt:
+            worst = min(judged[arm].differences, key=lambda b: judged[arm].differences[b].mean)
+            loss = number(abs(judged[arm].differences[worst].mean))
+            own = number(report.arms[arm].mean)
+            reasons.append(f"{arm_name(arm)} ({measure} {own}) is worse than {_BASELINE[worst]} by {loss}")
+        parts.append(f"Transfer hurt: {_list(reasons)}{'' if helped else against}.")
+    if unclear and not helped:
+        names = _list([arm_name(a) for a in unclear])
+        parts.append(f"There is no evidence that {names} helped{'' if hurt else against}.")
+    if not parts and judged:
+        parts.append(f"No verdict: {next(iter(judged.values())).reason}{against}.")
+    base = report.baseline_difference
+    if base is not None and not helped and len(report.seeds) >= 5 and base.low > 0:
+        parts.append(
+            f"The untouched source by itself beats training from scratch by {number(base.mean)} "
+            f"({span(base.low, base.high, sign=True)})."
+        )
+    if not parts:
+        parts.append(f"Only baselines were compared{against}.")
+    return " ".join(parts)
+
+
+def _versus(marks: list[str]) -> str:
+    return f", against {_list(marks)}" if marks else ""
+
+
+def _list(items: list[str]) -> str:
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
