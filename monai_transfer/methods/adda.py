@@ -26,7 +26,7 @@ from monai_transfer.errors import InputError
 from monai_transfer.methods.base import Fields, Method, pool_features
 from monai_transfer.networks.adversarial import domain_accuracy, domain_discriminator, frozen_call
 from monai_transfer.networks.copying import copy_network
-from monai_transfer.networks.head import find_head
+from monai_transfer.networks.head import find_features
 
 __all__ = ["Adda"]
 
@@ -57,10 +57,10 @@ class Adda(Method):
 
     def setup(self, network: nn.Module, batch: Fields) -> None:
         self.source_network = copy_network(network, frozen=True)
-        heads = find_head(network)
-        if self.layer is None and not heads:
+        entrance = find_features(network)
+        if self.layer is None and entrance is None:
             raise InputError(f"{type(network).__name__} has no class head to find", mend="name a layer")
-        module = self.source_network.get_submodule(heads[-1] if self.layer is None else self.layer)
+        module = self.source_network.get_submodule(self.layer or entrance or "")
         if self.layer is None:
             module.register_forward_pre_hook(self._catch_input)
         else:

@@ -27,7 +27,7 @@ from torch.nn import functional as F
 
 from monai_transfer.errors import InputError
 from monai_transfer.networks.copying import copy_network
-from monai_transfer.networks.head import find_head
+from monai_transfer.networks.head import find_features, find_head
 from monai_transfer.networks.outputs import entropy, log_probabilities, probabilities
 from monai_transfer.testtime.base import SourceFree, images
 
@@ -102,8 +102,8 @@ class Shot(SourceFree):
             InputError: the network has no class head or nothing but it, ends in spatial outputs, or the loader is
                 empty.
         """
-        heads = find_head(network)
-        if not heads:
+        heads, entrance = find_head(network), find_features(network)
+        if entrance is None:
             raise InputError(f"{type(network).__name__} has no class head to keep")
         frozen = {id(p) for name in heads for p in network.get_submodule(name).parameters()}
         learning = [p for p in network.parameters() if id(p) not in frozen and p.requires_grad]
@@ -117,7 +117,7 @@ class Shot(SourceFree):
         try:
             with torch.enable_grad():
                 for epoch in range(self.epochs):
-                    self._epoch(network, heads[-1], optimizer, unlabelled_loader, device, epoch)
+                    self._epoch(network, entrance, optimizer, unlabelled_loader, device, epoch)
         finally:
             for parameter, flag in flags:
                 parameter.requires_grad_(flag)
