@@ -116,11 +116,18 @@ def _best_prefix(renamed: Mapping[str, tuple[str, Tensor]], sizes, plausible) ->
     best = (-1.0, "", "")
     for strip, given in theirs.items():
         for add, wanted in ours.items():
+            if _siblings(strip, add):
+                continue
             common = given.keys() & wanted.keys()
             score = sum(_worth(add + name, given[name][1], sizes, plausible) for name in common)
             if score > best[0]:
                 best = (score, strip, add)
     return best
+
+
+def _siblings(strip: str, add: str) -> bool:
+    """``layer1.`` to ``layer2.``: weights never move to another place in a row, however well their shapes fit."""
+    return strip != add and re.sub(r"\d+", "#", strip) == re.sub(r"\d+", "#", add)
 
 
 def _without(prefix: str, names: Mapping[str, Any]) -> dict[str, Any]:

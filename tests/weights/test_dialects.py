@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from monai.networks import nets
+from monai.networks.nets import densenet, senet
 from torch import Tensor, nn
 
 from monai_transfer.errors import CoverageError, InputError
@@ -195,6 +197,15 @@ def test_nnunet_into_dynunet_gives_the_same_output():
     assert torch.equal(network.deep_supervision_heads[0].conv.conv.weight, reference.decoder["seg_layers"][0].weight)
 
 
+def test_weights_never_move_along_a_row():
+    source = nn.Sequential(nn.Linear(2, 8), nn.Linear(8, 8))
+    with pytest.raises(CoverageError):
+        load_weights(nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8)), source.state_dict(), min_coverage=0.9)
+    inner = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 2))
+    report = load_weights(nn.Sequential(inner, nn.ReLU()), inner.state_dict())
+    assert report.coverage == 1 and "under '0.'" in report.dialect
+
+
 def test_weights_without_a_network_in_monai_are_named():
     state = {f"encoder.stages.{s}.blocks.0.conv1.conv.weight": torch.ones(4, 4, 3, 3, 3) for s in range(3)}
     with pytest.raises(CoverageError, match="residual-encoder U-Net .* dynamic_network_architectures"):
@@ -275,8 +286,21 @@ def test_torchvision_densenet_from_rgb_to_one_channel(old):
     assert torch.equal(network.features.denseblock3.denselayer7.layers.conv2.weight, expected)
 
 
-def test_pretrainedmodels_senet():
-    network, source = nets.SEResNet50(spatial_dims=2, in_channels=3, num_classes=4), None
+def test_monai_maps_the_older_densenet_names_alike(monkeypatch):
+    """The oracle: MONAI's own renaming, given the same file instead of a download."""
+    state = torchvision_densenet(old=True)
+    monkeypatch.setattr(densenet, "load_state_dict_from_url", lambda *args, **more: dict(state))
+    oracle = nets.DenseNet121(2, 3, 1000, pretrained=True)
+    network = nets.DenseNet121(2, 3, 1000)
+    load_weights(network, state)
+    # MONAI leaves the published head out.
+    for name, tensor in oracle.state_dict().items():
+        assert name.startswith("class_layers") or torch.equal(network.state_dict()[name], tensor), name
+    assert torch.equal(network.class_layers.out.weight, state["classifier.weight"])
+
+
+def test_pretrainedmodels_senet(monkeypatch):
+    network = nets.SEResNet50(spatial_dims=2, in_channels=3, num_classes=4)
     source = shuffle_statistics(nets.SEResNet50(spatial_dims=2, in_channels=3, num_classes=1000)).state_dict()
     rules = (
         (r"(layer[1-4]\.\d+)\.conv(\d)\.conv\.", r"\1.conv\2."),
@@ -294,8 +318,14 @@ def test_pretrainedmodels_senet():
     assert published["layer1.0.se_module.fc1.weight"].shape == (16, 256, 1, 1)
     report = load_weights(network, published)
     assert report.skipped == ["last_linear.weight", "last_linear.bias"] and report.unused == report.missing == []
-    for name in report.loaded:
-        assert torch.equal(network.state_dict()[name], source[name])
+    loaded = network.state_dict()
+    assert all(torch.equal(loaded[name], source[name]) for name in report.loaded)
+    # MONAI's own renaming as the oracle, given the same file instead of a download.
+    monkeypatch.setattr(senet, "download_url", lambda *args, **more: None)
+    monkeypatch.setattr(senet, "load_state_dict_from_url", lambda *args, **more: dict(published))
+    monkeypatch.setattr(senet.torch, "load", lambda *args, **more: dict(published))
+    oracle = nets.SEResNet50(spatial_dims=2, in_channels=3, num_classes=4, pretrained=True).state_dict()
+    assert all(torch.equal(loaded[name], oracle[name]) for name in report.loaded)
 
 
 @pytest.mark.parametrize("where", ["EfficientNetBN", "FlexibleUNet"])
@@ -367,3 +397,10 @@ def test_every_dialect_says_where_it_comes_from():
 def test_nests_are_found_and_optimizers_left_out():
     content = {"a": {"b": {"w": torch.ones(1)}}, "optimizer": {"x": torch.ones(1)}, "ema": {"w": torch.ones(1)}}
     assert list(find_state_dicts(content)) == ["a/b", "ema"]
+
+
+def test_the_documentation_lists_every_dialect_with_its_status():
+    table = (Path(__file__).parents[2] / "docs" / "weights.md").read_text(encoding="utf-8")
+    for dialect in DIALECTS:
+        row = next(line for line in table.splitlines() if line.startswith(f"| {dialect.name} |"))
+        assert dialect.status in row
