@@ -17,7 +17,7 @@ __all__ = ["FAT", "GREY", "LESION", "TISSUES", "VENTRICLE", "WHITE", "Anatomy", 
 TISSUES = ("air", "muscle", "fat", "skull", "csf", "grey", "white", "ventricle", "lesion")
 AIR, MUSCLE, FAT, SKULL, CSF, GREY, WHITE, VENTRICLE, LESION = range(len(TISSUES))
 
-LESION_COUNTS = {0: 0.12, 1: 0.2, 2: 0.25, 3: 0.23, 4: 0.2}  # share of the patients
+LESION_COUNTS = {0: 0.15, 1: 0.2, 2: 0.25, 3: 0.2, 4: 0.2}  # share of the patients
 FOLD_MM = 40.0  # period of the cortical folds
 SULCUS_MM = 10.0  # depth that the grooves reach below the skull
 CORTEX_MM = 4.0
@@ -78,11 +78,11 @@ class Anatomy:
         tissue[to_csf < CORTEX_MM] = GREY
         tissue[self._deep_grey(px, py, pz) < 1] = GREY
         tissue[to_csf < 0] = CSF
-        ventricle = self._ventricles(px, py, pz) < 1
+        ventricles = self._ventricles(px, py, pz)
         for lesion in self.lesions:
             inside = _lesion_level(lesion, px, py, pz) < 1
-            tissue[inside & (to_csf >= 0)] = LESION  # tissue only: it fills no groove
-        tissue[ventricle] = VENTRICLE
+            tissue[inside & (to_csf >= 0) & (ventricles > 4)] = LESION  # fills no groove, breaks into no ventricle
+        tissue[ventricles < 1] = VENTRICLE
         for index, inner in zip((SKULL, FAT, MUSCLE), self.layers[::-1], strict=True):
             tissue[depth < inner] = index
         tissue[depth < 0] = AIR

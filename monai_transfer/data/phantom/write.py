@@ -92,7 +92,8 @@ def _header(patient_id: str, protocol: Protocol, index: int) -> FileDataset:
     dataset.FrameOfReferenceUID, dataset.PositionReferenceIndicator = uid["frame"], ""
     dataset.StudyID, dataset.SeriesNumber, dataset.InstanceNumber = "1", 1, index + 1
     dataset.SeriesDescription, dataset.Modality, dataset.Manufacturer = protocol.sequence, "MR", "monai_transfer"
-    dataset.PatientPosition, dataset.MRAcquisitionType, dataset.ScanOptions = "HFS", "3D", ""
+    dataset.PatientPosition, dataset.MRAcquisitionType = "HFS", "3D"
+    dataset.ScanOptions = "FS" if protocol.fat_saturation else ""
     dataset.ScanningSequence, dataset.SequenceVariant = SEQUENCES[protocol.sequence]
     dataset.RepetitionTime, dataset.EchoTime, dataset.EchoTrainLength = protocol.tr, protocol.te, 1
     if protocol.sequence == "spoiled_gradient_echo":
