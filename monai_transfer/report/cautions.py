@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,9 +22,10 @@ def cautions(arms: dict[str, dict[int, Run]], tables: Tables, metric: str, judge
     if len(_distinct(every, "manifest_sha256")) > 1:
         found.append("The runs used different manifests: they may have been trained or tested on different data.")
     trained = {arm: part for arm, part in runs.items() if arm not in (FIXED, ORACLE)}
-    found += _unequal(trained, "steps", lambda values: f"Unequal training budgets (optimizer steps): {values}.")
-    labelled = {arm: part for arm, part in trained.items() if part[0].record.get("workflow") != "adapt"}
-    found += _unequal(labelled, "labelled_train", lambda values: f"Unequal numbers of labelled cases: {values}.")
+    steps = {arm: {run.steps for run in part} for arm, part in trained.items()}
+    found += _unequal(steps, "Unequal training budgets (optimizer steps)")
+    labelled = {arm: {run.labelled for run in part} for arm, part in trained.items()}
+    found += _unequal({a: n for a, n in labelled.items() if n != {0}}, "Unequal numbers of labelled target cases")
     transferred = [run for arm, part in runs.items() if arm not in ("scratch", ORACLE) for run in part]
     if len(_distinct(transferred, "pretrained_sha256")) > 1:
         found.append("The arms start from different source weights, so the difference is not of the method alone.")
@@ -50,8 +50,8 @@ def cautions(arms: dict[str, dict[int, Run]], tables: Tables, metric: str, judge
         if skewed:
             names = ", ".join(arm_name(a) for a in skewed)
             found.append(f"A few patients make most of the difference ({names}): with {n} patients, take it with care.")
-    unlabelled = [a for a in judged if runs[a][0].record.get("workflow") == "adapt"]
-    if unlabelled and any(run.record.get("labelled_train") for run in runs.get("scratch", [])):
+    unlabelled = [a for a in judged if labelled[a] == {0}]
+    if unlabelled and any(run.labelled for run in runs.get("scratch", [])):
         names = ", ".join(arm_name(a) for a in unlabelled)
         found.append(
             f"Without target labels: {names}. Training from scratch had some, so being worse than it need not mean "
@@ -75,9 +75,10 @@ def _distinct(runs: list[Run], key: str) -> set[Any]:
     return {run.record[key] for run in runs if run.record.get(key) is not None}
 
 
-def _unequal(runs: dict[str, list[Run]], key: str, say: Callable[[str], str]) -> list[str]:
-    values = {arm: sorted(_distinct(part, key)) for arm, part in runs.items()}
-    values = {arm: found for arm, found in values.items() if found}
-    if len({tuple(found) for found in values.values()}) < 2:
+def _unequal(values: dict[str, set[int | None]], what: str) -> list[str]:
+    known = {arm: sorted(v for v in found if v is not None) for arm, found in values.items()}
+    known = {arm: found for arm, found in known.items() if found}
+    if len({tuple(found) for found in known.values()}) < 2:
         return []
-    return [say(", ".join(f"{arm_name(arm)} {'/'.join(map(str, found))}" for arm, found in values.items()))]
+    listed = [f"{arm_name(arm)} {'/'.join(map(str, found))}" for arm, found in known.items()]
+    return [f"{what}: {', '.join(listed)}."]

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
 from monai_transfer.errors import InputError
 from monai_transfer.report.alignment import FIXED, ORACLE, Tables, group_runs, readable, tabulate
@@ -20,121 +18,16 @@ from monai_transfer.report.run import Run
 from monai_transfer.report.sentences import conclusion, verdict_sentence
 from monai_transfer.report.statistics import NO_VERDICT, Verdict, crossed_difference, verdict
 from monai_transfer.report.summary import summarise
-from monai_transfer.report.wording import arm_name, metric_name, number, signed, span
+from monai_transfer.report.transfer_report import (
+    BASELINES,
+    ArmResult,
+    Difference,
+    Judgement,
+    SiteResult,
+    TransferReport,
+)
 
-__all__ = ["BASELINES", "ArmResult", "Difference", "Judgement", "SiteResult", "TransferReport", "compare_runs"]
-
-BASELINES = ("scratch", "source")
-
-
-@dataclass
-class Difference:
-    """Arm minus baseline, signed so that positive is better, with the 95 % interval over seeds and patients."""
-
-    mean: float
-    low: float
-    high: float
-    standard_error: float
-    degrees_of_freedom: float
-
-
-@dataclass
-class ArmResult:
-    """One arm: mean over seeds and patients with its 95 % interval, each seed's mean, each patient's mean, and the
-    other metrics (means over seeds of the values over all cases)."""
-
-    name: str
-    seeds: list[int]
-    mean: float
-    low: float
-    high: float
-    per_seed: list[float]
-    per_patient: dict[str, float]
-    metrics: dict[str, float]
-    labelled: int | None
-    steps: int | None
-
-
-@dataclass
-class Judgement:
-    """The verdict on one arm; ``differences`` by baseline. ``detectable``: the smallest true improvement that would
-    have been called helped in 80 % of such studies. ``gap_recovered``: (arm - source) / (oracle - source)."""
-
-    arm: str
-    word: str
-    reason: str
-    sentence: str
-    differences: dict[str, Difference]
-    detectable: float
-    gap_recovered: float | None
-
-
-@dataclass
-class SiteResult:
-    """One site: arm means and the paired differences, for its own patients."""
-
-    site: str
-    n_patients: int
-    means: dict[str, float]
-    differences: dict[str, dict[str, Difference]]
-
-
-@dataclass
-class TransferReport:
-    """What ``compare_runs`` found. ``print(report.verdicts)``, ``report.table()`` for rich, ``report.to_dict()`` for
-    JSON; ``monai_transfer.report.html.write_html(report, path)`` for the page."""
-
-    task: str
-    metric: str
-    higher_is_better: bool
-    n_patients: int
-    n_cases: int
-    seeds: list[int]
-    arms: dict[str, ArmResult]
-    judgements: dict[str, Judgement]
-    baseline_difference: Difference | None
-    sites: list[SiteResult]
-    warnings: list[str]
-    conclusion: str
-    runs: dict[str, dict[int, Run]] = field(repr=False)
-
-    @property
-    def verdicts(self) -> list[str]:
-        """One sentence per judged arm."""
-        return [j.sentence for j in self.judgements.values()]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON; a value that cannot be had is None."""
-        content = {k: v for k, v in self.__dict__.items() if k not in ("runs", "arms", "judgements", "sites")}
-        content["baseline_difference"] = asdict(self.baseline_difference) if self.baseline_difference else None
-        content["arms"] = {name: asdict(arm) for name, arm in self.arms.items()}
-        content["judgements"] = {name: asdict(j) for name, j in self.judgements.items()}
-        content["sites"] = [asdict(site) for site in self.sites]
-        return _plain(content)
-
-    def table(self) -> Table:
-        """Arms with their intervals, paired differences and verdicts, for a terminal."""
-        better = "larger is better" if self.higher_is_better else "smaller is better"
-        title = f"{metric_name(self.metric)}, {better}: {self.n_patients} patients, {len(self.seeds)} seed(s)"
-        table = Table(title=title, title_justify="left")
-        gaps = any(j.gap_recovered is not None for j in self.judgements.values())
-        shown = [b for b in BASELINES if b in self.arms]
-        headings = ["arm", "mean", "95 % interval", *(f"gain over {b}" for b in shown)]
-        for heading in [*headings, *(["gap recovered"] if gaps else []), "verdict"]:
-            table.add_column(heading, justify="left" if heading in ("arm", "verdict") else "right")
-        for name, arm in self.arms.items():
-            judged = self.judgements.get(name)
-            cells = [arm_name(name), number(arm.mean), span(arm.low, arm.high)]
-            for baseline in shown:
-                d = judged.differences.get(baseline) if judged else None
-                if name == FIXED and baseline == "scratch":
-                    d = self.baseline_difference
-                cells.append(f"{signed(d.mean)} ({span(d.low, d.high, sign=True)})" if d else "")
-            if gaps:
-                gap = judged.gap_recovered if judged else None
-                cells.append("" if gap is None else f"{100 * gap:.0f} %")
-            table.add_row(*cells, judged.word if judged else "")
-        return table
+__all__ = ["TransferReport", "compare_runs"]
 
 
 def compare_runs(
@@ -224,7 +117,7 @@ def _arm_result(arm: str, seeds: dict[int, Run], tables: Tables, task: str, metr
     common = [k for k in metrics[0] if all(k in m for m in metrics)]
     means = {k: float(np.mean([m[k] for m in metrics])) for k in common}
     values = tables.values[arm]
-    record = next(iter(seeds.values())).record
+    first = next(iter(seeds.values()))
     mean, low, high = means.get(metric, math.nan), math.nan, math.nan
     if tables.patients:
         whole = crossed_difference(values)
@@ -243,8 +136,9 @@ def _arm_result(arm: str, seeds: dict[int, Run], tables: Tables, task: str, metr
         per_seed=[float(v) for v in distinct.mean(axis=1)] if tables.patients else [],
         per_patient=dict(zip(tables.patients, values.mean(axis=0).tolist(), strict=True)),
         metrics=means,
-        labelled=record.get("labelled_train"),
-        steps=record.get("steps"),
+        labelled=first.labelled,
+        chosen_on=first.chosen_on,
+        steps=first.steps,
     )
 
 
@@ -273,13 +167,3 @@ def _sites(arms: dict[str, dict[int, Run]], metric: str, task: str, sign: float)
             differences[arm] = {b: d for b, d in own.items() if d is not None}
         found.append(SiteResult(name, len(tables.patients), means, differences))
     return found
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, float | np.floating):
-        return float(value) if math.isfinite(value) else None
-    return value

@@ -99,6 +99,27 @@ class Run:
         return str(self.record["task"])
 
     @property
+    def labelled(self) -> int | None:
+        """Labelled target cases that were learned from; None if it is not recorded."""
+        workflow = self.record.get("workflow")
+        if workflow == "adapt":  # its training cases are the source's
+            return self.record.get("labelled_target", 0)
+        return 0 if workflow == "evaluate" else self.record.get("labelled_train")
+
+    @property
+    def chosen_on(self) -> int | None:
+        """Labelled target cases that the best epoch was chosen on."""
+        last = self.record.get("selected_by", "") in (None, "last epoch")
+        if last or self.record.get("workflow") in ("adapt", "evaluate"):
+            return 0
+        return self.record.get("labelled_validation")
+
+    @property
+    def steps(self) -> int | None:
+        """Optimizer steps; None if it is not recorded."""
+        return 0 if self.record.get("workflow") == "evaluate" else self.record.get("steps")
+
+    @property
     def name(self) -> str:
         """The folder's own name: paths of a machine do not belong in a report."""
         return self.folder.resolve().name

@@ -151,7 +151,7 @@ def test_sites_have_rows_of_their_own(study):
     ("arm", "record", "match"),
     [
         ("fine_tuned", {"steps": 900}, "Unequal training budgets"),
-        ("fine_tuned", {"labelled_train": 8}, "Unequal numbers of labelled cases"),
+        ("fine_tuned", {"labelled_train": 8}, "Unequal numbers of labelled target cases"),
         ("source", {"manifest_sha256": "00"}, "different manifests"),
         ("fine_tuned", {"pretrained_sha256": "00"}, "different source weights"),
     ],

@@ -84,3 +84,18 @@ def test_broken_folders(folder, tmp_path):
     (folder / "run.json").write_text("{")
     with pytest.raises(InputError, match="JSON"):
         Run.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("record", "labelled", "chosen_on", "steps"),
+    [
+        ({"workflow": "train", "labelled_train": 3, "labelled_validation": 2, "selected_by": "val_auc"}, 3, 2, 300),
+        ({"workflow": "train", "labelled_train": 3, "labelled_validation": 2, "selected_by": "last epoch"}, 3, 0, 300),
+        ({"workflow": "adapt", "labelled_train": 50, "labelled_target": 1, "labelled_validation": 2}, 1, 0, 300),
+        ({"workflow": "evaluate", "labelled_train": 50}, 0, 0, 0),
+    ],
+)
+def test_the_budget_counts_target_labels_only(folder, record, labelled, chosen_on, steps):
+    change(folder, **record)
+    run = Run.load(folder)
+    assert (run.labelled, run.chosen_on, run.steps) == (labelled, chosen_on, steps)

@@ -1,0 +1,140 @@
+"""``TransferReport``: what a comparison found: plain dataclasses, a table for the terminal, a dictionary for JSON."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from monai_transfer.report.alignment import FIXED
+from monai_transfer.report.run import Run
+from monai_transfer.report.wording import arm_name, metric_name, number, signed, span
+
+__all__ = ["BASELINES", "ArmResult", "Difference", "Judgement", "SiteResult", "TransferReport"]
+
+BASELINES = ("scratch", "source")
+
+
+@dataclass
+class Difference:
+    """Arm minus baseline, signed so that positive is better, with the 95 % interval over seeds and patients."""
+
+    mean: float
+    low: float
+    high: float
+    standard_error: float
+    degrees_of_freedom: float
+
+
+@dataclass
+class ArmResult:
+    """One arm: mean over seeds and patients with its 95 % interval, each seed's mean, each patient's mean, the other
+    metrics (means over seeds of the values over all cases), and its budget: labelled target cases that it learned
+    from, labelled target cases that its best epoch was chosen on, optimizer steps (None: not recorded)."""
+
+    name: str
+    seeds: list[int]
+    mean: float
+    low: float
+    high: float
+    per_seed: list[float]
+    per_patient: dict[str, float]
+    metrics: dict[str, float]
+    labelled: int | None
+    chosen_on: int | None
+    steps: int | None
+
+
+@dataclass
+class Judgement:
+    """The verdict on one arm; ``differences`` by baseline. ``detectable``: the smallest true improvement that would
+    have been called helped in 80 % of such studies. ``gap_recovered``: (arm - source) / (oracle - source)."""
+
+    arm: str
+    word: str
+    reason: str
+    sentence: str
+    differences: dict[str, Difference]
+    detectable: float
+    gap_recovered: float | None
+
+
+@dataclass
+class SiteResult:
+    """One site: arm means and the paired differences, for its own patients."""
+
+    site: str
+    n_patients: int
+    means: dict[str, float]
+    differences: dict[str, dict[str, Difference]]
+
+
+@dataclass
+class TransferReport:
+    """What ``compare_runs`` found. ``print(report.verdicts)``, ``report.table()`` for rich, ``report.to_dict()`` for
+    JSON; ``monai_transfer.report.html.write_html(report, path)`` for the page."""
+
+    task: str
+    metric: str
+    higher_is_better: bool
+    n_patients: int
+    n_cases: int
+    seeds: list[int]
+    arms: dict[str, ArmResult]
+    judgements: dict[str, Judgement]
+    baseline_difference: Difference | None
+    sites: list[SiteResult]
+    warnings: list[str]
+    conclusion: str
+    runs: dict[str, dict[int, Run]] = field(repr=False)
+
+    @property
+    def verdicts(self) -> list[str]:
+        """One sentence per judged arm."""
+        return [j.sentence for j in self.judgements.values()]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; a value that cannot be had is None."""
+        content = {k: v for k, v in self.__dict__.items() if k not in ("runs", "arms", "judgements", "sites")}
+        content["baseline_difference"] = asdict(self.baseline_difference) if self.baseline_difference else None
+        content["arms"] = {name: asdict(arm) for name, arm in self.arms.items()}
+        content["judgements"] = {name: asdict(j) for name, j in self.judgements.items()}
+        content["sites"] = [asdict(site) for site in self.sites]
+        return _plain(content)
+
+    def table(self) -> Table:
+        """Arms with their intervals, paired differences and verdicts, for a terminal."""
+        better = "larger is better" if self.higher_is_better else "smaller is better"
+        title = f"{metric_name(self.metric)}, {better}: {self.n_patients} patients, {len(self.seeds)} seed(s)"
+        table = Table(title=title, title_justify="left")
+        gaps = any(j.gap_recovered is not None for j in self.judgements.values())
+        shown = [b for b in BASELINES if b in self.arms]
+        headings = ["arm", "mean", "95 % interval", *(f"gain over {b}" for b in shown)]
+        for heading in [*headings, *(["gap recovered"] if gaps else []), "verdict"]:
+            table.add_column(heading, justify="left" if heading in ("arm", "verdict") else "right")
+        for name, arm in self.arms.items():
+            judged = self.judgements.get(name)
+            cells = [arm_name(name), number(arm.mean), span(arm.low, arm.high)]
+            for baseline in shown:
+                d = judged.differences.get(baseline) if judged else None
+                if name == FIXED and baseline == "scratch":
+                    d = self.baseline_difference
+                cells.append(f"{signed(d.mean)} ({span(d.low, d.high, sign=True)})" if d else "")
+            if gaps:
+                gap = judged.gap_recovered if judged else None
+                cells.append("" if gap is None else f"{100 * gap:.0f} %")
+            table.add_row(*cells, judged.word if judged else "")
+        return table
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, float | np.floating):
+        return float(value) if math.isfinite(value) else None
+    return value
