@@ -1,0 +1,63 @@
+"""BSS: shrink the smallest singular values of the feature batch, along which transfer does harm.
+
+    L = eta * sum_{i=1..k} sigma_{-i}^2
+
+with sigma_{-i} the i-th smallest singular value of the B x F matrix of features.
+
+Paper: Chen, Wang, Fu, Long and Wang, Catastrophic Forgetting Meets Negative Transfer: Batch Spectral Shrinkage for Safe
+Transfer Learning, NeurIPS 2019
+
+It is an addition to any other regulariser (the paper pairs it with L2-SP among others). At least one singular value is
+always left alone, so k is at most B - 1 and a batch of one case gives 0; larger batches say more. The features are the
+trainer's own forward pass: norm statistics are untouched.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from monai_transfer.errors import InputError
+from monai_transfer.methods.base import Fields, Method
+
+__all__ = ["Bss", "bss_penalty"]
+
+
+def bss_penalty(features: Tensor, k: int = 1) -> Tensor:
+    """Sum of the ``k`` smallest squared singular values of B x F features; a scalar, without eta.
+
+    ``k`` is cut to min(B, F) - 1, so that the largest is never shrunk.
+
+    Raises:
+        ValueError: the features are not two-dimensional, or k is below 1.
+    """
+    if features.ndim != 2 or k < 1:
+        raise ValueError(f"BSS needs B x F features and k >= 1, got {tuple(features.shape)} and k = {k}")
+    with torch.autocast(features.device.type, enabled=False):
+        wide = features if features.dtype.itemsize >= 4 else features.float()
+        values = torch.linalg.svdvals(wide)  # in descending order
+        return values[max(len(values) - k, 1) :].square().sum()
+
+
+class Bss(Method):
+    """eta * ``bss_penalty`` of the trainer's own (pooled) features.
+
+    Args:
+        eta: factor.
+        k: how many singular values are shrunk.
+
+    Raises:
+        InputError: eta is negative or k below 1.
+    """
+
+    needs = frozenset({"source_features"})
+    norm_statistics = "untouched: the trainer's own forward pass"
+
+    def __init__(self, eta: float = 1e-3, k: int = 1) -> None:
+        super().__init__()
+        if eta < 0 or k < 1:
+            raise InputError(f"BSS needs eta >= 0 and k >= 1, got {eta} and {k}")
+        self.eta, self.k = eta, k
+
+    def forward(self, fields: Fields, progress: float) -> Tensor:
+        return self.eta * bss_penalty(fields.source_features.flatten(1), self.k)

@@ -1,0 +1,109 @@
+"""Distillation (Learning without Forgetting): the network keeps answering like the source model while it learns.
+
+    L = T^2 * KL(softmax(teacher / T) || softmax(student / T)),   mean over cases and voxels
+
+Paper: Li and Hoiem, Learning without Forgetting, ECCV 2016, arXiv:1606.09282; Hinton, Vinyals and Dean, Distilling the
+Knowledge in a Neural Network, arXiv:1503.02531
+
+The teacher is the network as the run starts with it, or any other network, larger or of another architecture, with the
+same classes in the same order: transfer of structure into a smaller one. Has it other classes, then a ``head`` learns
+beside the network's own to answer for it from the network's features; that is LwF's case, with the source's head. T = 2
+as in LwF. Normalisation statistics: the teacher runs in eval mode on what it was trained with; the student's forward
+pass is the trainer's own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from monai_transfer.errors import InputError
+from monai_transfer.methods.base import Fields, Method
+from monai_transfer.networks.copying import copy_network
+from monai_transfer.networks.outputs import log_probabilities
+
+__all__ = ["Distillation", "distillation_loss"]
+
+
+def distillation_loss(student: Tensor, teacher: Tensor, temperature: float = 2.0) -> Tensor:
+    """T^2 * KL(teacher || student) of B x C x spatial logits, mean over cases and voxels; no gradient to ``teacher``.
+
+    A single channel is a sigmoid's. 0 for identical logits.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    if student.shape != teacher.shape:
+        raise ValueError(f"the student gives {tuple(student.shape)}, the teacher {tuple(teacher.shape)}")
+    ours = log_probabilities(student / temperature)
+    theirs = log_probabilities(teacher.detach() / temperature)
+    return temperature**2 * (theirs.exp() * (theirs - ours)).sum(1).mean()
+
+
+class Distillation(Method):
+    """``distillation_loss`` between a frozen teacher and the network, on the trainer's own images.
+
+    Args:
+        teacher: the source model, with its weights; ``None`` is a copy of the network as the run starts.
+        temperature: T; higher shows more of the teacher's small probabilities.
+        weight: factor of the term.
+        head: for a teacher with other classes: a module from the network's features (as ``Adapt`` pools them) to the
+            teacher's outputs, such as the source's last layer; it learns, with an optimizer of its own.
+
+    Raises:
+        InputError: T is not positive, or (from ``setup``) the outputs do not fit each other.
+    """
+
+    needs = frozenset({"source_image", "source_logits"})
+    tasks = ("classification", "segmentation")
+    norm_statistics = "teacher: frozen, eval mode; student: the trainer's own forward pass"
+
+    def __init__(
+        self,
+        teacher: nn.Module | None = None,
+        temperature: float = 2.0,
+        weight: float = 1.0,
+        head: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        if not temperature > 0:
+            raise InputError(f"the temperature is positive, got {temperature}")
+        self.temperature, self.weight, self.head = temperature, weight, head
+        self.teacher = None if teacher is None else teacher.requires_grad_(False).eval()
+        if head is not None:
+            self.needs = type(self).needs | {"source_features"}  # type: ignore[misc]
+
+    def setup(self, network: nn.Module, batch: Fields) -> None:
+        if self.teacher is None:
+            self.teacher = copy_network(network, frozen=True)
+        image = batch.source_image
+        ours, theirs = self._student(batch), self._answer(self.teacher.to(image.device), image)
+        if ours.shape != theirs.shape:
+            raise InputError(
+                f"the teacher gives {tuple(theirs.shape)}, the network {tuple(ours.shape)}",
+                mend="give a head from the network's features to the teacher's classes" if self.head is None else None,
+            )
+
+    def train(self, mode: bool = True) -> Distillation:
+        super().train(mode)
+        if self.teacher is not None:
+            self.teacher.eval()
+        return self
+
+    def forward(self, fields: Fields, progress: float) -> Tensor:
+        assert self.teacher is not None, "setup() comes before forward()"
+        theirs = self._answer(self.teacher, fields.source_image)
+        return self.weight * distillation_loss(self._student(fields), theirs, self.temperature)
+
+    def _student(self, fields: Fields) -> Tensor:
+        if self.head is None:
+            return fields.source_logits
+        return self.head.to(fields.source_features.device)(fields.source_features)
+
+    @staticmethod
+    @torch.no_grad()
+    def _answer(teacher: nn.Module, image: Tensor) -> Tensor:
+        output: Any = teacher(image)
+        return output[0] if isinstance(output, tuple | list) else output

@@ -1,0 +1,111 @@
+"""L2-SP: fine-tuning that is pulled back to the starting point instead of to zero.
+
+    L = alpha / 2 * ||w - w0||^2 + beta / 2 * ||w_new||^2
+
+with w the transferred weights, w0 their values at the start, and w_new the weights of the new head.
+
+Paper: Li, Grandvalet and Davoine, Explicit Inductive Bias for Transfer Learning with Convolutional Networks, ICML 2018,
+arXiv:1802.01483
+
+Defaults are those of the official code. Only weights count (matrices and kernels: more than one dimension), no biases
+and no affine norm parameters. This takes the place of weight decay: **set the optimizer's ``weight_decay`` to 0**, or
+both pull. With plain SGD the pull is stable while lr * alpha < 2. No forward pass of its own: norm statistics are
+untouched.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from monai_transfer.errors import InputError
+from monai_transfer.methods.base import Fields, Method
+from monai_transfer.networks.head import find_head
+from monai_transfer.networks.snapshot import Snapshot
+
+__all__ = ["L2Sp", "l2_sp_penalty"]
+
+
+def l2_sp_penalty(
+    weights: Iterable[Tensor],
+    start: Iterable[Tensor],
+    new: Iterable[Tensor] = (),
+    alpha: float = 0.1,
+    beta: float = 0.01,
+) -> Tensor:
+    """alpha/2 * ||w - w0||^2 + beta/2 * ||w_new||^2 over lists of tensors; a scalar, 0 where nothing has moved.
+
+    Args:
+        weights: the transferred tensors as they are.
+        start: the same as they were, in the same order and shapes.
+        new: tensors that are pulled to zero.
+        alpha, beta: factors of the two parts.
+
+    Raises:
+        ValueError: ``weights`` and ``start`` differ in number or shape, or nothing is given at all.
+    """
+    parts = []
+    for now, then in zip(weights, start, strict=True):
+        if now.shape != then.shape:
+            raise ValueError(f"a weight of shape {tuple(now.shape)} started as {tuple(then.shape)}")
+        parts.append(alpha / 2 * (now - then).float().square().sum())
+    parts += [beta / 2 * tensor.float().square().sum() for tensor in new]
+    if not parts:
+        raise ValueError("there are no weights to regularise")
+    return torch.stack([part.to(parts[0].device) for part in parts]).sum()
+
+
+class L2Sp(Method):
+    """``l2_sp_penalty`` on the network that is trained; w0 is what it starts with, and is kept in the state.
+
+    Args:
+        alpha: pull of the transferred weights to their start.
+        beta: pull of the new weights to zero.
+        new: module name or names of what is new; ``None`` is the head as ``networks.head`` finds it, ``[]`` nothing
+            (the source's own head goes on).
+
+    Raises:
+        InputError: a factor is negative, or (from ``setup``) a name is not in the network.
+    """
+
+    norm_statistics = "untouched: no forward pass of its own"
+
+    def __init__(self, alpha: float = 0.1, beta: float = 0.01, new: str | list[str] | None = None) -> None:
+        super().__init__()
+        if alpha < 0 or beta < 0:
+            raise InputError(f"the factors of L2-SP are not negative, got alpha {alpha} and beta {beta}")
+        self.alpha, self.beta, self.new = alpha, beta, new
+        self.start: Snapshot | None = None
+        self._log: dict[str, Tensor] = {}
+
+    def setup(self, network: nn.Module, batch: Fields) -> None:
+        fresh = find_head(network) if self.new is None else [self.new] if isinstance(self.new, str) else list(self.new)
+        known = dict(network.named_modules())
+        for name in fresh:
+            if name not in known:
+                raise InputError(f"{type(network).__name__} has no module {name!r}", mend="name what is new, or []")
+        weights = {name: p for name, p in network.named_parameters() if p.ndim > 1}
+        self._fresh = [n for n in weights if n.startswith(tuple(f"{module}." for module in fresh))]
+        self.start = Snapshot({name: p for name, p in weights.items() if name not in set(self._fresh)})
+        self._network = weakref.ref(network)  # not a submodule: its weights are not this method's state
+
+    def forward(self, fields: Fields, progress: float) -> Tensor:
+        assert self.start is not None, "setup() comes before forward()"
+        network = self._network()
+        assert network is not None
+        pairs = list(self.start.pairs(network))
+        named = dict(network.named_parameters())
+        fresh = [named[name] for name in self._fresh if named[name].requires_grad]
+        if not pairs and not fresh:
+            return torch.zeros((), device=next(network.parameters()).device)
+        with torch.no_grad():
+            moved = sum(((p - w0).float().square().sum() for _, p, w0 in pairs), torch.zeros(()))
+            self._log = {"distance_from_start": moved.sqrt()}
+        return l2_sp_penalty([p for _, p, _ in pairs], [w0 for _, _, w0 in pairs], fresh, self.alpha, self.beta)
+
+    def log(self) -> dict[str, Tensor]:
+        """``distance_from_start``: ||w - w0|| of the transferred weights."""
+        return self._log
