@@ -104,7 +104,7 @@ def permute(labels: np.ndarray, rng: np.random.Generator, *, groups: Any = None,
     """One permutation of ``labels`` that keeps what belongs together together.
 
     With ``groups``: where each group has a single label, groups exchange their labels; where some are mixed, groups of
-    equal size exchange their whole label vectors (a group with no partner of its size keeps its own: conservative).
+    equal size exchange their label vectors, which are then shuffled inside each group.
     """
     if groups is None:
         return labels[rng.permutation(len(labels))]
@@ -123,5 +123,5 @@ def permute(labels: np.ndarray, rng: np.random.Generator, *, groups: Any = None,
     for size in np.unique(sizes):
         same = np.flatnonzero(sizes == size)
         for to, given in zip(same, rng.permutation(same), strict=True):
-            permuted[rows[to]] = labels[rows[given]]
+            permuted[rows[to]] = rng.permutation(labels[rows[given]])
     return permuted

@@ -8,7 +8,9 @@ Paper: Huang, Huang, Li, Chen, Wei, Frustratingly Easy Transferability Estimatio
 
 The classes are weighted by their size, as in the paper's formula; its public code takes their plain mean, which is the
 same for balanced classes only. The value depends on the scale of the features: bring networks to a common scale
-(``unit_variance=True``) before comparing them.
+(``unit_variance=True``) before comparing them. As published the rows of a class are not centred on the class, so two
+balanced classes at +m and -m look the same to R(F_c) and their separation counts nothing: ``centre_classes=True``
+subtracts the class means, as mutual information wants it.
 """
 
 from __future__ import annotations
@@ -24,20 +26,25 @@ from monai_transfer.selection.inputs import as_classes, as_features
 __all__ = ["prepare_transrate", "transrate"]
 
 
-def transrate(features: Any, labels: Any, *, eps: float = 1e-4, unit_variance: bool = False) -> float:
+def transrate(
+    features: Any, labels: Any, *, eps: float = 1e-4, unit_variance: bool = False, centre_classes: bool = False
+) -> float:
     """TransRate (nats) of N x D ``features`` for N class ``labels``.
 
     Args:
         eps: squared distortion of the code, in squared units of the features.
         unit_variance: divide the features by one number, so that their total variance is 1.
+        centre_classes: subtract each class's mean before its rate is taken; not in the paper.
 
     Raises:
         InputError: shapes that do not fit, NaN, only one class, or ``eps`` not positive.
     """
-    return prepare_transrate(features, eps=eps, unit_variance=unit_variance)(labels)
+    return prepare_transrate(features, eps=eps, unit_variance=unit_variance, centre_classes=centre_classes)(labels)
 
 
-def prepare_transrate(features: Any, *, eps: float = 1e-4, unit_variance: bool = False) -> Callable[[Any], float]:
+def prepare_transrate(
+    features: Any, *, eps: float = 1e-4, unit_variance: bool = False, centre_classes: bool = False
+) -> Callable[[Any], float]:
     """The same as a function of the labels alone."""
     if not eps > 0:
         raise InputError(f"eps must be positive, not {eps}")
@@ -54,6 +61,8 @@ def prepare_transrate(features: Any, *, eps: float = 1e-4, unit_variance: bool =
     def score(labels: Any) -> float:
         indices, k = as_classes(labels, n)
         parts = [turned[indices == c] for c in range(k)]
+        if centre_classes:
+            parts = [part - part.mean(0) for part in parts]
         return whole - sum(len(part) / n * _coding_rate(part, eps) for part in parts)
 
     return score

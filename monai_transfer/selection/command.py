@@ -1,0 +1,113 @@
+"""The commands ``monai-transfer gap`` and ``monai-transfer rank``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from monai_transfer.errors import InputError
+
+__all__ = ["gap", "rank"]
+
+
+def gap(
+    manifest_a: Annotated[Path, typer.Argument(help="Manifest of the first domain.")],
+    manifest_b: Annotated[Path, typer.Argument(help="Manifest of the second; may be the same file, with sites.")],
+    site_a: Annotated[str | None, typer.Option(help="Take only this site of A.")] = None,
+    site_b: Annotated[str | None, typer.Option(help="Take only this site of B.")] = None,
+    source: Annotated[
+        Path | None, typer.Option(help="A bundle whose features give a second learned distance. Its code is run.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Picture to write: .html or .png.")] = None,
+    patients: Annotated[int, typer.Option(help="Look at no more patients of each set than this.")] = 60,
+    seed: Annotated[int, typer.Option(help="Seed of all random choices.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    fail_on_drift: Annotated[bool, typer.Option(help="Exit with 1 when a drift over time raises the alarm.")] = False,
+) -> None:
+    """How far two domains are apart, in numbers and a picture."""
+    from monai_transfer.selection.gap import domain_gap
+
+    found = domain_gap(
+        manifest_a,
+        manifest_b,
+        site_a=site_a,
+        site_b=site_b,
+        source=source,
+        max_patients=patients,
+        seed=seed,
+        progress=sys.stderr.isatty(),
+    )
+    if out is not None:
+        from monai_transfer.selection.gap_picture import save_gap_picture
+
+        save_gap_picture(found, out)
+    if as_json:
+        typer.echo(json.dumps(_plain(found.to_dict()), indent=2))
+    else:
+        typer.echo(f"{found.name_a} ({found.patients_a} patients) and {found.name_b} ({found.patients_b} patients)")
+        for row in found.rows:
+            typer.echo(f"{'*' if row.differs else ' '} {row.sentence}")
+        for drift in found.drifts:
+            typer.echo(f"{'*' if drift.alarm else ' '} {drift.sentence}")
+        for note in [*found.notes, "*: the 95 % interval excludes 0, or an alarm"]:
+            typer.echo(f"note: {note}")
+        if out is not None:
+            typer.echo(f"picture: {out}")
+    if fail_on_drift and any(drift.alarm for drift in found.drifts):
+        raise typer.Exit(1)
+
+
+def rank(
+    manifest: Annotated[Path, typer.Argument(help="Manifest of the target.")],
+    more: Annotated[list[Path] | None, typer.Argument(help="Further sources.", show_default=False)] = None,
+    sources: Annotated[
+        list[Path] | None, typer.Option("--sources", help="Bundle folders: --sources A B ... Their code is run.")
+    ] = None,
+    site: Annotated[str | None, typer.Option(help="Take only this site of the target.")] = None,
+    n_labelled: Annotated[int | None, typer.Option(help="Use only so many labelled cases.")] = None,
+    permutations: Annotated[int, typer.Option(help="Permutations of each null.")] = 200,
+    cases: Annotated[int, typer.Option(help="Look at no more cases than this.")] = 100,
+    measure_gap: Annotated[bool, typer.Option("--gap/--no-gap", help="Measure the gap to each source's data.")] = True,
+    seed: Annotated[int, typer.Option(help="Seed of all random choices.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Rank source models for this target, each score beside its permutation null."""
+    from monai_transfer.selection.rank import rank_sources
+
+    # an option takes one value: in `rank M --sources A B` the shell's B arrives as an argument
+    given = [*(sources or []), *(more or [])]
+    if manifest.is_dir() and any(path.is_file() for path in given):
+        target = next(path for path in given if path.is_file())
+        given = [manifest, *(path for path in given if path != target)]
+        manifest = target
+    if not given:
+        raise InputError("no source to rank", mend="name bundle folders: --sources A B ...")
+    ranking = rank_sources(
+        manifest,
+        given,
+        site=site,
+        n_labelled=n_labelled,
+        permutations=permutations,
+        max_cases=cases,
+        gap=measure_gap,
+        seed=seed,
+        progress=sys.stderr.isatty(),
+    )
+    if all(row.fault is not None for row in ranking.rows):
+        raise InputError(f"no source can be used here: {'; '.join(str(row.fault) for row in ranking.rows)}")
+    typer.echo(json.dumps(_plain(ranking.to_dict()), indent=2) if as_json else str(ranking))
+
+
+def _plain(value: object) -> object:
+    """JSON has no NaN: it becomes null. Keys become text."""
+    if isinstance(value, dict):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    if isinstance(value, float) and value != value:
+        return None
+    return value

@@ -1,0 +1,284 @@
+"""Ranking sources for a target: scores beside their nulls, a linear probe as the yardstick, and the measured gap.
+
+Segmentation has no label per image, so its rows are regions: the mean features of each class in each case, whose
+labels are exchanged within cases for the null. Regression labels are cut into thirds for the scores that want classes.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+from tqdm import tqdm
+
+from monai_transfer.errors import InputError
+from monai_transfer.manifest.labelled import select_labelled
+from monai_transfer.manifest.model import Case, Manifest
+from monai_transfer.selection.gap import domain_gap
+from monai_transfer.selection.learned_gap import GapRow
+from monai_transfer.selection.source_features import Look, SourceNetwork
+from monai_transfer.selection.transferability import (
+    CAVEAT,
+    PermutationNull,
+    ccfv,
+    gbc,
+    h_score,
+    leep,
+    linear_probe,
+    logme,
+    nce,
+    permutation_null,
+    transrate,
+)
+
+__all__ = ["RankedSource", "Ranking", "rank_sources"]
+
+_CCFV_CASES, _CCFV_PERMUTATIONS = 20, 50  # its null costs an optimal assignment per pair of cases and permutation
+
+
+@dataclass
+class RankedSource:
+    """One source.
+
+    Attributes:
+        source, licence: name, and the weights' licence where known.
+        fault: why it cannot be used here; then everything else is empty.
+        n_features: size of its features.
+        scores: by name, the score beside its permutation null; higher is better.
+        probe, probe_interval, probe_metric: the cross-validated linear probe.
+        untrained_probe: the same for the architecture with random weights.
+        gap: gap rows between the data the source was trained on (A) and the target (B); empty where it names none.
+    """
+
+    source: str
+    licence: str | None = None
+    fault: str | None = None
+    n_features: int = 0
+    scores: dict[str, PermutationNull] = field(default_factory=dict)
+    probe: float | None = None
+    probe_interval: tuple[float, float] | None = None
+    probe_metric: str = ""
+    untrained_probe: float | None = None
+    gap: list[GapRow] = field(default_factory=list)
+
+
+@dataclass
+class Ranking:
+    """Result of ``rank_sources``: the best first by linear probe, sources with a fault last."""
+
+    target: str
+    task: str
+    cases: int
+    patients: int
+    rows: list[RankedSource]
+    notes: list[str]
+    caveat: str = CAVEAT
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        lines = [f"sources for {self.target} ({self.task}; {self.cases} labelled cases of {self.patients} patients):"]
+        for place, row in enumerate(self.rows, 1):
+            lines += _lines(place, row)
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes), f"caveat: {self.caveat}"])
+
+
+def rank_sources(
+    manifest: Manifest | str | Path,
+    sources: Sequence[Any],
+    *,
+    site: str | None = None,
+    n_labelled: int | None = None,
+    preprocessing: Any = None,
+    permutations: int = 200,
+    voxels: int = 32,
+    max_cases: int = 100,
+    gap: bool = True,
+    seed: int = 0,
+    progress: bool = False,
+) -> Ranking:
+    """Rank sources by what their frozen features know of the target's labelled training cases.
+
+    Args:
+        manifest: the target.
+        sources: bundle folders (their code is run), ``Source`` objects of bundles, networks or ``SourceNetwork``.
+        site: use only this site of the target.
+        n_labelled: use only so many labelled cases (nested choice by seed, as in training).
+        preprocessing: for sources that bring none: takes ``{"image": path}``, gives a C x spatial tensor under it.
+        permutations: of each null.
+        voxels: per class and case, for CC-FV.
+        max_cases: at most so many, chosen at random.
+        gap: also measure the domain gap to the data that a source bundle names.
+        progress: show a progress bar on stderr.
+
+    Raises:
+        InputError: the manifest cannot be read, or has too few labelled cases, or no source is given.
+    """
+    target = manifest if isinstance(manifest, Manifest) else Manifest.load(manifest)
+    if not sources:
+        raise InputError("no source to rank", mend="name bundle folders with --sources")
+    if target.task not in ("classification", "segmentation", "regression"):
+        raise InputError(f"sources cannot be ranked for {target.task}", path=target.path)
+    cases = target.cases("training", site=site, labelled=True)
+    if n_labelled is not None:
+        cases = select_labelled(cases, n_labelled, seed, target.task)
+    notes = []
+    if len(cases) > max_cases:
+        notes.append(f"{max_cases} of {len(cases)} labelled training cases were looked at, chosen at random")
+        chosen = np.sort(np.random.default_rng(seed).choice(len(cases), max_cases, replace=False))
+        cases = [cases[i] for i in chosen]
+    patients = {case.patient for case in cases}
+    if len(patients) < 4:
+        fault = f"has labelled training cases of {len(patients)} patients, and a ranking needs at least four"
+        raise InputError(fault, path=target.path, mend="label more cases")
+    rows = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        for source in sources:
+            name = type(source).__name__ if isinstance(source, nn.Module) else Path(str(source)).resolve().name
+            try:
+                network = SourceNetwork.load(source, preprocessing=preprocessing)
+                name = network.name
+                row = _measure(network, target, cases, permutations, voxels, seed, progress)
+                if gap:
+                    row.gap = _gap(network, target, site, seed)
+            except InputError as error:
+                row = RankedSource(name, fault=str(error))
+            rows.append(row)
+    notes += sorted({str(one.message) for one in caught if "H-score" in str(one.message)})
+    rows.sort(key=lambda row: -np.inf if row.probe is None else row.probe, reverse=True)
+    usable = [row for row in rows if row.probe is not None]
+    if len(usable) > 1 and usable[0].probe_interval and usable[1].probe_interval:
+        first, second = usable[:2]
+        assert first.probe_interval is not None and second.probe is not None
+        if second.probe >= first.probe_interval[0]:
+            notes.append(f"{first.source} and {second.source} cannot be told apart with these cases")
+    name = f"{target.name} {site}" if site else target.name
+    return Ranking(name, target.task, len(cases), len(patients), rows, notes)
+
+
+def _measure(
+    network: SourceNetwork,
+    target: Manifest,
+    cases: list[Case],
+    permutations: int,
+    voxels: int,
+    seed: int,
+    progress: bool,
+) -> RankedSource:
+    looks = _looks(network, target, cases, voxels, seed, progress)
+    table = _Rows(target, cases, looks)
+    row = RankedSource(network.name, network.licence, n_features=table.features.shape[1])
+    # one common scale: scores that see the scale of features must not rank networks by it
+    features = table.features / max(float(table.features.std()), 1e-12)
+    null: dict[str, Any] = {
+        "n": permutations,
+        "seed": seed,
+        "groups": table.groups,
+        "within": target.task == "segmentation",
+    }
+    suffix = " (thirds)" if target.task == "regression" else ""
+    row.scores["LogME"] = permutation_null(logme, features, table.labels, **null)
+    row.scores["H-score" + suffix] = permutation_null(h_score, features, table.classes, **null)
+    row.scores["GBC" + suffix] = permutation_null(gbc, features, table.classes, **null)
+    row.scores["TransRate" + suffix] = permutation_null(
+        transrate, features, table.classes, unit_variance=True, centre_classes=True, **null
+    )
+    if table.outputs is not None:
+        row.scores["LEEP" + suffix] = permutation_null(leep, table.outputs, table.classes, **null)
+        row.scores["NCE" + suffix] = permutation_null(nce, table.outputs, table.classes, **null)
+    if target.task == "segmentation":
+        few = looks[:_CCFV_CASES]
+        names = np.repeat([case.case for case in cases[: len(few)]], [len(look.voxels) for look in few])
+        row.scores["CC-FV"] = permutation_null(
+            ccfv,
+            np.concatenate([look.voxels for look in few]),
+            np.concatenate([look.voxel_classes for look in few]),
+            n=min(permutations, _CCFV_PERMUTATIONS),
+            seed=seed,
+            groups=names,
+            within=True,
+            voxels=voxels,
+        )
+    probe = linear_probe(table.features, table.labels, table.patients, seed=seed)
+    row.probe, row.probe_interval, row.probe_metric = probe.value, probe.interval, probe.metric
+    untrained = _Rows(target, cases, _looks(network.untrained(seed), target, cases, 0, seed, progress))
+    row.untrained_probe = linear_probe(untrained.features, untrained.labels, untrained.patients, seed=seed).value
+    return row
+
+
+def _looks(
+    network: SourceNetwork, target: Manifest, cases: list[Case], voxels: int, seed: int, progress: bool
+) -> list[Look]:
+    classes = sorted(int(number) for number in target.labels) if target.task == "segmentation" else []
+    return [
+        network.look(case.image, case.label if classes else None, classes, voxels=voxels, seed=seed)  # type: ignore[arg-type]
+        for case in tqdm(cases, network.name, disable=not progress, leave=False)
+    ]
+
+
+class _Rows:
+    """Features, labels, classes, source outputs, groups of the null and patients: one entry per case or region."""
+
+    def __init__(self, target: Manifest, cases: list[Case], looks: list[Look]) -> None:
+        patients = np.array([case.patient for case in cases])
+        outputs: list[Any]
+        if target.task == "segmentation":
+            found = [(i, c, *look.regions[c]) for i, look in enumerate(looks) for c in sorted(look.regions)]
+            self.features = np.stack([mean for _, _, mean, _ in found])
+            outputs = [scores for *_, scores in found]
+            self.labels = self.classes = np.array([c for _, c, _, _ in found])
+            self.groups = np.array([cases[i].case for i, *_ in found])
+            self.patients = np.array([patients[i] for i, *_ in found])
+        else:
+            self.features = np.stack([look.pooled for look in looks])
+            outputs = [look.outputs for look in looks]
+            self.patients = self.groups = patients
+            if target.task == "regression":
+                self.labels = np.array([float(case.label) for case in cases])  # type: ignore[arg-type]
+                self.classes = np.searchsorted(np.quantile(self.labels, (1 / 3, 2 / 3)), self.labels)
+            else:
+                self.labels = self.classes = np.array([int(case.label) for case in cases])  # type: ignore[arg-type]
+        self.outputs = np.stack(outputs) if all(one is not None for one in outputs) else None
+
+
+def _gap(network: SourceNetwork, target: Manifest, site: str | None, seed: int) -> list[GapRow]:
+    data = network.bundle.training_data() if network.bundle else None
+    if data is None:
+        return []
+    path, source_site = data
+    origin = Manifest.load(path)
+    if source_site is not None and source_site not in origin.sites:
+        source_site = None
+    rows = domain_gap(origin, target, site_a=source_site, site_b=site, max_patients=30, seed=seed).rows
+    return list(rows)
+
+
+def _lines(place: int, row: RankedSource) -> list[str]:
+    if row.fault is not None:
+        return [f" -  {row.source}: cannot be used here: {row.fault}"]
+    assert row.probe_interval is not None
+    low, high = row.probe_interval
+    licence = f", licence {row.licence}" if row.licence else ""
+    lines = [
+        f"{place:2}. {row.source} ({row.n_features} features{licence})",
+        f"      linear probe {row.probe_metric} {row.probe:.3f} [{low:.3f}, {high:.3f}]; the same network untrained "
+        f"{row.untrained_probe:.3f}",
+    ]
+    for name, score in row.scores.items():
+        sense = "beyond chance" if score.p_value <= 0.05 else "no better than random labels"
+        null = f"null median {score.quantiles[0.5]:.4g}, 95 % {score.quantiles[0.95]:.4g}"
+        lines.append(f"      {name} {score.score:.4g} ({null}, p = {score.p_value:.3f}: {sense})")
+    learned = [one for one in row.gap if one.name.startswith("proxy A-distance")]
+    if learned:
+        lines.append(f"      gap to its own data: {learned[0].sentence}")
+    else:
+        lines.append("      gap to its own data: not measured, the source names no data that is here")
+    return lines

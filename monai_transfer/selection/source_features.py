@@ -1,0 +1,271 @@
+"""What a source's network sees in the target's images: the input of its last layer, pooled, by region and by voxel."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data.utils import dense_patch_slices
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from monai_transfer.errors import CoverageError, InputError
+from monai_transfer.networks.head import find_head
+from monai_transfer.networks.outputs import probabilities
+from monai_transfer.selection.source_bundle import SourceBundle
+from monai_transfer.selection.source_images import label_on_grid, one_line, prepare_image
+from monai_transfer.weights import Source
+
+__all__ = ["Look", "SourceNetwork"]
+
+
+@dataclass
+class Look:
+    """What a network saw in one image.
+
+    Attributes:
+        pooled: mean features, D.
+        outputs: mean class probabilities, Z; ``None`` where the network has no class outputs.
+        regions: by class of the label, mean features (D) and mean class probabilities (Z or ``None``) inside it.
+        voxels, voxel_classes: features of sampled voxels (V x D) and their classes (V).
+    """
+
+    pooled: np.ndarray
+    outputs: np.ndarray | None
+    regions: dict[int, tuple[np.ndarray, np.ndarray | None]] = field(default_factory=dict)
+    voxels: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
+    voxel_classes: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=int))
+
+
+class SourceNetwork:
+    """A network with the preprocessing it wants, ready to look at images.
+
+    Args:
+        network: in eval mode; features are the input of its output layer (``find_head``), or of ``layer``, or its
+            output where it has no head (an encoder).
+        name: for reports.
+        preprocessing: takes ``{"image": path}`` (or a list of paths, one a channel) to a dict with a C x spatial tensor
+            under ``image``; by default load, orient to RAS in 3D, and scale percentiles 1-99 to 0-1.
+        window: largest spatial size the network is shown at once; larger images are cut into windows of it.
+        layer: name of the module whose input is taken.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        name: str = "network",
+        *,
+        preprocessing: Callable[[dict[str, Any]], Any] | None = None,
+        window: Sequence[int] | None = None,
+        layer: str | None = None,
+        licence: str | None = None,
+        bundle: SourceBundle | None = None,
+    ) -> None:
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.network, self.name, self.licence, self.bundle = network.eval().to(self.device), name, licence, bundle
+        self.preprocessing, self.window = preprocessing, tuple(window) if window else None
+        heads = [layer] if layer else find_head(network)
+        # the tail of a residual output block is as wide as the classes: its input is no feature
+        wide = [
+            h
+            for h in heads
+            if layer or _width(network.get_submodule(h), "in") != _width(network.get_submodule(h), "out")
+        ]
+        self.heads = wide or heads
+        self._seen: dict[str, Tensor] = {}
+
+    @classmethod
+    def load(cls, source: Any, *, preprocessing: Callable[[dict[str, Any]], Any] | None = None) -> SourceNetwork:
+        """From a bundle folder (its code is run), a ``Source`` of one, a network, or a ready ``SourceNetwork``.
+
+        Raises:
+            InputError: no bundle, no network in it, or its weights or preprocessing do not load.
+        """
+        if isinstance(source, SourceNetwork):
+            return source
+        if isinstance(source, nn.Module):
+            return cls(source, type(source).__name__, preprocessing=preprocessing)
+        loaded = source if isinstance(source, Source) else Source.load(source)
+        try:
+            network = loaded.network()
+        except CoverageError as error:
+            raise InputError(f"its weights do not fit its network ({error})", path=loaded.path) from error
+        assert loaded.path is not None
+        bundle = SourceBundle(loaded.path)
+        return cls(
+            network,
+            loaded.path.resolve().name,
+            preprocessing=preprocessing or bundle.preprocessing(),
+            window=bundle.window(),
+            licence=loaded.licence,
+            bundle=bundle,
+        )
+
+    def untrained(self, seed: int = 0) -> SourceNetwork:
+        """A copy with fresh random weights: what the architecture alone is worth."""
+        network = copy.deepcopy(self.network)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            for module in network.modules():
+                reset = getattr(module, "reset_parameters", None)
+                if callable(reset):
+                    reset()
+        other = SourceNetwork(
+            network,
+            f"{self.name} (untrained)",
+            preprocessing=self.preprocessing,
+            window=self.window,
+            bundle=self.bundle,
+        )
+        other.heads = self.heads
+        return other
+
+    def pooled(self, image: str | list[str]) -> np.ndarray:
+        """Mean features of one image, D."""
+        return self.look(image).pooled
+
+    @torch.no_grad()
+    def look(
+        self,
+        image: str | list[str],
+        label: str | None = None,
+        classes: Sequence[int] = (),
+        *,
+        voxels: int = 0,
+        seed: int = 0,
+    ) -> Look:
+        """Look at one image, and at the regions of its label's ``classes`` where a label is given.
+
+        Raises:
+            InputError: the image cannot be read or prepared, or the network cannot take it or has no feature map.
+        """
+        tensor = prepare_image(image, self.preprocessing, self.name)
+        if label is None:
+            masks, chosen = None, None
+        else:
+            masks = label_on_grid(label, tensor, binary=len(classes) == 2)
+            chosen = _choose(masks, classes, voxels, np.random.default_rng(seed))
+        pooled: list[Tensor] = []
+        outputs: list[Tensor] = []
+        sums: dict[int, list[Any]] = {c: [0.0, 0.0, 0] for c in classes}
+        taken, taken_classes = [], []
+        fresh = torch.ones(tensor.shape[1:], dtype=torch.bool)  # voxels that no earlier window has counted
+        for region in self._windows(tensor.shape[1:]):
+            features, scores = self._forward(tensor[(slice(None), *region)])
+            flat = features.flatten(1) if features.ndim > 1 else features[:, None]
+            pooled.append(flat.mean(1))
+            if scores is not None:
+                outputs.append(scores.flatten(1).mean(1) if scores.ndim > 1 else scores)
+            if masks is None or chosen is None:
+                continue
+            if features.ndim == 1:
+                raise InputError(
+                    f"{self.name} gives one feature vector for a whole image, and voxels are to be compared",
+                    mend="rank segmentation sources for a segmentation target",
+                )
+            here, new = masks[region], fresh[region]
+            features = _to_size(features, here.shape)
+            scores = None if scores is None or scores.ndim == 1 else _to_size(scores, here.shape)
+            for c in classes:
+                inside = (here == c) & new
+                n = int(inside.sum())
+                if n:
+                    sums[c][0] = sums[c][0] + features[:, inside].sum(1)
+                    sums[c][1] = sums[c][1] + scores[:, inside].sum(1) if scores is not None else None
+                    sums[c][2] += n
+                pick = inside & chosen[region]
+                taken.append(features[:, pick].T.numpy())
+                taken_classes += [c] * taken[-1].shape[0]
+            fresh[region] = False
+        return Look(
+            pooled=torch.stack(pooled).mean(0).double().numpy(),
+            outputs=torch.stack(outputs).mean(0).double().numpy() if outputs else None,
+            regions={
+                c: ((f / n).double().numpy(), None if s is None else (s / n).double().numpy())
+                for c, (f, s, n) in sums.items()
+                if n
+            },
+            voxels=np.concatenate(taken).astype(np.float64) if taken else np.empty((0, 0)),
+            voxel_classes=np.array(taken_classes, dtype=int),
+        )
+
+    def _windows(self, shape: Sequence[int]) -> Iterator[tuple[slice, ...]]:
+        if self.window is None or len(self.window) != len(shape):
+            return iter([tuple(slice(0, n) for n in shape)])
+        size = [min(w, n) if w > 0 else n for w, n in zip(self.window, shape, strict=True)]
+        return iter(dense_patch_slices(shape, size, size))
+
+    def _forward(self, window: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Features (D [x spatial]) and class probabilities (Z [x spatial]) of one window, on the CPU."""
+        batch = torch.as_tensor(window.as_tensor() if hasattr(window, "as_tensor") else window).float()[None]
+        size = batch.shape[2:]
+        pad = [0] * (2 * len(size))
+        if self.window is not None and len(self.window) == len(size):
+            for axis, (wanted, n) in enumerate(zip(self.window, size, strict=True)):
+                pad[2 * (len(size) - 1 - axis) + 1] = max(wanted - n, 0)
+        self._seen.clear()
+        hooks = [self.network.get_submodule(h).register_forward_pre_hook(self._keep(h)) for h in self.heads]
+        try:
+            output = self.network(F.pad(batch, pad).to(self.device))
+        except Exception as error:  # shapes, channels, dimensions: whatever the network raises
+            fault = f"{self.name} cannot take this image of {tuple(batch.shape[1:])} ({one_line(error)})"
+            raise InputError(fault, mend="choose a source for this number of channels and dimensions") from error
+        finally:
+            for hook in hooks:
+                hook.remove()
+        while isinstance(output, (list, tuple)):
+            output = output[0] if self._seen else output[-1]  # an encoder's last, deepest map
+        if self._seen:
+            seen = max(self._seen.values(), key=lambda t: int(np.prod(t.shape[2:])))
+            scores = probabilities(output)[0] if output.shape[1] > 1 or output.ndim > 2 else None
+        else:
+            seen, scores = output, None
+        features = seen[0].float()
+        if features.ndim == 2:  # tokens x D, as linear layers of transformers see them
+            features = features.T
+        # cut the padding off again, at whatever resolution the maps have
+        return (
+            _unpad(features, batch.shape[2:], pad).cpu(),
+            None if scores is None else _unpad(scores.float(), batch.shape[2:], pad).cpu(),
+        )
+
+    def _keep(self, name: str) -> Callable[[nn.Module, Any], None]:
+        def hook(_module: nn.Module, inputs: Any) -> None:
+            self._seen[name] = inputs[0].detach()
+
+        return hook
+
+
+def _choose(mask: Tensor, classes: Sequence[int], voxels: int, rng: np.random.Generator) -> Tensor:
+    """At most ``voxels`` places of each class."""
+    chosen = torch.zeros(mask.numel(), dtype=torch.bool)
+    flat = mask.flatten().numpy()
+    for c in classes:
+        places = np.flatnonzero(flat == c)
+        chosen[torch.as_tensor(rng.choice(places, min(voxels, len(places)), replace=False))] = True
+    return chosen.reshape(mask.shape)
+
+
+def _to_size(values: Tensor, size: Sequence[int]) -> Tensor:
+    return values if values.shape[1:] == tuple(size) else F.interpolate(values[None], tuple(size), mode="nearest")[0]
+
+
+def _unpad(values: Tensor, size: Sequence[int], pad: Sequence[int]) -> Tensor:
+    if values.ndim != 1 + len(size) or not any(pad):
+        return values
+    full = [n + pad[2 * (len(size) - 1 - axis) + 1] for axis, n in enumerate(size)]
+    kept = tuple(
+        slice(0, max(1, round(n * have / whole))) for n, have, whole in zip(size, values.shape[1:], full, strict=True)
+    )
+    return values[(slice(None), *kept)]
+
+
+def _width(layer: nn.Module, side: str) -> int:
+    for name in (f"{side}_features", f"{side}_channels"):
+        if hasattr(layer, name):
+            return int(getattr(layer, name))
+    return -1
