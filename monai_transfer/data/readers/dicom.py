@@ -21,6 +21,12 @@ from monai_transfer.errors import InputError
 
 __all__ = ["DicomReader"]
 
+MODALITIES = frozenset(
+    ("BI", "CR", "CT", "DX", "ES", "GM", "IO", "IVOCT", "IVUS", "MG", "MR", "NM", "OP", "OPT", "OT", "PT", "PX", "RF")
+    + ("RG", "RTDOSE", "RTIMAGE", "SC", "SM", "US", "XA", "XC")
+)
+"""Kept in the metadata; any other text is dropped, since it might be anything."""
+
 RT_DOSE = "1.2.840.10008.5.1.4.1.1.481.2"
 
 
@@ -98,7 +104,12 @@ class DicomReader(CheckedReader):
         array = np.swapaxes(array, 0, 2)  # z, y, x -> x, y, z
         shape = array.shape[:3]
         check_spacing(np.linalg.norm(affine[:3, :3], axis=0).tolist(), shape, self.spacing_limits, path)
-        return Volume(array, affine, channel_last=array.ndim == 4, meta={"modality": str(header.get("Modality", ""))})
+        modality = str(header.get("Modality", ""))
+        meta = {
+            "modality": modality if modality in MODALITIES else "",
+            "photometric": str(header.PhotometricInterpretation),
+        }
+        return Volume(array, affine, channel_last=array.ndim == 4, meta=meta)
 
 
 @contextmanager

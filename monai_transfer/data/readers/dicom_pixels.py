@@ -28,6 +28,7 @@ JPEG = {f"1.2.840.10008.1.2.4.{n}" for n in (50, 51, 57, 70, 80, 81, 90, 91)}
 ENHANCED = {f"1.2.840.10008.5.1.4.1.1.{n}" for n in ("2.1", "2.2", "4.1", "4.4", "130", "128.1")}
 """Enhanced and converted CT, MR and PET: the kinds whose per-frame rescaling ITK knows (tried)."""
 
+GREYS = {"MONOCHROME1", "MONOCHROME2"}
 COLOURS = {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT", "PALETTE COLOR"}
 
 
@@ -69,7 +70,7 @@ def check_pixels(header: FileDataset, path: Path) -> int:
             path=path,
             mend="export it again",
         )
-    known = photometric in COLOURS if photometric == "PALETTE COLOR" or samples == 3 else "MONOCHROME" in photometric
+    known = photometric in COLOURS if photometric == "PALETTE COLOR" or samples == 3 else photometric in GREYS
     if samples not in (1, 3) or not known:
         raise InputError(f"{samples} samples per pixel as {photometric or 'nothing declared'}", path=path)
     for name in ("RescaleSlope", "RescaleIntercept", "DoseGridScaling"):

@@ -11,6 +11,7 @@ import io
 import itertools
 import zlib
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -34,7 +35,7 @@ HEADER_BYTES = 540  # the longer of the two headers
 CHUNK = 4 * 2**20
 
 
-def nifti_kind(start: bytes) -> type | None:
+def nifti_kind(start: bytes) -> Any:
     """``Nifti1Image`` or ``Nifti2Image`` by a file's first (unpacked) bytes, in either byte order; else ``None``."""
     for size, kind in ((348, nib.Nifti1Image), (540, nib.Nifti2Image)):
         if start[:4] in (size.to_bytes(4, "little"), size.to_bytes(4, "big")):
@@ -97,8 +98,8 @@ class NiftiReader(CheckedReader):
         check_values(array, path)
         return volume
 
-    def _header(self, kind: type, start: bytes, path: Path) -> nib.Nifti1Header:
-        header_class = kind.header_class  # type: ignore[attr-defined]
+    def _header(self, kind: Any, start: bytes, path: Path) -> nib.Nifti1Header:
+        header_class = kind.header_class
         try:
             header = header_class.from_fileobj(io.BytesIO(start), check=False)
             dtype = header.get_data_dtype()

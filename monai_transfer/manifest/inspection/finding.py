@@ -1,0 +1,54 @@
+"""One thing that was found wrong (or odd) in a data set, as data and as one line."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+__all__ = ["Finding", "sort_findings"]
+
+_RANK = {"error": 0, "warning": 1, "note": 2}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is wrong with one file or with the set.
+
+    Attributes:
+        severity: ``error`` (training on it would be wrong), ``warning`` (it may be meant so) or, for comparisons with a
+            source model, ``note``.
+        fault: what is wrong, in one clause.
+        code: a short constant name of the kind of fault, e.g. ``label-grid``.
+        file: full path of the file or folder; of the manifest where the fault is the set's.
+        case, split: of the manifest; ``None`` where the fault is the set's.
+        mend: what to do about it, in one clause.
+        mendable: whether ``--fix-to`` can write a corrected copy.
+    """
+
+    severity: str
+    fault: str
+    code: str
+    file: str | None = None
+    case: str | None = None
+    split: str | None = None
+    mend: str | None = None
+    mendable: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return asdict(self)
+
+    def line(self) -> str:
+        """One line, the full path first."""
+        place = ", ".join(part for part in (f"case {self.case}" if self.case else "", self.split or "") if part)
+        mend = self.mend or ""
+        if self.mendable:
+            mend = f"{mend}{' (' if mend else ''}--fix-to can do it{')' if mend else ''}"
+        text = f"{self.severity}: {self.fault}" + (f"; {mend}" if mend else "") + f" [{self.code}]"
+        text += f" ({place})" if place else ""
+        return " ".join((f"{self.file}: {text}" if self.file else text).split())
+
+
+def sort_findings(findings: list[Finding]) -> list[Finding]:
+    """Errors first, then by file."""
+    return sorted(findings, key=lambda f: (_RANK[f.severity], f.file or "", f.case or "", f.code, f.fault))

@@ -1,0 +1,294 @@
+"""Do these data suit that model? What a set is in numbers, and a comparison with what a bundle says of its training."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from monai_transfer.errors import InputError
+from monai_transfer.manifest.inspection.case import QUANTILES
+from monai_transfer.manifest.inspection.finding import Finding
+from monai_transfer.manifest.inspection.sets import Looked
+from monai_transfer.manifest.model import Manifest
+
+__all__ = ["compare_with_source", "describe_data", "describe_looked", "read_source"]
+
+
+def describe_data(manifest: Manifest, *, jobs: int = 2, max_memory: int | str | None = None) -> dict[str, Any]:
+    """What a set is, as plain JSON data for a bundle's metadata (section ``data_statistics``). Holds no identifiers.
+
+    Keys: ``task, modality, dims, channels, channel_names, labels, n_images, shape`` (median), ``spacing`` (median, mm,
+    axes in RAS order where a geometry is known), ``spacing_range`` ([min, max] per axis), ``orientation`` (commonest),
+    ``intensity`` (medians over the images of percentiles ``p0.5 ... p99.5``, ``mean``, ``std``).
+
+    Raises:
+        InputError: no image of the set can be read.
+    """
+    from monai_transfer.manifest.inspection.check import look
+
+    return describe_looked(manifest, look(manifest, jobs=jobs, max_memory=max_memory))
+
+
+def describe_looked(manifest: Manifest, looked: Looked) -> dict[str, Any]:
+    """``describe_data`` of cases that were looked at already."""
+    facts = [f for _, _, result in looked for f in result["images"]]
+    if not facts:
+        raise InputError("no image can be read", path=manifest.path, mend="see the errors of `monai-transfer check`")
+    rank = Counter(len(f["shape"]) for f in facts).most_common(1)[0][0]
+    facts = [f for f in facts if len(f["shape"]) == rank]
+    spacings = [_to_ras(f["spacing"], f["orientation"]) for f in facts if f["spacing"]]
+    shapes = [_to_ras(f["shape"], f["orientation"]) for f in facts]
+    flat = rank == 2 or all(f["shape"][2:] == [1] for f in facts)
+    modalities = Counter(f["modality"] for f in facts if f["modality"])
+    declared = manifest.modality
+    modality = declared if isinstance(declared, str) else ", ".join(declared.values()) if declared else None
+    if modality is None and modalities:
+        modality = modalities.most_common(1)[0][0]
+    quantiles = np.median([f["quantiles"] for f in facts], axis=0)
+    intensity = {f"p{q:g}": round(float(v), 6) for q, v in zip(QUANTILES, quantiles, strict=True)}
+    intensity |= {key: round(float(np.median([f[key] for f in facts])), 6) for key in ("mean", "std")}
+    first = next(case for _, case, _ in looked)
+    channels = Counter(f["channels"] for f in facts).most_common(1)[0][0]
+    orientations = Counter(f["orientation"] for f in facts if f["orientation"])
+    return {
+        "task": manifest.task,
+        "modality": modality,
+        "dims": 2 if flat else 3,
+        "channels": len(first.images) if len(first.images) > 1 else channels,
+        "channel_names": [manifest.channel_names[k] for k in sorted(manifest.channel_names, key=int)],
+        "labels": manifest.class_names,
+        "n_images": len(facts),
+        "shape": [int(v) for v in np.median(shapes, axis=0)],
+        "spacing": [round(float(v), 4) for v in np.median(spacings, axis=0)] if spacings else None,
+        "spacing_range": np.stack([np.min(spacings, 0), np.max(spacings, 0)], 1).tolist() if spacings else None,
+        "orientation": orientations.most_common(1)[0][0] if orientations else None,
+        "intensity": intensity,
+    }
+
+
+def _to_ras(values: list[Any], orientation: str | None) -> list[Any]:
+    """Values per array axis in the order left-right, back-front, feet-head."""
+    if orientation is None or len(orientation) != 3 or len(values) != 3 or "None" in orientation:
+        return list(values)
+    return [values[next(n for n, code in enumerate(orientation) if code in pair)] for pair in ("LR", "AP", "IS")]
+
+
+def read_source(bundle: str | Path) -> dict[str, Any]:
+    """What a bundle says of the data it was trained on; no code of the bundle runs.
+
+    From ``configs/metadata.json`` (``network_data_format``, ``data_statistics``) and, where that is silent, from the
+    transforms in its inference config (spacing, orientation, intensity window).
+
+    Raises:
+        InputError: no bundle there, or its metadata cannot be read.
+    """
+    bundle = Path(bundle)
+    path = bundle / "configs" / "metadata.json"
+    if not path.is_file():
+        mend = "name a MONAI bundle's folder (with configs/metadata.json)"
+        raise InputError("is no bundle with metadata", path=bundle, mend=mend)
+    try:
+        metadata = json.loads(path.read_text(encoding="utf-8"))
+        inputs = metadata.get("network_data_format", {}).get("inputs", {})
+        image: dict[str, Any] = inputs.get("image") or next(iter(inputs.values()), {})
+        outputs = metadata.get("network_data_format", {}).get("outputs", {})
+        pred: dict[str, Any] = outputs.get("pred") or next(iter(outputs.values()), {})
+        transfer = metadata.get("transfer") or {}
+        statistics = metadata.get("data_statistics") or transfer.get("data_statistics") or {}
+        names = {int(k): str(v) for k, v in (image.get("channel_def") or {}).items()}
+        labels = {int(k): str(v) for k, v in (pred.get("channel_def") or {}).items()}
+    except (ValueError, AttributeError, UnicodeDecodeError) as error:
+        raise InputError(f"broken metadata ({error})", path=path, mend="see MONAI's bundle specification") from error
+    source = {
+        "task": transfer.get("task"),
+        "modality": statistics.get("modality") or image.get("modality"),
+        "dims": len(image.get("spatial_shape") or []) or None,
+        "channels": image.get("num_channels"),
+        "channel_names": [names[k] for k in sorted(names)],
+        "labels": [labels[k] for k in sorted(labels)],
+        "patch": [v for v in image.get("spatial_shape") or [] if isinstance(v, int)],
+        "spacing": transfer.get("spacing"),
+        "orientation": transfer.get("orientation"),
+        "window": None,
+        "statistics": statistics,
+    }
+    for transform in _transforms(bundle):
+        name = str(transform.get("_target_", "")).rsplit(".", 1)[-1].rstrip("d")
+        if name == "Spacing" and source["spacing"] is None:
+            source["spacing"] = _numbers(transform.get("pixdim"))
+        elif name == "Orientation" and source["orientation"] is None:
+            source["orientation"] = transform.get("axcodes")
+        elif name == "ScaleIntensityRange":
+            source["window"] = _numbers([transform.get("a_min"), transform.get("a_max")])
+    return source
+
+
+def _transforms(bundle: Path) -> Iterator[dict[str, Any]]:
+    """Every dictionary with a ``_target_`` in the inference (else train) config, parsed as data."""
+    for name in ("inference.json", "inference.yaml", "inference.yml", "train.json", "train.yaml", "train.yml"):
+        file = bundle / "configs" / name
+        if file.is_file():
+            try:
+                yield from _dictionaries(yaml.safe_load(file.read_text(encoding="utf-8")))  # JSON is YAML
+            except (yaml.YAMLError, UnicodeDecodeError):
+                continue
+            return
+
+
+def _dictionaries(node: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield node
+        for value in node.values():
+            yield from _dictionaries(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _dictionaries(value)
+
+
+def _numbers(value: Any) -> list[float] | None:
+    if isinstance(value, list) and value and all(isinstance(v, (int, float)) for v in value):
+        return [float(v) for v in value]
+    return None
+
+
+def compare_with_source(data: dict[str, Any], bundle: str | Path) -> list[Finding]:
+    """What of ``data`` (see ``describe_data``) will be resampled or rescaled for a bundle's model, or cannot work.
+
+    ``error``: cannot work as it is. ``warning``: far from what the model saw. ``note``: handled by preprocessing.
+
+    Raises:
+        InputError: no bundle there, or its metadata cannot be read.
+    """
+    source = read_source(bundle)
+    findings = [
+        *_compare_kind(data, source),
+        *_compare_channels(data, source),
+        *_compare_space(data, source),
+        *_compare_intensity(data, source),
+        *_compare_labels(data, source),
+    ]
+    if not source["statistics"]:
+        findings.append(
+            ("note", "source-silent", "the bundle carries no data_statistics, so less could be compared", None)
+        )
+    return [Finding(severity, fault, code, str(bundle), mend=mend) for severity, code, fault, mend in findings]
+
+
+Remark = tuple[str, str, str, str | None]
+"""Severity, code, fault, mend."""
+
+
+def _compare_kind(data: dict[str, Any], source: dict[str, Any]) -> Iterator[Remark]:
+    if source["task"] and source["task"] != data["task"]:
+        fault = f"the model is for {source['task']}, the data are for {data['task']}"
+        yield "error", "source-task", fault, "take a model of the same task, or its encoder alone"
+    if source["dims"] and source["dims"] != data["dims"]:
+        fault = f"the model is {source['dims']}D, the data are {data['dims']}D"
+        yield "error", "source-dims", fault, "weights can be inflated from 2D to 3D when a new bundle is made"
+    ours, theirs = _modality(data["modality"]), _modality(source["modality"])
+    if ours and theirs and ours != theirs:
+        fault = f"the model was trained on {source['modality']}, the data are {data['modality']}"
+        yield "warning", "source-modality", fault, "expect a large gap; fine-tune or adapt, and compare with scratch"
+
+
+def _modality(text: str | None) -> str | None:
+    known = {"mri": "mr", "pt": "pet", "x-ray": "xray", "cr": "xray", "dx": "xray", "unknown": "", "n/a": ""}
+    word = (text or "").strip().lower()
+    return known.get(word, word) or None
+
+
+def _compare_channels(data: dict[str, Any], source: dict[str, Any]) -> Iterator[Remark]:
+    theirs, ours = [n.lower() for n in source["channel_names"]], [n.lower() for n in data["channel_names"]]
+    if source["channels"] and source["channels"] != data["channels"]:
+        fault = f"the model takes {source['channels']} channels ({', '.join(theirs)}), the data have {data['channels']}"
+        yield "error", "source-channels", fault, "`monai-transfer new` adapts the first layer to the data's channels"
+    elif ours and theirs and ours != theirs and sorted(ours) == sorted(theirs):
+        fault = f"the channels are {', '.join(ours)}, the model takes them as {', '.join(theirs)}"
+        yield "error", "source-channel-order", fault, "write the images of each case in the model's order"
+    elif ours and theirs and ours != theirs and len(theirs) > 1:
+        fault = f"the channels are named {', '.join(ours)}, the model's {', '.join(theirs)}"
+        yield "warning", "source-channel-names", fault, "make sure that they mean the same"
+
+
+def _compare_space(data: dict[str, Any], source: dict[str, Any]) -> Iterator[Remark]:
+    target, ours = source["spacing"] or source["statistics"].get("spacing"), data["spacing"]
+    if source["orientation"] and data["orientation"] and source["orientation"] != data["orientation"]:
+        fault = f"images are stored {data['orientation']} and will be turned to {source['orientation']}"
+        yield "note", "source-orientation", fault, None
+    if ours is None and target is not None and data["dims"] == 3:
+        yield "warning", "source-spacing", "the data have no voxel size, the model expects one", None
+    if not ours or not target or len(ours) != len(target):
+        return
+    # pixdim -1 in a Spacing transform means that the axis is left as it is
+    pairs = [(o, t) for o, t in zip(ours, target, strict=True) if t and t > 0]
+    ratio = max((max(o / t, t / o) for o, t in pairs), default=1.0)
+    from_, to = (" x ".join(f"{v:g}" for v in values) for values in (ours, target))
+    if ratio > 1.05:
+        fault = f"voxels of {from_} mm will be resampled to {to} mm (factor {ratio:.2g})"
+        severity = "warning" if ratio > 2.5 else "note"
+        yield severity, "source-spacing", fault, "much detail is lost or invented" if severity == "warning" else None
+    patch = source["patch"]
+    if len(patch) == len(ours) and source["spacing"]:
+        extent = [n * o for n, o in zip(data["shape"], ours, strict=True)]
+        need = [n * t for n, t in zip(patch, target, strict=True)]
+        if any(e < 0.5 * n for e, n in zip(extent, need, strict=True)):
+            sizes = (" x ".join(f"{v:.0f}" for v in values) for values in (extent, need))
+            fault = "the field of view is {} mm, less than half of the model's patch of {} mm; the rest is padding"
+            yield "warning", "source-extent", fault.format(*sizes), None
+
+
+def _compare_intensity(data: dict[str, Any], source: dict[str, Any]) -> Iterator[Remark]:
+    ours = data["intensity"]
+    low, high = ours["p0.5"], ours["p99.5"]
+    if source["window"]:
+        a, b = source["window"]
+        if b > a and (high - low) > 0:
+            inside = max(0.0, min(high, b) - max(low, a)) / (high - low)
+            fault = f"intensities {low:g} to {high:g} are scaled from the window {a:g} to {b:g}"
+            if inside < 0.25 or (high - low) < 0.05 * (b - a):
+                mend = "its images would be nearly constant or cut; change the window (is the unit the same, e.g. HU?)"
+                yield "error", "source-window", fault, mend
+            else:
+                yield "note", "source-window", fault, None
+    theirs = source["statistics"].get("intensity") or {}
+    if "p0.5" in theirs and "p99.5" in theirs:
+        span, their_span = high - low, float(theirs["p99.5"]) - float(theirs["p0.5"])
+        if span > 0 and their_span > 0:
+            ratio = max(span / their_span, their_span / span)
+            offset = abs((high + low) - (float(theirs["p99.5"]) + float(theirs["p0.5"]))) / 2 / their_span
+            if ratio > 1.5 or offset > 0.5:
+                fault = (
+                    f"intensities run from {low:g} to {high:g}, the model's training data from "
+                    f"{theirs['p0.5']:g} to {theirs['p99.5']:g} (0.5 to 99.5 percentile)"
+                )
+                hint = (
+                    None if source["window"] else "per-image normalisation will rescale them; a fixed window would not"
+                )
+                yield ("warning" if ratio > 5 or offset > 2 else "note"), "source-intensity", fault, hint
+
+
+def _compare_labels(data: dict[str, Any], source: dict[str, Any]) -> Iterator[Remark]:
+    ours, theirs = [n.lower() for n in data["labels"]], [n.lower() for n in source["labels"]]
+    if not ours or not theirs or ours == theirs:
+        return
+    shared = [n for n in ours if n in theirs and n != "background"]
+    if sorted(ours) == sorted(theirs):
+        fault = f"the classes are numbered otherwise: {', '.join(ours)}; the model's are {', '.join(theirs)}"
+        yield "error", "source-label-order", fault, "classes are matched by name when a new bundle is made"
+    elif not shared:
+        fault = f"no class is known to the model: the data have {', '.join(ours)}, the model {', '.join(theirs)}"
+        yield "error", "source-labels", fault, "fine-tune with a new head (`monai-transfer new`); rename equal classes"
+    else:
+        new, gone = [n for n in ours if n not in theirs], [n for n in theirs if n not in ours]
+        parts = [f"new to the model: {', '.join(new)}"] * bool(new) + [f"not in the data: {', '.join(gone)}"] * bool(
+            gone
+        )
+        mend = "heads are mapped by class name; new classes start untrained"
+        yield "warning", "source-labels", f"classes differ ({'; '.join(parts)})", mend
