@@ -1,0 +1,125 @@
+"""Appearance at random: contrast, bias field, resolution, blur and noise, to generalise across scanners.
+
+Only intensities change, so labels stay valid. All parts are MONAI's own transforms.
+
+Paper: Zhang et al., Generalizing Deep Learning for Medical Image Segmentation to Unseen Domains via Deep Stacked
+Transformation, IEEE TMI 2020, arXiv:1906.03347
+
+``RandAppearanced`` stands in a source pipeline (domain generalisation, and the control that every adaptation method
+has to beat). ``StrongViewd`` adds a strongly augmented copy of the image under the key ``strong``, which mean teacher,
+FixMatch and the like read. Use both **after** intensity normalisation. ``invert`` also turns contrast round now and
+then: against modality shifts such as bright-on-dark to dark-on-bright.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import torch
+from monai.config import KeysCollection
+from monai.transforms import (
+    Compose,
+    MapTransform,
+    RandAdjustContrastd,
+    RandBiasFieldd,
+    RandGaussianNoised,
+    RandGaussianSmoothd,
+    RandLambdad,
+    Randomizable,
+    RandSimulateLowResolutiond,
+)
+
+__all__ = ["RandAppearanced", "StrongViewd"]
+
+
+class _RandLowResolutiond(RandSimulateLowResolutiond):
+    """MONAI's own, with linear upsampling in 2D as well (its default is trilinear, and fails there)."""
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        first = self.first_key(dict(data))
+        if first in data:
+            self.sim_lowres_tfm.upsample_mode = "trilinear" if data[first].ndim == 4 else "bilinear"
+        return super().__call__(data)
+
+
+class RandAppearanced(Compose):
+    """Random contrast (turned round, gamma), bias field, resolution, blur and noise, in this order.
+
+    Args:
+        keys: image keys (C x spatial).
+        prob: probability of each part.
+        strength: 1 is a wide but plausible range; 0 leaves images nearly as they are.
+        invert: probability that contrast is turned round; minimum and maximum stay.
+        allow_missing_keys: skip keys that a case lacks.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        prob: float = 0.3,
+        strength: float = 1.0,
+        invert: float = 0.0,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        if strength < 0:
+            raise ValueError(f"strength must not be negative, got {strength}")
+        common: dict[str, Any] = {"keys": keys, "allow_missing_keys": allow_missing_keys}
+        gamma = (1 / (1 + strength), 1 + strength)
+        parts = [
+            # not RandAdjustContrastd(invert_image=True), which turns the image back after its gamma
+            RandLambdad(func=_turned_round, prob=invert, **common),
+            RandAdjustContrastd(prob=prob, gamma=gamma, retain_stats=True, **common),
+            RandBiasFieldd(prob=prob, degree=3, coeff_range=(-0.15 * strength, 0.15 * strength), **common),
+            _RandLowResolutiond(prob=prob, zoom_range=(1 / (1 + strength), 1.0), **common),
+            RandGaussianSmoothd(
+                prob=prob, **{f"sigma_{axis}": (0.1, 0.1 + 0.9 * strength) for axis in "xyz"}, **common
+            ),
+            RandGaussianNoised(prob=prob, std=0.15 * strength, **common),
+        ]
+        super().__init__(parts)
+
+
+def _turned_round(image: Any) -> Any:
+    return image.max() + image.min() - image
+
+
+class StrongViewd(MapTransform, Randomizable):
+    """Adds ``strong``, a copy of the image under random appearance.
+
+    Args:
+        keys: the image key.
+        strong_key: where the copy goes.
+        prob: as in ``RandAppearanced``; higher than for plain augmentation.
+        strength: as in ``RandAppearanced``.
+        invert: as in ``RandAppearanced``.
+        allow_missing_keys: skip a missing image.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection = "image",
+        strong_key: str = "strong",
+        prob: float = 0.8,
+        strength: float = 1.0,
+        invert: float = 0.0,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        if len(self.keys) != 1:
+            raise ValueError(f"StrongViewd takes one image key, not {self.keys}")
+        self.strong_key = strong_key
+        self.appearance = RandAppearanced(strong_key, prob, strength, invert)
+
+    def set_random_state(self, seed: int | None = None, state: Any = None) -> StrongViewd:
+        super().set_random_state(seed, state)
+        self.appearance.set_random_state(seed, state)
+        return self
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        result = dict(data)
+        for key in self.key_iterator(result):
+            image = result[key]
+            result[self.strong_key] = image.clone() if isinstance(image, torch.Tensor) else image.copy()
+            result = dict(self.appearance(result))
+        return result
