@@ -33,11 +33,14 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for everything that the demo makes.")] = Path("demo"),
     jobs: Annotated[int, typer.Option(help="Runs at the same time, one thread each.")] = 2,
     seeds: Annotated[int, typer.Option(help="Seeds per arm; fewer than 5 give numbers but no verdict.")] = 5,
+    task: Annotated[
+        str, typer.Option(help="segmentation (3D), classification (2D) or regression (3D).")
+    ] = "segmentation",
 ) -> None:
     """The whole story on embedded (simulated) data, offline, in a few minutes."""
     from monai_transfer.demo import run_demo
 
-    run_demo(out, jobs=jobs, seeds=seeds)
+    run_demo(out, task=task, jobs=jobs, seeds=seeds)
 
 
 app.command("manifest")(manifest)
@@ -139,7 +142,9 @@ def _print_summary(output: Path) -> None:
     if not path.is_file():
         return
     summary = json.loads(path.read_text(encoding="utf-8"))
-    typer.echo(f"{summary['split']}: {summary['cases']} cases of {summary['patients']} patients ({summary['interval']})")
+    typer.echo(
+        f"{summary['split']}: {summary['cases']} cases of {summary['patients']} patients ({summary['interval']})"
+    )
     for name, value in summary["metrics"].items():
         if value["mean"] is not None:
             interval = f"  [{value['low']:.3f}, {value['high']:.3f}]" if value["low"] is not None else ""

@@ -22,7 +22,9 @@ __all__ = ["export_bundle"]
 KINDS = ("bundle", "torchscript", "onnx")
 
 
-def export_bundle(bundle: str | Path, to: str, output: str | Path | None = None, *, run: str | Path | None = None) -> Path:
+def export_bundle(
+    bundle: str | Path, to: str, output: str | Path | None = None, *, run: str | Path | None = None
+) -> Path:
     """Export a bundle's (or a run's) best model; returns what was written.
 
     ``bundle``: a folder with the inference config, metadata, licence and weights. ``torchscript``: one ``.ts`` file
@@ -39,7 +41,9 @@ def export_bundle(bundle: str | Path, to: str, output: str | Path | None = None,
     if not weights.is_file():
         raise InputError("no weights here", path=weights, mend="train first, or name a run with --run")
     if to == "bundle":
-        return _export_folder(bundle, weights, Path(output) if output else bundle.resolve().with_name(bundle.resolve().name + "_deploy"))
+        return _export_folder(
+            bundle, weights, Path(output) if output else bundle.resolve().with_name(bundle.resolve().name + "_deploy")
+        )
     flow = open_workflow(bundle, "infer", {}, log=False)
     flow.initialize()
     network = flow.parser.get_parsed_content("network_def").cpu()
@@ -79,7 +83,9 @@ def _torchscript(network: Any, example: Any, expected: Any, path: Path, metadata
             script,
             str(temporary.with_suffix("")),
             include_config_vals=False,
-            meta_values={k: v for k, v in metadata.items() if k not in ("monai_version", "pytorch_version", "numpy_version")},
+            meta_values={
+                k: v for k, v in metadata.items() if k not in ("monai_version", "pytorch_version", "numpy_version")
+            },
             more_extra_files={"inference.json": json.dumps(config, default=str).encode()},
         )
         with torch.no_grad():

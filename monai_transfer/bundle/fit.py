@@ -92,7 +92,9 @@ def fit_data(manifest: Manifest, sites: Sequence[str | None], n: int = 12) -> Da
             image = EnsureChannelFirst()(load(case.image))
         except Exception as error:
             raise InputError(
-                f"cannot be read ({str(error).splitlines()[0][:200]})", path=case.images[0], mend="run `monai-transfer check`"
+                f"cannot be read ({str(error).splitlines()[0][:200]})",
+                path=case.images[0],
+                mend="run `monai-transfer check`",
             ) from error
         dims.add(image.ndim - 1)
         channels.append(1 if raster else int(image.shape[0]))
@@ -103,7 +105,9 @@ def fit_data(manifest: Manifest, sites: Sequence[str | None], n: int = 12) -> Da
         flat = np.asarray(image).ravel()
         values.append(flat[:: max(1, flat.size // 20000)])
     if len(dims) != 1 or not dims <= {2, 3}:
-        raise InputError(f"images of {sorted(dims)} dimensions in one set", path=manifest.path, mend="one bundle takes 2D or 3D")
+        raise InputError(
+            f"images of {sorted(dims)} dimensions in one set", path=manifest.path, mend="one bundle takes 2D or 3D"
+        )
     pooled = np.concatenate(values)
     return DataFit(
         spatial_dims=dims.pop(),

@@ -26,7 +26,10 @@ from monai_transfer.weights import Source, load_weights
 __all__ = ["new_bundle"]
 
 _CHANNELS = {"small": [8, 16, 32], "medium": [16, 32, 64, 128], "large": [32, 64, 128, 256, 512]}
-_VOXELS = {"small": 48**3, "medium": 96**3, "large": 128**3}
+_VOXELS = {
+    2: {"small": 128**2, "medium": 256**2, "large": 512**2},
+    3: {"small": 48**3, "medium": 96**3, "large": 128**3},
+}
 
 
 def new_bundle(
@@ -73,7 +76,9 @@ def new_bundle(
     data = Manifest.load(path)
     source_site, target_site = _sites(data, source_site, target_site)
     if data.task == "localization":
-        raise InputError("no bundle trains boxes yet", path=path, mend="make a segmentation manifest; boxes follow from it")
+        raise InputError(
+            "no bundle trains boxes yet", path=path, mend="make a segmentation manifest; boxes follow from it"
+        )
     size = size or ("medium" if torch.cuda.is_available() else "small")
     if size not in _CHANNELS:
         raise InputError(f"no network size {size!r}", mend=f"one of {', '.join(_CHANNELS)}")
@@ -87,7 +92,11 @@ def new_bundle(
     levels = _levels(network)
     spacing = _three(spacing, fit.spatial_dims, "--spacing") if spacing else _source_spacing(given) or fit.spacing
     shape = _resampled(fit, spacing)
-    patch = [int(v) for v in _three(patch, fit.spatial_dims, "--patch")] if patch else _patch(shape, data.task, size, levels, fit)
+    patch = (
+        [int(v) for v in _three(patch, fit.spatial_dims, "--patch")]
+        if patch
+        else _patch(shape, data.task, size, levels, fit)
+    )
     regression = _label_scale(data, source_site, target_site)
     spec = BundleSpec(
         name=folder.resolve().name,
@@ -121,7 +130,7 @@ def new_bundle(
         layer=_bottleneck(network),
         label_mean=regression[0],
         label_std=regression[1],
-        **{"batch_size": 4 if data.task == "segmentation" else 16, **numbers},
+        **{"batch_size": (4 if fit.spatial_dims == 3 else 8) if data.task == "segmentation" else 16, **numbers},
     )
     write_bundle(spec, folder)
     if given is not None:
@@ -141,7 +150,9 @@ def _sites(data: Manifest, source: str | None, target: str | None) -> tuple[str 
             target = next(site for site in sites if site != source)
     if len(sites) > 1 and target is None:
         raise InputError(
-            f"holds {len(sites)} sites ({', '.join(sites)})", path=data.path, mend="pass --target-site, and --source-site"
+            f"holds {len(sites)} sites ({', '.join(sites)})",
+            path=data.path,
+            mend="pass --target-site, and --source-site",
         )
     return source, target
 
@@ -153,7 +164,9 @@ def _component(kind: str, name: str) -> dict[str, Any]:
     if find_spec(module) is None or name in ("base", "__init__"):
         folder = Path(__file__).parents[1] / kind
         known = sorted(p.stem for p in folder.glob("*.py") if not p.stem.startswith("_") and p.stem != "base")
-        raise InputError(f"no {kind[:-1] if kind == 'methods' else 'strategy'} {name!r}", mend=f"one of {', '.join(known)}")
+        raise InputError(
+            f"no {kind[:-1] if kind == 'methods' else 'strategy'} {name!r}", mend=f"one of {', '.join(known)}"
+        )
     return {"_target_": f"{module}.{''.join(part.capitalize() for part in name.split('_'))}"}
 
 
@@ -287,7 +300,7 @@ def _resampled(fit: DataFit, spacing: Sequence[float] | None) -> list[int]:
 def _patch(shape: Sequence[int], task: str, size: str, levels: int, fit: DataFit) -> list[int]:
     """As large as the data, within the voxels that ``size`` allows, and divisible as the network needs it."""
     unit = 2**levels if task == "segmentation" else 8
-    budget = _VOXELS[size] if fit.spatial_dims == 3 else 2 * _VOXELS[size]
+    budget = _VOXELS[fit.spatial_dims][size]
     scale = min(1.0, (budget / math.prod(shape)) ** (1 / len(shape)))
     patch = [max(unit, math.ceil(n * scale / unit - 0.25) * unit) for n in shape]
     return patch if task == "segmentation" else [min(p, 64 if size == "small" else 224) for p in patch]

@@ -107,7 +107,9 @@ def _name_rows(path: Path, flow: Any, common: Path) -> None:
     classes = width > 1
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
-        writer.writerow(["image", *([f"p_{name}" for name in names] if classes else names), *(["prediction"] if classes else [])])
+        writer.writerow(
+            ["image", *([f"p_{name}" for name in names] if classes else names), *(["prediction"] if classes else [])]
+        )
         for image, *values in rows:
             best = [names[max(range(width), key=lambda i: float(values[i]))]] if classes else []
             writer.writerow([os.path.relpath(image, common), *values, *best])

@@ -31,7 +31,9 @@ def config_files(bundle: str | Path, workflow: str) -> list[str]:
         raise InputError(f"no workflow {workflow!r}", mend=f"one of {', '.join(WORKFLOWS)}")
     files = []
     for name in WORKFLOWS[workflow]:
-        found = next((p for end in ("yaml", "yml", "json") if (p := bundle / "configs" / f"{name}.{end}").is_file()), None)
+        found = next(
+            (p for end in ("yaml", "yml", "json") if (p := bundle / "configs" / f"{name}.{end}").is_file()), None
+        )
         if found is None:
             raise InputError(f"this bundle has no configs/{name}.yaml, so no workflow {workflow!r}", path=bundle)
         files.append(str(found.resolve()))
@@ -75,7 +77,9 @@ def equal_command(bundle: str | Path, workflow: str, overrides: Mapping[str, Any
     return shlex.join(words)
 
 
-def open_workflow(bundle: str | Path, workflow: str, overrides: Mapping[str, Any], *, log: bool = True) -> ConfigWorkflow:
+def open_workflow(
+    bundle: str | Path, workflow: str, overrides: Mapping[str, Any], *, log: bool = True
+) -> ConfigWorkflow:
     """The bundle's workflow as a ``ConfigWorkflow``, not yet initialised. Opening it runs the bundle's code.
 
     Raises:
@@ -100,7 +104,9 @@ def open_workflow(bundle: str | Path, workflow: str, overrides: Mapping[str, Any
             raise InputError(
                 f"no config id {key!r} in this workflow",
                 path=bundle,
-                mend=f"did you mean {' or '.join(near)}?" if near else f"ids are {', '.join(k for k in known if k != '_meta_')}",
+                mend=f"did you mean {' or '.join(near)}?"
+                if near
+                else f"ids are {', '.join(k for k in known if k != '_meta_')}",
             )
         try:
             flow.parser[key] = value
@@ -122,7 +128,9 @@ def run_workflow(
     flow.initialize()
     output = Path(flow.parser.get_parsed_content("output_dir"))
     if workflow != "infer" and read_status(output) == "finished" and not overrides.get("fresh"):
-        raise InputError("holds a finished run", path=output, mend="pass --fresh to start over, or another --output_dir")
+        raise InputError(
+            "holds a finished run", path=output, mend="pass --fresh to start over, or another --output_dir"
+        )
     flow.run()
     flow.finalize()
     return output

@@ -104,27 +104,24 @@ def _work(job: _Job) -> str:
 
 @contextmanager
 def _log_to(path: Path) -> Iterator[None]:
+    """Everything that this process prints or logs goes to ``path``: libraries print too, past Python's streams."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path, mode="w", encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    root = logging.getLogger()
-    previous, level = list(root.handlers), root.level
-    for other in previous:
-        root.removeHandler(other)
-    root.addHandler(handler)
-    root.setLevel(logging.INFO)
-    for name in list(logging.root.manager.loggerDict):
-        for other in list(logging.getLogger(name).handlers):
-            if isinstance(other, logging.StreamHandler) and not isinstance(other, logging.FileHandler):
-                logging.getLogger(name).removeHandler(other)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = os.dup(1), os.dup(2)
+    with path.open("wb") as stream:
+        os.dup2(stream.fileno(), 1)
+        os.dup2(stream.fileno(), 2)
     try:
         yield
     finally:
-        root.removeHandler(handler)
-        handler.close()
-        for other in previous:
-            root.addHandler(other)
-        root.setLevel(level)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.dup2(saved[0], 1)
+        os.dup2(saved[1], 2)
+        os.close(saved[0])
+        os.close(saved[1])
 
 
 def _run_all(jobs: Sequence[_Job], workers: int, title: str, console: Console) -> None:
@@ -191,7 +188,6 @@ def run_study(
         InputError: whatever a run refuses; the finished runs are kept.
     """
     from monai_transfer.report.compare import compare_runs
-    from monai_transfer.report.html import write_html
 
     bundle, out = Path(bundle), Path(out)
     console = console or Console(file=sys.stdout)
@@ -217,11 +213,10 @@ def run_study(
                     _Job(str(bundle), arm.workflow, {**shared, **arm.overrides, **own}, f"{arm.name}, seed {seed}")
                 )
         _run_all(todo, jobs, "runs" if count is None else f"{count} labelled", console)
-        report = compare_runs(runs)
         path = folder / "report.html"
-        write_html(report, path)
+        report = compare_runs(runs, path)
         console.print(report.table())
-        for sentence in report.verdicts:
+        for sentence in report.verdicts.values() if isinstance(report.verdicts, dict) else report.verdicts:
             console.print(sentence, soft_wrap=True)
         reports.append(path)
     return reports
