@@ -109,6 +109,7 @@ def build_manifest(
         series_description=series_description,
         site_from=tuple(site_from),
         channels=tuple(channels),
+        labels=labels,
     )
     notes: list[str] = []
     folders = [_read(path, layout, options, notes, i if len(paths) > 1 else None) for i, path in enumerate(paths)]
@@ -225,7 +226,9 @@ def _join_tables(
                     raise InputError(f"--{meaning}-column {column!r} needs a table", mend="give it with --table FILE")
     if table:
         given = Table.read(table)
-        columns = find_columns(given, names)
+        # A table beside DICOM holds true patient ids; the pseudonyms stay unless a column is asked for.
+        keep = any(folder.layout == "dicom" for folder in folders) and not names["patient"]
+        columns = find_columns(given, names, without=["patient"] if keep else [])
         take(given, [case for f in folders for case in f.found.cases], _case_column(given, names), columns)
         shown = ", ".join(f"{meaning} (column {column})" for meaning, column in columns.items())
         notes.append(f"{given.path.name}: joined {shown or 'nothing'}")

@@ -136,6 +136,11 @@ def number_masks(
     Raises:
         InputError: the masks' values are no class numbers, or the folders' names differ.
     """
+    drawn = {tuple(sorted(found.labels.items())) for found in founds if found.drawn}
+    if drawn and (len(drawn) > 1 or not all(found.drawn for found in founds)):
+        raise InputError("structures are drawn differently in the folders", mend="build and merge manifests one by one")
+    if drawn:
+        return dict(drawn.pop())
     if given is not None:
         names = _given_names(given)
         if any(not isinstance(key, int) for key in names):

@@ -7,7 +7,7 @@ from types import ModuleType
 
 from monai_transfer.errors import InputError
 from monai_transfer.manifest.checks import closest
-from monai_transfer.manifest.layouts import bids, class_folders, csv_table, msd, nnunet, npz, pairs, plain
+from monai_transfer.manifest.layouts import bids, class_folders, csv_table, dicom, msd, nnunet, npz, pairs, plain
 
 __all__ = ["LAYOUTS", "choose_layout"]
 
@@ -15,6 +15,7 @@ LAYOUTS: dict[str, ModuleType] = {
     "nnunet": nnunet,
     "msd": msd,
     "bids": bids,
+    "dicom": dicom,
     "npz": npz,
     "pairs": pairs,
     "classes": class_folders,

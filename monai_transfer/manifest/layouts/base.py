@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 __all__ = [
     *("SPLIT_NAMES", "Found", "Options", "RawCase"),
@@ -64,6 +65,7 @@ class Found:
         labels: class names by number, where the layout knows them.
         texts: ``name``, ``description``, ``modality``, ``licence``, ``reference``, ``task``, where the layout has them.
         channel_names: by number, where the layout knows them.
+        drawn: the masks were drawn by the layout, so their numbers are those of ``labels``.
         table: a table that is a part of the layout, as its file and the column that names the cases.
     """
 
@@ -72,6 +74,7 @@ class Found:
     labels: dict[int, str] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
     channel_names: dict[int, str] = field(default_factory=dict)
+    drawn: bool = False
     table: tuple[Path, str] | None = None
 
 
@@ -85,6 +88,7 @@ class Options:
         series_description: text that the chosen DICOM series' description holds.
         site_from: DICOM header keywords that make up the site.
         channels: BIDS suffixes that make up the image, e.g. ``T1w, FLAIR``.
+        labels: class names as the user gives them; needed where structures are drawn into masks.
     """
 
     files: Path
@@ -93,6 +97,7 @@ class Options:
     series_description: str | None = None
     site_from: Sequence[str] = ()
     channels: Sequence[str] = ()
+    labels: Sequence[str] | Mapping[Any, str] | None = None
 
 
 def stem(path: str | Path) -> str:

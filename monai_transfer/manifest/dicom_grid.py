@@ -1,0 +1,82 @@
+"""The voxel grid of a DICOM series, from every slice's position: what masks are drawn on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pydicom
+
+from monai_transfer.errors import InputError
+from monai_transfer.manifest.layouts.base import derived_path
+
+__all__ = ["Grid"]
+
+_TAGS = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns", "SOPInstanceUID")
+
+
+@dataclass
+class Grid:
+    """Where the voxels of a series lie, in DICOM's patient coordinates (LPS, mm).
+
+    Attributes:
+        shape: columns, rows, slices: the order of axes in which MONAI reads a series.
+        origin: centre of the first voxel, of shape (3,).
+        steps: the vectors to the next column, row and slice, as columns of a 3 x 3 matrix.
+        distances: of every slice along the normal, ascending.
+    """
+
+    shape: tuple[int, int, int]
+    origin: np.ndarray
+    steps: np.ndarray
+    distances: np.ndarray
+
+    @classmethod
+    def read(cls, files: list[Path]) -> Grid:
+        """The grid of a series' files.
+
+        Raises:
+            InputError: slices differ in size or direction, lie on one another, or are unevenly spaced.
+        """
+        headers = [pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS)) for path in files]
+        first = headers[0]
+        where = files[0].parent
+        try:
+            orientation = np.array(first.ImageOrientationPatient, dtype=float)
+            spacing = np.array(first.PixelSpacing, dtype=float)
+            positions = np.array([header.ImagePositionPatient for header in headers], dtype=float)
+            sizes = {(int(h.Columns), int(h.Rows)) for h in headers}
+            alike = all(
+                np.allclose(np.array(h.ImageOrientationPatient, float), orientation, atol=1e-3)
+                and np.allclose(np.array(h.PixelSpacing, float), spacing, rtol=1e-3)
+                for h in headers
+            )
+        except AttributeError as error:
+            raise InputError(f"a slice has no position ({error})", path=where) from None
+        if len(sizes) > 1 or not alike:
+            raise InputError("slices differ in size, spacing or direction", path=where)
+        across, down = orientation[:3], orientation[3:]
+        normal = np.cross(across, down)
+        order = np.argsort(positions @ normal)
+        distances = (positions @ normal)[order]
+        gaps = np.diff(distances)
+        if len(gaps) and (gaps.min() < 1e-3 or gaps.max() - gaps.min() > 0.05 * gaps.mean()):
+            raise InputError("slices are doubled, missing or unevenly spaced", path=where)
+        start, end = positions[order[0]], positions[order[-1]]
+        step = (end - start) / (len(files) - 1) if len(files) > 1 else normal
+        columns, rows = sizes.pop()
+        steps = np.column_stack([across * spacing[1], down * spacing[0], step])
+        return cls((columns, rows, len(files)), start, steps, distances)
+
+    def voxels(self, points: np.ndarray) -> np.ndarray:
+        """Patient coordinates (N x 3, mm) as fractional voxel indices (column, row, slice)."""
+        return np.linalg.solve(self.steps, (points - self.origin).T).T
+
+    def save(self, mask: np.ndarray, target: Path) -> None:
+        """Write a mask of this grid's shape as uint8 NIfTI, in the same place as MONAI reads the series."""
+        affine = np.eye(4)
+        affine[:3, :3], affine[:3, 3] = self.steps, self.origin
+        with derived_path(target) as temporary:
+            nibabel.save(nibabel.Nifti1Image(mask.astype(np.uint8), np.diag([-1, -1, 1, 1]) @ affine), temporary)
