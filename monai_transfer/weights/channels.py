@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["CHANNEL_MODES", "adapt_channels"]
+__all__ = ["CHANNEL_MODES", "adapt_channels", "adapt_patch_channels"]
 
 CHANNEL_MODES = ("auto", "repeat", "average", "first")
 
@@ -56,3 +56,20 @@ def adapt_channels(
     share = torch.bincount(turns, minlength=n)[turns] if m >= n else torch.full((m,), m / n)
     repeated = repeated / share.reshape(1, m, *[1] * (weight.ndim - 2))
     return repeated.to(fresh), f"input channels {n} -> {m}: repeated, scaled to the same response"
+
+
+def adapt_patch_channels(weight: Tensor, fresh: Tensor, voxels: int, *how, **names) -> tuple[Tensor, str] | None:
+    """The same for a linear patch embedding, whose inputs are the voxels of a patch, all channels of each in turn.
+
+    Args:
+        weight: O x (voxels * I_s). ``fresh``: O x (voxels * I_t). ``voxels``: number of voxels in a patch.
+        how, names: see ``adapt_channels``.
+
+    Returns:
+        ``None`` where the sizes are no multiple of ``voxels``.
+    """
+    if weight.shape[1] % voxels or fresh.shape[1] % voxels:
+        return None
+    kernels, others = (tensor.reshape(tensor.shape[0], voxels, -1).transpose(1, 2) for tensor in (weight, fresh))
+    adapted, note = adapt_channels(kernels, others, *how, **names)
+    return adapted.transpose(1, 2).reshape(fresh.shape), note

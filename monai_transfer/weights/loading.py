@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from os import PathLike
 from typing import Any
 
 import torch
@@ -26,7 +26,7 @@ Names = Sequence[str] | Mapping[str, str]
 
 def load_weights(
     network: nn.Module,
-    source: str | Path | Mapping[str, Any] | Source,
+    source: str | PathLike[str] | Mapping[str, Any] | Source,
     *,
     source_classes: Names | None = None,
     target_classes: Names | None = None,
@@ -61,8 +61,13 @@ def load_weights(
     """
     if not 0 <= min_coverage <= 1:
         raise InputError(f"min_coverage is a share from 0 to 1, not {min_coverage}")
-    if not isinstance(source, Source):
-        source = Source(source) if isinstance(source, Mapping) else Source.load(source)
+    if isinstance(source, Mapping):
+        source = Source(source)
+    elif isinstance(source, str | PathLike):
+        source = Source.load(source)
+    elif not isinstance(source, Source):
+        fault = f"weights cannot come from a {type(source).__name__}"
+        raise InputError(fault, mend="pass a path, a bundle folder, a state dict or a Source")
     network = unwrap(network)
     theirs = class_names(source_classes)
     surgery = Surgery(
@@ -74,7 +79,7 @@ def load_weights(
         channels=channels,
         inflation=inflate,
         head=head,
-        strict_source=theirs is not None,
+        strict_source=theirs is not None and theirs != source.classes,  # a bundle may name them wrongly
     )
     target = {k: t for k, t in network.state_dict(keep_vars=True).items() if isinstance(t, Tensor)}
     lazy = next((k for k, t in target.items() if t.is_meta or nn.parameter.is_lazy(t)), None)

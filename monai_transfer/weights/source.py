@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ class Source:
     @classmethod
     def load(
         cls,
-        path_or_bundle: str | Path,
+        path_or_bundle: str | PathLike[str],
         *,
         classes: Sequence[str] | Mapping[str, str] | None = None,
         channels: Sequence[str] | Mapping[str, str] | None = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from monai_transfer.errors import InputError
 from monai_transfer.networks.head import find_head, find_stem
-from monai_transfer.weights.channels import CHANNEL_MODES, adapt_channels
+from monai_transfer.weights.channels import CHANNEL_MODES, adapt_channels, adapt_patch_channels
 from monai_transfer.weights.classes import ClassMap, class_axes, names_for
 from monai_transfer.weights.inflation import INFLATIONS, inflate
 from monai_transfer.weights.positions import resize_positions, resize_relative_table
@@ -117,10 +118,11 @@ class Surgery:
             if not fits:
                 return Fit(None, note)
             notes += [note] if note else []
-        if owner in self._ends["stem"] and parameter == "weight" and self._channels_differ(module, values, target):
-            names = self.source_channels, self.target_channels
-            values, note = adapt_channels(values, fresh, self.channels, *names)
-            notes.append(note)
+        if owner in self._ends["stem"] and parameter == "weight":
+            adapted = self._channels(owner, module, values, fresh)
+            if adapted:
+                values = adapted[0]
+                notes.append(adapted[1])
         if values.shape != target.shape:
             return self._other_shape(name, source, target)
         return Fit(values.to(target.dtype), "; ".join(notes))
@@ -130,12 +132,17 @@ class Surgery:
         convolution = isinstance(module, nn.Conv3d | nn.ConvTranspose3d) and parameter == "weight"
         return convolution and source.ndim == 4 and source.shape[2:] == target.shape[2:4]
 
-    @staticmethod
-    def _channels_differ(module: nn.Module, source: Tensor, target: Tensor) -> bool:
-        if not isinstance(module, _ConvNd) or module.groups != 1 or source.ndim != target.ndim:
-            return False
-        same_but_channels = source.shape[0] == target.shape[0] and source.shape[2:] == target.shape[2:]
-        return same_but_channels and source.shape[1] != target.shape[1]
+    def _channels(self, owner: str, module: nn.Module, source: Tensor, fresh: Tensor) -> tuple[Tensor, str] | None:
+        """The stem's part: values and note, or ``None`` where the number of channels is not what differs."""
+        how = self.channels, self.source_channels, self.target_channels
+        if source.ndim != fresh.ndim or source.shape[0] != fresh.shape[0] or source.shape[1] == fresh.shape[1]:
+            return None
+        if isinstance(module, _ConvNd) and module.groups == 1 and source.shape[2:] == fresh.shape[2:]:
+            return adapt_channels(source, fresh, *how)
+        parent, _, last = owner.rpartition(".")
+        patches = self._modules[parent][0] if isinstance(module, nn.Linear) and last == "1" else None  # type: ignore[index]
+        sides = getattr(patches, "axes_lengths", None)  # einops' Rearrange, in MONAI's "perceptron" patch embedding
+        return adapt_patch_channels(source, fresh, math.prod(sides.values()), *how) if sides else None
 
     def _classes(self, owner: str, module: nn.Module, parameter: str, source: Tensor, fresh: Tensor):
         """The head's part: (values, note, whether they fit)."""

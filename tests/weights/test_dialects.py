@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from monai.networks import nets
-from monai.networks.nets import densenet, senet
+from monai.networks.nets import densenet, efficientnet, senet
 from torch import Tensor, nn
 
 from monai_transfer.errors import CoverageError, InputError
@@ -329,7 +329,7 @@ def test_pretrainedmodels_senet(monkeypatch):
 
 
 @pytest.mark.parametrize("where", ["EfficientNetBN", "FlexibleUNet"])
-def test_efficientnet_pytorch(where):
+def test_efficientnet_pytorch(where, monkeypatch):
     source = shuffle_statistics(
         nets.EfficientNetBN("efficientnet-b0", False, spatial_dims=2, in_channels=3, num_classes=9)
     )
@@ -341,6 +341,11 @@ def test_efficientnet_pytorch(where):
         network = inner = nets.EfficientNetBN("efficientnet-b0", False, spatial_dims=2, in_channels=3, num_classes=9)
         report = load_weights(network, published)
         assert report.unused == report.skipped == []
+        # MONAI's own renaming as the oracle, given the same file instead of a download.
+        monkeypatch.setattr(efficientnet.model_zoo, "load_url", lambda *args, **more: dict(published))
+        oracle = nets.EfficientNetBN("efficientnet-b0", True, spatial_dims=2, in_channels=3, num_classes=9)
+        loaded = network.state_dict()
+        assert all(torch.equal(loaded[name], tensor) for name, tensor in oracle.state_dict().items())
     assert report.missing == []
     expected = source.state_dict()["_blocks.6.15._project_conv.weight"]
     assert torch.equal(inner.state_dict()["_blocks.6.15._project_conv.weight"], expected)

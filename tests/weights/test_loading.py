@@ -47,10 +47,11 @@ def source() -> UNet:
         lambda s: {"module." + k: v for k, v in s.items()},
         lambda s: {"state_dict": {"net." + k: v for k, v in s.items()}, "pytorch-lightning_version": "2.0"},
         lambda s: {"_orig_mod.module." + k: v for k, v in s.items()},
+        lambda s: {"net": {"module.backbone." + k: v for k, v in s.items()}, "optimizer": {}, "epoch": 2100},
         lambda s: {"model": s, "ema": {k: torch.zeros_like(v) for k, v in s.items()}},
         lambda s: {k: MetaTensor(v) for k, v in s.items()},
     ],
-    ids=["plain", "state_dict", "model", "nnunet", "module", "lightning", "compiled", "ema", "meta"],
+    ids=["plain", "state_dict", "model", "nnunet", "module", "lightning", "compiled", "suprem", "ema", "meta"],
 )
 @pytest.mark.parametrize("suffix", ["pt", "memory"])
 def test_usual_wrappings_load_everything(source, tmp_path, wrap, suffix):
@@ -235,6 +236,9 @@ def test_no_weights_at_all_and_wrong_arguments(source):
         load_weights(unet(), source.state_dict(), min_coverage=50)
     with pytest.raises(InputError, match="channels"):
         load_weights(unet(), source.state_dict(), channels="all")
+    for nothing in (None, 3, source):
+        with pytest.raises(InputError, match="weights cannot come from a"):
+            load_weights(unet(), nothing)
     with pytest.raises(InputError, match="no module"):
         load_weights(unet(), source.state_dict(), head=["fc"])
 

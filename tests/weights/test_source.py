@@ -83,6 +83,7 @@ def test_odd_channel_names_of_a_bundle_are_no_error(bundle):
     odd["network_data_format"]["outputs"]["pred"]["channel_def"] = {"0": "a", "1": "b", "2": "c", "3": "d"}
     (bundle / "configs" / "metadata.json").write_text(json.dumps(odd))
     assert load_weights(unet(2), bundle, target_classes=["a", "b"]).skipped
+    assert load_weights(unet(2), bundle, source_classes=list("abcd"), target_classes=["a", "b"]).skipped
     odd["network_data_format"]["outputs"]["pred"]["channel_def"] = {"0": "x", "7": "x"}
     (bundle / "configs" / "metadata.json").write_text(json.dumps(odd))
     assert Source.load(bundle).classes is None

@@ -62,6 +62,17 @@ def test_all_stems_of_a_swin_unetr_follow():
     assert report.coverage == 1
 
 
+def test_a_linear_patch_embedding_follows():
+    def vit(channels):
+        return nets.ViT(channels, (16, 16), (8, 8), 24, 32, 1, 4, proj_type="perceptron", spatial_dims=2)
+
+    source, network = vit(1), vit(3)
+    report = load_weights(network, source.state_dict())
+    assert report.coverage == 1 and "1 -> 3" in report.notes["patch_embedding.patch_embeddings.1.weight"]
+    image = torch.randn(2, 1, 16, 16)
+    torch.testing.assert_close(network(image.expand(-1, 3, -1, -1))[0], source(image)[0], rtol=1e-4, atol=1e-5)
+
+
 HEADS = {
     "up": lambda o: nets.UNet(2, 1, o, (4, 8, 16), (2, 2)),
     "residual": lambda o: nets.UNet(2, 1, o, (4, 8, 16), (2, 2), num_res_units=2, norm="batch"),
