@@ -1,0 +1,131 @@
+"""A set against a model's training data: what will be resampled or rescaled, and what cannot work."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from monai_transfer.errors import InputError
+from monai_transfer.manifest.inspection import compare_with_source, describe_data
+
+BUNDLE = Path(__file__).parents[3] / "bundles" / "head_mr_segmentation"
+
+
+@pytest.fixture
+def bundle(tmp_path, data):
+    """A bundle folder whose metadata describe the very set."""
+
+    def write(inference: dict | None = None, image: dict | None = None, labels=("background", "tumour"), **transfer):
+        description = describe_data(data.manifest())
+        metadata = {
+            "network_data_format": {
+                "inputs": {
+                    "image": {
+                        "modality": "MR",
+                        "num_channels": 1,
+                        "spatial_shape": [16, 16, 8],
+                        "channel_def": {"0": "T1"},
+                    }
+                    | (image or {})
+                },
+                "outputs": {"pred": {"num_channels": 2, "channel_def": {str(n): v for n, v in enumerate(labels)}}},
+            },
+            "transfer": {"task": "segmentation", "spacing": description["spacing"], "data_statistics": description}
+            | transfer,
+        }
+        folder = tmp_path / "model"
+        shutil.rmtree(folder, ignore_errors=True)
+        (folder / "configs").mkdir(parents=True)
+        (folder / "configs" / "metadata.json").write_text(json.dumps(metadata))
+        if inference is not None:
+            (folder / "configs" / "inference.json").write_text(json.dumps(inference))
+        return folder
+
+    return write
+
+
+def codes(findings):
+    return {(f.severity, f.code) for f in findings}
+
+
+def test_description(data):
+    description = describe_data(data.manifest())
+    assert description["spacing"] == [1, 1, 3] and description["orientation"] == "RAS"
+    assert description["shape"] == [24, 20, 12] and description["dims"] == 3 and description["n_images"] == 18
+    assert description["labels"] == ["background", "tumour"] and description["channel_names"] == ["T1"]
+    assert 95 < description["intensity"]["p50"] < 110
+    assert json.loads(json.dumps(description)) == description
+
+
+def test_a_set_suits_the_model_that_was_trained_on_it(data, bundle):
+    assert compare_with_source(describe_data(data.manifest()), bundle()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "finding", "words"),
+    [
+        ({"task": "classification"}, ("error", "source-task"), "classification"),
+        ({"image": {"spatial_shape": [64, 64]}}, ("error", "source-dims"), "2D"),
+        ({"image": {"num_channels": 4}}, ("error", "source-channels"), "4 channels"),
+        ({"image": {"modality": "CT"}, "data_statistics": {}}, ("warning", "source-modality"), "CT"),
+        ({"spacing": [1, 1, 1.5]}, ("note", "source-spacing"), "resampled to 1 x 1 x 1.5 mm .factor 2"),
+        ({"spacing": [1, 1, 1]}, ("warning", "source-spacing"), "factor 3"),
+        ({"orientation": "LPS"}, ("note", "source-orientation"), "RAS and will be turned to LPS"),
+        ({"image": {"spatial_shape": [96, 96, 96]}}, ("warning", "source-extent"), "24 x 20 x 36 mm"),
+        ({"labels": ("background", "liver")}, ("error", "source-labels"), "liver"),
+        ({"labels": ("tumour", "background")}, ("error", "source-label-order"), "numbered otherwise"),
+        ({"labels": ("background", "tumour", "oedema")}, ("warning", "source-labels"), "oedema"),
+        ({"data_statistics": {"intensity": {"p0.5": 0, "p99.5": 2000}}}, ("warning", "source-intensity"), "2000"),
+        ({"data_statistics": {}}, ("note", "source-silent"), "no data_statistics"),
+    ],
+)
+def test_differences(data, bundle, options, finding, words):
+    findings = compare_with_source(describe_data(data.manifest()), bundle(**options))
+    assert codes(findings) >= {finding}, findings
+    assert re.search(words, next(f.line() for f in findings if f.code == finding[1]))
+
+
+def test_channel_order(data, bundle):
+    description = describe_data(data.manifest()) | {"channels": 2, "channel_names": ["T1", "FLAIR"]}
+    model = bundle(image={"num_channels": 2, "channel_def": {"0": "FLAIR", "1": "T1"}})
+    assert ("error", "source-channel-order") in codes(compare_with_source(description, model))
+
+
+def test_transforms_speak_where_the_metadata_are_silent(data, bundle):
+    transforms = [
+        {"_target_": "Orientationd", "keys": "image", "axcodes": "LPS"},
+        {"_target_": "Spacingd", "keys": "image", "pixdim": [1.0, 1.0, 1.0]},
+        {"_target_": "ScaleIntensityRanged", "a_min": -175, "a_max": 250, "b_min": 0, "b_max": 1},
+    ]
+    config = {"preprocessing": {"_target_": "Compose", "transforms": transforms}}
+    model = bundle(config, spacing=None, data_statistics={})
+    findings = codes(compare_with_source(describe_data(data.manifest()), model))
+    assert findings >= {("warning", "source-spacing"), ("note", "source-orientation"), ("note", "source-window")}
+    transforms[2] |= {"a_min": 5000, "a_max": 9000}
+    model = bundle(config, spacing=None, data_statistics={})
+    assert ("error", "source-window") in codes(compare_with_source(describe_data(data.manifest()), model))
+
+
+def test_no_code_of_the_bundle_runs(data, bundle, tmp_path):
+    mark = tmp_path / "ran"
+    model = bundle({"imports": [f"$open({str(mark)!r}, 'w')"], "x": {"_target_": "os.mkdir", "path": str(mark)}})
+    compare_with_source(describe_data(data.manifest()), model)
+    assert not mark.exists()
+
+
+def test_packaged_bundle_can_be_compared(data):
+    findings = compare_with_source(describe_data(data.manifest()), BUNDLE)
+    assert ("error", "source-labels") in codes(findings)
+
+
+def test_not_a_bundle(tmp_path, data):
+    with pytest.raises(InputError, match="no bundle"):
+        compare_with_source({}, tmp_path)
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "metadata.json").write_text("{")
+    with pytest.raises(InputError, match="broken metadata"):
+        compare_with_source({}, tmp_path)
