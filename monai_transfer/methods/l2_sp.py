@@ -83,12 +83,13 @@ class L2Sp(Method):
 
     def setup(self, network: nn.Module, batch: Fields) -> None:
         fresh = find_head(network) if self.new is None else [self.new] if isinstance(self.new, str) else list(self.new)
-        known = dict(network.named_modules())
+        known = dict(network.named_modules(remove_duplicate=False))
         for name in fresh:
             if name not in known:
                 raise InputError(f"{type(network).__name__} has no module {name!r}", mend="name what is new, or []")
         weights = {name: p for name, p in network.named_parameters() if p.ndim > 1}
-        self._fresh = [n for n in weights if n.startswith(tuple(f"{module}." for module in fresh))]
+        inside = {id(p) for name in fresh for p in known[name].parameters()}
+        self._fresh = [name for name, p in weights.items() if id(p) in inside]
         self.start = Snapshot({name: p for name, p in weights.items() if name not in set(self._fresh)})
         self._network = weakref.ref(network)  # not a submodule: its weights are not this method's state
 

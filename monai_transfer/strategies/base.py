@@ -220,8 +220,8 @@ class Scheduled(Strategy):
 def _progress(engine: Any) -> float:
     state = engine.state
     if state.epoch_length:
-        return (state.iteration - 1) / (state.epoch_length * state.max_epochs)
-    return (state.epoch - 1) / state.max_epochs
+        return min((state.iteration - 1) / (state.epoch_length * state.max_epochs), 1.0)
+    return min((state.epoch - 1) / state.max_epochs, 1.0)
 
 
 def _distributed() -> bool:
@@ -255,7 +255,7 @@ def head_modules(network: nn.Module, head: str | list[str] | None = None) -> lis
             raise InputError(f"{type(network).__name__} has no head that could be told", mend="name it with head=")
         return found
     names = [head] if isinstance(head, str) else list(head)
-    modules = dict(network.named_modules())
+    modules = dict(network.named_modules(remove_duplicate=False))  # DynUNet reaches modules under several names
     for name in names:
         if not name or name not in modules:
             known = ", ".join([n for n, m in modules.items() if n and not any(m.children())][-5:])

@@ -39,9 +39,13 @@ class LpFt(Scheduled):
 
     def groups(self, network: nn.Module) -> list[list[str]]:
         """Backbone, head."""
-        heads = tuple(f"{name}." for name in head_modules(network, self.head))
-        names = [name for name, _ in network.named_parameters()]
-        return [[n for n in names if not n.startswith(heads)], [n for n in names if n.startswith(heads)]]
+        heads = [network.get_submodule(name) for name in head_modules(network, self.head)]
+        inside = {id(p) for head in heads for p in head.parameters()}
+        backbone: list[str] = []
+        head: list[str] = []
+        for name, parameter in network.named_parameters():
+            (head if id(parameter) in inside else backbone).append(name)
+        return [backbone, head]
 
     def rates(self, progress: float, count: int) -> list[float]:
         if progress < self.probe:

@@ -13,6 +13,7 @@ from monai.networks.nets import DynUNet, UNet, ViT, resnet10
 from torch import nn
 from torch.nn.modules.conv import _ConvTransposeNd
 
+from monai_transfer.engine.checkpoint import export_state
 from monai_transfer.errors import InputError
 from monai_transfer.networks.freezing import bare
 from monai_transfer.strategies.lora import (
@@ -262,6 +263,14 @@ def test_adapters_alone(kind, tmp_path):
     other = UNet(2, 1, 2, (4, 8, 8), (2, 2))
     with pytest.raises(InputError):
         load_lora(other, state)
+
+
+def test_export_is_of_the_original_architecture():
+    trained = adapted_unet()
+    fresh = UNet(2, 1, 2, (4, 8), (2,), num_res_units=1, norm="batch").eval()
+    fresh.load_state_dict(export_state(trained))  # strictly
+    x = torch.randn(1, 1, 8, 8)
+    torch.testing.assert_close(fresh(x), trained(x))
 
 
 def test_strategy_freezes_statistics_and_trains_the_head_in_full():

@@ -15,6 +15,8 @@ from torch import nn
 
 from monai_transfer.errors import InputError
 from monai_transfer.strategies.gradual_unfreezing import GradualUnfreezing
+from monai_transfer.strategies.head_only import HeadOnly
+from monai_transfer.strategies.lora import Lora
 from monai_transfer.strategies.lp_ft import LpFt
 from monai_transfer.strategies.sawtooth import Sawtooth
 
@@ -190,14 +192,32 @@ def test_bad_values_are_refused(make):
         make()
 
 
-def _ddp_worker(rank: int, world: int, folder: str) -> None:
+def test_gradient_scaler():
+    strategy = LpFt(probe=0.5)
+    network = strategy.apply(Small())
+    optimizer = torch.optim.AdamW(strategy.param_groups(network), lr=0.1, weight_decay=0.1)
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    strategy.bind(network, optimizer)
+    before = copy.deepcopy(network.state_dict())
+    moved = []
+    for progress in (0.0, 0.6):
+        strategy.advance(progress)
+        optimizer.zero_grad()
+        scaler.scale(network.train()(BATCHES[0]["image"]).square().sum()).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        moved.append({k.split(".")[0] for k, v in network.state_dict().items() if not torch.equal(v, before[k])})
+    assert moved == [{"head"}, {"stem", "middle", "head"}]
+
+
+def _ddp_worker(rank: int, world: int, folder: str, make) -> None:
     import torch.distributed as dist
     from torch.nn.parallel import DistributedDataParallel
 
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world)
     torch.manual_seed(0)
-    strategy = LpFt(probe=0.5)
+    strategy = make()
     network = strategy.apply(Small())
     wrapped = DistributedDataParallel(network)
     optimizer = torch.optim.AdamW(strategy.param_groups(wrapped), lr=0.1, weight_decay=0.1)
@@ -212,11 +232,20 @@ def _ddp_worker(rank: int, world: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
-def test_two_ranks(tmp_path):
+@pytest.mark.parametrize(
+    ("make", "early", "late"),
+    [
+        (lambda: LpFt(probe=0.5), {"head"}, {"stem", "middle", "head"}),
+        (lambda: GradualUnfreezing(until=0.5), {"head", "middle"}, {"stem", "middle", "head"}),
+        (HeadOnly, {"head"}, {"head"}),
+        (lambda: Lora(rank=1), {"stem", "middle", "head"}, {"stem", "middle", "head"}),
+    ],
+)
+def test_two_ranks(tmp_path, make, early, late):
     import torch.multiprocessing as mp
 
-    mp.start_processes(_ddp_worker, args=(2, str(tmp_path)), nprocs=2, start_method="fork")
+    mp.start_processes(_ddp_worker, args=(2, str(tmp_path), make), nprocs=2, start_method="fork")
     (moved, first), (_, second) = (torch.load(tmp_path / f"rank{r}.pt", weights_only=False) for r in (0, 1))
-    assert set().union(*moved[:4]) == {"head"}
-    assert all({"stem", "middle", "head"} <= m for m in moved[4:])
+    assert set().union(*moved[:4]) == early
+    assert all(late == m for m in moved[4:])
     assert all(torch.equal(first[name], second[name]) for name in first), "ranks drifted apart"
