@@ -62,7 +62,8 @@ class Adapt:
         if target_loader is None and any(field.startswith("target_") for field in method.needs):
             raise InputError(f"{type(method).__name__} needs target cases", mend="pass target_loader")
         self.method, self.target_loader = method, target_loader
-        self.layer, self.weight, self.pool, self.name = layer, weight, pool, name
+        self.layer, self.weight, self.name = layer, weight, name
+        self.pool = method.default_pool if pool == "mean" else pool
         self.optimizer: torch.optim.Optimizer | None = None
         self._tap: Tap | None = None
         self._iterator: Iterator | None = None
@@ -127,7 +128,8 @@ class Adapt:
                 self._iterator = None
         else:
             raise InputError("the target loader is empty", mend="check the target site's unlabelled cases")
-        wanted = {key for key in ("image", "label", "strong") if any(f"target_{key}" in f for f in self.method.needs)}
+        keys = ("image", "label", "order", "strong")
+        wanted = {key for key in keys if any(f"target_{key}" in field for field in self.method.needs)}
         wanted |= {"image"} if self._needs("target_logits", "target_features") else set()
         return {
             key: plain(batch[key]).to(device, non_blocking=non_blocking)

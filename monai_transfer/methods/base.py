@@ -18,7 +18,7 @@ FIELDS = frozenset(
     f"{domain}_{what}"
     for domain in ("source", "target")
     for what in ("image", "label", "logits", "features", "strong", "strong_logits", "strong_features")
-)
+) | {"target_order"}
 """Every name that a method may ask for. "source" is the trainer's own (labelled) batch, "target" the extra loader's."""
 
 
@@ -28,7 +28,8 @@ class Fields(dict):
     Shapes, with B the batch of that domain (the two may differ), C classes or channels, and spatial axes (H, W[, D]):
     ``*_image`` and ``*_strong`` B x C x spatial; ``*_label`` as the loader gives it; ``*_logits`` the network's output
     (of a tuple or list its first entry); ``*_features`` B x F when pooled, else B x F x spatial. ``*_strong`` is a
-    second, strongly augmented view of the same case, taken from the batch under the key ``strong``.
+    second, strongly augmented view of the same case, taken from the batch under the key ``strong``; ``target_order`` B
+    numbers in [0, 1], a case's place in an order such as time, under the key ``order``.
     """
 
     def __getattr__(self, name: str) -> Any:
@@ -48,6 +49,7 @@ class Method(nn.Module):
         dims: the numbers of spatial dimensions it makes sense for.
         norm_statistics: what happens to normalisation statistics, in one clause, for the capability table.
         experimental: no benefit was shown on real data.
+        default_pool: what ``Adapt``'s ``pool="mean"`` means here: ``None`` where the method pools by itself.
 
     Peers, teachers and critics are submodules, made in ``setup``. Their parameters get an optimizer of their own
     (``make_optimizer``), never the user's. All state that must survive a resume lies in ``state_dict()``.
@@ -59,6 +61,7 @@ class Method(nn.Module):
     dims: ClassVar[tuple[int, ...]] = (2, 3)
     norm_statistics: ClassVar[str] = "separate: each domain's batch is normalised and counted on its own"
     experimental: ClassVar[bool] = False
+    default_pool: ClassVar[str | None] = "mean"
 
     def setup(self, network: nn.Module, batch: Fields) -> None:
         """Size the method's own parts from the first batch; called once, before the first ``forward``.
