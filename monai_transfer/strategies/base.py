@@ -26,6 +26,7 @@ __all__ = [
     "ParamGroup",
     "Scheduled",
     "Strategy",
+    "follow",
     "freeze",
     "head_modules",
     "keep_in_eval",
@@ -215,6 +216,15 @@ class Scheduled(Strategy):
     def _after_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         for group, lr in zip(optimizer.param_groups, self._saved, strict=True):
             group["lr"] = lr
+
+
+def follow(strategy: Strategy) -> Strategy:
+    """The strategy itself, for a config's list of handlers, whose items have to be dictionaries.
+
+    ``- {_target_: monai_transfer.strategies.base.follow, strategy: '@strategy'}`` is the same object as ``@strategy``;
+    MONAI's ``check_properties`` cannot read a bare reference there.
+    """
+    return strategy
 
 
 def _progress(engine: Any) -> float:

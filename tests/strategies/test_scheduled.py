@@ -74,6 +74,19 @@ def test_lp_ft_phases():
     assert watch.rates == [[0.1, 0.1]] * 20, "others see the optimizer's own rate"
 
 
+def test_from_a_config():
+    from monai.bundle import ConfigParser
+
+    parser = ConfigParser(
+        {
+            "strategy": {"_target_": "monai_transfer.strategies.lp_ft.LpFt", "probe": 0.25},
+            "handlers": [{"_target_": "monai_transfer.strategies.base.follow", "strategy": "@strategy"}],
+        }
+    )
+    (handler,) = parser.get_parsed_content("handlers")
+    assert handler is parser.get_parsed_content("strategy") and isinstance(handler, LpFt) and handler.probe == 0.25
+
+
 def test_lp_ft_rate_of_the_second_phase():
     torch.manual_seed(0)
     steps = []
