@@ -94,3 +94,11 @@ def test_the_same_runs_give_the_same_page(study):
     runs = study.write({"scratch": 0.5, "fine_tuned": 0.6}, patients=4)
     paths = [write_html(compare_runs(runs), study.folder / name) for name in ("a.html", "b.html")]
     assert len({re.sub(r'base64,[^"]+', "", path.read_text()) for path in paths}) == 1
+
+
+def test_a_study_without_a_verdict_still_makes_a_page(study):
+    runs = study.write({"scratch": 0.3, "source": 0.2, "fine_tuned": 0.9}, "classification", patients=3)
+    report = compare_runs(runs)
+    text = render(report)
+    assert "no verdict" in text
+    assert "nan" not in re.sub(r'base64,[^"]+', "", text).lower()
