@@ -36,6 +36,7 @@ class Named:
         unused: names in the source that the network does not have.
         dialect: what was done, in words.
         licence: of the weights that this dialect is known from.
+        widen: see ``key_rules.Dialect``.
         hint: what these weights are, where they are known to have no matching network in MONAI.
     """
 
@@ -45,6 +46,7 @@ class Named:
     dialect: str
     licence: str | None = None
     hint: str = ""
+    widen: bool = False
 
 
 def find_state_dicts(content: Any) -> dict[str, dict[str, Tensor]]:
@@ -167,4 +169,4 @@ def _named(tensors, renamed, sizes, strip: str, add: str, dialect: Dialect, plac
     words += [f"under {add!r}"] if add else []
     unused = [name for name in tensors if name not in taken]
     hint = next((text for sign, text in WITHOUT_MATCH.items() if any(re.fullmatch(sign, name) for name in unused)), "")
-    return Named(used, origin, unused, ", ".join(words), dialect.licence, hint)
+    return Named(used, origin, unused, ", ".join(words), dialect.licence, hint, dialect.widen)

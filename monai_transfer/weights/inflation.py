@@ -7,9 +7,11 @@ centre initialisation as in Wang et al., "Temporal Segment Networks in the Wild"
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
-__all__ = ["INFLATIONS", "inflate"]
+__all__ = ["INFLATIONS", "inflate", "widen_kernel"]
 
 INFLATIONS = ("center", "mean")
 
@@ -40,3 +42,23 @@ def inflate(weight: Tensor, depth: int, how: str = "center", *, module: nn.Modul
     else:
         profile += 1 / depth
     return weight.unsqueeze(-1) * profile
+
+
+def widen_kernel(weight: Tensor, shape: torch.Size, module: _ConvNd) -> Tensor | None:
+    """An odd kernel in the middle of a larger odd one, zeros around it: the same response, where padding is ``same``.
+
+    Args:
+        weight: O x I x kernel. ``shape``: of the larger weight. ``module``: the convolution it is for.
+
+    Returns:
+        ``None`` where the shapes or the convolution (stride, dilation, padding, transposed) do not allow it.
+    """
+    if module.transposed or weight.ndim != len(shape) or weight.shape[:2] != shape[:2] or weight.shape == shape:
+        return None
+    kernels = list(zip(weight.shape[2:], shape[2:], strict=True))
+    same = module.padding == tuple(large // 2 for _, large in kernels)
+    if not same or any(step != 1 for step in (*module.stride, *module.dilation)):
+        return None
+    if any(small > large or small % 2 == 0 or large % 2 == 0 for small, large in kernels):
+        return None
+    return F.pad(weight, [side for small, large in reversed(kernels) for side in [(large - small) // 2] * 2])

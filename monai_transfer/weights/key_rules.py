@@ -31,6 +31,8 @@ class Dialect:
             the key (it then counts as unused).
         rename: ``(names, the network's names) -> {old: new}`` where a rule would have to count; applied first.
         reshape: ``(new name, tensor) -> tensor`` for the few dialects whose layout differs.
+        widen: a smaller odd kernel of a convolution without stride may stand inside a larger one, zeros around it,
+            which changes nothing (``DynUNet`` has no flat kernels in its decoder's last level, nnU-Net may).
         status: what the rules were tested against.
         licence: of the published weights; ``None`` where there are many.
         reference: where names and weights were published.
@@ -41,6 +43,7 @@ class Dialect:
     rules: tuple[tuple[str, str | None], ...] = ()
     rename: Callable[[Collection[str], Collection[str]], dict[str, str]] | None = None
     reshape: Callable[[str, Tensor], Tensor] | None = None
+    widen: bool = False
     status: Literal["names-only", "verified"] = "names-only"
     licence: str | None = None
     reference: str = ""
@@ -137,6 +140,7 @@ DIALECTS: tuple[Dialect, ...] = (
         "nnU-Net v2 plain U-Net to DynUNet",
         sign=r"(.*\.)?encoder\.stages\.\d+\.0\.convs\.\d+\.conv\.weight",
         rename=nnunet_stages,
+        widen=True,
         reference="dynamic_network_architectures PlainConvUNet, saved by nnU-Net v2 (Isensee et al., Nat Methods 2021)",
     ),
 )

@@ -125,7 +125,7 @@ def _plan(surgery: Surgery, named: Named, target: Mapping[str, Tensor]) -> tuple
             report.missing += names
             continue
         tensor = target[given[0]]
-        fit = surgery.fit(given[0], named.tensors[given[0]], tensor)
+        fit = surgery.fit(given[0], named.tensors[given[0]], tensor, widen=named.widen)
         note = fit.note
         if any(not _equal(named.tensors[given[0]], named.tensors[other]) for other in given[1:]):
             tied = f"tied here, but several tensors in the source: {named.origin[given[0]]} was taken"

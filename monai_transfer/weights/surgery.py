@@ -14,7 +14,7 @@ from monai_transfer.errors import InputError
 from monai_transfer.networks.head import find_head, find_stem
 from monai_transfer.weights.channels import CHANNEL_MODES, adapt_channels, adapt_patch_channels
 from monai_transfer.weights.classes import ClassMap, class_axes, names_for
-from monai_transfer.weights.inflation import INFLATIONS, inflate
+from monai_transfer.weights.inflation import INFLATIONS, inflate, widen_kernel
 from monai_transfer.weights.positions import resize_positions, resize_relative_table
 
 __all__ = ["Fit", "Surgery"]
@@ -93,8 +93,8 @@ class Surgery:
         ends = module in self._ends["head"] or module in self._ends["stem"] or "position" in name or "pos_embed" in name
         return ends or (len(source), len(target)) == (4, 5)
 
-    def fit(self, name: str, source: Tensor, target: Tensor) -> Fit:
-        """Fit ``source`` to the network's tensor ``name``, which is ``target``.
+    def fit(self, name: str, source: Tensor, target: Tensor, *, widen: bool = False) -> Fit:
+        """Fit ``source`` to the network's tensor ``name``, which is ``target``; ``widen``: as in ``key_rules``.
 
         Raises:
             InputError: the user named another number of classes than the head has.
@@ -113,6 +113,11 @@ class Surgery:
         if self._is_flat_kernel(module, parameter, source, target):
             values = inflate(source, target.shape[-1], self.inflation, module=module)
             notes.append(f"inflated from 2D to 3D ({self.inflation}, depth {target.shape[-1]})")
+        if widen and parameter == "weight" and isinstance(module, _ConvNd):
+            wide = widen_kernel(values, target.shape, module)
+            if wide is not None:
+                values = wide
+                notes.append(f"kernel {_size(source.shape[2:])} set into {_size(target.shape[2:])}, zeros around it")
         if owner in self._ends["head"] or owner in self._norms:
             values, note, fits = self._classes(owner, module, parameter, values, fresh)
             if not fits:

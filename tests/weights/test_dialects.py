@@ -17,6 +17,7 @@ from monai_transfer.weights import load_weights
 from monai_transfer.weights.dialects import find_state_dicts
 from monai_transfer.weights.key_rules import DIALECTS
 from monai_transfer.weights.medicalnet import resnet_flags
+from monai_transfer.weights.nnunet import dynunet_arguments
 
 
 def shuffle_statistics(network: nn.Module) -> nn.Module:
@@ -123,33 +124,29 @@ def test_monai_masked_autoencoder_into_vit():
 class NnUNet(nn.Module):
     """nnU-Net v2's PlainConvUNet with its names (dynamic_network_architectures), three stages, deep supervision."""
 
-    def __init__(self, features=(6, 8, 10), classes: int = 3) -> None:
+    def __init__(self, features=(6, 8, 10), classes: int = 3, flat: bool = False) -> None:
         super().__init__()
+        f = features
+        first, kernel = ((1, 3, 3), (1, 2, 2)) if flat else ((3, 3, 3), (2, 2, 2))  # flat: as planned for thick slices
+        plans = ((2, f[0], first, 1), (f[0], f[1], (3, 3, 3), kernel), (f[1], f[2], (3, 3, 3), 2))
 
-        def stack(i: int, o: int, stride: int) -> nn.ModuleDict:
-            def block(i, o, s):
-                conv, norm = nn.Conv3d(i, o, 3, s, 1, bias=True), nn.InstanceNorm3d(o, affine=True)
+        def stack(i: int, o: int, kernel: tuple, stride: int | tuple = 1) -> nn.ModuleDict:
+            def block(i: int, o: int, stride: int | tuple) -> nn.ModuleDict:
+                conv = nn.Conv3d(i, o, kernel, stride, [k // 2 for k in kernel], bias=True)
+                norm = nn.InstanceNorm3d(o, affine=True)
                 whole = nn.ModuleDict({"conv": conv, "norm": norm})
                 whole["all_modules"] = nn.Sequential(conv, norm, nn.LeakyReLU(0.01))
                 return whole
 
             return nn.ModuleDict({"convs": nn.ModuleList([block(i, o, stride), block(o, o, 1)])})
 
-        f = features
-        self.encoder = nn.ModuleDict(
-            {
-                "stages": nn.ModuleList(
-                    nn.ModuleList([stack(i, o, s)]) for i, o, s in ((2, f[0], 1), (f[0], f[1], 2), (f[1], f[2], 2))
-                )
-            }
-        )
+        self.encoder = nn.ModuleDict({"stages": nn.ModuleList(nn.ModuleList([stack(*plan)]) for plan in plans)})
+        ups = [nn.ConvTranspose3d(f[2], f[1], 2, 2), nn.ConvTranspose3d(f[1], f[0], kernel, kernel)]
         self.decoder = nn.ModuleDict(
             {
                 "encoder": self.encoder,
-                "stages": nn.ModuleList([stack(2 * f[1], f[1], 1), stack(2 * f[0], f[0], 1)]),
-                "transpconvs": nn.ModuleList(
-                    [nn.ConvTranspose3d(f[2], f[1], 2, 2), nn.ConvTranspose3d(f[1], f[0], 2, 2)]
-                ),
+                "stages": nn.ModuleList([stack(2 * f[1], f[1], (3, 3, 3)), stack(2 * f[0], f[0], first)]),
+                "transpconvs": nn.ModuleList(ups),
                 "seg_layers": nn.ModuleList([nn.Conv3d(f[1], classes, 1), nn.Conv3d(f[0], classes, 1)]),
             }
         )
@@ -176,25 +173,37 @@ def dynunet(**more) -> nets.DynUNet:
     return nets.DynUNet(3, 2, 3, [3] * 3, [1, 2, 2], [2, 2], filters=[6, 8, 10], trans_bias=True, **more)
 
 
-def test_nnunet_into_dynunet_gives_the_same_output():
-    reference = NnUNet()
+@pytest.mark.parametrize("flat", [False, True], ids=["cubic", "flat"])
+def test_nnunet_into_dynunet_gives_the_same_output(flat):
+    reference = NnUNet(flat=flat)
     for module in reference.modules():
         if isinstance(module, nn.InstanceNorm3d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.uniform_(module.bias, -1, 1)
     checkpoint = {"network_weights": reference.state_dict(), "optimizer_state": {"state": {}}, "init_args": {"a": 1}}
-    network = dynunet(deep_supervision=True, deep_supr_num=1)
+    network = nets.DynUNet(**dynunet_arguments(checkpoint, deep_supervision=True))
     report = load_weights(network, checkpoint)
     assert "nnU-Net" in report.dialect and report.coverage == 1
-    assert report.missing == report.skipped == report.adapted == []
+    assert report.missing == report.skipped == []
+    wide = {f"upsamples.1.conv_block.conv{number}.conv.weight" for number in (1, 2)}
+    assert {name for name in report.adapted if "skip_layers" not in name} == (wide if flat else set())
     # What is unused: the convolutions' biases, which instance norm removes, and second names of the same tensors.
-    assert all(
-        "convs" in n and ("all_modules" in n or n.startswith("decoder.encoder") or n.endswith("conv.bias"))
-        for n in report.unused
-    )
-    image = torch.randn(2, 2, 16, 16, 16)
+    second = ("all_modules", "decoder.encoder")
+    assert all("convs" in n and (any(s in n for s in second) or n.endswith("conv.bias")) for n in report.unused)
+    image = torch.randn(2, 2, 8, 16, 16)
     torch.testing.assert_close(network.eval()(image), reference(image)[0], rtol=1e-4, atol=1e-5)
     assert torch.equal(network.deep_supervision_heads[0].conv.conv.weight, reference.decoder["seg_layers"][0].weight)
+
+
+def test_arguments_of_other_nnunets_are_refused():
+    with pytest.raises(InputError, match="no weights of nnU-Net"):
+        dynunet_arguments(nets.UNet(2, 1, 2, (4, 8), (2,)).state_dict())
+    residual = {f"encoder.stages.{s}.blocks.0.conv1.conv.weight": torch.ones(4, 4, 3, 3, 3) for s in range(3)}
+    with pytest.raises(InputError, match="dynamic_network_architectures"):
+        dynunet_arguments(residual)
+    one = {name: tensor for name, tensor in NnUNet().state_dict().items() if "stages.2.0.convs.1" not in name}
+    with pytest.raises(InputError, match="1 or 2 convolutions in a stage"):
+        dynunet_arguments(one)
 
 
 def test_weights_never_move_along_a_row():
