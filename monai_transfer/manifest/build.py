@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatch
 from pathlib import Path
 
 from monai_transfer.errors import InputError
@@ -53,6 +54,7 @@ def build_manifest(
     patient_regex: str | None = None,
     series_description: str | None = None,
     channels: Sequence[str] = (),
+    exclude: Sequence[str] = (),
     binarize: bool = False,
     fractions: Sequence[float] = (0.6, 0.15, 0.25),
     folds: int | None = None,
@@ -83,7 +85,8 @@ def build_manifest(
         case_column, patient_column, site_column, label_column, split_column, path_column: columns with unusual names.
         patient_regex: regular expression whose first group, in the path below the folder, is the patient.
         series_description: text that the chosen DICOM series' description holds.
-        channels: BIDS suffixes that make up the image.
+        channels: BIDS suffixes, or last words of file names, that make up the image.
+        exclude: patterns of file names (``*_4d*``) whose images are left out.
         binarize: write masks of everything that is not 0, and list these.
         fractions: of training, validation and test.
         folds: number of cross-validation folds; all cases outside test become training and carry a ``fold``.
@@ -115,6 +118,8 @@ def build_manifest(
     folders = [_read(path, layout, options, notes, i if len(paths) > 1 else None) for i, path in enumerate(paths)]
     if site_from and any(f.layout != "dicom" for f in folders):
         raise InputError("--site-from reads DICOM headers", mend="it goes with --layout dicom; use --site or --table")
+    if exclude:
+        _exclude(folders, exclude, notes)
     given_sites([(f.path.name, f.found.cases) for f in folders], site, output, notes)
     columns = {"case": case_column, "patient": patient_column, "site": site_column}
     columns |= {"label": label_column, "split": split_column, "path": path_column}
@@ -193,6 +198,16 @@ def _read(path: Path, layout: str, options: Options, notes: list[str], number: i
     prefix = f"{path.name}: " if number is not None else ""
     notes.extend(prefix + note for note in found.notes)
     return _Folder(path if path.is_dir() else path.parent, name, found)
+
+
+def _exclude(folders: Sequence[_Folder], patterns: Sequence[str], notes: list[str]) -> None:
+    for folder in folders:
+        cases = folder.found.cases
+        kept = [c for c in cases if not any(fnmatch(path.name, p) for path in c.images for p in patterns)]
+        notes.append(f"{count(len(cases) - len(kept), 'case')} left out by --exclude {' '.join(patterns)}")
+        folder.found.cases = kept
+        if not kept:
+            raise InputError("no case is left", path=folder.path, mend="give narrower patterns with --exclude")
 
 
 def _join_tables(

@@ -27,7 +27,8 @@ def manifest(
     folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folder(s) with the data, or an .npz file.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The .json file to write.")],
     layout: Annotated[
-        str, typer.Option(help="auto, bids, nnunet, msd, dicom, npz, folders (pairs or classes), csv or images.")
+        str,
+        typer.Option(help="auto, bids, nnunet, msd, dicom, npz, folders (pairs, beside, classes), csv, images."),
     ] = "auto",
     task: Annotated[str | None, typer.Option(help="classification, segmentation, regression or localization.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the set.")] = None,
@@ -51,7 +52,10 @@ def manifest(
     series_description: Annotated[
         str | None, typer.Option(help="Text in the description of the DICOM series to take.")
     ] = None,
-    channels: Annotated[str | None, typer.Option(help="BIDS suffixes that make up the image: T1w,FLAIR.")] = None,
+    channels: Annotated[
+        str | None, typer.Option(help="BIDS suffixes, or last words of file names, of the channels.")
+    ] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="Pattern of file names to leave out; repeatable.")] = None,
     binarize: Annotated[
         bool, typer.Option("--binarize", help="Write masks of all that is not 0 and list these.")
     ] = False,
@@ -87,6 +91,7 @@ def manifest(
         patient_regex=patient_regex,
         series_description=series_description,
         channels=[part.strip() for part in channels.split(",")] if channels else (),
+        exclude=exclude or (),
         binarize=binarize,
         labels=_names(labels) if labels else None,
         fractions=_numbers(fractions),

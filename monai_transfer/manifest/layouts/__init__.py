@@ -7,7 +7,18 @@ from types import ModuleType
 
 from monai_transfer.errors import InputError
 from monai_transfer.manifest.checks import closest
-from monai_transfer.manifest.layouts import bids, class_folders, csv_table, dicom, msd, nnunet, npz, pairs, plain
+from monai_transfer.manifest.layouts import (
+    beside,
+    bids,
+    class_folders,
+    csv_table,
+    dicom,
+    msd,
+    nnunet,
+    npz,
+    pairs,
+    plain,
+)
 
 __all__ = ["LAYOUTS", "choose_layout"]
 
@@ -18,13 +29,14 @@ LAYOUTS: dict[str, ModuleType] = {
     "dicom": dicom,
     "npz": npz,
     "pairs": pairs,
+    "beside": beside,
     "classes": class_folders,
     "csv": csv_table,
     "images": plain,
 }
-"""By name. ``folders`` on the command line means ``pairs`` or ``classes``, whichever is seen."""
+"""By name. ``folders`` on the command line means ``pairs``, ``beside`` or ``classes``, whichever is seen."""
 
-_GROUPS = {"auto": tuple(LAYOUTS), "folders": ("pairs", "classes")}
+_GROUPS = {"auto": tuple(LAYOUTS), "folders": ("pairs", "beside", "classes")}
 
 
 def choose_layout(folder: Path, name: str = "auto") -> tuple[str, ModuleType]:
