@@ -65,7 +65,7 @@ def _segmentation(folder: Path, site: Site, number: int, scan: Scan, seed: int) 
     item["label"] = f"labels/{item['case']}.nii.gz"
     (folder / "labels").mkdir(exist_ok=True)
     write_nifti(folder / item["label"], scan.label, scan.affine)
-    yield item | {"label_sha256": sha256_image(folder / item["label"])}
+    yield item
 
 
 def _regression(folder: Path, site: Site, number: int, scan: Scan, seed: int) -> Items:

@@ -58,7 +58,7 @@ SITES: dict[str, Site] = {
         Site(
             name="site_b",
             number=2,
-            protocol=Protocol("spoiled_gradient_echo", tr=30.0, te=8.0, flip=15.0, fat_saturation=0.9),
+            protocol=Protocol("spoiled_gradient_echo", tr=30.0, te=8.0, flip=12.0, fat_saturation=0.9),
             spacing=(3.5, 3.5, 5.0),
             size=(50, 54, 32),
             axes=("P", "L", "I"),
