@@ -94,8 +94,9 @@ def new(
         force=force,
         **{key: value for key, value in numbers.items() if value is not None},
     )
-    typer.echo(f"{folder}: {spec.spatial_dims}D {spec.task}, network {spec.network['_target_'].rsplit('.', 1)[-1]}, "
-               f"patch {spec.patch}, spacing {spec.spacing or 'as it is'}, classes {', '.join(spec.class_names)}")  # fmt: skip
+    network = spec.network["_target_"].rsplit(".", 1)[-1]
+    typer.echo(f"{folder}: {spec.spatial_dims}D {spec.task}, {network}, classes {', '.join(spec.class_names)}")
+    typer.echo(f"patch {spec.patch}, spacing {spec.spacing or 'as it is'}")
     first = "pretrain" if source == "none" else "train"
     typer.echo(f"next: monai-transfer run {folder} {first}")
 

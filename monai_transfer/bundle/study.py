@@ -154,7 +154,7 @@ def _run_all(jobs: Sequence[_Job], workers: int, title: str, console: Console) -
 
 
 def _counts(bundle: Path, fractions: Sequence[float] | None, overrides: Mapping[str, Any]) -> list[int | None]:
-    """Numbers of labelled cases: counts as they are, shares of the target's training split; ``[None]``: the config's."""
+    """Numbers of labelled cases: counts, or shares of the target's training split; ``[None]``: what the config says."""
     if not fractions:
         return [None]
     flow = open_workflow(bundle, "train", {**overrides, "n_labelled": None}, log=False)
@@ -216,7 +216,7 @@ def run_study(
         path = folder / "report.html"
         report = compare_runs(runs, path)
         console.print(report.table())
-        for sentence in report.verdicts.values() if isinstance(report.verdicts, dict) else report.verdicts:
+        for sentence in [*report.verdicts, report.conclusion]:
             console.print(sentence, soft_wrap=True)
         reports.append(path)
     return reports
