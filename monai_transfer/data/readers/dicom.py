@@ -89,11 +89,11 @@ class DicomReader(CheckedReader):
             )
         planes = _planes(headers, frames[0], path)
         if planes is None:
-            order, affine = [0], _flat_affine(header)
+            order, affine = [0], _flat_affine(header, path)
         else:
             names = [file.name for file in files] if frames[0] == 1 else [f"frame {n + 1}" for n in range(frames[0])]
             order, distance = order_slices(planes, names, path)
-            _check_count(headers, path)
+            _check_count(headers, order, distance, path)
             if distance is None:  # a lone slice: nothing to measure between
                 distance = abs(float(header.get("SpacingBetweenSlices") or 1.0))
             affine = volume_affine(planes[order[0]], distance)
@@ -137,7 +137,9 @@ def _planes(headers: list[FileDataset], frames: int, path: Path) -> list[Plane] 
                 mend="fetch the series again; without positions the order of slices is a guess",
             )
         return [
-            Plane(_vector(h, "ImagePositionPatient", 3), _vector(h, "ImageOrientationPatient", 6), _pixel_spacing(h))
+            Plane(
+                _vector(h, "ImagePositionPatient", 3), _vector(h, "ImageOrientationPatient", 6), _pixel_spacing(h, path)
+            )
             for h in headers
         ]
     if "PerFrameFunctionalGroupsSequence" in header:
@@ -152,7 +154,7 @@ def _planes(headers: list[FileDataset], frames: int, path: Path) -> list[Plane] 
             _vector(header, "ImagePositionPatient", 3),
             _vector(header, "ImageOrientationPatient", 6),
         )
-        plane = Plane(position, orientation, _pixel_spacing(header))
+        plane = Plane(position, orientation, _pixel_spacing(header, path))
         return [Plane(position + plane.normal * float(z), orientation, plane.pixel_spacing) for z in offsets]
     raise InputError(
         f"{frames} frames without positions (a film?), so they are no volume",
@@ -171,7 +173,7 @@ def _frame_plane(group: Dataset, shared: Dataset, path: Path) -> Plane:
     return Plane(
         _vector(find("PlanePositionSequence"), "ImagePositionPatient", 3),
         _vector(find("PlaneOrientationSequence"), "ImageOrientationPatient", 6),
-        _vector(find("PixelMeasuresSequence"), "PixelSpacing", 2),
+        _positive(_vector(find("PixelMeasuresSequence"), "PixelSpacing", 2), path),
     )
 
 
@@ -182,25 +184,48 @@ def _vector(dataset: Dataset, keyword: str, length: int) -> np.ndarray:
     return vector
 
 
-def _pixel_spacing(header: Dataset) -> np.ndarray:
+def _positive(spacing: np.ndarray, path: Path) -> np.ndarray:
+    if np.any(spacing <= 0):
+        raise InputError("the pixel spacing is not positive", path=path, mend="export it again")
+    return spacing
+
+
+def _pixel_spacing(header: Dataset, path: Path) -> np.ndarray:
     """Rows' and columns' distance in mm; that of the detector where the patient's is unknown, else 1."""
     for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
         if header.get(keyword):
-            return _vector(header, keyword, 2)
+            return _positive(_vector(header, keyword, 2), path)
     return np.ones(2)
 
 
-def _flat_affine(header: Dataset) -> np.ndarray:
-    spacing = _pixel_spacing(header)
+def _flat_affine(header: Dataset, path: Path) -> np.ndarray:
+    spacing = _pixel_spacing(header, path)
     return np.diag([-spacing[1], -spacing[0], 1.0, 1.0])
 
 
-def _check_count(headers: list[FileDataset], path: Path) -> None:
-    """Slices lost at an end leave no gap: believe the scanner's count where it gives one."""
+def _check_count(headers: list[FileDataset], order: list[int], distance: float | None, path: Path) -> None:
+    """What gaps cannot show: slices lost at an end, or every second one; believe the scanner's numbers for these."""
+    if len(headers) < 2 or distance is None:
+        return
     counts = {int(h.get("NumberOfSlices") or 0) for h in headers}
-    if len(counts) == 1 and (due := counts.pop()) > len(headers) > 1:
+    if len(counts) == 1 and (due := counts.pop()) > len(headers):
         raise InputError(
             f"{len(headers)} slices where the scanner made {due} (NumberOfSlices)",
+            path=path,
+            mend="fetch the series again",
+        )
+    numbers = np.array([int(headers[n].get("InstanceNumber") or 0) for n in order])
+    steps = set(np.abs(np.diff(numbers)).tolist())
+    stated = float(headers[0].get("SpacingBetweenSlices") or headers[0].get("SliceThickness") or 0)
+    if (
+        len(headers) > 2
+        and len(steps) == 1
+        and (step := steps.pop()) > 1
+        and abs(stated * step - distance) < 0.01 * distance
+    ):
+        raise InputError(
+            f"only every {step}. slice is there (InstanceNumber goes by {step}, slices are {distance:g} mm apart where "
+            f"the header states {stated:g} mm)",
             path=path,
             mend="fetch the series again",
         )

@@ -5,9 +5,11 @@ Nothing here or in the errors shows a patient's name, id or dates: a fault names
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import Counter
 from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
 
 import pydicom
@@ -39,6 +41,8 @@ SAME = {
     "BitsAllocated": "values of BitsAllocated",
     "PixelRepresentation": "values of PixelRepresentation",
     "ConvolutionKernel": "reconstruction kernels",
+    "EchoNumbers": "echoes",
+    "TemporalPositionIdentifier": "time points",
 }
 """What every slice of one image has in common, the gravest first; positions and spacing are dicom_geometry's."""
 
@@ -127,7 +131,36 @@ def check_one_series(headers: list[FileDataset], folder: Path, series: str | Non
                 path=folder,
                 mend="separate them; they are not one image",
             )
+    scouts = [h for h in headers if "LOCALIZER" in _words(h, "ImageType")]
+    if 0 < len(scouts) < len(headers):
+        raise InputError(
+            f"a scout (LOCALIZER) among the slices: {Path(str(scouts[0].filename)).name}",
+            path=folder,
+            mend="move it out of the series folder",
+        )
+    _check_days(headers, folder)
     return headers
+
+
+def _words(header: FileDataset, keyword: str) -> list[str]:
+    value = header.get(keyword)
+    return [value] if isinstance(value, str) else [str(v) for v in value or []]
+
+
+def _check_days(headers: list[FileDataset], folder: Path) -> None:
+    """A scan may run over midnight; slices more than a day apart are of two visits."""
+    for keyword in ("AcquisitionDate", "ContentDate", "SeriesDate"):
+        texts = {str(h.get(keyword) or "") for h in headers}
+        days = []
+        for text in texts:
+            with contextlib.suppress(ValueError):
+                days.append(datetime.strptime(text, "%Y%m%d"))
+        if days and (max(days) - min(days)).days > 1:
+            raise InputError(
+                f"slices acquired {(max(days) - min(days)).days} days apart ({keyword})",
+                path=folder,
+                mend="put each time point into a folder of its own",
+            )
 
 
 def _matches(header: FileDataset, series: str) -> bool:

@@ -58,6 +58,10 @@ def check_pixels(header: FileDataset, path: Path) -> int:
         raise InputError(
             "a DICOM segmentation, not an image", path=path, mend="convert it to a NIfTI label on its image's grid"
         )
+    if "MOSAIC" in str(header.get("ImageType", "")):
+        raise InputError(
+            "a mosaic (the slices of a volume side by side in one picture)", path=path, mend="convert it with dcm2niix"
+        )
     if "ModalityLUTSequence" in header:
         raise InputError("a modality lookup table, which cannot be applied here", path=path, mend="convert it to NIfTI")
     numbers = [_number(header, name, path) for name in ("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit")]

@@ -22,7 +22,9 @@ __all__ = ["RasterReader", "is_raster"]
 
 PNG = b"\x89PNG\r\n\x1a\n"
 FORMATS = {PNG: "PNG", b"\xff\xd8\xff": "JPEG", b"II*\x00": "TIFF", b"MM\x00*": "TIFF", b"BM": "BMP"}
-WHITE_IS_ZERO, PHOTOMETRIC = 0, 262
+WHITE_IS_ZERO, PHOTOMETRIC, BITS, SAMPLE_FORMAT = 0, 262, 258, 339
+DEEP_SAMPLES = {2: 3, 4: 2, 6: 4}
+"""Samples per pixel by a PNG's colour type: RGB, grey and alpha, RGB and alpha."""
 
 
 def is_raster(start: bytes) -> bool:
@@ -74,6 +76,8 @@ class RasterReader(CheckedReader):
                     pages = getattr(image, "n_frames", 1)
                     if pages > 1:
                         raise InputError(f"{pages} pages or frames", path=path, mend="split it into single files")  # type: ignore[attr-defined]
+                    if image.format == "TIFF":
+                        _check_tiff(image, path)
                     if image.format == "TIFF" and image.tile and image.tile[0][0] == "raw":
                         # Pillow 13 turns the size but not the lines of a rotated, uncompressed TIFF
                         image._size = (image.tag_v2[256], image.tag_v2[257])  # type: ignore[attr-defined]
@@ -92,8 +96,8 @@ class RasterReader(CheckedReader):
 
     def _array(self, image: Image.Image, start: bytes, path: Path) -> np.ndarray:
         orientation = image.getexif().get(0x0112, 1)
-        if start.startswith(PNG) and start[24] == 16 and start[25] in (2, 6):
-            array = _deep_colour(path, 3 if start[25] == 2 else 4, orientation)  # Pillow would keep 8 of 16 bits
+        if start.startswith(PNG) and start[24] == 16 and start[25] in DEEP_SAMPLES:
+            array = _deep_png(path, DEEP_SAMPLES[start[25]], orientation)  # Pillow would keep 8 of 16 bits
         else:
             array = np.asarray(self._plain(ImageOps.exif_transpose(image), path))
             white = getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO
@@ -130,16 +134,27 @@ class RasterReader(CheckedReader):
         return image
 
 
-def _deep_colour(path: Path, samples: int, orientation: int) -> np.ndarray:
+def _deep_png(path: Path, samples: int, orientation: int) -> np.ndarray:
     vector = itk.Vector[itk.F, samples]  # ITK's wheel has no 16-bit colour type; float32 holds 16 bits exactly
     array = itk.array_from_image(itk.imread(str(path), vector)).astype(np.uint16)
-    if samples == 4 and array[..., 3].min() < 65535:
+    if samples in (2, 4) and array[..., -1].min() < 65535:
         raise InputError(
             "partly transparent, so its colours are undefined", path=path, mend="flatten it onto a background"
         )
     if orientation != 1:
         raise InputError("16-bit colour with an EXIF rotation", path=path, mend="rotate it and export it again")
-    return array[..., :3]
+    return array[..., 0] if samples == 2 else array[..., :3]
+
+
+def _check_tiff(image: Image.Image, path: Path) -> None:
+    """Refuse what Pillow reads with a loss or wrongly: 16-bit colour as 8 bits, signed bytes as unsigned."""
+    tags = image.tag_v2  # type: ignore[attr-defined]
+    bits = tags.get(BITS, (1,))
+    signed = 2 in tuple(tags.get(SAMPLE_FORMAT, (1,)))
+    if len(bits) > 1 and max(bits) > 8:
+        raise InputError(f"a colour TIFF of {max(bits)} bits", path=path, mend="convert it to PNG or 8 bits")
+    if signed and max(bits) == 8:
+        raise InputError("a TIFF of signed bytes", path=path, mend="convert it to 16 bits")
 
 
 def _check_png(path: Path, limit: int) -> None:

@@ -70,6 +70,33 @@ def test_shuffled_instance_numbers_and_midnight(make_series, volume):
     np.testing.assert_array_equal(DicomReader().read_volume(make_series(edit=shuffle)).array, volume)
 
 
+@pytest.mark.parametrize("signed", [0, 1])
+def test_unused_bits_are_cleared_and_the_sign_is_kept(make_series, volume, signed):
+    values = (volume - 600 * signed).astype(np.int16)
+
+    def twelve_bits(dataset, n):
+        dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 12, 11, signed
+        stored = (values[:, :, n].T & 0x0FFF).astype("<u2") | (0 if signed else 0xA000)
+        dataset.PixelData = stored.astype("<u2").tobytes()
+
+    np.testing.assert_array_equal(DicomReader().read_volume(make_series(edit=twelve_bits)).array, values)
+
+
+@pytest.mark.parametrize("planar", [0, 1])
+def test_colour_series(make_series, volume, planar):
+    rng = np.random.default_rng(3)
+    colours = rng.integers(0, 255, (*volume.shape, 3), dtype=np.uint8)
+
+    def edit(dataset, n):
+        dataset.SamplesPerPixel, dataset.PhotometricInterpretation, dataset.PlanarConfiguration = 3, "RGB", planar
+        dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 8, 8, 7, 0
+        pixels = colours[:, :, n].transpose(1, 0, 2)
+        dataset.PixelData = (pixels.transpose(2, 0, 1) if planar else pixels).tobytes()
+
+    image = LoadImage(reader=SafeReader(), ensure_channel_first=True)(make_series(edit=edit))
+    np.testing.assert_array_equal(np.moveaxis(image.array, 0, -1), colours)
+
+
 def test_rescale_per_slice(make_series, volume):
     def scale(dataset, n):
         dataset.RescaleSlope, dataset.RescaleIntercept = (1 if n == 0 else 0.25), 0
@@ -123,6 +150,13 @@ def compressed(dataset, syntax):
         (lambda d, n: compressed(d, "1.2.840.10008.1.2.4.90"), "compressed frame is cut off"),
         (lambda d, n: delattr(d, "PixelData"), "holds no image .modality MR"),
         (lambda d, n: setattr(d, "ImageOrientationPatient", [1, 0, 0, 0, 0.5, 0]), "right angle"),
+        (lambda d, n: setattr(d, "PixelSpacing", [-0.8, 0.7]), "not positive"),
+        (lambda d, n: setattr(d, "EchoNumbers", 1 + n % 2), "2 different echoes"),
+        (lambda d, n: setattr(d, "TemporalPositionIdentifier", 1 + n // 4), "2 different time points"),
+        (lambda d, n: setattr(d, "AcquisitionDate", f"2026010{1 + n}"), "7 days apart"),
+        (other("ImageType", ["ORIGINAL", "PRIMARY", "LOCALIZER"]), "scout"),
+        (lambda d, n: setattr(d, "ImageType", ["ORIGINAL", "PRIMARY", "M", "MOSAIC"]), "mosaic"),
+        (lambda d, n: n % 2 == 0 and setattr(d, "SliceThickness", 2.5) is None, "only every 2. slice"),
     ],
 )
 def test_refused(make_series, edit, pattern):

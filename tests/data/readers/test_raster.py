@@ -46,7 +46,7 @@ def deep_png(tmp_path, array):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     height, width, samples = array.shape
-    size = struct.pack(">IIBBBBB", width, height, 16, 2 if samples == 3 else 6, 0, 0, 0)
+    size = struct.pack(">IIBBBBB", width, height, 16, {3: 2, 4: 6, 2: 4}[samples], 0, 0, 0)
     lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in array)
     path = tmp_path / "deep.png"
     data = chunk(b"IHDR", size) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
@@ -71,6 +71,9 @@ def test_sixteen_bits(tmp_path):
     alpha = np.dstack([colour, np.full_like(deep, 65535)])
     np.testing.assert_array_equal(read(deep_png(tmp_path, alpha)), colour)
     refused(deep_png(tmp_path, alpha - 1), "partly transparent")
+    grey_alpha = np.dstack([deep, np.full_like(deep, 65535)])
+    np.testing.assert_array_equal(read(deep_png(tmp_path, grey_alpha)), deep)
+    refused(deep_png(tmp_path, grey_alpha - 1), "partly transparent")
 
 
 def test_palette(tmp_path):
@@ -111,6 +114,20 @@ def test_white_is_zero_tiff(tmp_path):
     path = save(tmp_path, Image.fromarray(GREY.astype(np.uint16) * 100), "a.tif", tiffinfo={262: 0})
     assert Image.open(path).tag_v2[262] == 0
     np.testing.assert_array_equal(read(path), 65535 - GREY.astype(np.uint16) * 100)
+
+
+def test_tiffs_that_pillow_reads_wrongly(tmp_path):
+    path = save(tmp_path, Image.fromarray(GREY), "a.tif", tiffinfo={339: 2})
+    assert Image.open(path).tag_v2[339] == (2,)
+    refused(path, "signed bytes")
+    entries = [(256, 3, 1, 4), (257, 3, 1, 2), (258, 3, 3, 134), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 1, 140),
+               (277, 3, 1, 3), (278, 3, 1, 2), (279, 4, 1, 48)]  # fmt: skip
+    head = b"II*\0" + struct.pack("<IH", 8, len(entries))
+    body = b"".join(struct.pack("<HHII", *entry) for entry in entries) + bytes(4)
+    content = (head + body).ljust(134, b"\0") + struct.pack("<3H", 16, 16, 16) + RNG.bytes(48)
+    (tmp_path / "deep.tif").write_bytes(content)
+    assert Image.open(tmp_path / "deep.tif").mode == "RGB"
+    refused(tmp_path / "deep.tif", "colour TIFF of 16 bits")
 
 
 def test_one_bit_and_modes(tmp_path):
