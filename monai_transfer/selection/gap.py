@@ -137,6 +137,8 @@ def domain_gap(
             if whole
             else f"{sides.shared} patients stand in both sets: each was put on one side at random, many times over"
         )
+    if {full_a.task, full_b.task} == {"classification"} and set(full_a.class_names) != set(full_b.class_names):
+        notes.append(f"the sets name their classes differently: {full_a.class_names} and {full_b.class_names}")
     rows = [_row(measure, sides, a, b, said_a, said_b) for measure in measures(a, b, full_a, full_b)]
     if len(a[0].features) == len(b[0].features):
         rows += learned_rows(
@@ -174,8 +176,7 @@ def chosen_cases(manifest: Manifest, splits: Sequence[str] = SPLITS, site: str |
 def _load(given: Manifest | str | Path, site: str | None, splits: Sequence[str]) -> tuple[Manifest, list[Case], str]:
     manifest = given if isinstance(given, Manifest) else Manifest.load(given)
     cases = chosen_cases(manifest, splits, site)
-    sites = sorted({case.site for case in cases})
-    name = f"{manifest.name} {site}" if site else (sites[0] if len(sites) == 1 else manifest.name)
+    name = f"{manifest.name} {site}" if site else manifest.name
     if not cases:
         raise InputError("holds no case", path=manifest.path)
     return manifest, cases, name

@@ -63,6 +63,6 @@ def prepare_gbc(
         distance = ((means[:, None] - means[None]) ** 2 / pooled).sum(-1) / 8
         logs = np.log(variances).sum(1)
         distance += 0.5 * (np.log(pooled).sum(-1) - 0.5 * (logs[:, None] + logs[None]))
-        return float(-(np.exp(-distance).sum() - k))  # the diagonal is exp(0) = 1, K times
+        return float(k - np.exp(-distance).sum())  # the diagonal is exp(0) = 1, K times
 
     return score

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,10 @@ from monai_transfer.manifest.labelled import select_labelled
 from monai_transfer.manifest.model import Case, Manifest
 from monai_transfer.selection.gap import domain_gap
 from monai_transfer.selection.learned_gap import GapRow
+from monai_transfer.selection.ranking import RankedSource, Ranking
 from monai_transfer.selection.source_features import Look, SourceNetwork
 from monai_transfer.selection.transferability import (
-    CAVEAT,
-    PermutationNull,
+    LinearProbe,
     ccfv,
     gbc,
     h_score,
@@ -38,56 +38,8 @@ from monai_transfer.selection.transferability import (
 
 __all__ = ["RankedSource", "Ranking", "rank_sources"]
 
+_PROBE_VOXELS = 4000
 _CCFV_CASES, _CCFV_PERMUTATIONS = 20, 50  # its null costs an optimal assignment per pair of cases and permutation
-
-
-@dataclass
-class RankedSource:
-    """One source.
-
-    Attributes:
-        source, licence: name, and the weights' licence where known.
-        fault: why it cannot be used here; then everything else is empty.
-        n_features: size of its features.
-        scores: by name, the score beside its permutation null; higher is better.
-        probe, probe_interval, probe_metric: the cross-validated linear probe.
-        untrained_probe: the same for the architecture with random weights.
-        gap: gap rows between the data the source was trained on (A) and the target (B); empty where it names none.
-    """
-
-    source: str
-    licence: str | None = None
-    fault: str | None = None
-    n_features: int = 0
-    scores: dict[str, PermutationNull] = field(default_factory=dict)
-    probe: float | None = None
-    probe_interval: tuple[float, float] | None = None
-    probe_metric: str = ""
-    untrained_probe: float | None = None
-    gap: list[GapRow] = field(default_factory=list)
-
-
-@dataclass
-class Ranking:
-    """Result of ``rank_sources``: the best first by linear probe, sources with a fault last."""
-
-    target: str
-    task: str
-    cases: int
-    patients: int
-    rows: list[RankedSource]
-    notes: list[str]
-    caveat: str = CAVEAT
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return asdict(self)
-
-    def __str__(self) -> str:
-        lines = [f"sources for {self.target} ({self.task}; {self.cases} labelled cases of {self.patients} patients):"]
-        for place, row in enumerate(self.rows, 1):
-            lines += _lines(place, row)
-        return "\n".join([*lines, *(f"note: {note}" for note in self.notes), f"caveat: {self.caveat}"])
 
 
 def rank_sources(
@@ -113,7 +65,7 @@ def rank_sources(
         n_labelled: use only so many labelled cases (nested choice by seed, as in training).
         preprocessing: for sources that bring none: takes ``{"image": path}``, gives a C x spatial tensor under it.
         permutations: of each null.
-        voxels: per class and case, for CC-FV.
+        voxels: per class and case, for CC-FV and the linear probe of segmentation.
         max_cases: at most so many, chosen at random.
         gap: also measure the domain gap to the data that a source bundle names.
         progress: show a progress bar on stderr.
@@ -207,11 +159,27 @@ def _measure(
             within=True,
             voxels=voxels,
         )
-    probe = linear_probe(table.features, table.labels, table.patients, seed=seed)
+    probe = _probe(target, cases, looks, seed)
     row.probe, row.probe_interval, row.probe_metric = probe.value, probe.interval, probe.metric
-    untrained = _Rows(target, cases, _looks(network.untrained(seed), target, cases, 0, seed, progress))
-    row.untrained_probe = linear_probe(untrained.features, untrained.labels, untrained.patients, seed=seed).value
+    row.untrained_probe = _probe(
+        target, cases, _looks(network.untrained(seed), target, cases, voxels, seed, progress), seed
+    ).value
     return row
+
+
+def _probe(target: Manifest, cases: list[Case], looks: list[Look], seed: int) -> LinearProbe:
+    """The linear probe of images, or of single voxels in segmentation (regions are too easily told apart)."""
+    if target.task != "segmentation":
+        table = _Rows(target, cases, looks)
+        return linear_probe(table.features, table.labels, table.patients, seed=seed)
+    features = np.concatenate([look.voxels for look in looks])
+    classes = np.concatenate([look.voxel_classes for look in looks])
+    patients = np.repeat([case.patient for case in cases], [len(look.voxels) for look in looks])
+    if len(features) > _PROBE_VOXELS:
+        few = np.sort(np.random.default_rng(seed).choice(len(features), _PROBE_VOXELS, replace=False))
+        features, classes, patients = features[few], classes[few], patients[few]
+    probe = linear_probe(features, classes, patients, seed=seed)
+    return replace(probe, metric=f"{probe.metric} of voxels")
 
 
 def _looks(
@@ -259,26 +227,3 @@ def _gap(network: SourceNetwork, target: Manifest, site: str | None, seed: int) 
         source_site = None
     rows = domain_gap(origin, target, site_a=source_site, site_b=site, max_patients=30, seed=seed).rows
     return list(rows)
-
-
-def _lines(place: int, row: RankedSource) -> list[str]:
-    if row.fault is not None:
-        return [f" -  {row.source}: cannot be used here: {row.fault}"]
-    assert row.probe_interval is not None
-    low, high = row.probe_interval
-    licence = f", licence {row.licence}" if row.licence else ""
-    lines = [
-        f"{place:2}. {row.source} ({row.n_features} features{licence})",
-        f"      linear probe {row.probe_metric} {row.probe:.3f} [{low:.3f}, {high:.3f}]; the same network untrained "
-        f"{row.untrained_probe:.3f}",
-    ]
-    for name, score in row.scores.items():
-        sense = "beyond chance" if score.p_value <= 0.05 else "no better than random labels"
-        null = f"null median {score.quantiles[0.5]:.4g}, 95 % {score.quantiles[0.95]:.4g}"
-        lines.append(f"      {name} {score.score:.4g} ({null}, p = {score.p_value:.3f}: {sense})")
-    learned = [one for one in row.gap if one.name.startswith("proxy A-distance")]
-    if learned:
-        lines.append(f"      gap to its own data: {learned[0].sentence}")
-    else:
-        lines.append("      gap to its own data: not measured, the source names no data that is here")
-    return lines

@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from monai.data import MetaTensor
 from monai.data.utils import dense_patch_slices
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from monai_transfer.errors import CoverageError, InputError
-from monai_transfer.networks.head import find_head
-from monai_transfer.networks.outputs import probabilities
+from monai_transfer.selection.penultimate import Penultimate
 from monai_transfer.selection.source_bundle import SourceBundle
-from monai_transfer.selection.source_images import label_on_grid, one_line, prepare_image
+from monai_transfer.selection.source_images import label_on_grid, prepare_image
 from monai_transfer.weights import Source
 
 __all__ = ["Look", "SourceNetwork"]
@@ -65,18 +65,11 @@ class SourceNetwork:
         licence: str | None = None,
         bundle: SourceBundle | None = None,
     ) -> None:
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.network, self.name, self.licence, self.bundle = network.eval().to(self.device), name, licence, bundle
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.network, self.name, self.licence, self.bundle = network.eval().to(device), name, licence, bundle
         self.preprocessing, self.window = preprocessing, tuple(window) if window else None
-        heads = [layer] if layer else find_head(network)
-        # the tail of a residual output block is as wide as the classes: its input is no feature
-        wide = [
-            h
-            for h in heads
-            if layer or _width(network.get_submodule(h), "in") != _width(network.get_submodule(h), "out")
-        ]
-        self.heads = wide or heads
-        self._seen: dict[str, Tensor] = {}
+        self.layer = layer
+        self.penultimate = Penultimate(self.network, name, layer)
 
     @classmethod
     def load(cls, source: Any, *, preprocessing: Callable[[dict[str, Any]], Any] | None = None) -> SourceNetwork:
@@ -88,7 +81,7 @@ class SourceNetwork:
         if isinstance(source, SourceNetwork):
             return source
         if isinstance(source, nn.Module):
-            return cls(source, type(source).__name__, preprocessing=preprocessing)
+            return cls(copy.deepcopy(source), type(source).__name__, preprocessing=preprocessing)
         loaded = source if isinstance(source, Source) else Source.load(source)
         try:
             network = loaded.network()
@@ -114,15 +107,10 @@ class SourceNetwork:
                 reset = getattr(module, "reset_parameters", None)
                 if callable(reset):
                     reset()
-        other = SourceNetwork(
-            network,
-            f"{self.name} (untrained)",
-            preprocessing=self.preprocessing,
-            window=self.window,
-            bundle=self.bundle,
+        name = f"{self.name} (untrained)"
+        return SourceNetwork(
+            network, name, preprocessing=self.preprocessing, window=self.window, layer=self.layer, bundle=self.bundle
         )
-        other.heads = self.heads
-        return other
 
     def pooled(self, image: str | list[str]) -> np.ndarray:
         """Mean features of one image, D."""
@@ -155,7 +143,11 @@ class SourceNetwork:
         taken, taken_classes = [], []
         fresh = torch.ones(tensor.shape[1:], dtype=torch.bool)  # voxels that no earlier window has counted
         for region in self._windows(tensor.shape[1:]):
-            features, scores = self._forward(tensor[(slice(None), *region)])
+            window = torch.as_tensor(tensor[(slice(None), *region)])
+            features, scores = self.penultimate(
+                window.as_tensor() if isinstance(window, MetaTensor) else window,
+                self.window if self.window and len(self.window) == window.ndim - 1 else None,
+            )
             flat = features.flatten(1) if features.ndim > 1 else features[:, None]
             pooled.append(flat.mean(1))
             if scores is not None:
@@ -199,46 +191,6 @@ class SourceNetwork:
         size = [min(w, n) if w > 0 else n for w, n in zip(self.window, shape, strict=True)]
         return iter(dense_patch_slices(shape, size, size))
 
-    def _forward(self, window: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Features (D [x spatial]) and class probabilities (Z [x spatial]) of one window, on the CPU."""
-        batch = torch.as_tensor(window.as_tensor() if hasattr(window, "as_tensor") else window).float()[None]
-        size = batch.shape[2:]
-        pad = [0] * (2 * len(size))
-        if self.window is not None and len(self.window) == len(size):
-            for axis, (wanted, n) in enumerate(zip(self.window, size, strict=True)):
-                pad[2 * (len(size) - 1 - axis) + 1] = max(wanted - n, 0)
-        self._seen.clear()
-        hooks = [self.network.get_submodule(h).register_forward_pre_hook(self._keep(h)) for h in self.heads]
-        try:
-            output = self.network(F.pad(batch, pad).to(self.device))
-        except Exception as error:  # shapes, channels, dimensions: whatever the network raises
-            fault = f"{self.name} cannot take this image of {tuple(batch.shape[1:])} ({one_line(error)})"
-            raise InputError(fault, mend="choose a source for this number of channels and dimensions") from error
-        finally:
-            for hook in hooks:
-                hook.remove()
-        while isinstance(output, (list, tuple)):
-            output = output[0] if self._seen else output[-1]  # an encoder's last, deepest map
-        if self._seen:
-            seen = max(self._seen.values(), key=lambda t: int(np.prod(t.shape[2:])))
-            scores = probabilities(output)[0] if output.shape[1] > 1 or output.ndim > 2 else None
-        else:
-            seen, scores = output, None
-        features = seen[0].float()
-        if features.ndim == 2:  # tokens x D, as linear layers of transformers see them
-            features = features.T
-        # cut the padding off again, at whatever resolution the maps have
-        return (
-            _unpad(features, batch.shape[2:], pad).cpu(),
-            None if scores is None else _unpad(scores.float(), batch.shape[2:], pad).cpu(),
-        )
-
-    def _keep(self, name: str) -> Callable[[nn.Module, Any], None]:
-        def hook(_module: nn.Module, inputs: Any) -> None:
-            self._seen[name] = inputs[0].detach()
-
-        return hook
-
 
 def _choose(mask: Tensor, classes: Sequence[int], voxels: int, rng: np.random.Generator) -> Tensor:
     """At most ``voxels`` places of each class."""
@@ -252,20 +204,3 @@ def _choose(mask: Tensor, classes: Sequence[int], voxels: int, rng: np.random.Ge
 
 def _to_size(values: Tensor, size: Sequence[int]) -> Tensor:
     return values if values.shape[1:] == tuple(size) else F.interpolate(values[None], tuple(size), mode="nearest")[0]
-
-
-def _unpad(values: Tensor, size: Sequence[int], pad: Sequence[int]) -> Tensor:
-    if values.ndim != 1 + len(size) or not any(pad):
-        return values
-    full = [n + pad[2 * (len(size) - 1 - axis) + 1] for axis, n in enumerate(size)]
-    kept = tuple(
-        slice(0, max(1, round(n * have / whole))) for n, have, whole in zip(size, values.shape[1:], full, strict=True)
-    )
-    return values[(slice(None), *kept)]
-
-
-def _width(layer: nn.Module, side: str) -> int:
-    for name in (f"{side}_features", f"{side}_channels"):
-        if hasattr(layer, name):
-            return int(getattr(layer, name))
-    return -1
