@@ -15,7 +15,7 @@ from monai_transfer.manifest.layouts import choose_layout
 from monai_transfer.manifest.layouts.base import Found, Options, RawCase, count
 from monai_transfer.manifest.masks import binarize as write_binary
 from monai_transfer.manifest.model import Manifest
-from monai_transfer.manifest.naming import name_cases, name_patients
+from monai_transfer.manifest.naming import label_by_name, name_cases, name_patients
 from monai_transfer.manifest.partition import fold_cases, partition
 from monai_transfer.manifest.paths import absolute
 from monai_transfer.manifest.sites import default_sites, given_sites, require
@@ -52,6 +52,7 @@ def build_manifest(
     split_column: str | None = None,
     path_column: str | None = None,
     patient_regex: str | None = None,
+    label_regex: str | None = None,
     series_description: str | None = None,
     channels: Sequence[str] = (),
     exclude: Sequence[str] = (),
@@ -84,6 +85,7 @@ def build_manifest(
         table: CSV or TSV file whose rows join patient, site, label, split and order (``acquired``) by case.
         case_column, patient_column, site_column, label_column, split_column, path_column: columns with unusual names.
         patient_regex: regular expression whose first group, in the path below the folder, is the patient.
+        label_regex: regular expression whose first group, in that path, is the class of images without another label.
         series_description: text that the chosen DICOM series' description holds.
         channels: BIDS suffixes, or last words of file names, that make up the image.
         exclude: patterns of file names (``*_4d*``) whose images are left out.
@@ -120,6 +122,8 @@ def build_manifest(
         raise InputError("--site-from reads DICOM headers", mend="it goes with --layout dicom; use --site or --table")
     if exclude:
         _exclude(folders, exclude, notes)
+    if label_regex:
+        label_by_name([case for f in folders for case in f.found.cases], label_regex)
     given_sites([(f.path.name, f.found.cases) for f in folders], site, output, notes)
     columns = {"case": case_column, "patient": patient_column, "site": site_column}
     columns |= {"label": label_column, "split": split_column, "path": path_column}
@@ -139,7 +143,8 @@ def build_manifest(
         if task == "regression":
             regression_values(founds)
     case_names = name_cases(cases, [f.path.name for f in folders for _ in f.found.cases])
-    name_patients(cases, case_names, patient_regex, notes)
+    numbers = [i for i, f in enumerate(folders) for _ in f.found.cases]
+    name_patients(cases, case_names, numbers, patient_regex, notes)
     if binarize:
         _binarize(cases, case_names, options.files / "masks", progress, notes)
     sums = _checksums(cases, progress) if checksums else {}
@@ -187,7 +192,7 @@ def _read(path: Path, layout: str, options: Options, notes: list[str], number: i
     if not path.exists():
         raise InputError("no such folder", path=path, mend="give the folder that holds the data")
     name, module = choose_layout(path, layout)
-    if path.is_file() and name != "npz":
+    if path.is_file() and name not in ("npz", "manifest"):
         raise InputError("is a file", path=path, mend="give the folder that holds the data")
     if number is not None:  # files that are made for one folder must not meet another's
         options = replace(options, files=options.files / f"{number}_{path.stem}")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from inspect import signature
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -16,16 +17,19 @@ from rich.table import Table
 from monai_transfer.errors import InputError
 from monai_transfer.manifest.build import build_manifest
 from monai_transfer.manifest.checks import SPLITS
+from monai_transfer.manifest.datasets import build_dataset, dataset_names
 from monai_transfer.manifest.model import Manifest
 
 __all__ = ["manifest"]
 
+_KNOWN = ", ".join(dataset_names())
 _COLUMN = "Its column, where its name is unusual."
 
 
 def manifest(
     folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folder(s) with the data, or an .npz file.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The .json file to write.")],
+    dataset: Annotated[str | None, typer.Option(help="A known data set, of which DIR is a copy: " + _KNOWN)] = None,
     layout: Annotated[
         str,
         typer.Option(help="auto, bids, nnunet, msd, dicom, npz, folders (pairs, beside, classes), csv, images."),
@@ -48,6 +52,9 @@ def manifest(
     path_column: Annotated[str | None, typer.Option(help="Column that names image files, where unusual.")] = None,
     patient_regex: Annotated[
         str | None, typer.Option(help="Its first group, in the path below DIR, is the patient: '^(.+?)_'.")
+    ] = None,
+    label_regex: Annotated[
+        str | None, typer.Option(help="Its first group, in that path, is the class of images without another label.")
     ] = None,
     series_description: Annotated[
         str | None, typer.Option(help="Text in the description of the DICOM series to take.")
@@ -73,37 +80,44 @@ def manifest(
     checksums: Annotated[bool, typer.Option(help="Write the SHA-256 of every file.")] = True,
 ) -> None:
     """Build a manifest from folders as hospitals have them, with patient-grouped, stratified splits."""
-    made, notes = build_manifest(
-        folders,
-        output,
-        layout=layout,
-        task=task,
-        name=name,
-        site=site or None,
-        site_from=[tag.strip() for tag in site_from.split(",") if tag.strip()] if site_from else (),
-        table=table,
-        case_column=case_column,
-        patient_column=patient_column,
-        site_column=site_column,
-        label_column=label_column,
-        split_column=split_column,
-        path_column=path_column,
-        patient_regex=patient_regex,
-        series_description=series_description,
-        channels=[part.strip() for part in channels.split(",")] if channels else (),
-        exclude=exclude or (),
-        binarize=binarize,
-        labels=_names(labels) if labels else None,
-        fractions=_numbers(fractions),
-        folds=folds,
-        seed=seed,
-        modality=modality,
-        licence=licence,
-        reference=reference,
-        description=description,
-        checksums=checksums,
-        progress=_progress,
-    )
+    options: dict[str, Any] = {
+        "layout": layout,
+        "task": task,
+        "name": name,
+        "site": site or None,
+        "site_from": [tag.strip() for tag in site_from.split(",") if tag.strip()] if site_from else (),
+        "table": table,
+        "case_column": case_column,
+        "patient_column": patient_column,
+        "site_column": site_column,
+        "label_column": label_column,
+        "split_column": split_column,
+        "path_column": path_column,
+        "patient_regex": patient_regex,
+        "series_description": series_description,
+        "channels": [part.strip() for part in channels.split(",")] if channels else (),
+        "exclude": exclude or (),
+        "binarize": binarize,
+        "labels": _names(labels) if labels else None,
+        "fractions": tuple(_numbers(fractions)),
+        "folds": folds,
+        "seed": seed,
+        "modality": modality,
+        "licence": licence,
+        "reference": reference,
+        "description": description,
+        "checksums": checksums,
+        "progress": _progress,
+        "label_regex": label_regex,
+    }
+    if dataset:
+        if len(folders) != 1:
+            raise InputError("--dataset takes one DIR", mend="give the folder of the whole copy")
+        defaults = {name: parameter.default for name, parameter in signature(build_manifest).parameters.items()}
+        given = {key: value for key, value in options.items() if value != defaults[key]}
+        made, notes = build_dataset(dataset, folders[0], output, **given)
+    else:
+        made, notes = build_manifest(folders, output, **options)
     console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 240)
     for note in notes:
         console.print(note, markup=False, highlight=False)

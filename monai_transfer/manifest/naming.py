@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from monai_transfer.errors import InputError
 from monai_transfer.manifest.layouts.base import RawCase, count
 
-__all__ = ["name_cases", "name_patients", "slug"]
+__all__ = ["label_by_name", "name_cases", "name_patients", "slug"]
 
 
 def slug(text: str) -> str:
@@ -40,26 +40,35 @@ def name_cases(cases: Sequence[RawCase], folders: Sequence[str]) -> list[str]:
     return [f"{n}_{t}" if counts[n.lower()] > 1 else n for n, t in zip(ways[-1], tails, strict=True)]
 
 
-def name_patients(cases: Sequence[RawCase], names: Sequence[str], regex: str | None, notes: list[str]) -> None:
+def name_patients(
+    cases: Sequence[RawCase], names: Sequence[str], folders: Sequence[int], regex: str | None, notes: list[str]
+) -> None:
     """Give every case that has none a patient, in place: by ``regex`` on its place, else the case's own name.
+
+    A name that stands in several folders (once in each) is taken as one patient, seen there with several scanners: if
+    that is wrong, less is split apart than could be; if the opposite were wrong, a patient would leak.
+
+    Args:
+        cases: the cases; names: their case names; folders: the number of the folder that each came from.
+        regex: its first group is the patient.
+        notes: receives what was assumed.
 
     Raises:
         InputError: the expression is none, has no group, or does not fit a case.
     """
     if regex is not None:
-        try:
-            pattern = re.compile(regex)
-        except re.error as error:
-            raise InputError(f"--patient-regex {regex!r} is no regular expression ({error})") from None
-        if pattern.groups < 1:
-            raise InputError(f"--patient-regex {regex!r} has no group", mend="mark the patient by brackets: '^(.+?)_'")
-        for case in cases:
-            hit = pattern.search(case.place)
-            if not hit or not hit.group(1):
-                mend = "mend the expression; it is matched against the path below the folder, without suffix"
-                raise InputError(f"--patient-regex {regex!r} does not fit {case.place!r}", mend=mend)
-            case.patient = hit.group(1)
+        for case, text in zip(cases, _matches(cases, regex, "--patient-regex"), strict=True):
+            case.patient = text
         return
+    within = Counter((folder, case.key) for folder, case in zip(folders, cases, strict=True))
+    across = Counter(key for _, key in within)
+    shared = {key for key, n in across.items() if n > 1 and all(within[f, key] <= 1 for f in set(folders))}
+    same = {case.key for case in cases if not case.patient and case.key in shared}
+    for case in cases:
+        if not case.patient and case.key in shared:
+            case.patient = case.key
+    if same:
+        notes.append(f"{count(len(same), 'name')} seen in several folders: each taken as one patient")
     own = 0
     for case, name in zip(cases, names, strict=True):
         if not case.patient:
@@ -67,3 +76,31 @@ def name_patients(cases: Sequence[RawCase], names: Sequence[str], regex: str | N
     if own:
         mend = "name patients with --patient-column or --patient-regex where some have several"
         notes.append(f"{count(own, 'case')} taken as one patient each: {mend}")
+
+
+def label_by_name(cases: Sequence[RawCase], regex: str) -> None:
+    """Give every case that has no label the class that ``regex`` finds in its place, in place.
+
+    Raises:
+        InputError: the expression is none, has no group, or does not fit a case.
+    """
+    bare = [case for case in cases if case.label is None]
+    for case, text in zip(bare, _matches(bare, regex, "--label-regex"), strict=True):
+        case.label = int(text) if text.isdecimal() else text
+
+
+def _matches(cases: Sequence[RawCase], regex: str, option: str) -> list[str]:
+    try:
+        pattern = re.compile(regex)
+    except re.error as error:
+        raise InputError(f"{option} {regex!r} is no regular expression ({error})") from None
+    if pattern.groups < 1:
+        raise InputError(f"{option} {regex!r} has no group", mend="mark what is meant by brackets: '^(.+?)_'")
+    texts = []
+    for case in cases:
+        hit = pattern.search(case.place)
+        if not hit or not hit.group(1):
+            mend = "mend the expression; it is matched against the path below the folder, without suffix"
+            raise InputError(f"{option} {regex!r} does not fit {case.place!r}", mend=mend)
+        texts.append(hit.group(1))
+    return texts

@@ -14,7 +14,7 @@ from monai.transforms import LoadImage
 from PIL import Image
 
 from monai_transfer.errors import InputError
-from monai_transfer.manifest import build_manifest, merge_manifests
+from monai_transfer.manifest import Manifest, build_manifest, merge_manifests
 
 COUNTER = iter(range(10**6))
 
@@ -315,6 +315,40 @@ def test_several_folders_make_one_manifest(tmp_path):
         build_manifest(folders, tmp_path / "m.json")
     with pytest.raises(InputError, match="3 sites were given for 2 folders"):
         build_manifest(folders, tmp_path / "m.json", site=["a", "b", "c"])
+
+
+def test_a_name_in_several_folders_is_one_patient(tmp_path):
+    for modality in ("mr", "pet"):
+        pairs(tmp_path / modality, n=12)
+    manifest, notes = build_manifest([tmp_path / "mr", tmp_path / "pet"], tmp_path / "m.json", site=["m", "p"])
+    assert len(manifest.patients) == 12 and len({case.case for case in every(manifest)}) == 24
+    assert any("12 names seen in several folders: each taken as one patient" in note for note in notes)
+    for name in ("ill", "well"):  # counters of two class folders are no patients
+        for i in range(3):
+            picture(tmp_path / "d" / name / f"{i}.png")
+    assert len(build_manifest(tmp_path / "d", tmp_path / "n.json")[0].patients) == 6
+
+
+def test_manifests_are_merged_by_the_command(tmp_path):
+    for site, names in {"north": ("ill", "well"), "south": ("well", "ill")}.items():
+        folder = classes(tmp_path / site, n=8)
+        build_manifest(folder, tmp_path / f"{site}.json", site=f"{site}ern", labels=names)
+    made, _ = build_manifest([tmp_path / "north.json", tmp_path / "south.json"], tmp_path / "out" / "m.json")
+    assert made.sites == ["northern", "southern"] and made.class_names == ["ill", "well"]
+    for site in ("north", "south"):
+        part = Manifest.load(tmp_path / f"{site}.json")
+        assert {c.image for c in part.test} <= {c.image for c in made.test}
+    assert all((case.label == 1) == ("well_" in case.image) for case in every(made))
+
+
+def test_class_from_the_file_name(tmp_path):
+    for i in range(10):
+        picture(tmp_path / "d" / f"CXR_{i:04d}_{i % 2}.png")
+    options = {"label_regex": r"_([01])$", "labels": ["normal", "ill"]}
+    manifest, _ = build_manifest(tmp_path / "d", tmp_path / "m.json", **options)
+    assert all(case.label == int(case.case[-1]) for case in every(manifest)) and manifest.task == "classification"
+    with pytest.raises(InputError, match="--label-regex 'x' has no group"):
+        build_manifest(tmp_path / "d", tmp_path / "m.json", label_regex="x")
 
 
 def test_merge_maps_classes_by_name(tmp_path):

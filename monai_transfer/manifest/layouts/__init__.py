@@ -13,6 +13,7 @@ from monai_transfer.manifest.layouts import (
     class_folders,
     csv_table,
     dicom,
+    existing,
     msd,
     nnunet,
     npz,
@@ -23,6 +24,7 @@ from monai_transfer.manifest.layouts import (
 __all__ = ["LAYOUTS", "choose_layout"]
 
 LAYOUTS: dict[str, ModuleType] = {
+    "manifest": existing,
     "nnunet": nnunet,
     "msd": msd,
     "bids": bids,

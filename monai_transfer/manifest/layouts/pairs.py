@@ -16,9 +16,10 @@ from monai_transfer.manifest.layouts.base import Found, Options, RawCase, count,
 __all__ = ["detect", "read"]
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "volumes", "scans")
+# The more telling names come first: retinal sets hold `mask` (field of view) beside `1st_manual` (vessels).
 MASK_FOLDERS = (
-    *("masks", "mask", "labels", "label", "segmentations", "segmentation", "segs", "seg", "gt"),
-    *("groundtruth", "ground_truth", "annotations", "manual", "1st_manual"),
+    *("1st_manual", "manual", "groundtruth", "ground_truth", "gt", "annotations", "segmentations", "segmentation"),
+    *("segs", "seg", "labels", "label", "masks", "mask"),
 )
 _AFFIX = re.compile(
     r"(^(image|img|mask|seg|label|gt)[_-])|([_-]?(image|img|mask|masks|seg|segmentation|label|labels|gt|groundtruth"
