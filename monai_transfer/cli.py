@@ -1,216 +1,75 @@
-"""The ``monai-transfer`` command. Thin: each command's work lies beside what it is about."""
+"""The ``monai-transfer`` command. Thin: each command lies beside what it is about and is imported when it is called."""
 
 from __future__ import annotations
 
 import sys
 import traceback
-import warnings
-from pathlib import Path
-from typing import Annotated
+from importlib import import_module
+from typing import Any, NamedTuple
 
 import typer
+from typer.core import TyperGroup
 
 from monai_transfer.errors import CoverageError, InputError
-from monai_transfer.manifest.check_command import check
-from monai_transfer.manifest.command import manifest
-from monai_transfer.report.command import compare
-from monai_transfer.selection.command import gap, rank
+from monai_transfer.quiet import quiet_libraries
 
-__all__ = ["app", "main"]
+__all__ = ["COMMANDS", "app", "main"]
+
+
+class _Command(NamedTuple):
+    module: str
+    about: str
+    overrides: bool = False  # takes any --id value of the bundle's configs
+
+
+_BUNDLE = "monai_transfer.bundle.command"
+COMMANDS = {
+    "demo": _Command(_BUNDLE, "The whole story on embedded (simulated) data, offline, in a few minutes."),
+    "manifest": _Command("monai_transfer.manifest.command", "Build a manifest from folders as hospitals have them."),
+    "check": _Command("monai_transfer.manifest.check_command", "Look into every file of a manifest."),
+    "gap": _Command("monai_transfer.selection.command", "How far two domains are apart."),
+    "rank": _Command("monai_transfer.selection.command", "Rank source models for this target."),
+    "new": _Command(_BUNDLE, "Write a standard MONAI bundle fitted to this data and source."),
+    "run": _Command(_BUNDLE, "Run a workflow of a bundle; any config id can be set with --id value.", True),
+    "predict": _Command(_BUNDLE, "Predict on new images, in each image's own geometry."),
+    "compare": _Command("monai_transfer.report.command", "Put arms side by side, with a verdict for each."),
+    "study": _Command(_BUNDLE, "Run several arms under one equal budget and compare them.", True),
+    "export": _Command(_BUNDLE, "A deployable artefact that needs MONAI alone."),
+}
+"""Command name to the module that holds its function of the same name, and a line for ``--help``."""
+
+
+class _LazyGroup(TyperGroup):
+    """Only the command that is called is imported: torch and MONAI take seconds, ``--help`` should not."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] in COMMANDS:
+            name = args[0]
+            home = COMMANDS[name]
+            settings = {"allow_extra_args": True, "ignore_unknown_options": True} if home.overrides else None
+            alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+            alone.command(name, context_settings=settings)(getattr(import_module(home.module), name))
+            self.commands[name] = typer.main.get_command(alone)  # type: ignore[assignment]
+        return super().resolve_command(ctx, args)
+
 
 app = typer.Typer(
     name="monai-transfer",
-    help="Transfer learning for medical imaging on MONAI: from scans to a verdict and a bundle.",
+    cls=_LazyGroup,
+    help="Transfer learning for medical imaging on MONAI: from scans to a verdict and a bundle.\n\n"
+    "Exit codes: 0 done, 1 it ran and found problems, 2 wrong input or usage. --debug shows where an error came from.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-_EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
-@app.command()
-def demo(
-    out: Annotated[Path, typer.Option(help="Folder for everything that the demo makes.")] = Path("demo"),
-    jobs: Annotated[int, typer.Option(help="Runs at the same time, one thread each.")] = 2,
-    seeds: Annotated[int, typer.Option(help="Seeds per arm; fewer than 5 give numbers but no verdict.")] = 5,
-    task: Annotated[
-        str, typer.Option(help="segmentation (3D), classification (2D) or regression (3D).")
-    ] = "segmentation",
-) -> None:
-    """The whole story on embedded (simulated) data, offline, in a few minutes."""
-    from monai_transfer.demo import run_demo
-
-    run_demo(out, task=task, jobs=jobs, seeds=seeds)
+def _placeholder() -> None:
+    """Stands for a command until it is called."""
 
 
-app.command("manifest")(manifest)
-app.command("check")(check)
-app.command("gap")(gap)
-app.command("rank")(rank)
-
-
-@app.command()
-def new(
-    folder: Annotated[Path, typer.Argument(help="Folder of the new bundle; its name holds the task's word if it can.")],
-    data: Annotated[Path, typer.Option(help="The manifest.")],
-    source: Annotated[
-        str, typer.Option(help="Bundle folder, checkpoint or run folder to start from; 'none': pretrain it yourself.")
-    ] = "none",
-    source_site: Annotated[str | None, typer.Option(help="Site with many labels (for pretrain and adapt).")] = None,
-    target_site: Annotated[str | None, typer.Option(help="Site that the model is for.")] = None,
-    n_labelled: Annotated[int | None, typer.Option(help="Labelled target cases to use; default all.")] = None,
-    strategy: Annotated[str, typer.Option(help="full, head_only, ... or a full _target_ path.")] = "full",
-    method: Annotated[str, typer.Option(help="coral, dann, ... or a full _target_ path.")] = "dann",
-    spacing: Annotated[str | None, typer.Option(help="mm per axis, e.g. 1,1,3; default: the data's median.")] = None,
-    patch: Annotated[str | None, typer.Option(help="Voxels per axis, e.g. 64,64,32; default: fitted.")] = None,
-    size: Annotated[str | None, typer.Option(help="Network size without a source: small, medium, large.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs of fine-tuning and adaptation.")] = None,
-    pretrain_epochs: Annotated[int | None, typer.Option(help="Epochs of pretraining.")] = None,
-    steps_per_epoch: Annotated[int | None, typer.Option(help="Optimizer steps per epoch, whatever the data.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Cases per step.")] = None,
-    force: Annotated[bool, typer.Option(help="Overwrite the configs of an existing bundle.")] = False,
-) -> None:
-    """Write a standard MONAI bundle fitted to this data and source."""
-    from monai_transfer.bundle.new import new_bundle
-
-    numbers = {
-        "epochs": epochs,
-        "pretrain_epochs": pretrain_epochs,
-        "steps_per_epoch": steps_per_epoch,
-        "batch_size": batch_size,
-    }
-    spec = new_bundle(
-        folder,
-        data,
-        source=source,
-        source_site=source_site,
-        target_site=target_site,
-        n_labelled=n_labelled,
-        strategy=strategy,
-        method=method,
-        spacing=_floats(spacing, "--spacing"),
-        patch=[int(v) for v in _floats(patch, "--patch") or []] or None,
-        size=size,
-        force=force,
-        **{key: value for key, value in numbers.items() if value is not None},
-    )
-    network = spec.network["_target_"].rsplit(".", 1)[-1]
-    typer.echo(f"{folder}: {spec.spatial_dims}D {spec.task}, {network}, classes {', '.join(spec.class_names)}")
-    typer.echo(f"patch {spec.patch}, spacing {spec.spacing or 'as it is'}")
-    first = "pretrain" if source == "none" else "train"
-    typer.echo(f"next: monai-transfer run {folder} {first}")
-
-
-def _floats(text: str | None, option: str) -> list[float] | None:
-    if text is None:
-        return None
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise InputError(f"{option} {text!r} is not a list of numbers", mend=f"write it like {option} 1,1,3") from None
-
-
-@app.command(context_settings=_EXTRA)
-def run(
-    context: typer.Context,
-    bundle: Annotated[Path, typer.Argument(help="Bundle folder. Running it runs its code.")],
-    workflow: Annotated[str, typer.Argument(help="pretrain, train (fine-tune), adapt, evaluate or infer.")],
-    fresh: Annotated[bool, typer.Option(help="Start over instead of continuing.")] = False,
-    run: Annotated[Path | None, typer.Option(help="For infer and evaluate: the run whose best weights to use.")] = None,
-) -> None:
-    """Run a workflow; any config id can be set with --id value."""
-    from monai_transfer.bundle.run import equal_command, parse_overrides, run_workflow
-
-    overrides = parse_overrides(context.args)
-    if fresh:
-        overrides["fresh"] = True
-    if run is not None:
-        best = run / "models" / "model.pt"
-        if not best.is_file():
-            raise InputError("this run has no models/model.pt", path=run, mend="name a run folder that has trained")
-        overrides["ckpt"] = str(best.resolve())
-        typer.echo(f"weights: {best}")
-    typer.echo(equal_command(bundle, workflow, overrides))
-    output = run_workflow(bundle, workflow, overrides)
-    typer.echo(f"{workflow} done: {output}")
-    _print_summary(output)
-
-
-def _print_summary(output: Path) -> None:
-    import json
-
-    path = output / "summary.json"
-    if not path.is_file():
-        return
-    summary = json.loads(path.read_text(encoding="utf-8"))
-    typer.echo(
-        f"{summary['split']}: {summary['cases']} cases of {summary['patients']} patients ({summary['interval']})"
-    )
-    for name, value in summary["metrics"].items():
-        if value["mean"] is not None:
-            interval = f"  [{value['low']:.3f}, {value['high']:.3f}]" if value["low"] is not None else ""
-            typer.echo(f"  {name:<28} {value['mean']:.3f}{interval}")
-
-
-@app.command()
-def predict(
-    bundle: Annotated[Path, typer.Argument(help="Bundle folder. Using it runs its code.")],
-    inputs: Annotated[list[Path], typer.Argument(help="Images, folders of images, or DICOM series folders.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the predictions.")],
-    run: Annotated[Path | None, typer.Option(help="The run whose best weights to use.")] = None,
-) -> None:
-    """Predict on new images, in each image's own geometry."""
-    from monai_transfer.bundle.predict import predict_images
-
-    for line in predict_images(bundle, inputs, output, run=run):
-        typer.echo(line)
-
-
-app.command("compare")(compare)
-
-
-@app.command(context_settings=_EXTRA)
-def study(
-    context: typer.Context,
-    bundle: Annotated[Path, typer.Argument(help="Bundle folder. Running it runs its code.")],
-    arms: Annotated[
-        str, typer.Option(help="scratch,source,fine_tuned,adapted,oracle, or name:workflow:key=value:key=value.")
-    ] = "scratch,source,fine_tuned,adapted",
-    seeds: Annotated[int, typer.Option(help="Seeds per arm; a verdict needs 5.")] = 5,
-    fractions: Annotated[
-        str | None, typer.Option(help="Labelled target cases: counts (4,8) or shares of the training split (0.1,0.5).")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the runs; default BUNDLE/runs/study.")] = None,
-    jobs: Annotated[int, typer.Option(help="Runs at the same time, one thread each.")] = 2,
-) -> None:
-    """Run several arms under one equal budget and compare them; continues where it was interrupted."""
-    from monai_transfer.bundle.run import parse_overrides
-    from monai_transfer.bundle.study import parse_arms, run_study
-
-    reports = run_study(
-        bundle,
-        out if out is not None else bundle / "runs" / "study",
-        parse_arms(arms),
-        seeds=list(range(seeds)),
-        fractions=_floats(fractions, "--fractions"),
-        jobs=jobs,
-        overrides=parse_overrides(context.args),
-    )
-    for report in reports:
-        typer.echo(f"report: {report}")
-
-
-@app.command()
-def export(
-    bundle: Annotated[Path, typer.Argument(help="Bundle folder. Using it runs its code.")],
-    to: Annotated[str, typer.Option(help="bundle, torchscript or onnx.")] = "bundle",
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="File or folder to write.")] = None,
-    run: Annotated[Path | None, typer.Option(help="The run whose best weights to use.")] = None,
-) -> None:
-    """A deployable artefact that needs MONAI alone."""
-    from monai_transfer.bundle.export import export_bundle
-
-    typer.echo(f"wrote {export_bundle(bundle, to, output, run=run)}")
+for _name, _home in COMMANDS.items():
+    app.command(_name, help=_home.about)(_placeholder)
 
 
 def _cause(error: BaseException) -> BaseException:
@@ -223,30 +82,36 @@ def _cause(error: BaseException) -> BaseException:
     return error
 
 
+def _judge(error: BaseException) -> tuple[str, int]:
+    """What to print about an error, and the exit code."""
+    if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # typer's usage errors
+        context = getattr(error, "ctx", None)
+        help_line = f"; see {context.command_path} --help" if context is not None else ""
+        return " ".join(error.format_message().split()).rstrip(".") + help_line, 2
+    cause = _cause(error)
+    if isinstance(cause, (InputError, CoverageError)):
+        return str(cause), 2
+    if type(cause).__name__ == "NonFiniteLossError":  # by name: importing the engine for --help would take seconds
+        return str(cause), 1
+    first = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first} (--debug shows where)", 1
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 it ran and found problems, 2 wrong input or usage."""
-    from monai_transfer.engine.guard import NonFiniteLossError
-
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
-    words = [word for word in words if word != "--debug"]
+    words = [word for word in words if word != "--debug"] or ["--help"]
     if not debug:
-        warnings.filterwarnings("ignore", category=FutureWarning)
-        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        quiet_libraries()
     try:
-        app(words, standalone_mode=True)
-    except KeyboardInterrupt:
+        code = app(words, prog_name="monai-transfer", standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
         print("interrupted; the same command continues", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
         if debug:
             traceback.print_exc()
-        cause = _cause(error)
-        if isinstance(cause, (InputError, CoverageError)):
-            print(f"error: {cause}", file=sys.stderr)
-            sys.exit(2)
-        if isinstance(cause, NonFiniteLossError):
-            print(f"error: {cause}", file=sys.stderr)
-            sys.exit(1)
-        print(f"error: {type(error).__name__}: {error} (--debug shows where)", file=sys.stderr)
-        sys.exit(1)
+        message, code = _judge(error)
+        print(f"error: {message}", file=sys.stderr)
+    sys.exit(code if isinstance(code, int) else 0)

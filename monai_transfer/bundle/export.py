@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from monai.data import save_net_with_metadata
 
-from monai_transfer.bundle.run import open_workflow
+from monai_transfer.bundle.run import best_weights, open_workflow
 from monai_transfer.engine.checkpoint import load_checkpoint
 from monai_transfer.errors import InputError
 from monai_transfer.files import atomic_path
@@ -37,9 +37,7 @@ def export_bundle(
     if to not in KINDS:
         raise InputError(f"cannot export to {to!r}", mend=f"one of {', '.join(KINDS)}")
     bundle = Path(bundle)
-    weights = (Path(run) if run is not None else bundle) / "models" / "model.pt"
-    if not weights.is_file():
-        raise InputError("no weights here", path=weights, mend="train first, or name a run with --run")
+    weights = best_weights(bundle, run)
     if to == "bundle":
         return _export_folder(
             bundle, weights, Path(output) if output else bundle.resolve().with_name(bundle.resolve().name + "_deploy")

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from monai_transfer.bundle.run import open_workflow
+from monai_transfer.bundle.run import best_weights, open_workflow
 from monai_transfer.errors import InputError
 from monai_transfer.files import atomic_path
 
@@ -64,9 +64,7 @@ def predict_images(
     """
     images = find_images(inputs)
     output = Path(output).resolve()
-    weights = Path(run) / "models" / "model.pt" if run is not None else Path(bundle) / "models" / "model.pt"
-    if not weights.is_file():
-        raise InputError("no weights here", path=weights, mend="pretrain or fine-tune first, or name a run with --run")
+    weights = best_weights(bundle, run)
     common = Path(os.path.commonpath([image.parent for image in images]))
     overrides: dict[str, Any] = {
         "dataset_dir": str(common),

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import json
+import difflib
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
+from fire.parser import DefaultParseValue
 from monai.bundle import ConfigWorkflow
 
 from monai_transfer.bundle.spec import WORKFLOWS
 from monai_transfer.engine.run_folder import read_status
 from monai_transfer.errors import InputError
 
-__all__ = ["config_files", "equal_command", "open_workflow", "run_workflow"]
+__all__ = ["best_weights", "config_files", "equal_command", "open_workflow", "parse_overrides", "run_workflow"]
+
+# beside what `monai.bundle run` reads: the words that YAML and JSON have for them
+_WORDS = {"null": None, "none": None, "true": True, "false": False}
 
 
 def config_files(bundle: str | Path, workflow: str) -> list[str]:
@@ -41,7 +44,7 @@ def config_files(bundle: str | Path, workflow: str) -> list[str]:
 
 
 def parse_overrides(pairs: list[str]) -> dict[str, Any]:
-    """``["--lr", "0.01", "--target_site=b"]`` as a dictionary, values read as YAML.
+    """``["--lr", "0.01", "--target_site=b"]`` as a dictionary, values read as ``monai.bundle run`` reads them.
 
     Raises:
         InputError: something is not of the form ``--key value``.
@@ -59,22 +62,60 @@ def parse_overrides(pairs: list[str]) -> dict[str, Any]:
         else:
             raise InputError(f"{key} has no value", mend="overrides are given as --key value")
         text = value.strip()
-        # expressions, references and lists of them are MONAI's to read
-        overrides[key[2:]] = value if text[:1] in "$@%" else yaml.safe_load(text)
+        if text[:1] in ("$", "@", "%"):  # expressions and references are MONAI's to read
+            overrides[key[2:]] = text
+        else:
+            overrides[key[2:]] = _WORDS[text.lower()] if text.lower() in _WORDS else DefaultParseValue(text)
     return overrides
+
+
+def _quote(word: str) -> str:
+    """For the shell; double quotes where single ones stand inside, since lists of files are read more easily so."""
+    if "'" in word and not set(word) & set('"$`\\!'):
+        return f'"{word}"'
+    return shlex.quote(word)
+
+
+def _as_word(value: Any) -> str:
+    """A value so that ``monai.bundle run`` reads the same: it reads Python literals, and drops a bare None."""
+    if value is None:
+        return "$None"
+    if isinstance(value, str):
+        return value if DefaultParseValue(value) == value else repr(value)
+    return repr(value)
 
 
 def equal_command(bundle: str | Path, workflow: str, overrides: Mapping[str, Any]) -> str:
     """The ``python -m monai.bundle run`` line that does the same."""
     files = config_files(bundle, workflow)
     configs = Path(files[0]).parent
-    names = files[0] if len(files) == 1 else "[" + ",".join(f"'{name}'" for name in files) + "]"
+    names = files[0] if len(files) == 1 else "[" + ",".join(repr(name) for name in files) + "]"
     words = ["python", "-m", "monai.bundle", "run", "--config_file", names]
-    words += ["--meta_file", str(configs / "metadata.json"), "--logging_file", str(configs / "logging.conf")]
+    words += ["--meta_file", str(configs / "metadata.json")]
+    if (configs / "logging.conf").is_file():
+        words += ["--logging_file", str(configs / "logging.conf")]
     words += ["--bundle_root", str(configs.parent)]
     for key, value in overrides.items():
-        words += [f"--{key}", value if isinstance(value, str) else json.dumps(value)]
-    return shlex.join(words)
+        words += [f"--{key}", _as_word(value)]
+    return " ".join(_quote(word) for word in words)
+
+
+def best_weights(bundle: str | Path, run: str | Path | None = None) -> Path:
+    """``models/model.pt`` of a run (its folder, or its name in the bundle's ``runs``), else of the bundle itself.
+
+    Raises:
+        InputError: no such run, or nothing was trained yet.
+    """
+    home = Path(bundle)
+    if run is not None:
+        home = next((p for p in (Path(run), Path(bundle) / "runs" / run) if p.is_dir()), Path(run))
+        if not home.is_dir():
+            raise InputError("no such run", path=run, mend="name a run folder")
+    path = home / "models" / "model.pt"
+    if not path.is_file():
+        mend = "name a run that has trained" if run is not None else "pretrain first, or name a run with --run"
+        raise InputError("no weights here", path=path, mend=mend)
+    return path
 
 
 def open_workflow(
@@ -94,25 +135,34 @@ def open_workflow(
         meta_file=str(configs / "metadata.json"),
         logging_file=str(configs / "logging.conf") if log and (configs / "logging.conf").is_file() else False,
     )
-    known = flow.parser.config
     for key, value in given.items():
-        root = key.replace("::", "#").split("#")[0]
-        if root not in known:
-            import difflib
-
-            near = difflib.get_close_matches(root, known, n=3)
-            raise InputError(
-                f"no config id {key!r} in this workflow",
-                path=bundle,
-                mend=f"did you mean {' or '.join(near)}?"
-                if near
-                else f"ids are {', '.join(k for k in known if k != '_meta_')}",
-            )
-        try:
-            flow.parser[key] = value
-        except KeyError as error:
-            raise InputError(f"no config id {key!r} in this workflow ({error})", path=bundle) from error
+        _check_id(flow.parser.config, key, bundle)
+        flow.parser[key.replace("::", "#")] = value
     return flow
+
+
+def _check_id(config: Any, key: str, bundle: str | Path) -> None:
+    """Refuse an id that the configs do not have: MONAI adds a mistyped one without a word, and nothing changes.
+
+    Below a ``_target_`` a new key is an argument of the component, whose default the config left alone.
+    """
+    level, seen = config, ""
+    *parents, last = key.replace("::", "#").split("#")
+    for part in [*parents, last]:
+        if isinstance(level, list):
+            if not part.isdigit() or int(part) >= len(level):
+                raise InputError(f"no config id {key!r}: {seen or 'it'} is a list of {len(level)}", path=bundle)
+            level = level[int(part)]
+        elif isinstance(level, dict) and part in level:
+            level = level[part]
+        elif isinstance(level, dict) and "_target_" in level and part == last:
+            return
+        else:
+            names = [str(name) for name in level if name != "_meta_"] if isinstance(level, dict) else []
+            near = difflib.get_close_matches(part, names, n=3)
+            mend = f"did you mean {' or '.join(near)}?" if near else f"ids here are {', '.join(names) or 'none'}"
+            raise InputError(f"no config id {key!r} in this workflow", path=bundle, mend=mend)
+        seen = f"{seen}#{part}" if seen else part
 
 
 def run_workflow(
@@ -124,13 +174,15 @@ def run_workflow(
         InputError: the output folder holds a finished run (pass ``fresh=True``), or anything the configs refuse.
     """
     overrides = dict(overrides or {})
+    if workflow == "infer":
+        overrides.pop("fresh", None)  # predictions are written anew anyway
     flow = open_workflow(bundle, workflow, overrides, log=log)
-    flow.initialize()
-    output = Path(flow.parser.get_parsed_content("output_dir"))
+    output = Path(flow.parser.get_parsed_content("output_dir") if "output_dir" in flow.parser.config else bundle)
     if workflow != "infer" and read_status(output) == "finished" and not overrides.get("fresh"):
         raise InputError(
             "holds a finished run", path=output, mend="pass --fresh to start over, or another --output_dir"
         )
+    flow.initialize()
     flow.run()
     flow.finalize()
     return output

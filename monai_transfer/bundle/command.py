@@ -1,0 +1,200 @@
+"""The commands that make and use bundles: ``new``, ``run``, ``predict``, ``study``, ``export`` and ``demo``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from monai_transfer.errors import InputError
+
+__all__ = ["demo", "export", "new", "predict", "run", "study"]
+
+_Bundle = Annotated[Path, typer.Argument(help="Bundle folder. Using it runs its code.")]
+_Run = Annotated[Path | None, typer.Option(help="The run whose best weights to use; default the bundle's.")]
+
+
+def _floats(text: str | None, option: str) -> list[float] | None:
+    if text is None:
+        return None
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"{option} {text!r} is not a list of numbers", mend=f"write it like {option} 1,1,3") from None
+
+
+def _whole(text: str | None, option: str) -> list[int] | None:
+    values = _floats(text, option)
+    if values is not None and any(value != int(value) for value in values):
+        raise InputError(f"{option} {text!r} is not a list of whole numbers", mend=f"write it like {option} 64,64,32")
+    return None if values is None else [int(value) for value in values]
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for everything that the demo makes.")] = Path("demo"),
+    jobs: Annotated[int, typer.Option(help="Runs at the same time, one thread each.", min=1)] = 2,
+    seeds: Annotated[int, typer.Option(help="Seeds per arm; fewer than 5 give numbers but no verdict.", min=1)] = 5,
+    task: Annotated[
+        str, typer.Option(help="segmentation (3D), classification (2D) or regression (3D).")
+    ] = "segmentation",
+) -> None:
+    """The whole story on embedded (simulated) data, offline, in a few minutes."""
+    from monai_transfer.demo import run_demo
+
+    run_demo(out, task=task, jobs=jobs, seeds=seeds)
+
+
+def new(
+    folder: Annotated[Path, typer.Argument(help="Folder of the new bundle; its name holds the task's word if it can.")],
+    data: Annotated[Path, typer.Option(help="The manifest.")],
+    source: Annotated[
+        str, typer.Option(help="Bundle folder or run folder to start from; 'none': pretrain it yourself.")
+    ] = "none",
+    source_site: Annotated[str | None, typer.Option(help="Site with many labels (for pretrain and adapt).")] = None,
+    target_site: Annotated[str | None, typer.Option(help="Site that the model is for.")] = None,
+    n_labelled: Annotated[int | None, typer.Option(help="Labelled target cases to use; default all.", min=0)] = None,
+    strategy: Annotated[str, typer.Option(help="full, head_only, ... or a full _target_ path.")] = "full",
+    method: Annotated[str, typer.Option(help="coral, dann, ... or a full _target_ path.")] = "dann",
+    spacing: Annotated[str | None, typer.Option(help="mm per axis, e.g. 1,1,3; default: the data's median.")] = None,
+    patch: Annotated[str | None, typer.Option(help="Voxels per axis, e.g. 64,64,32; default: fitted.")] = None,
+    size: Annotated[str | None, typer.Option(help="Network size without a source: small, medium, large.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of fine-tuning and adaptation.", min=1)] = None,
+    pretrain_epochs: Annotated[int | None, typer.Option(help="Epochs of pretraining.", min=1)] = None,
+    steps_per_epoch: Annotated[
+        int | None, typer.Option(help="Optimizer steps per epoch, whatever the data.", min=1)
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Cases per step.", min=1)] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the configs of an existing bundle.")] = False,
+) -> None:
+    """Write a standard MONAI bundle fitted to this data and source; it runs without editing a config."""
+    from monai_transfer.bundle.new import new_bundle
+
+    numbers = {
+        "epochs": epochs,
+        "pretrain_epochs": pretrain_epochs,
+        "steps_per_epoch": steps_per_epoch,
+        "batch_size": batch_size,
+    }
+    spec = new_bundle(
+        folder,
+        data,
+        source=source,
+        source_site=source_site,
+        target_site=target_site,
+        n_labelled=n_labelled,
+        strategy=strategy,
+        method=method,
+        spacing=_floats(spacing, "--spacing"),
+        patch=_whole(patch, "--patch"),
+        size=size,
+        force=force,
+        **{key: value for key, value in numbers.items() if value is not None},
+    )
+    network = spec.network["_target_"].rsplit(".", 1)[-1]
+    typer.echo(f"{folder}: {spec.spatial_dims}D {spec.task}, {network}, outputs {', '.join(spec.class_names)}")
+    typer.echo(f"patch {spec.patch}, spacing {spec.spacing or 'as it is'}")
+    if spec.weights_note:
+        weights = spec.weights_note["weights"]
+        typer.echo(
+            f"weights from {spec.weights_note['description']}: {weights['coverage']:.0%} of the parameters; "
+            f"{len(weights['adapted'])} tensors adapted, {len(weights['skipped']) + len(weights['missing'])} fresh "
+            "(models/source.json)"
+        )
+    first = "pretrain" if str(source).lower() in ("none", "") else "train"
+    typer.echo(f"next: monai-transfer run {folder} {first}")
+
+
+def run(
+    context: typer.Context,
+    bundle: Annotated[Path, typer.Argument(help="Bundle folder. Running it runs its code.")],
+    workflow: Annotated[str, typer.Argument(help="pretrain, train (fine-tune), adapt, evaluate or infer.")],
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of continuing.")] = False,
+    run: Annotated[Path | None, typer.Option(help="For infer and evaluate: the run whose best weights to use.")] = None,
+) -> None:
+    """Run a workflow of a bundle; any config id can be set with --id value. An unfinished run continues."""
+    from monai_transfer.bundle.run import best_weights, equal_command, parse_overrides, run_workflow
+
+    overrides = parse_overrides(context.args)
+    if fresh:
+        overrides["fresh"] = True
+    if run is not None:
+        if workflow not in ("infer", "evaluate"):
+            raise InputError(f"--run does not go with {workflow}", mend="to start from a run use --pretrained FILE")
+        best = best_weights(bundle, run)
+        overrides["ckpt"] = str(best.resolve())
+        typer.echo(f"weights: {best}")
+    typer.echo(f"equal command: {equal_command(bundle, workflow, overrides)}")
+    output = run_workflow(bundle, workflow, overrides)
+    typer.echo(f"{workflow} done: {output}")
+    _print_summary(output)
+
+
+def _print_summary(output: Path) -> None:
+    path = output / "summary.json"
+    if not path.is_file():
+        return
+    summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    typer.echo(
+        f"{summary['split']}: {summary['cases']} cases of {summary['patients']} patients ({summary['interval']})"
+    )
+    for name, value in summary["metrics"].items():
+        if value["mean"] is not None:
+            interval = f"  [{value['low']:.3f}, {value['high']:.3f}]" if value["low"] is not None else ""
+            typer.echo(f"  {name:<28} {value['mean']:.3f}{interval}")
+
+
+def predict(
+    bundle: _Bundle,
+    inputs: Annotated[list[Path], typer.Argument(help="Images, folders of images, or DICOM series folders.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the predictions.")],
+    run: _Run = None,
+) -> None:
+    """Predict on new images, in each image's own geometry."""
+    from monai_transfer.bundle.predict import predict_images
+
+    for line in predict_images(bundle, inputs, output, run=run):
+        typer.echo(line)
+
+
+def study(
+    context: typer.Context,
+    bundle: _Bundle,
+    arms: Annotated[
+        str, typer.Option(help="scratch,source,fine_tuned,adapted,oracle, or name:workflow:key=value:key=value.")
+    ] = "scratch,source,fine_tuned,adapted",
+    seeds: Annotated[int, typer.Option(help="Seeds per arm; a verdict needs 5.", min=1)] = 5,
+    fractions: Annotated[
+        str | None, typer.Option(help="Labelled target cases: counts (4,8) or shares of the training split (0.1,0.5).")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the runs; default BUNDLE/runs/study.")] = None,
+    jobs: Annotated[int, typer.Option(help="Runs at the same time, one thread each.", min=1)] = 2,
+) -> None:
+    """Run several arms under one equal budget and compare them; continues where it was interrupted."""
+    from monai_transfer.bundle.run import parse_overrides
+    from monai_transfer.bundle.study import parse_arms, run_study
+
+    reports = run_study(
+        bundle,
+        out if out is not None else bundle / "runs" / "study",
+        parse_arms(arms),
+        seeds=list(range(seeds)),
+        fractions=_floats(fractions, "--fractions"),
+        jobs=jobs,
+        overrides=parse_overrides(context.args),
+    )
+    for report in reports:
+        typer.echo(f"report: {report}")
+
+
+def export(
+    bundle: _Bundle,
+    to: Annotated[str, typer.Option(help="bundle, torchscript or onnx.")] = "bundle",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File or folder to write.")] = None,
+    run: _Run = None,
+) -> None:
+    """A deployable artefact that needs MONAI alone, never this package."""
+    from monai_transfer.bundle.export import export_bundle
+
+    typer.echo(f"wrote {export_bundle(bundle, to, output, run=run)}")
