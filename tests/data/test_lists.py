@@ -1,0 +1,74 @@
+"""Which cases each part of a transfer sees: the label budget, hidden labels, no test case anywhere else."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from monai_transfer.data.lists import DataLists
+from monai_transfer.errors import InputError
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    def items(site: str, split: str, n: int, label=True) -> list[dict]:
+        made = []
+        for i in range(n):
+            name = f"{site}_{split}_{i}"
+            (tmp_path / f"{name}.nii.gz").write_bytes(b"")
+            made.append(
+                {
+                    "image": f"{name}.nii.gz",
+                    "label": i % 2 if label else None,
+                    "case": name,
+                    "patient": name,
+                    "site": site,
+                }
+            )
+        return made
+
+    content = {
+        "name": "x", "task": "classification", "labels": {"0": "no", "1": "yes"},
+        "training": items("a", "training", 6) + items("b", "training", 5) + items("b", "bare", 1, label=False),
+        "validation": items("a", "validation", 2) + items("b", "validation", 4),
+        "test": items("a", "test", 2) + items("b", "test", 3),
+        "unlabeled": items("b", "unlabeled", 2, label=False),
+    }  # fmt: skip
+    path = tmp_path / "manifest.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def names(items):
+    return {item["case"] for item in items}
+
+
+def test_sites_and_budget(manifest):
+    lists = DataLists(manifest, "a", "b", n_labelled=2, seed=0)
+    assert len(lists.source_training) == 6 and len(lists.target_training) == 2
+    assert {item["label"] for item in lists.target_training} == {0, 1}
+    assert len(lists.target_validation) == 2  # choosing an epoch uses labels too
+    assert len(DataLists(manifest, "a", "b").target_validation) == 4
+    assert len(lists.target_test) == 3 and len(lists.source_and_target_training) == 8
+
+
+def test_few_are_among_more(manifest):
+    for seed in range(5):
+        few, more = (names(DataLists(manifest, "a", "b", n, seed).target_training) for n in (2, 4))
+        assert few < more
+
+
+def test_adaptation_sees_no_target_label_and_no_test_case(manifest):
+    lists = DataLists(manifest, "a", "b", n_labelled=0)
+    assert len(lists.target_unlabelled) == 8
+    assert all("label" not in item for item in lists.target_unlabelled)
+    assert lists.target_training == [] and len(lists.source_and_target_training) == 6
+    assert not names(lists.target_test) & names(lists.target_unlabelled + lists.source_training)
+
+
+def test_faults_are_named(manifest):
+    with pytest.raises(InputError, match="no site 'c'"):
+        _ = DataLists(manifest, "c", "b").source_training
+    with pytest.raises(InputError, match="5 are there"):
+        _ = DataLists(manifest, "a", "b", n_labelled=9).target_training

@@ -1,0 +1,87 @@
+"""The run folder's life: start, continue, refuse, move aside, start over; the config found by itself."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+from monai.bundle import ConfigParser
+
+from monai_transfer.engine.run_folder import RunFolder, read_status
+from monai_transfer.errors import InputError
+
+INFO = {"workflow": "train", "arm": "fine_tuned", "seed": 3}
+
+
+def parsed(folder, **more):
+    config = {
+        "output_dir": str(folder),
+        "lr": 0.1,
+        "run_folder": {
+            "_target_": "monai_transfer.engine.run_folder.RunFolder", "output_dir": "@output_dir", "info": INFO, **more
+        },
+    }  # fmt: skip
+    return ConfigParser(config).get_parsed_content("run_folder")
+
+
+def record(folder):
+    return json.loads((folder / "run.json").read_text())
+
+
+def test_life_of_a_run(tmp_path):
+    folder = tmp_path / "run"
+    assert read_status(folder) is None
+    run = parsed(folder)
+    assert not folder.exists()  # nothing is written before the run starts
+    run.start()
+    assert read_status(folder) == "running"
+    assert yaml.safe_load((folder / "config.yaml").read_text())["lr"] == 0.1
+    started = record(folder)["started"]
+
+    again = parsed(folder)  # the same config in a new process continues
+    again.start()
+    assert record(folder)["started"] == started and len(record(folder)["resumed"]) == 1
+    again.finish()
+    content = record(folder)
+    assert content["status"] == "finished" and content["arm"] == "fine_tuned" and content["config_sha256"]
+    assert content["versions"]["monai"]
+
+
+def test_another_config_does_not_continue(tmp_path):
+    parsed(tmp_path / "run").start()
+    other = ConfigParser(
+        {"lr": 0.2, "r": {"_target_": "monai_transfer.engine.run_folder.RunFolder", "output_dir": str(tmp_path / "run"),
+                          "info": INFO}}
+    ).get_parsed_content("r")  # fmt: skip
+    with pytest.raises(InputError, match="another configuration"):
+        other.start()
+
+
+def test_finished_is_moved_aside_and_fresh_clears(tmp_path):
+    folder = tmp_path / "run"
+    for _ in range(2):
+        run = parsed(folder)
+        run.start()
+        run.finish()
+    assert read_status(tmp_path / "run.1") == "finished"
+    (folder / "left.txt").write_text("x")
+    parsed(folder, fresh=True).start()
+    assert not (folder / "left.txt").exists() and not (tmp_path / "run.2").exists()
+
+
+def test_further_rounds_in_one_process_go_on(tmp_path):
+    run = parsed(tmp_path / "run")
+    run.start()
+    run.finish()
+    run.start()  # a federated round
+    assert read_status(tmp_path / "run") == "running" and not (tmp_path / "run.1").exists()
+
+
+def test_unreadable_record_and_no_parser(tmp_path):
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(InputError, match=r"run\.json"):
+        read_status(tmp_path)
+    bare = RunFolder(tmp_path / "bare", INFO)
+    bare.start()
+    assert not (tmp_path / "bare" / "config.yaml").exists()
