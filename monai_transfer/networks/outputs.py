@@ -7,10 +7,19 @@ classes, background and foreground. Everything is computed in float32 or wider, 
 from __future__ import annotations
 
 import torch
+from monai.losses import DiceLoss
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["entropy", "label_indices", "log_probabilities", "mean_entropy", "probabilities", "wide"]
+__all__ = [
+    "entropy",
+    "label_indices",
+    "log_probabilities",
+    "mean_entropy",
+    "probabilities",
+    "supervised_loss",
+    "wide",
+]
 
 
 def wide(x: Tensor) -> Tensor:
@@ -72,3 +81,13 @@ def label_indices(label: Tensor, logits: Tensor) -> Tensor:
     if label.shape != (logits.shape[0], *spatial):
         raise ValueError(f"a label of shape {tuple(label.shape)} does not fit outputs of {tuple(logits.shape)}")
     return label.long()
+
+
+def supervised_loss(logits: Tensor, label: Tensor) -> Tensor:
+    """The usual loss of a method's own network: cross-entropy, plus soft Dice where the output is spatial."""
+    label = label_indices(label, logits if logits.shape[1] > 1 else torch.cat([logits, logits], 1))
+    logs = log_probabilities(logits)
+    loss = F.nll_loss(logs, label)
+    if logits.ndim > 2:
+        loss = loss + DiceLoss(to_onehot_y=True, include_background=False)(logs.exp(), label.unsqueeze(1))
+    return loss

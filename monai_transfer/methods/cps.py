@@ -1,0 +1,88 @@
+"""CPS: two networks of one architecture and different starts, each learning from the other's hard answers.
+
+    L = CE(p1, y2) + CE(p2, y1) on source and target, ramped;   plus the second network's own supervised loss
+    y1 = argmax p1, y2 = argmax p2, constants
+
+Paper: Chen, Yuan, Zeng and Wang, Semi-Supervised Semantic Segmentation with Cross Pseudo Supervision, CVPR 2021,
+arXiv:2106.01226
+
+The first network is the trainer's; the second is the method's (``peer.*`` in its state), with an optimizer of its own,
+and is thrown away afterwards. As in the paper both start from the same pretrained weights and differ in the head, which
+the peer draws anew (``start="head"``); ``"all"`` draws everything anew, for training from scratch. weight is 1.5, the
+paper's for its main set. The peer's supervised loss is cross-entropy, plus soft Dice for a segmentation. Costs a second
+network in time and memory. Normalisation statistics: each network normalises source and target batches separately, and
+its own running averages blend both.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from monai_transfer.methods.base import Fields, Method
+from monai_transfer.networks.copying import copy_network
+from monai_transfer.networks.head import find_head
+from monai_transfer.networks.outputs import log_probabilities, supervised_loss
+from monai_transfer.networks.schedules import sigmoid_ramp
+
+__all__ = ["Cps", "cross_pseudo_loss"]
+
+
+def cross_pseudo_loss(first: Tensor, second: Tensor) -> Tensor:
+    """CE(p1, argmax p2) + CE(p2, argmax p1) of two B x C x spatial logits; each label is a constant."""
+    logs = log_probabilities(first), log_probabilities(second)
+    labels = [x.detach().argmax(1) for x in logs]
+    return F.nll_loss(logs[0], labels[1]) + F.nll_loss(logs[1], labels[0])
+
+
+class Cps(Method):
+    """Cross pseudo supervision with a second network, ``peer``.
+
+    Args:
+        weight: factor of the cross pseudo loss.
+        ramp: share of the run after which it has its full weight.
+        start: what the peer draws anew, ``"head"`` or ``"all"``.
+        lr: learning rate of the peer's Adam optimizer.
+
+    Raises:
+        ValueError: ``start`` is neither of the two.
+    """
+
+    needs = frozenset({"source_image", "source_label", "source_logits", "target_image", "target_logits"})
+    tasks = ("classification", "segmentation")
+    norm_statistics = "separate batches; each network's running averages blend both domains"
+
+    def __init__(self, weight: float = 1.5, ramp: float = 0.1, start: str = "head", lr: float = 1e-3) -> None:
+        super().__init__()
+        if start not in ("head", "all"):
+            raise ValueError(f"start must be 'head' or 'all', not {start!r}")
+        self.weight, self.ramp, self.start, self.lr = weight, ramp, start, lr
+        self.peer: nn.Module | None = None
+        self._log: dict[str, Tensor] = {}
+
+    def setup(self, network: nn.Module, batch: Fields) -> None:
+        self.peer = copy_network(network, frozen=False)
+        anew = self.peer.modules() if self.start == "all" else map(self.peer.get_submodule, find_head(network))
+        for module in anew:
+            reset = getattr(module, "reset_parameters", None)
+            if callable(reset):
+                reset()
+
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam((p for p in self.parameters() if p.requires_grad), lr=self.lr)
+
+    def forward(self, fields: Fields, progress: float) -> Tensor:
+        assert self.peer is not None, "setup() comes before forward()"
+        outputs = [self.peer.train(self.training)(fields[f"{domain}_image"]) for domain in ("source", "target")]
+        source, target = (x[0] if isinstance(x, (tuple, list)) else x for x in outputs)
+        cross = cross_pseudo_loss(fields.source_logits, source) + cross_pseudo_loss(fields.target_logits, target)
+        own = supervised_loss(source, fields.source_label)
+        with torch.no_grad():
+            agreement = (fields.target_logits.argmax(1) == target.argmax(1)).float().mean()
+        self._log = {"cross_pseudo": cross.detach(), "peer_supervised": own.detach(), "agreement": agreement}
+        return own + self.weight * sigmoid_ramp(progress, self.ramp) * cross
+
+    def log(self) -> dict[str, Tensor]:
+        """``cross_pseudo`` and ``peer_supervised`` losses, and the networks' ``agreement`` on the target."""
+        return dict(self._log)

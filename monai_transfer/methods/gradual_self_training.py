@@ -1,0 +1,106 @@
+"""Gradual self-training: the target is learnt in stages along an order, from what is near the source to what is far.
+
+    at stage k of K:  L = weight * mean CE(network(x), argmax teacher(x))   over the target cases of stage k,
+    less the 10 % of which the teacher is least sure;   teacher: the network as it stood at the end of stage k - 1
+
+Paper: Kumar, Ma and Liang, Understanding Self-Training for Gradual Domain Adaptation, ICML 2020, arXiv:2002.11361
+
+The order is a number in [0, 1] for each target case under the key ``order`` of its batch (``with_order`` makes it from
+a column such as the acquisition day); stage k holds the cases of the k-th K-th of it, and takes the k-th K-th of the
+run. Only a batch's cases of the present stage count, so take a batch several times as large as K. Start from a network
+trained on the source; the trainer's own loss is dropped, as in the paper. Labels are hard, which the paper shows to be
+essential, as is regularisation: use weight decay or dropout. **A wrong order is worse than none**: compare with
+``stages=1``, which is plain one-step self-training. Normalisation statistics: batches mix all stages; running averages
+blend source and target, so GroupNorm or InstanceNorm suit better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from scipy.stats import rankdata
+from torch import Tensor, nn
+
+from monai_transfer.errors import InputError
+from monai_transfer.methods.base import Fields, Method
+from monai_transfer.networks.copying import copy_network
+from monai_transfer.networks.outputs import log_probabilities, probabilities
+
+__all__ = ["GradualSelfTraining", "with_order"]
+
+
+def with_order(items: Iterable[Mapping[str, Any]], key: str = "acquired") -> list[dict[str, Any]]:
+    """Data list items with ``order``: the rank of ``item[key]``, from 0 for the nearest to 1; equals share a rank.
+
+    Raises:
+        InputError: an item has no number under ``key``.
+    """
+    ordered = [dict(item) for item in items]
+    for item in ordered:
+        if isinstance(item.get(key), bool) or not isinstance(item.get(key), (int, float)):
+            raise InputError(f"case {item.get('case', '?')!r} has no number under {key!r}", mend="name another column")
+    ranks = rankdata([item[key] for item in ordered], method="average")
+    for item, rank in zip(ordered, ranks, strict=True):
+        item["order"] = float((rank - 1) / max(len(ordered) - 1, 1))
+    return ordered
+
+
+class GradualSelfTraining(Method):
+    """Self-training on hard labels of the previous stage's network.
+
+    Args:
+        stages: K, the number of steps along the order.
+        drop: share of the least sure cases (voxels) of a batch that is left out.
+        weight: factor of the term.
+    """
+
+    needs = frozenset({"target_image", "target_logits", "target_order"})
+    tasks = ("classification", "segmentation")
+    supervised = False
+    norm_statistics = "teacher: frozen; the network's running averages blend source and all stages"
+
+    def __init__(self, stages: int = 5, drop: float = 0.1, weight: float = 1.0) -> None:
+        super().__init__()
+        if stages < 1 or not 0 <= drop < 1:
+            raise ValueError(f"stages must be at least 1 and drop in [0, 1), got {stages} and {drop}")
+        self.stages, self.drop, self.weight = stages, drop, weight
+        self.teacher: nn.Module | None = None
+        self.stage: Tensor
+        self.register_buffer("stage", torch.zeros((), dtype=torch.long))
+        self._log: dict[str, Tensor] = {}
+
+    def setup(self, network: nn.Module, batch: Fields) -> None:
+        self.teacher = copy_network(network, frozen=True)
+
+    def _stage_of(self, place: float) -> int:
+        return min(int(place * self.stages), self.stages - 1)
+
+    def forward(self, fields: Fields, progress: float) -> Tensor:
+        assert self.teacher is not None, "setup() comes before forward()"
+        if fields.get("target_order") is None:
+            raise InputError("target batches hold no 'order'", mend="make it with gradual_self_training.with_order")
+        logits, order = fields.target_logits, fields.target_order
+        stage = self._stage_of(progress)
+        members = (order * self.stages).long().clamp(0, self.stages - 1) == stage
+        if stage != int(self.stage) or not members.any():  # the teacher follows with the coming step
+            return 0.0 * logits.sum()
+        with torch.no_grad():
+            taught = self.teacher.eval()(fields.target_image[members])
+            taught = taught[0] if isinstance(taught, (tuple, list)) else taught
+            confidence, labels = probabilities(taught).max(1)
+            count = max(round((1 - self.drop) * confidence.numel()), 1)
+            kept = confidence >= confidence.flatten().topk(count).values[-1]
+            self._log = {"stage": self.stage.float(), "selected": kept.float().mean()}
+        picked = log_probabilities(logits[members]).gather(1, labels.unsqueeze(1)).squeeze(1)
+        return -self.weight * (picked * kept).sum() / kept.sum()
+
+    def after_step(self, network: nn.Module, progress: float) -> None:
+        if self._stage_of(progress) != int(self.stage):
+            self.stage.fill_(self._stage_of(progress))
+            self.teacher = copy_network(network, frozen=True)
+
+    def log(self) -> dict[str, Tensor]:
+        """``stage`` (from 0) and ``selected``, the share of its cases (voxels) that had a label."""
+        return dict(self._log)
