@@ -15,12 +15,15 @@ from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
 from torch import Tensor
 
+from monai_transfer.engine.norm_statistics import RunningStatistics
 from monai_transfer.engine.state import bare_network, is_step, progress, register_stateful
 from monai_transfer.engine.tap import Tap, plain
 from monai_transfer.errors import InputError
 from monai_transfer.methods.base import FIELDS, Fields, Method, pool_features
 
 __all__ = ["Adapt"]
+
+_TARGET_PASSES = {f"target_{view}{what}" for view in ("", "strong_") for what in ("logits", "features")}
 
 
 class Adapt:
@@ -39,6 +42,9 @@ class Adapt:
         layer: module name of the network whose output is the features; default: what enters the class head.
         weight: factor of the term.
         pool: how B x F x spatial features become B x F: ``"mean"``, ``"max"``, or ``None`` to leave them.
+        statistics: whose batches count in BatchNorm's running averages, which evaluation uses: ``"both"`` domains (as in
+            the papers), or ``"target"`` alone, for a network that will only serve the target. Training normalises each
+            batch by its own statistics either way. ``"target"`` needs a method that passes target images through.
         name: the name of its entry in the checkpoint, for two of them on one trainer.
 
     Raises:
@@ -54,6 +60,7 @@ class Adapt:
         layer: str | None = None,
         weight: float = 1.0,
         pool: str | None = "mean",
+        statistics: str = "both",
         name: str = "adapt",
     ) -> None:
         unknown = set(method.needs) - FIELDS
@@ -64,6 +71,12 @@ class Adapt:
         self.method, self.target_loader = method, target_loader
         self.layer, self.weight, self.name = layer, weight, name
         self.pool = method.default_pool if pool == "mean" else pool
+        if statistics not in ("both", "target"):
+            raise InputError(f"statistics {statistics!r} is neither 'both' nor 'target'")
+        if statistics == "target" and method.needs.isdisjoint(_TARGET_PASSES):
+            raise InputError(f"{type(method).__name__} passes no target image through the network to count")
+        self.statistics = statistics
+        self._running: RunningStatistics | None = None
         self.optimizer: torch.optim.Optimizer | None = None
         self._tap: Tap | None = None
         self._iterator: Iterator | None = None
@@ -79,6 +92,7 @@ class Adapt:
         register_stateful(engine, self.name, self)
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.EPOCH_STARTED, self._start_epoch)
+        engine.add_event_handler(Events.ITERATION_STARTED, self._before_source)
         engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self._take_source)
         engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self._add_term)
         engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self._step_own)
@@ -97,6 +111,11 @@ class Adapt:
         needs_features = any(field.endswith("features") for field in self.method.needs)
         self._tap = Tap(network, self.layer) if needs_features else None
         self.method.to(engine.state.device)
+        self._running = RunningStatistics(network) if self.statistics == "target" else None
+
+    def _before_source(self, engine: Engine) -> None:
+        if self._running is not None:
+            self._running.pause()
 
     def _start_epoch(self, engine: Engine) -> None:
         self._iterator = None  # made anew after the epoch's reseeding, so that resuming is exact
@@ -163,6 +182,8 @@ class Adapt:
             self._forward(engine, fields, fields["source_strong"], "source_strong")
         if self.target_loader is not None and any(field.startswith("target_") for field in self.method.needs):
             target = self._next_target(device, non_blocking)
+            if self._running is not None:
+                self._running.resume()
             if "image" not in target and "strong" not in target:
                 raise InputError("the target loader's batches hold no tensor under 'image'")
             for key, value in target.items():
@@ -267,6 +288,8 @@ class Adapt:
         engine.state.adapt_log = {**getattr(engine.state, "adapt_log", {}), **means}
 
     def _finish(self, engine: Engine) -> None:
+        if self._running is not None:
+            self._running.resume()
         self._iterator = None
         if self._tap is not None:
             self._tap.remove()

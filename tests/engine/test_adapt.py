@@ -252,3 +252,22 @@ def test_two_ranks_equal_one_process(tmp_path, accumulation):
         assert one.keys() == other.keys()
         for name, value in one.items():
             torch.testing.assert_close(other[name], value, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_target_statistics_alone():
+    """With ``statistics="target"`` the running averages are those of the target's batches, and training is unchanged."""
+    source, target = items(4, 0.0, 0), items(4, 5.0, 1, labelled=False)
+
+    def averages(statistics):
+        torch.manual_seed(0)
+        net = torch.nn.Sequential(torch.nn.BatchNorm2d(1, momentum=0.5), torch.nn.Flatten(), torch.nn.Linear(256, 2))
+        trainer(net, [Adapt(Coral(), loader(target), weight=0.0, statistics=statistics)], source, epochs=8).run()
+        return net
+
+    both, alone = averages("both"), averages("target")
+    assert abs(float(alone[0].running_mean) - 5.0) < 0.1
+    assert 1.0 < float(both[0].running_mean) < 4.5
+    assert alone[0].momentum == 0.5
+    assert torch.equal(both[2].weight, alone[2].weight)
+    with pytest.raises(InputError, match="no target image"):
+        Adapt(Method(), None, statistics="target")
