@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check"]
 
+_SHOWN = 10
 _COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
 
 
@@ -108,9 +109,10 @@ def _plain(text: str) -> Callable[[int, int], None]:
 
 
 def _show(findings: list[Finding], title: str) -> None:
+    findings, more = _shorten(findings)
     if not sys.stdout.isatty():
-        for finding in findings:
-            print(finding.line())
+        for text in [*(finding.line() for finding in findings), *more]:
+            print(text)
         return
     if not findings:
         return
@@ -127,3 +129,17 @@ def _show(findings: list[Finding], title: str) -> None:
         cells = (case, finding.file or "", finding.fault, mend)
         table.add_row(f"[{colour}]{finding.severity}[/]", *(escape(cell) for cell in cells))
     Console().print(table)
+    for text in more:
+        print(text)
+
+
+def _shorten(findings: list[Finding]) -> tuple[list[Finding], list[str]]:
+    """All errors, the first warnings of each kind, and a line for each kind of which more are left out."""
+    seen: Counter[str] = Counter()
+    shown = []
+    for finding in findings:
+        seen[finding.code] += finding.severity != "error"
+        if finding.severity == "error" or seen[finding.code] <= _SHOWN:
+            shown.append(finding)
+    more = [f"... and {n - _SHOWN} more warnings [{code}] (--json lists all)" for code, n in seen.items() if n > _SHOWN]
+    return shown, more

@@ -69,6 +69,15 @@ def test_one_unwrapped_line_per_finding(app, folder):
     assert "(case c0, training)" in lines[0] and lines[3].startswith("18 cases looked into: 2 errors, 1 warnings")
 
 
+def test_many_warnings_of_one_kind_are_shortened(app, folder):
+    for n in range(18):
+        nib.Nifti1Image(np.zeros((12, 10, 8), np.uint8), np.diag([1, 1, 2, 1.0])).to_filename(folder / f"l{n}.nii.gz")
+    text = CliRunner().invoke(app, [str(folder / "manifest.json")]).stdout
+    assert text.count("[label-empty]") == 11 and "... and 8 more warnings [label-empty]" in text
+    result = CliRunner().invoke(app, [str(folder / "manifest.json"), "--json"])
+    assert len([f for f in json.loads(result.stdout)["findings"] if f["code"] == "label-empty"]) == 18
+
+
 def test_warnings_exit_0(app, folder):
     nib.Nifti1Image(np.zeros((12, 10, 8), np.uint8), np.diag([1, 1, 2, 1.0])).to_filename(folder / "l2.nii.gz")
     assert CliRunner().invoke(app, [str(folder / "manifest.json")]).exit_code == 0

@@ -123,7 +123,7 @@ def _check_values(values: np.ndarray, counts: np.ndarray, classes: Mapping[int, 
     if not unknown:
         return faults
     binary = set(classes) == {0, 1} and len(unknown) == 1 and set(map(int, whole)) <= {0, unknown[0]}
-    if binary and unknown[0] > 0:
+    if binary and unknown[0] in (255, 65535):  # "white" of a picture; any other number may be another class
         fault = f"the label holds {unknown[0]} where 1 ({classes[1]}) is declared"
         faults.append(_error("label-scale", fault, f"write 1 for {unknown[0]}", mendable=True))
     else:

@@ -18,6 +18,12 @@ __all__ = ["inspect_cases"]
 _INLINE = 24
 """Up to so many cases are looked at in this process: starting workers (importing torch) would take longer."""
 
+_LIMIT = 900.0
+"""Seconds after which a worker that gives no answer is ended."""
+
+_PLAIN = (".nii", ".gz", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+"""Read without ITK's C++ decoders, which may crash on damaged files: these can be read in this process."""
+
 
 _COMMAND = [sys.executable, "-m", "monai_transfer.manifest.inspection.worker"]
 
@@ -44,7 +50,8 @@ def inspect_cases(
             if progress is not None:
                 progress(done, len(jobs))
 
-    if workers <= 1 or len(jobs) <= _INLINE:
+    plain = all(path.lower().endswith(_PLAIN) for job in jobs for path in (*job["images"], job.get("label") or ".nii"))
+    if plain and (workers <= 1 or len(jobs) <= _INLINE):
         for index, job in enumerate(jobs):
             finish(index, inspect_case(job))
         return results
@@ -75,7 +82,7 @@ def inspect_cases(
                 process.kill()
                 process.wait()
 
-    threads = [threading.Thread(target=serve, daemon=True) for _ in range(min(workers, len(jobs)))]
+    threads = [threading.Thread(target=serve, daemon=True) for _ in range(max(1, min(workers, len(jobs))))]
     for thread in threads:
         thread.start()
     try:
@@ -105,17 +112,21 @@ def _start() -> subprocess.Popen[str]:
 def _ask(process: subprocess.Popen[str], job: dict[str, Any]) -> dict[str, Any] | None:
     """The worker's answer, or ``None`` where it died."""
     assert process.stdin is not None and process.stdout is not None
+    timer = threading.Timer(_LIMIT, process.kill)
+    timer.start()
     try:
         process.stdin.write(json.dumps(job) + "\n")
         process.stdin.flush()
         answer = process.stdout.readline()
     except (BrokenPipeError, OSError):
         return None
+    finally:
+        timer.cancel()
     return json.loads(answer) if answer.endswith("\n") else None
 
 
 def _crash(job: dict[str, Any], code: int) -> dict[str, Any]:
-    reason = f"killed by signal {-code}, perhaps for want of memory" if code < 0 else f"exit status {code}"
+    reason = f"killed by signal {-code}, perhaps for want of memory or time" if code < 0 else f"exit status {code}"
     finding = {
         "severity": "error",
         "file": job["images"][0],

@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from monai_transfer.data.phantom.sites import SITES
+from monai_transfer.data.phantom.write import write_dicom
 from monai_transfer.errors import InputError
 from monai_transfer.manifest.inspection import Finding, check_manifest
+from monai_transfer.manifest.inspection.case import inspect_case
 from monai_transfer.manifest.inspection.pool import inspect_cases
 from monai_transfer.manifest.model import Manifest
 
@@ -94,7 +97,7 @@ def two_channels(data):
         (label(lambda a: a * 0.999), "label-fraction", "error", "0.999"),
         (label(lambda a: a * 0.4), "label-fraction", "error", "nearest neighbour"),
         (label(lambda a: a * 255, np.uint8), "label-scale", "error", "255 where 1"),
-        (label(lambda a: a * 3, np.uint8), "label-scale", "error", "3 where 1"),
+        (label(lambda a: a * 3, np.uint8), "label-unknown", "error", "holds 3"),
         (
             label(lambda a: a + np.eye(24, 20, dtype=np.uint8)[..., None] * 4, np.uint8),
             "label-unknown",
@@ -263,6 +266,31 @@ def test_parallel_equals_serial_and_reports_progress(data):
     parallel = check_manifest(manifest, jobs=2, progress=lambda done, total: seen.append((done, total)))
     assert parallel == check_manifest(manifest, jobs=1)
     assert seen == [(n, 54) for n in range(1, 55)]
+
+
+def test_a_hanging_decoder_is_ended(monkeypatch, tmp_path):
+    worker = tmp_path / "worker.py"
+    worker.write_text("import time\ntime.sleep(60)\n")
+    monkeypatch.setattr("monai_transfer.manifest.inspection.pool._COMMAND", [sys.executable, str(worker)])
+    monkeypatch.setattr("monai_transfer.manifest.inspection.pool._LIMIT", 0.5)
+    (result,) = inspect_cases([{"images": ["folder"]}], workers=2)
+    assert "signal 9" in result["findings"][0]["fault"]
+
+
+def test_dicom_series_with_a_nifti_label(data, tmp_path):
+    """DICOM grows to left and back, NIfTI masks often to right and front: the same grid all the same."""
+    affine = np.diag([-1.0, -1.0, 3.0, 1.0])
+    mask = data.mask(2)
+    image = np.asarray(nib.load(data.image(2)).dataobj)
+    write_dicom(tmp_path / "series", image, affine, patient_id="P", protocol=next(iter(SITES.values())).protocol)
+    turned = nib.as_closest_canonical(nib.Nifti1Image(mask, affine))
+    data.write(data.label(2), np.asarray(turned.dataobj), turned.affine)
+    job = {"images": [str(tmp_path / "series")], "sha256": [None], "label": str(data.label(2))}
+    assert [f["code"] for f in inspect_case(job)["findings"]] == ["label-axes"]
+    shifted = turned.affine.copy()
+    shifted[0, 3] += 2
+    data.write(data.label(2), np.asarray(turned.dataobj), shifted)
+    assert [f["code"] for f in inspect_case(job)["findings"]] == ["label-grid"]
 
 
 def test_a_crashing_decoder_is_a_finding_of_its_case(data, monkeypatch, tmp_path):
