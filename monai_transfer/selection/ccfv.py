@@ -13,6 +13,9 @@ Image Segmentation, MICCAI 2023, arXiv:2307.11958
 Here one layer is scored; the paper averages over decoder layers, which is the mean of this score over them. Features
 are divided by their overall root mean square spread first, so that networks of different scale can be compared, and
 every case gives the same number of voxels per class. A class that stands in fewer than two cases is left out.
+
+CC-FV asks whether a class looks alike everywhere, not whether classes differ: labels shuffled within cases mix the
+classes and can look *more* alike, so a large permutation p value is possible for good features too.
 """
 
 from __future__ import annotations
