@@ -16,6 +16,7 @@ from monai_transfer.manifest.layouts.base import Found, Options, RawCase, count
 from monai_transfer.manifest.masks import binarize as write_binary
 from monai_transfer.manifest.model import Manifest
 from monai_transfer.manifest.naming import label_by_name, name_cases, name_patients
+from monai_transfer.manifest.nrrd_segments import draw_segments
 from monai_transfer.manifest.partition import fold_cases, partition
 from monai_transfer.manifest.paths import absolute
 from monai_transfer.manifest.sites import default_sites, given_sites, require
@@ -134,15 +135,18 @@ def build_manifest(
     task = settle_task(founds, task)
     if binarize and task != "segmentation":
         raise InputError(f"--binarize is for masks, and the task is {task}", mend="leave it out")
+    case_names = name_cases(cases, [f.path.name for f in folders for _ in f.found.cases])
     if task == "classification":
         names = number_classes(founds, labels, notes)
     elif task == "segmentation":
+        rest = iter(case_names)
+        by_folder = [[next(rest) for _ in found.cases] for found in founds]
+        notes.extend(draw_segments(founds, by_folder, labels, options.files / "masks"))
         names = number_masks(founds, labels, binarize, progress, notes)
     else:
         names = {}
         if task == "regression":
             regression_values(founds)
-    case_names = name_cases(cases, [f.path.name for f in folders for _ in f.found.cases])
     numbers = [i for i, f in enumerate(folders) for _ in f.found.cases]
     name_patients(cases, case_names, numbers, patient_regex, notes)
     if binarize:
@@ -271,4 +275,10 @@ def _binarize(
 def _checksums(cases: Sequence[RawCase], progress: Progress) -> dict[Path, str]:
     files = [*(path for case in cases for path in case.images)]
     files += [case.label for case in cases if isinstance(case.label, Path)]
-    return {path: sha256_image(path) for path in progress(list(dict.fromkeys(files)), "Computing checksums")}
+    sums = {}
+    for path in progress(list(dict.fromkeys(files)), "Computing checksums"):
+        try:
+            sums[path] = sha256_image(path)
+        except OSError as error:
+            raise InputError(f"cannot be read ({error.strerror})", path=path, mend="restore or remove it") from None
+    return sums

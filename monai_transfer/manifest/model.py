@@ -157,7 +157,10 @@ class Manifest:
                     fault = f"the {what} {value!r} is also the name of {found}: MONAI would read it as that path"
                     mend = f"write the manifest to another folder, or choose another name for the {what}"
                     raise InputError(fault, path=path, mend=mend)
-        write_json(path, content)
+        try:
+            write_json(path, content)
+        except OSError as error:
+            raise InputError(f"cannot be written ({error.strerror})", path=path, mend="choose another place") from None
         return path
 
     @property

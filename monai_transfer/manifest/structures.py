@@ -35,7 +35,12 @@ class Numbering:
 
     @classmethod
     def settle(cls, objects: Sequence[Sequence[Path]], given: Sequence[str] | Mapping[Any, str] | None) -> Numbering:
-        """Numbers for the structures of all objects, which come by case.
+        """Numbers for the structures of all DICOM objects, which come by case; see :meth:`of`."""
+        return cls.of([[name for path in paths for name in structure_names(path)] for paths in objects], given)
+
+    @classmethod
+    def of(cls, by_case: Sequence[Sequence[str]], given: Sequence[str] | Mapping[Any, str] | None) -> Numbering:
+        """Numbers for structures, whose names come by case.
 
         ``given`` maps structure names (or patterns such as ``GTV*``) to class names; a mere list, such as ``background,
         tumour``, names the structure where every case has one only, and else picks structures by name.
@@ -43,7 +48,6 @@ class Numbering:
         Raises:
             InputError: the names that were given fit no structure.
         """
-        by_case = [[name for path in paths for name in structure_names(path)] for paths in objects]
         names = sorted({name for case in by_case for name in case})
         if given is None:
             return cls(
@@ -80,13 +84,17 @@ class Numbering:
                 number = self.numbers.get(name)
                 if number is not None:
                     masks[number] = masks.get(number, np.zeros(grid.shape, dtype=bool)) | mask
-        drawn = np.zeros(grid.shape, dtype=np.uint8)
+        grid.save(self.combine(masks, grid.shape), target)
+
+    def combine(self, masks: Mapping[int, np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
+        """One uint8 mask of the boolean ones by number; where two overlap the higher number wins, and it is counted."""
+        drawn = np.zeros(shape, dtype=np.uint8)
         for number in sorted(masks):
             for below in np.unique(drawn[masks[number] & (drawn > 0)]):
                 pair = (self.labels[int(below)], self.labels[number])
                 self.overlaps[pair] = self.overlaps.get(pair, 0) + 1
             drawn[masks[number]] = number
-        grid.save(drawn, target)
+        return drawn
 
     def notes(self) -> list[str]:
         """Overlaps and structures that were left out, one clause each."""

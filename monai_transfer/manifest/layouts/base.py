@@ -103,7 +103,8 @@ class Options:
 def stem(path: str | Path) -> str:
     """File name without its (possibly double) suffix."""
     name = Path(path).name
-    return name[:-7] if name.lower().endswith(".nii.gz") else Path(name).stem
+    double = next((suffix for suffix in (".nii.gz", ".seg.nrrd") if name.lower().endswith(suffix)), None)
+    return name[: -len(double)] if double else Path(name).stem
 
 
 def is_image(path: Path) -> bool:

@@ -81,6 +81,7 @@ def _cases(folder: Path, options: Options, notes: list[str]) -> list[RawCase]:
     spare: list[str] = []
     for where, files in groups.items():
         masks = {path: match[1] or "" for path in files if (match := _MASK.match(stem(path)))}
+        masks |= {path: stem(path) for path in files if path.name.lower().endswith(".seg.nrrd") and path not in masks}
         images = _images([path for path in files if path not in masks], options.channels)
         taken: dict[str, Path] = {}
         for mask, name in masks.items():

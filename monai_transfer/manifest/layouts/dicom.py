@@ -143,7 +143,7 @@ def _volumes(paths: Sequence[Path], images: Sequence[Series], folder: Path, note
     result: dict[int, Path] = {}
     lost = []
     for path in paths:
-        named = [one for one in images if stem(path).removesuffix(".seg") in one.files[0].relative_to(folder).parts]
+        named = [one for one in images if stem(path) in one.files[0].relative_to(folder).parts]
         if not named:
             parents = [parent for parent in path.parents if parent.is_relative_to(folder)]
             below = ([one for one in images if one.files[0].is_relative_to(parent)] for parent in parents)
