@@ -82,7 +82,7 @@ def _planes(volumes: list[np.ndarray], affine: np.ndarray, seen: np.ndarray | No
 
 def _orientation(affine: np.ndarray, dims: int) -> tuple[tuple[int, ...], tuple[int, ...], np.ndarray, bool]:
     """Which axes to flip after transposing by ``order``, so that they run left, posterior (and inferior); voxel size
-    in that order; whether the header says where right and left are (a plain picture's identity affine does not)."""
+    in that order; whether the header says where right and left are (a plain picture's affine, positive and diagonal, does not)."""
     matrix = np.eye(4)
     matrix[:dims, :dims] = np.asarray(affine, dtype=float)[:dims, :dims]
     step = np.linalg.norm(matrix[:dims, :dims], axis=0)
@@ -91,7 +91,8 @@ def _orientation(affine: np.ndarray, dims: int) -> tuple[tuple[int, ...], tuple[
         turn = nib.orientations.io_orientation(matrix)[:dims]
     except np.linalg.LinAlgError:
         turn = np.full((dims, 2), np.nan)
-    plain = np.allclose(matrix, np.eye(4)) and dims == 2
+    # a picture without a patient's axes, perhaps resized: its rows run down already
+    plain = dims == 2 and bool(np.all(np.diag(matrix) > 0)) and np.allclose(matrix, np.diag(np.diag(matrix)))
     if plain or np.isnan(turn).any() or sorted(turn[:, 0].astype(int)) != list(range(dims)):
         return (), tuple(range(dims)), step, False
     order = tuple(int(a) for a in np.argsort(turn[:, 0]))

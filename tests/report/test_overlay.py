@@ -71,3 +71,18 @@ def test_a_png_is_drawn_as_it_looks(tmp_path):
     assert out.shape == (187, 280)
     assert out[:40, :60].mean() > 200
     assert out[60:, 90:].mean() < 5
+
+
+def test_a_resized_picture_is_not_turned(tmp_path):
+    """A plain picture's affine is the identity, or a scale after resizing: neither says where the patient's head is."""
+    import numpy as np
+    from PIL import Image
+
+    from monai_transfer.report.overlay import draw_case
+
+    image = np.zeros((40, 40), dtype=np.float32)
+    image[:, :10] = 1.0  # first axis to the right, second down: a bright top
+    for scale in (1.0, 3.5):
+        draw_case(tmp_path / "a.png", image, np.diag([scale, scale, 1.0]), "")
+        drawn = np.asarray(Image.open(tmp_path / "a.png").convert("L"))
+        assert drawn[: drawn.shape[0] // 6].mean() > 150 > 60 > drawn[drawn.shape[0] // 3 : -40].mean()
