@@ -1,1 +1,1 @@
-
+"""Bundles: specs, templates, making, running, predicting, exporting, studies."""

@@ -1,1 +1,1 @@
-
+"""Data: lists of one transfer, readers, the embedded phantoms, input-space adaptation."""

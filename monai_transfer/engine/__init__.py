@@ -1,1 +1,1 @@
-
+"""Handlers around MONAI's stock engines: adaptation, checkpoints, run folders."""

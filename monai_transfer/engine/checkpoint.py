@@ -82,6 +82,9 @@ class Checkpoint:
         resume: load ``models/last.pt`` when it is there. Only done once, so that federated rounds on the same trainer
             keep the weights that the server sent.
         mode: ``"max"`` or ``"min"``: which direction of the key metric is better.
+        run_folder: the ``RunFolder`` that opens this run. Where it is given but was not started, somebody else runs the
+            trainer (a federated client, round by round): then the weights in memory are that one's, and neither a
+            former run nor the best epoch is loaded over them.
     """
 
     def __init__(
@@ -91,6 +94,7 @@ class Checkpoint:
         save: Mapping[str, Any] | None = None,
         resume: bool = True,
         mode: str = "max",
+        run_folder: Any = None,
     ) -> None:
         if mode not in ("max", "min"):
             raise ValueError(f"mode must be 'max' or 'min', not {mode!r}")
@@ -99,6 +103,11 @@ class Checkpoint:
         self.best_score = -math.inf
         self.best_epoch = 0
         self._score: float | None = None
+        self._run_folder = run_folder
+
+    @property
+    def _own_run(self) -> bool:
+        return self._run_folder is None or self._run_folder.started
 
     def attach(self, engine: Engine) -> None:
         """Attach to a MONAI trainer, and to the validator if there is one."""
@@ -156,7 +165,7 @@ class Checkpoint:
     def _start(self, engine: Any) -> None:
         path = self.models / "last.pt"
         resume, self.resume = self.resume, False
-        if not resume or not path.is_file():
+        if not resume or not path.is_file() or not self._own_run:
             return
         content = load_checkpoint(path, map_location=engine.state.device)
         try:
@@ -181,7 +190,7 @@ class Checkpoint:
 
     def _load_best(self, engine: Any) -> None:
         """At the end the network holds the best epoch's weights, for the test that follows."""
-        if self.best_epoch == int(engine.state.epoch):
+        if self.best_epoch == int(engine.state.epoch) or not self._own_run:
             return
         raw = self.models / "best.pt"
         path = raw if raw.is_file() else self.models / "model.pt"

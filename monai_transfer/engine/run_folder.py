@@ -110,6 +110,11 @@ class RunFolder:
         self._config = dict(parser.config) if parser is not None else None
 
     @property
+    def started(self) -> bool:
+        """Whether ``start`` was called: a config's ``run`` does, a federated client or MONAI Label may not."""
+        return self._started is not None
+
+    @property
     def _writes(self) -> bool:
         return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
 
@@ -129,10 +134,14 @@ class RunFolder:
 
     def start(self) -> None:
         """Write run.json (status "running"), config.yaml and weights.json."""
-        if not self._writes:
-            return
-        again = self._started is not None  # a further federated round in the same process
+        again = self.started  # once more in the same process
         self._started = time.monotonic()
+        if self._writes:
+            self._open(again)
+        if dist.is_available() and dist.is_initialized():
+            dist.barrier()  # no rank may look for a checkpoint before the folder is cleared or moved
+
+    def _open(self, again: bool) -> None:
         status = read_status(self.folder)
         record_path = self.folder / "run.json"
         previous: dict[str, Any] = {}

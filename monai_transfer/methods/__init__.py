@@ -1,1 +1,1 @@
-
+"""Adaptation methods, one file each; ``base`` holds what they keep to."""

@@ -1,1 +1,1 @@
-
+"""Choosing: domain gap, transferability of sources, validators without target labels."""

@@ -1,1 +1,1 @@
-
+"""Strategies, one file each: which parameters learn, how fast, when."""

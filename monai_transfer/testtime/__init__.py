@@ -1,1 +1,1 @@
-
+"""Adaptation at test time, from target images alone."""
