@@ -1,0 +1,143 @@
+"""Deep co-training: two networks agree on the target, but must not fail on the same adversarial examples.
+
+    L = L_sup(peer) + w(p) * (10 * JSD(p1, p2) on target + 0.5 * L_dif on source and target)
+    JSD = H((p1 + p2) / 2) - (H(p1) + H(p2)) / 2
+    L_dif = H(p1(x), p2(g1(x))) + H(p2(x), p1(g2(x))),   g(x) = x + 0.02 * sign(gradient of the network's own loss at x)
+
+Paper: Qiao, Shen, Zhang, Wang and Yuille, Deep Co-Training for Semi-Supervised Image Recognition, ECCV 2018,
+arXiv:1803.05984
+
+The first network is the trainer's, the second is the method's (``peer.*`` in its state) with an optimizer of its own;
+its head is drawn anew. The views of classical co-training are made by the view difference: each network learns to stand
+where the other falls. w is the sigmoid ramp over the first ``ramp`` of the run. In L_dif the clean answers are
+constants, and adversarial examples (fast gradient sign, eps 0.02 for images of unit spread) come from labels on the
+source and from the network's own answer on the target. Costs about four times a plain step. Normalisation statistics:
+adversarial examples are made in eval mode; the networks see them in training mode, so running averages blend both
+domains, clean and adversarial.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from monai_transfer.methods.base import Fields, Method
+from monai_transfer.networks.copying import copy_network
+from monai_transfer.networks.head import find_head
+from monai_transfer.networks.outputs import label_indices, log_probabilities, supervised_loss
+from monai_transfer.networks.schedules import sigmoid_ramp
+
+__all__ = ["CoTraining", "adversarial_example", "jensen_shannon"]
+
+
+def jensen_shannon(first: Tensor, second: Tensor) -> Tensor:
+    """Mean Jensen-Shannon divergence (nats) of the predictions of two B x C x spatial logits; 0 for equal ones."""
+    logs = log_probabilities(first), log_probabilities(second)
+    mixed = torch.logsumexp(torch.stack(logs), 0) - math.log(2.0)
+    first_part, second_part = ((x.exp() * (x - mixed)).sum(1).mean() for x in logs)
+    return 0.5 * (first_part + second_part)
+
+
+def adversarial_example(network: nn.Module, image: Tensor, eps: float, label: Tensor | None = None) -> Tensor:
+    """``image`` one step of ``eps`` along the sign of the gradient of the network's cross-entropy; a constant.
+
+    Args:
+        network: put into eval mode for it; its mode is restored and its parameters get no gradient.
+        image: B x C x spatial.
+        eps: size of the step, in units of the image.
+        label: class indices; default: the network's own answer.
+    """
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        with torch.enable_grad():
+            x = image.detach().clone().requires_grad_(True)
+            logs = log_probabilities(_first(network(x)))
+            (gradient,) = torch.autograd.grad(F.nll_loss(logs, logs.argmax(1) if label is None else label), x)
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    return (x + eps * gradient.sign()).detach()
+
+
+def _first(output: Tensor | list[Tensor] | tuple[Tensor, ...]) -> Tensor:
+    return output[0] if isinstance(output, (tuple, list)) else output
+
+
+def _soft_cross_entropy(constant: Tensor, learning: Tensor) -> Tensor:
+    return -(log_probabilities(constant.detach()).exp() * log_probabilities(learning)).sum(1).mean()
+
+
+class CoTraining(Method):
+    """Deep co-training with a second network, ``peer``.
+
+    Args:
+        agreement: factor of the Jensen-Shannon divergence.
+        difference: factor of the view difference; 0 saves its cost.
+        eps: step of the adversarial examples.
+        ramp: share of the run after which the factors have their full value.
+        lr: learning rate of the peer's Adam optimizer.
+    """
+
+    needs = frozenset({"source_image", "source_label", "source_logits", "target_image", "target_logits"})
+    tasks = ("classification", "segmentation")
+    norm_statistics = "separate batches; running averages blend both domains, clean and adversarial"
+
+    def __init__(
+        self, agreement: float = 10.0, difference: float = 0.5, eps: float = 0.02, ramp: float = 0.15, lr: float = 1e-3
+    ) -> None:
+        super().__init__()
+        self.agreement, self.difference, self.eps, self.ramp, self.lr = agreement, difference, eps, ramp, lr
+        self.peer: nn.Module | None = None
+        self._network: tuple[nn.Module, ...] = ()  # in a tuple, so that it is no submodule
+        self._log: dict[str, Tensor] = {}
+
+    def setup(self, network: nn.Module, batch: Fields) -> None:
+        self._network = (network,)
+        self.peer = copy_network(network, frozen=False)
+        for module in map(self.peer.get_submodule, find_head(network)):
+            reset = getattr(module, "reset_parameters", None)
+            if callable(reset):
+                reset()
+
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam((p for p in self.parameters() if p.requires_grad), lr=self.lr)
+
+    def forward(self, fields: Fields, progress: float) -> Tensor:
+        assert self.peer is not None, "setup() comes before forward()"
+        self.peer.train(self.training)
+        own, others = {}, {}
+        for domain in ("source", "target"):
+            own[domain] = fields[f"{domain}_logits"]
+            others[domain] = _first(self.peer(fields[f"{domain}_image"]))
+        supervised = supervised_loss(others["source"], fields.source_label)
+        agreement = jensen_shannon(own["target"], others["target"])
+        self._log = {"jensen_shannon": agreement.detach(), "peer_supervised": supervised.detach()}
+        term = self.agreement * agreement
+        if self.difference:
+            difference = self._difference(fields, own, others)
+            self._log["view_difference"] = difference.detach()
+            term = term + self.difference * difference
+        return supervised + sigmoid_ramp(progress, self.ramp) * term
+
+    def _difference(self, fields: Fields, own: dict[str, Tensor], others: dict[str, Tensor]) -> Tensor:
+        assert self.peer is not None
+        (network,) = self._network
+        total = torch.zeros((), device=own["target"].device)
+        for domain in ("source", "target"):
+            image = fields[f"{domain}_image"]
+            label = None
+            if domain == "source":
+                two = own[domain] if own[domain].shape[1] > 1 else own[domain].expand(-1, 2, *own[domain].shape[2:])
+                label = label_indices(fields.source_label, two)
+            for clean, maker, learner in ((own, network, self.peer), (others, self.peer, network)):
+                attacked = adversarial_example(maker, image, self.eps, label)
+                total = total + _soft_cross_entropy(clean[domain], _first(learner(attacked)))
+        return total
+
+    def log(self) -> dict[str, Tensor]:
+        """``jensen_shannon``, ``view_difference`` and ``peer_supervised`` of the last step, unweighted."""
+        return dict(self._log)
