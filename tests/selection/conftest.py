@@ -77,10 +77,10 @@ def volumes(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory) -> Path:
-    """Forty pictures of twenty patients: class 1 is bright; a stripe pattern says nothing."""
+    """Twenty-four pictures of twelve patients: class 1 is bright; a stripe pattern says nothing."""
     folder = tmp_path_factory.mktemp("pictures")
     items = []
-    for i in range(40):
+    for i in range(24):
         rng = np.random.default_rng(i)
         sick = (i // 2) % 2
         stripes = 20 * np.sin(np.arange(32) / rng.uniform(1, 4))

@@ -54,7 +54,7 @@ def test_a_source_that_knows_ranks_above_one_that_is_blind(task, volumes, pictur
         for item, case in zip(content["training"], manifest.training, strict=True):
             item["label"] = float(LoadImage()(case.image).mean())
         manifest = Manifest.from_dict(content | {"task": "regression"}, manifest.folder)
-    ranking = rank_sources(manifest, [Blind(dims), Knows(dims)], preprocessing=raw, permutations=39)
+    ranking = rank_sources(manifest, [Blind(dims), Knows(dims)], preprocessing=raw, permutations=19)
     assert [row.source for row in ranking.rows] == ["Knows", "Blind"]
     best, worst = ranking.rows
     assert best.probe > 0.9
@@ -62,7 +62,7 @@ def test_a_source_that_knows_ranks_above_one_that_is_blind(task, volumes, pictur
     for name in ("LogME", "TransRate", "GBC", "H-score"):
         name = name if task != "regression" or name == "LogME" else f"{name} (thirds)"
         assert best.scores[name].score > worst.scores[name].score
-        assert best.scores[name].p_value == pytest.approx(1 / 40)
+        assert best.scores[name].p_value <= 0.1
     assert worst.scores["LogME"].p_value > 0.05
     assert ("CC-FV" in best.scores) == (task == "segmentation")
     text = str(ranking)
@@ -115,10 +115,10 @@ def test_gap_from_the_command_line(volumes, pictures, unet_bundle, tmp_path):
 
 def test_ranking_is_repeatable(pictures, densenet_bundle):
     one, two = (
-        rank_sources(pictures, [densenet_bundle], permutations=9, n_labelled=20, seed=3).to_dict() for _ in range(2)
+        rank_sources(pictures, [densenet_bundle], permutations=9, n_labelled=16, seed=3).to_dict() for _ in range(2)
     )
     assert json.dumps(one, default=str) == json.dumps(two, default=str)
-    assert one["cases"] == 20
+    assert one["cases"] == 16
     assert not np.isnan(one["rows"][0]["probe"])
 
 

@@ -238,9 +238,9 @@ def test_null_p_values_are_valid():
     rng = np.random.default_rng(0)
     p = [
         permutation_null(logme, rng.standard_normal((16, 20)), np.arange(16) % 2, n=19, seed=i).p_value
-        for i in range(200)
+        for i in range(100)
     ]
-    assert np.mean(np.array(p) <= 0.05) <= 0.10  # nominal 0.05; binomial 99 % bound at 200 is 0.095
+    assert np.mean(np.array(p) <= 0.05) <= 0.11  # nominal 0.05; the binomial 99 % bound at 100 is 0.11
     assert 0.4 < np.mean(p) < 0.65
 
 

@@ -163,6 +163,7 @@ def _one_process(rank, port, folder):
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow  # two processes import everything anew
 def test_two_processes_agree_with_each_other_and_with_one(tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -174,6 +174,26 @@ def test_memory_is_bounded_however_many_volumes_come(monkeypatch):
     assert entropy(again) == pytest.approx(entropy(summary), rel=1e-12)  # chunks change nothing
 
 
+def test_merged_summaries_of_processes_equal_one():
+    parts, whole = [PredictionSummary(rows=100) for _ in range(2)], PredictionSummary(rows=100)
+    for rank, part in enumerate(parts):
+        part.reset(stream=rank)
+    for seed in range(6):
+        parts[seed % 2].update(volume(2.0 + seed, seed=seed)[None])
+        whole.update(volume(2.0 + seed, seed=seed)[None])
+    merged = PredictionSummary(rows=100)
+    merged.merge([PredictionSummary().state(), *(part.state() for part in parts)])
+    assert merged.cases == 6
+    for score in (entropy, information_maximisation):
+        assert score(merged) == pytest.approx(score(whole), rel=1e-12)
+    assert merged.sample.shape == (100, 2)
+    assert merged.class_cases.tolist() == whole.class_cases.tolist()
+    own = {tuple(row) for part in parts for row in part.sample}
+    assert {tuple(row) for row in merged.sample} <= own
+    taken = [sum(tuple(row) in {tuple(r) for r in part.sample} for row in merged.sample) for part in parts]
+    assert min(taken) > 20  # rows of both processes
+
+
 def test_importance_weights_are_the_density_ratio():
     rng = np.random.default_rng(0)
     source, target = rng.standard_normal((2000, 1)), rng.standard_normal((3000, 1)) + 1
