@@ -145,8 +145,10 @@ def number_masks(
         names = _given_names(given)
         if any(not isinstance(key, int) for key in names):
             raise InputError("--labels of masks go by number", mend="write 0=background,1=tumour or background,tumour")
-        if len(names) == 1 and 0 not in names or (binary and len(names) == 1):
+        if len(names) == 1:  # the one class that is meant stands against a background
             names = {0: "background", 1: next(iter(names.values()))}
+            if names[1].lower() == "background":
+                raise InputError("--labels names the background only", mend="write background,tumour")
         return dict(sorted(names.items()))
     if binary:
         return {0: "background", 1: "foreground"}

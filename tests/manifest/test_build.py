@@ -159,6 +159,14 @@ def test_more_classes_are_named_after_a_look_into_the_masks(tmp_path):
     assert manifest.class_names == ["background", "label_1", "label_2"]
 
 
+def test_one_name_is_the_foreground(tmp_path):
+    folder = pairs(tmp_path / "d")
+    manifest, _ = build_manifest(folder, tmp_path / "m.json", labels=["gland"])
+    assert manifest.labels == {"0": "background", "1": "gland"}
+    with pytest.raises(InputError, match="names the background only"):
+        build_manifest(folder, tmp_path / "m.json", labels=["background"])
+
+
 def test_class_folders_with_patients(tmp_path):
     folder = classes(tmp_path / "d")
     rows = [f"{n}/{n}_{i}.png,p{i % 4}" for n in ("ill", "well") for i in range(6)]
