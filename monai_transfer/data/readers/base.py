@@ -190,6 +190,8 @@ def existing(path: str | Path) -> Path:
     try:
         if not path.exists():
             raise InputError("not found", path=path)
+        if not os.access(path, os.R_OK):
+            raise InputError("may not be read (permission denied)", path=path)
         if path.is_file() and path.stat().st_size == 0:
             raise InputError("empty file (0 bytes)", path=path, mend="copy it again from the source")
     except OSError as error:
