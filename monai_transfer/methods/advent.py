@@ -24,12 +24,11 @@ from __future__ import annotations
 import math
 
 import torch
-from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from monai_transfer.methods.base import Fields, Method
-from monai_transfer.networks.adversarial import domain_accuracy, frozen_call
+from monai_transfer.networks.adversarial import domain_accuracy, frozen_call, patch_discriminator
 from monai_transfer.networks.outputs import log_probabilities, mean_entropy
 
 __all__ = ["Advent", "entropy_loss", "patch_discriminator", "self_information"]
@@ -50,26 +49,6 @@ def entropy_loss(logits: Tensor, foreground: float | None = 0.5) -> Tensor:
             the same. Voxels are weighted by the (constant) probability of being foreground or background.
     """
     return mean_entropy(logits, foreground) / math.log(max(logits.shape[1], 2))
-
-
-def patch_discriminator(channels: int, size: tuple[int, ...], width: int = 64) -> nn.Sequential:
-    """A convolutional discriminator (kernel 4, stride 2, LeakyReLU 0.2) from B x channels x size to a map of logits.
-
-    Each axis is halved while it has four voxels or more; the network ends after five halvings of the largest axis.
-    """
-    conv, layers, now = Conv[Conv.CONV, len(size)], [], list(size)
-    for level in range(5):
-        halved = [s >= 4 for s in now]
-        if not any(halved):
-            break
-        kernel = [4 if h else 1 for h in halved]
-        out = width * 2 ** min(level, 3)
-        layers += [
-            conv(channels, out, kernel, [2 if h else 1 for h in halved], [1 if h else 0 for h in halved]),
-            nn.LeakyReLU(0.2),
-        ]
-        channels, now = out, [s // 2 if h else s for s, h in zip(now, halved, strict=True)]
-    return nn.Sequential(*layers, conv(channels, 1, 1))
 
 
 class Advent(Method):

@@ -9,8 +9,9 @@ French, Mackiewicz and Fisher, Self-ensembling for visual domain adaptation, ICL
 
 p is the share of the run that is done; step counts real optimizer steps from 1, so the teacher starts as the student
 and a resumed run goes on where it stood. For 3D segmentation decay 0.99 and weight 0.1 are usual (Yu et al., MICCAI
-2019). The student sees the batch's ``strong`` view (photometric augmentation only, or the voxels no longer match); a
-batch without one gives it the plain image, and then only dropout and the average itself make a difference: use one.
+2019). The student sees the batch's ``strong`` view (``data.randomisation.StrongViewd`` makes one; photometric only, or
+the voxels no longer match). A batch without one gives it the plain image, and then only dropout and the average itself
+make a difference.
 Agreement alone is reached by a constant answer too, so the supervised loss must stay on. ``teacher`` is the better
 network of the two: ``state_dict()`` holds it under ``teacher.*``.
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
+from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 
-__all__ = ["domain_accuracy", "domain_discriminator", "frozen_call", "reverse_gradient"]
+__all__ = ["domain_accuracy", "domain_discriminator", "frozen_call", "patch_discriminator", "reverse_gradient"]
 
 
 class _ReverseGradient(torch.autograd.Function):
@@ -32,6 +33,27 @@ def domain_discriminator(width: int, hidden: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 1)
     )  # fmt: skip
+
+
+def patch_discriminator(channels: int, size: tuple[int, ...], width: int = 64, levels: int = 5) -> nn.Sequential:
+    """A convolutional discriminator (kernel 4, stride 2, LeakyReLU 0.2) from B x channels x size to a map of logits.
+
+    An axis is halved while it has four voxels or more, up to ``levels`` times.
+    """
+    conv, now = Conv[Conv.CONV, len(size)], list(size)
+    layers: list[nn.Module] = []
+    for level in range(levels):
+        halved = [s >= 4 for s in now]
+        if not any(halved):
+            break
+        kernel = [4 if h else 1 for h in halved]
+        out = width * 2 ** min(level, 3)
+        layers += [
+            conv(channels, out, kernel, [2 if h else 1 for h in halved], [1 if h else 0 for h in halved]),
+            nn.LeakyReLU(0.2),
+        ]
+        channels, now = out, [s // 2 if h else s for s, h in zip(now, halved, strict=True)]
+    return nn.Sequential(*layers, conv(channels, 1, 1))
 
 
 def frozen_call(module: nn.Module, *inputs: Tensor) -> Tensor:
