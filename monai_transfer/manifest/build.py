@@ -171,7 +171,7 @@ def build_manifest(
             site=str(case.site),
             acquired=case.acquired,
             sha256=hashes if hashes is None or len(hashes) > 1 else hashes[0],
-            label_sha256=sums.get(case.label) if isinstance(case.label, Path) else None,
+            sha256_label=sums.get(case.label) if isinstance(case.label, Path) else None,
             fold=fold_of.get(i),
         )
         built.setdefault("training" if i in fold_of else splits[i], []).append(item)

@@ -20,7 +20,7 @@ class Case:
         site: hospital or scanner.
         acquired: days since the first image, or an order.
         sha256: of the image file; a list where ``image`` is one.
-        label_sha256: of the label file.
+        sha256_label: of the label file.
         fold: cross-validation fold.
         label_name: the class by name, where the file writes it so; kept for writing it back.
     """
@@ -32,7 +32,7 @@ class Case:
     label: str | int | float | None = None
     acquired: float | None = None
     sha256: str | list[str] | None = None
-    label_sha256: str | None = None
+    sha256_label: str | None = None
     fold: int | None = None
     label_name: str | None = None
 

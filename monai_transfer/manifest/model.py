@@ -131,7 +131,7 @@ class Manifest:
             if isinstance(label, str) and self.task in _PATH_LABELS:
                 label = portable(label, base)
             item = {"image": image, "label": label, "case": case.case, "patient": case.patient, "site": case.site}
-            more = {key: getattr(case, key) for key in ("acquired", "sha256", "label_sha256", "fold")}
+            more = {key: getattr(case, key) for key in ("acquired", "sha256", "sha256_label", "fold")}
             return item | {key: value for key, value in more.items() if value is not None}
 
         # MONAI's loader indexes the first test case, so an empty list is left out.

@@ -33,7 +33,7 @@ def inspect_case(job: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         job: ``images`` (paths), ``sha256`` (a list as long, of hashes or ``None``), ``label`` (path or ``None``),
-            ``label_sha256``, ``classes`` ({number: name}), ``max_memory`` (bytes or ``None``).
+            ``sha256_label``, ``classes`` ({number: name}), ``max_memory`` (bytes or ``None``).
 
     Returns:
         ``findings`` (fields of ``Finding`` but case and split), ``images`` (facts of each image that could be read),
@@ -58,7 +58,7 @@ def inspect_case(job: dict[str, Any]) -> dict[str, Any]:
     values: dict[int, int] = {}
     label = job.get("label")
     if label is not None:
-        findings += _check_sha256(label, job.get("label_sha256"))
+        findings += _check_sha256(label, job.get("sha256_label"))
         if Path(label).suffix.lower() in _ANNOTATIONS:
             if not Path(label).is_file():
                 findings.append(_fault(label, "unreadable", "not found", "correct the path in the manifest"))

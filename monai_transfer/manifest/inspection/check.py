@@ -79,7 +79,7 @@ def _job(manifest: Manifest, case: Case, limit: int) -> dict[str, Any]:
         "images": case.images,
         "sha256": hashes if len(hashes) == len(case.images) else [None] * len(case.images),
         "label": case.label if paths and isinstance(case.label, str) else None,
-        "label_sha256": case.label_sha256,
+        "sha256_label": case.sha256_label,
         "classes": manifest.labels if manifest.task == "segmentation" else {},
         "max_memory": limit,
     }
@@ -136,7 +136,7 @@ def mend_manifest(manifest: Manifest, looked: Looked, folder: str | Path) -> tup
             target = folder / "labels" / case.case
             new = mend_volume(case.label, target) if "unreadable" in codes else mend_label(case.label, target, codes)
             written.append(f"{case.label} -> {new}")
-            new_case = replace(new_case, label=str(new), label_sha256=sha256_image(new))
+            new_case = replace(new_case, label=str(new), sha256_label=sha256_image(new))
         mended[split].append(new_case)
     result_manifest = replace(manifest, **mended, root=None)  # type: ignore[arg-type]
     return Manifest.load(result_manifest.save(folder / "manifest.json")), written

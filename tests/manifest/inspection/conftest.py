@@ -60,7 +60,7 @@ class DataSet:
         for split in ("training", "validation", "test"):
             for item in self.content[split]:
                 item["sha256"] = sha256_image(self.folder / item["image"])
-                item["label_sha256"] = sha256_image(self.folder / item["label"])
+                item["sha256_label"] = sha256_image(self.folder / item["label"])
 
     def manifest(self) -> Manifest:
         path = self.folder / "manifest.json"

@@ -64,7 +64,7 @@ def test_mended_set_is_sound_and_originals_are_untouched(data, tmp_path):
         np.testing.assert_array_equal(np.asarray(image.dataobj), np.asarray(nib.load(data.image(n)).dataobj))
     assert cases["c02"].image == str(data.image(2))  # sound files stay where they are
     assert cases["c04"].sha256 == sha256_image(cases["c04"].image)
-    assert cases["c00"].label_sha256 == sha256_image(cases["c00"].label)
+    assert cases["c00"].sha256_label == sha256_image(cases["c00"].label)
 
 
 def mirror(header):
