@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 import re
 from collections.abc import Sequence
-from importlib.util import find_spec
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from monai.bundle import ConfigParser
 
 from monai_transfer.bundle.fit import DataFit, fit_data
@@ -19,8 +21,10 @@ from monai_transfer.bundle.spec import BundleSpec
 from monai_transfer.bundle.write import write_bundle
 from monai_transfer.engine.checkpoint import save_checkpoint
 from monai_transfer.errors import InputError
-from monai_transfer.files import sha256_file, write_json
+from monai_transfer.files import sha256_file
 from monai_transfer.manifest import Manifest
+from monai_transfer.methods.base import Method
+from monai_transfer.strategies.base import Strategy
 from monai_transfer.weights import Source, load_weights
 
 __all__ = ["new_bundle"]
@@ -87,11 +91,12 @@ def new_bundle(
     channels = list(data.channel_names.values()) or [f"channel {i}" for i in range(fit.channels)]
     if len(channels) != fit.channels:
         raise InputError(f"names {len(channels)} channels, but its images hold {fit.channels}", path=path)
+    asked = _three(spacing, fit.spatial_dims, "--spacing") if spacing else None
     given = _open_source(source)
     network = _network_of(given, len(labels) or 1, fit) if given is not None else _network(data.task, fit, labels, size)
     levels = _levels(network)
-    spacing = _three(spacing, fit.spatial_dims, "--spacing") if spacing else _source_spacing(given) or fit.spacing
-    shape = _resampled(fit, spacing)
+    grid = asked or _source_spacing(given, fit.spatial_dims) or fit.spacing
+    shape = _resampled(fit, grid)
     patch = (
         [int(v) for v in _three(patch, fit.spatial_dims, "--patch")]
         if patch
@@ -106,7 +111,7 @@ def new_bundle(
         channel_names=channels,
         network=network,
         patch=patch,
-        spacing=None if fit.raster or data.task == "classification" and fit.spatial_dims == 2 else spacing,
+        spacing=None if fit.raster or data.task == "classification" and fit.spatial_dims == 2 else grid,
         oriented=not fit.raster and fit.spatial_dims == 3,
         resize=data.task != "segmentation",
         grey=fit.raster,
@@ -132,9 +137,9 @@ def new_bundle(
         label_std=regression[1],
         **{"batch_size": (4 if fit.spatial_dims == 3 else 8) if data.task == "segmentation" else 16, **numbers},
     )
-    write_bundle(spec, folder)
     if given is not None:
-        _copy_weights(given, spec, folder)
+        _fit_weights(given, spec, folder)
+    write_bundle(spec, folder)
     return spec
 
 
@@ -158,16 +163,36 @@ def _sites(data: Manifest, source: str | None, target: str | None) -> tuple[str 
 
 
 def _component(kind: str, name: str) -> dict[str, Any]:
+    """``coral`` or a full path as a config; refused here, not after the first hours of a run."""
+    word = "method" if kind == "methods" else "strategy"
     if "." in name:
+        module, _, attribute = name.rpartition(".")
+        try:
+            found = hasattr(import_module(module), attribute)
+        except ImportError:
+            found = False
+        if not found:
+            raise InputError(f"no {word} {name!r} can be imported", mend="give the full path of its class")
         return {"_target_": name}
-    module = f"monai_transfer.{kind}.{name}"
-    if find_spec(module) is None or name in ("base", "__init__"):
-        folder = Path(__file__).parents[1] / kind
-        known = sorted(p.stem for p in folder.glob("*.py") if not p.stem.startswith("_") and p.stem != "base")
-        raise InputError(
-            f"no {kind[:-1] if kind == 'methods' else 'strategy'} {name!r}", mend=f"one of {', '.join(known)}"
-        )
-    return {"_target_": f"{module}.{''.join(part.capitalize() for part in name.split('_'))}"}
+    known = sorted(p.stem for p in (Path(__file__).parents[1] / kind).glob("*.py") if _class_of(kind, p.stem))
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        mend = f"did you mean {near[0]}?" if near else f"one of {', '.join(known)}"
+        raise InputError(f"no {word} {name!r}", mend=mend)
+    return {"_target_": f"monai_transfer.{kind}.{name}.{_camel(name)}"}
+
+
+def _camel(name: str) -> str:
+    return "".join(part.capitalize() for part in name.split("_"))
+
+
+def _class_of(kind: str, name: str) -> bool:
+    """Whether the file holds what a bundle can use: a strategy, or a method that gives a term."""
+    if name.startswith("_") or name == "base":
+        return False
+    found = getattr(import_module(f"monai_transfer.{kind}.{name}"), _camel(name), None)
+    base = Method if kind == "methods" else Strategy
+    return isinstance(found, type) and issubclass(found, base)
 
 
 def _three(values: Sequence[float], dims: int, option: str) -> list[float]:
@@ -205,18 +230,35 @@ def _network(task: str, fit: DataFit, labels: dict[int, str], size: str) -> dict
 
 
 def _open_source(source: str | Path) -> Source | None:
+    """The source with its names; of a run folder, its best weights with the classes and metadata of its records."""
     if str(source).lower() in ("none", ""):
         return None
     path = Path(source)
-    if (path / "run.json").is_file():
-        path = path / "models" / "model.pt"
     if not path.exists():
-        raise InputError("no such source", path=source, mend="a bundle folder, a checkpoint, a run folder, or none")
-    return Source.load(path)
+        raise InputError("no such source", path=source, mend="a bundle folder, a run folder, or none")
+    if not (path / "run.json").is_file():
+        return Source.load(path)
+    weights = path / "models" / "model.pt"
+    if not weights.is_file():
+        raise InputError("this run has no models/model.pt yet", path=path, mend="let it finish, or name another run")
+    record = json.loads((path / "run.json").read_text(encoding="utf-8"))
+    given = Source.load(weights, classes=record.get("labels") or None)
+    given.description = f"run {path.name} of {record.get('bundle', 'a bundle')}"
+    config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
+    given.metadata = config.get("_meta_") or {}
+    given.channels = given.channels or list(_channel_names(given.metadata)) or None
+    return given
 
 
-def _config_of(given: Source) -> dict[str, Any] | None:
-    """The ``network_def`` of a source bundle (or of the run that a checkpoint lies in), as a plain config."""
+def _channel_names(metadata: dict[str, Any]) -> list[str]:
+    image = metadata.get("network_data_format", {}).get("inputs", {}).get("image", {})
+    return [str(name) for _, name in sorted(image.get("channel_def", {}).items(), key=lambda item: int(item[0]))]
+
+
+def _source_config(given: Source) -> dict[str, Any]:
+    """The config of a source bundle, or of the run or bundle that a checkpoint lies in, as read; runs nothing."""
+    if given.path is None:
+        return {}
     root = Path(given.path)
     root = root if root.is_dir() else root.parent.parent
     for name in ("configs/inference", "configs/train", "config"):
@@ -226,18 +268,23 @@ def _config_of(given: Source) -> dict[str, Any] | None:
                 parser = ConfigParser()
                 parser.read_config(str(file))
                 parser.resolve_macro_and_relative_ids()
-                config = parser.config.get("network_def") or parser.config.get("net")
-                if isinstance(config, dict):
-                    return _literal(parser, config)
-    return None
+                return parser.config
+    return {}
 
 
-def _literal(parser: ConfigParser, config: dict[str, Any]) -> dict[str, Any]:
-    """The config with references to plain values put in; expressions stay as they are."""
+def _config_of(given: Source) -> dict[str, Any] | None:
+    """The ``network_def`` of the source's config, references to plain values resolved."""
+    config = _source_config(given)
+    network = config.get("network_def") or config.get("net")
+    return _literal(config, network) if isinstance(network, dict) else None
+
+
+def _literal(whole: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
+    """``config`` with references to plain values put in; expressions stay as they are."""
     out = {}
     for key, value in config.items():
-        while isinstance(value, str) and value.startswith("@") and value[1:] in parser.config:
-            value = parser.config[value[1:]]
+        while isinstance(value, str) and value.startswith("@") and value[1:] in whole:
+            value = whole[value[1:]]
         out[key] = value
     return out
 
@@ -248,7 +295,8 @@ def _network_of(given: Source, classes: int, fit: DataFit) -> dict[str, Any]:
         raise InputError(
             "a bare checkpoint does not say which network it belongs to",
             path=given.path,
-            mend="give its bundle or run folder, or start from `new --source none` and set network_def and pretrained",
+            mend="give the bundle or run folder that it comes from; or make a bundle with --source none and train it "
+            "with --pretrained FILE, where its weights fit that network",
         )
     config = dict(config)
     if not config["_target_"].startswith(("monai.", "torch.")) and "." not in config["_target_"]:
@@ -284,11 +332,24 @@ def _bottleneck(network: dict[str, Any]) -> str | None:
 
 
 # ---------------------------------------------------------------------- geometry and intensity
-def _source_spacing(given: Source | None) -> list[float] | None:
-    if given is None or not given.metadata:
+def _source_spacing(given: Source | None, dims: int) -> list[float] | None:
+    """Spacing that the source was trained at: from our metadata, else from the ``Spacingd`` of its config."""
+    if given is None:
         return None
-    spacing = given.metadata.get("transfer", {}).get("spacing")
-    return [float(v) for v in spacing] if spacing else None
+    told = (given.metadata or {}).get("transfer", {}).get("spacing")
+    spacing = told or _find_spacing(_source_config(given))
+    return [float(v) for v in spacing] if spacing and len(spacing) == dims else None
+
+
+def _find_spacing(config: Any) -> list[float] | None:
+    if isinstance(config, dict):
+        if str(config.get("_target_", "")).rsplit(".", 1)[-1] == "Spacingd":
+            spacing = config.get("pixdim")
+            if isinstance(spacing, (list, tuple)) and all(isinstance(v, (int, float)) and v > 0 for v in spacing):
+                return list(spacing)
+        config = list(config.values())
+    found = (_find_spacing(item) for item in config) if isinstance(config, list) else ()
+    return next((spacing for spacing in found if spacing), None)
 
 
 def _resampled(fit: DataFit, spacing: Sequence[float] | None) -> list[int]:
@@ -331,28 +392,21 @@ def _label_scale(data: Manifest, *sites: str | None) -> tuple[float, float]:
 
 
 # ---------------------------------------------------------------------- weights
-def _copy_weights(given: Source, spec: BundleSpec, folder: Path) -> None:
-    """``source.pt`` as it came, ``model.pt`` fitted to the new network, ``source.json`` with what fitting did."""
-    models = folder / "models"
-    save_checkpoint(dict(given.state_dict), models / "source.pt")
+def _fit_weights(given: Source, spec: BundleSpec, folder: Path) -> None:
+    """``source.pt`` as it came, ``model.pt`` fitted to the new network; what fitting did goes into the spec."""
     parser = ConfigParser({"network_def": spec.network})
     torch.manual_seed(0)
     network = parser.get_parsed_content("network_def")
-    report = load_weights(network, given, source_classes=given.classes, target_classes=spec.class_names)
+    report = load_weights(network, given, target_classes=spec.class_names if spec.labels else None)
+    models = folder / "models"
+    save_checkpoint(dict(given.state_dict), models / "source.pt")
     save_checkpoint(network.state_dict(), models / "model.pt")
-    write_json(
-        models / "source.json",
-        {
-            "description": given.description,
-            "sha256": sha256_file(models / "source.pt"),
-            "licence": given.licence,
-            "classes": given.classes,
-            "weights": report.to_dict(),
-        },
-    )
-    text = (folder / "configs" / "train.yaml").read_text(encoding="utf-8")
-    text = text.replace(
-        "pretrained: $os.path.join(@bundle_root, 'models', 'model.pt')",
-        "pretrained: $os.path.join(@bundle_root, 'models', 'source.pt')",
-    ).replace("  min_coverage: 0.5", f"  source_classes: {json.dumps(given.classes)}\n  min_coverage: 0.5")
-    (folder / "configs" / "train.yaml").write_text(text, encoding="utf-8")
+    spec.start = "source.pt"
+    spec.source_classes = given.classes
+    spec.weights_note = {
+        "description": given.description,
+        "sha256": sha256_file(models / "source.pt"),
+        "licence": given.licence,
+        "classes": given.classes,
+        "weights": report.to_dict(),
+    }

@@ -10,8 +10,12 @@ import argparse
 import shutil
 from pathlib import Path
 
+from monai_transfer.bundle.run import run_workflow
 from monai_transfer.bundle.spec import BundleSpec
 from monai_transfer.bundle.write import write_bundle
+from monai_transfer.data.phantom import embedded_set
+from monai_transfer.engine.run_folder import read_status
+from monai_transfer.manifest import Manifest
 
 __all__ = ["packaged_specs"]
 
@@ -95,19 +99,17 @@ def packaged_specs() -> list[BundleSpec]:
 
 
 def _train(folder: Path, spec: BundleSpec) -> None:
-    from monai_transfer.bundle.run import run_workflow
-    from monai_transfer.manifest import Manifest
-
+    """Weights, their hash and a sample image; an interrupted training continues."""
     run = folder / "runs" / "pretrain-0"
-    run_workflow(folder, "pretrain", {"fresh": True, "output_dir": str(run)})
-    shutil.copyfile(run / "models" / "model.pt", folder / "models" / "model.pt")
-    from monai_transfer.data.phantom import embedded_set
-
+    if read_status(run) != "finished":
+        run_workflow(folder, "pretrain", {"output_dir": str(run)})
+    for name in ("model.pt", "model.pt.sha256"):
+        shutil.copyfile(run / "models" / name, folder / "models" / name)
     case = Manifest.load(Path(embedded_set(spec.task)) / "manifest.json").cases("test", site=spec.target_site)[0]
     sample = folder / "sample"
-    sample.mkdir(exist_ok=True)
+    shutil.rmtree(sample, ignore_errors=True)
+    sample.mkdir()
     shutil.copyfile(case.images[0], sample / f"{case.case}{spec.suffix}")
-    shutil.rmtree(run)
 
 
 def main() -> None:

@@ -21,8 +21,10 @@ def _is_image(path: Path) -> bool:
     return path.is_file() and path.name.lower().endswith(SUFFIXES) and not path.name.startswith(".")
 
 
-def find_images(inputs: Sequence[str | Path]) -> list[Path]:
-    """The images named, and those below the folders named; a folder of other files is one DICOM series.
+def find_images(inputs: Sequence[str | Path], leave_out: Path | None = None) -> list[Path]:
+    """The images named, and those below the folders named; a folder with DICOM files is one series.
+
+    ``leave_out``: a folder not to look into: predictions of an earlier call must not be predicted on.
 
     Raises:
         InputError: an input does not exist, or a folder holds nothing to predict on.
@@ -34,7 +36,7 @@ def find_images(inputs: Sequence[str | Path]) -> list[Path]:
         if item.is_file():
             found.append(item)
             continue
-        images = sorted(path for path in item.rglob("*") if _is_image(path))
+        images = sorted(path for path in item.rglob("*") if _is_image(path) and not _below(path, leave_out))
         series = sorted(
             folder
             for folder in [item, *(p for p in item.rglob("*") if p.is_dir())]
@@ -44,6 +46,10 @@ def find_images(inputs: Sequence[str | Path]) -> list[Path]:
             raise InputError("holds no image", path=item, mend=f"it reads {', '.join(SUFFIXES)} and DICOM series")
         found += images + series
     return [path.resolve() for path in dict.fromkeys(found)]
+
+
+def _below(path: Path, folder: Path | None) -> bool:
+    return folder is not None and path.resolve().is_relative_to(folder)
 
 
 def _is_dicom(path: Path) -> bool:
@@ -62,8 +68,11 @@ def predict_images(
     Raises:
         InputError: the bundle has no inference config or weights, or an input cannot be found.
     """
-    images = find_images(inputs)
     output = Path(output).resolve()
+    if output.is_file():
+        raise InputError("is a file", path=output, mend="name a folder for the predictions")
+    images = find_images(inputs, leave_out=output)
+    _refuse_collisions(images)
     weights = best_weights(bundle, run)
     common = Path(os.path.commonpath([image.parent for image in images]))
     overrides: dict[str, Any] = {
@@ -86,6 +95,16 @@ def predict_images(
         raise InputError("the bundle's inference config wrote nothing", path=bundle, mend="look at its postprocessing")
     for path in written:
         yield f"wrote {path}"
+
+
+def _refuse_collisions(images: Sequence[Path]) -> None:
+    """Two images of one folder whose names differ in the suffix alone would write the same file."""
+    seen: dict[Path, Path] = {}
+    for image in images:
+        name = next((image.name[: -len(s)] for s in SUFFIXES if image.name.lower().endswith(s)), image.name)
+        other = seen.setdefault(image.with_name(name), image)
+        if other != image:
+            raise InputError(f"would be written over by the prediction of {image.name}", path=other, mend="rename one")
 
 
 def _name_rows(path: Path, flow: Any, common: Path) -> None:

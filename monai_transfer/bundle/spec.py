@@ -61,7 +61,10 @@ class BundleSpec:
         suffix: of the image files, for inference.
         modality, description, data_note: words for people.
         expect: per workflow, the score to expect.
-        sample: note on the sample image, if the bundle has one.
+        start: file in ``models/`` that fine-tuning starts from: ``source.pt`` keeps a source as it came, so that each
+            run adapts it anew and reports it.
+        source_classes: names of that file's classes, where they are known and differ.
+        weights_note: where the weights came from and what fitting did to them.
     """
 
     name: str
@@ -108,6 +111,8 @@ class BundleSpec:
     data_source: str = ""
     expect: dict[str, str] = field(default_factory=dict)
     data_statistics: dict[str, Any] = field(default_factory=dict)
+    start: str = "model.pt"
+    source_classes: list[str] | None = None
     weights_note: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

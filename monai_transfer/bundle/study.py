@@ -9,6 +9,7 @@ import logging
 import multiprocessing
 import os
 import sys
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from monai_transfer.bundle.run import open_workflow, parse_overrides, run_workflow
 from monai_transfer.engine.run_folder import read_status
 from monai_transfer.errors import InputError
+from monai_transfer.quiet import quiet_libraries
 
 __all__ = ["PRESETS", "Arm", "parse_arms", "run_study"]
 
@@ -79,27 +81,47 @@ def parse_arms(text: str) -> list[Arm]:
     return arms
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Job:
     bundle: str
     workflow: str
     overrides: dict[str, Any]
     label: str
 
+    @property
+    def output(self) -> Path:
+        return Path(self.overrides["output_dir"])
 
-def _work(job: _Job) -> str:
-    """Run one job in a worker process, quietly: its log goes to the run folder."""
+    @property
+    def log(self) -> Path:
+        """Beside the run folder: that one may be moved or cleared while its run starts."""
+        return self.output.with_name(self.output.name + ".log")
+
+
+def _work(job: _Job) -> None:
+    """Run one job in a worker process, quietly: its log goes beside the run folder, and into it when it has ended."""
     import torch
 
     torch.set_num_threads(1)
-    output = Path(job.overrides["output_dir"])
-    fresh = {} if read_status(output) == "running" else {"fresh": True}
-    with _log_to(output.with_name(output.name + ".log")):
-        run_workflow(job.bundle, job.workflow, {**fresh, **job.overrides}, log=False)
-    log = output.with_name(output.name + ".log")
-    if log.is_file():
-        log.replace(output / "log.txt")
-    return job.label
+    fresh = {} if read_status(job.output) == "running" else {"fresh": True}
+    with _log_to(job.log):
+        quiet_libraries()
+        try:
+            run_workflow(job.bundle, job.workflow, {**fresh, **job.overrides}, log=False)
+        except Exception as error:
+            traceback.print_exc()
+            raise _plain(error) from None
+    job.log.replace(job.output / "log.txt")
+
+
+def _plain(error: BaseException) -> InputError | RuntimeError:
+    """What can be sent to the parent process whatever the error holds; the traceback is in the log."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, InputError):
+            return seen
+        seen = seen.__cause__ or seen.__context__
+    return RuntimeError(f"{type(error).__name__}: {error}")
 
 
 @contextmanager
@@ -125,8 +147,14 @@ def _log_to(path: Path) -> Iterator[None]:
 
 
 def _run_all(jobs: Sequence[_Job], workers: int, title: str, console: Console) -> None:
-    """Run what is not finished yet, some at a time, with a bar on a terminal and a line per run elsewhere."""
-    todo = [job for job in jobs if read_status(job.overrides["output_dir"]) != "finished"]
+    """Run what is not finished yet, some at a time, with a bar on a terminal and a line per run elsewhere.
+
+    A run that fails does not stop the others.
+
+    Raises:
+        InputError: names the runs that failed, why, and the first one's log.
+    """
+    todo = [job for job in jobs if read_status(job.output) != "finished"]
     if len(todo) < len(jobs):
         console.print(f"{title}: {len(jobs) - len(todo)} of {len(jobs)} runs are finished already")
     if not todo:
@@ -136,6 +164,7 @@ def _run_all(jobs: Sequence[_Job], workers: int, title: str, console: Console) -
     # spawned, not forked: torch's threads do not survive a fork
     context = multiprocessing.get_context("spawn")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    failed: dict[_Job, BaseException] = {}
     with (
         ProcessPoolExecutor(min(workers, len(todo)), mp_context=context) as pool,
         Progress(*columns, console=console, disable=not terminal) as progress,
@@ -144,13 +173,29 @@ def _run_all(jobs: Sequence[_Job], workers: int, title: str, console: Console) -
         futures = {pool.submit(_work, job): job for job in todo}
         try:
             for count, future in enumerate(as_completed(futures), 1):
-                label = future.result()
-                progress.update(bar, advance=1, description=f"{title}: {label}")
+                job = futures[future]
+                if error := future.exception():
+                    failed[job] = error
+                progress.update(bar, advance=1, description=f"{title}: {job.label}")
                 if not terminal:
-                    console.print(f"{title}: {count}/{len(todo)} {label}", soft_wrap=True)
+                    ending = " FAILED" if error else ""
+                    console.print(f"{title}: {count}/{len(todo)} {job.label}{ending}", soft_wrap=True)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+    if failed:
+        job, error = next(iter(failed.items()))
+        rest = [other.label for other in failed if other is not job]
+        others = f" (and {len(rest)} more: {'; '.join(rest)})" if rest else ""
+        raise InputError(
+            f"the run {job.label!r} failed: {_first_line(error)}{others}",
+            path=job.log,
+            mend="mend the cause and give the same command again: finished runs are kept",
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _counts(bundle: Path, fractions: Sequence[float] | None, overrides: Mapping[str, Any]) -> list[int | None]:
@@ -187,6 +232,7 @@ def run_study(
     Raises:
         InputError: whatever a run refuses; the finished runs are kept.
     """
+    from monai_transfer.report.command import print_report
     from monai_transfer.report.compare import compare_runs
 
     bundle, out = Path(bundle), Path(out)
@@ -203,11 +249,14 @@ def run_study(
         folder = out if count is None else out / f"labelled-{count}"
         todo, runs = [], []
         for arm in arms:
+            # an arm without target labels is the same whatever their number: it is run once
+            counts = count is not None and arm.workflow == "train" and "n_labelled" not in arm.overrides
+            home = folder if counts or count is None else out / "any-labelled"
             for seed in seeds if arm.seeded else seeds[:1]:
-                run = (folder / f"{arm.name}-{seed}").resolve()
+                run = (home / f"{arm.name}-{seed}").resolve()
                 runs.append(run)
                 own: dict[str, Any] = {"arm": arm.name, "seed": int(seed), "output_dir": str(run)}
-                if count is not None and arm.workflow == "train" and "n_labelled" not in arm.overrides:
+                if counts:
                     own["n_labelled"] = count
                 todo.append(
                     _Job(str(bundle), arm.workflow, {**shared, **arm.overrides, **own}, f"{arm.name}, seed {seed}")
@@ -215,9 +264,7 @@ def run_study(
         _run_all(todo, jobs, "runs" if count is None else f"{count} labelled", console)
         path = folder / "report.html"
         report = compare_runs(runs, path)
-        console.print(report.table())
-        for sentence in [*report.verdicts, report.conclusion]:
-            console.print(sentence, soft_wrap=True)
+        print_report(report, console=console)
         reports.append(path)
     return reports
 

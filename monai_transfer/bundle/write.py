@@ -19,7 +19,7 @@ __all__ = ["CONFIGS", "SCHEMA", "render_bundle", "write_bundle"]
 CONFIGS = ("train", "pretrain", "adapt", "evaluate", "multi_gpu_train", "inference")
 SCHEMA = "https://project-monai.github.io/schema/meta_schema_20240725.json"
 _LOGGING = """[loggers]
-keys=root,ignite
+keys=root,ignite,decoder
 
 [handlers]
 keys=console
@@ -35,6 +35,11 @@ handlers=console
 level=WARNING
 handlers=
 qualname=ignite
+
+[logger_decoder]
+level=ERROR
+handlers=
+qualname=monai.data.nvimgcodec_pydicom_plugin
 
 [handler_console]
 class=StreamHandler

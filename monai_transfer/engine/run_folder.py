@@ -122,7 +122,12 @@ class RunFolder:
         if self._config is None:
             return None
         # plain Python types only: the parser's config may hold anything that an override put there
-        return yaml.safe_dump(json.loads(json.dumps(self._config, default=str)), sort_keys=False, width=120)
+        content = json.loads(json.dumps(self._config, default=str))
+        if isinstance(root := content.get("bundle_root"), str) and root[:1] not in ("$", "@"):
+            content["bundle_root"] = str(Path(root).absolute())  # it repeats the run from any folder
+        if "fresh" in content:
+            content["fresh"] = False  # and never clears a folder by itself
+        return yaml.safe_dump(content, sort_keys=False, width=120)
 
     def _config_hash(self) -> str | None:
         """Hash of what decides the result: where it is written and how it is called do not."""

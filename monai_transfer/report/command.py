@@ -14,7 +14,7 @@ from monai_transfer.errors import InputError
 from monai_transfer.report.compare import TransferReport, compare_runs
 from monai_transfer.report.statistics import HELPED, HURT
 
-__all__ = ["compare"]
+__all__ = ["compare", "print_report"]
 
 _GATES = ("helped", "not-hurt")
 
@@ -38,7 +38,7 @@ def compare(
     if json:
         typer.echo(json_module.dumps(report.to_dict(), indent=2, ensure_ascii=False))
     else:
-        _print(report, output)
+        print_report(report, output)
     words = {judged.word for judged in report.judgements.values()}
     if (gate == "helped" and HELPED not in words) or (gate == "not-hurt" and HURT in words):
         raise typer.Exit(1)
@@ -54,9 +54,10 @@ def _folders(path: Path) -> list[Path]:
     return found
 
 
-def _print(report: TransferReport, output: Path | None) -> None:
+def print_report(report: TransferReport, output: Path | None = None, console: Console | None = None) -> None:
+    """Print the table, a sentence per arm, the warnings and the conclusion."""
     terminal = sys.stdout.isatty()
-    console = Console(soft_wrap=not terminal, width=None if terminal else 240, highlight=False)
+    console = console or Console(soft_wrap=not terminal, width=None if terminal else 240, highlight=False)
     console.print(report.table())
     for sentence in report.verdicts:
         console.print(sentence, markup=False)
