@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -18,7 +19,7 @@ from monai_transfer.manifest import Manifest
 __all__ = ["run_demo"]
 
 # per task: bundle options, then the labelled target cases that fine-tuning gets
-_SETTINGS = {
+_SETTINGS: dict[str, tuple[dict[str, Any], int]] = {
     "segmentation": ({"pretrain_epochs": 30, "epochs": 10, "spacing": [4.0, 4.0, 4.0], "patch": [48, 48, 40]}, 3),
     "classification": ({"pretrain_epochs": 30, "epochs": 10}, 16),
     "regression": ({"pretrain_epochs": 20, "epochs": 10}, 4),

@@ -42,9 +42,9 @@ class Adapt:
         layer: module name of the network whose output is the features; default: what enters the class head.
         weight: factor of the term.
         pool: how B x F x spatial features become B x F: ``"mean"``, ``"max"``, or ``None`` to leave them.
-        statistics: whose batches count in BatchNorm's running averages, which evaluation uses: ``"both"`` domains (as in
-            the papers), or ``"target"`` alone, for a network that will only serve the target. Training normalises each
-            batch by its own statistics either way. ``"target"`` needs a method that passes target images through.
+        statistics: whose batches count in BatchNorm's running averages, which evaluation uses: ``"both"`` domains, as
+            in the papers, or ``"target"`` alone, for a network that will only serve the target. Training normalises
+            each batch by its own either way. ``"target"`` needs a method that passes target images through.
         name: the name of its entry in the checkpoint, for two of them on one trainer.
 
     Raises:

@@ -46,5 +46,6 @@ class EpochSeed:
             if dataset is not None:
                 set_rnd(dataset, seed % 2**31)
         sampler = getattr(getattr(engine, "data_loader", None), "sampler", None)
-        if hasattr(sampler, "set_epoch"):
-            sampler.set_epoch(engine.state.epoch)
+        set_epoch = getattr(sampler, "set_epoch", None)
+        if set_epoch is not None:
+            set_epoch(engine.state.epoch)

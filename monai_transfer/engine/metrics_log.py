@@ -20,8 +20,9 @@ __all__ = ["MetricsLog"]
 class MetricsLog:
     """Write the epoch's mean training losses and, when it was validated, the validation metrics.
 
-    Columns: ``epoch, split, seconds, lr, loss``, then whatever ``Adapt`` and the evaluator report. The loss is read at
-    ``BACKWARD_COMPLETED``, with every method's term in it: train-time metrics with decollation would cost 13-19 % of a step.
+    Columns: ``epoch, split, seconds, lr, loss``, then whatever ``Adapt`` and the evaluator report. The loss is read
+    at ``BACKWARD_COMPLETED``, with every method's term in it: train-time metrics with
+    decollation would cost 13-19 % of a step.
 
     Args:
         output_dir: the run folder.

@@ -82,7 +82,8 @@ def _planes(volumes: list[np.ndarray], affine: np.ndarray, seen: np.ndarray | No
 
 def _orientation(affine: np.ndarray, dims: int) -> tuple[tuple[int, ...], tuple[int, ...], np.ndarray, bool]:
     """Which axes to flip after transposing by ``order``, so that they run left, posterior (and inferior); voxel size
-    in that order; whether the header says where right and left are (a plain picture's affine, positive and diagonal, does not)."""
+    in that order; whether the header says where right and left are (a plain picture's affine, positive and
+    diagonal, does not)."""
     matrix = np.eye(4)
     matrix[:dims, :dims] = np.asarray(affine, dtype=float)[:dims, :dims]
     step = np.linalg.norm(matrix[:dims, :dims], axis=0)

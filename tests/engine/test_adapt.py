@@ -255,7 +255,7 @@ def test_two_ranks_equal_one_process(tmp_path, accumulation):
 
 
 def test_target_statistics_alone():
-    """With ``statistics="target"`` the running averages are those of the target's batches, and training is unchanged."""
+    """With ``statistics="target"`` the running averages are the target's alone, and training is unchanged."""
     source, target = items(4, 0.0, 0), items(4, 5.0, 1, labelled=False)
 
     def averages(statistics):

@@ -35,8 +35,12 @@ def data(shift: float, workers: int) -> DataLoader:
 def build(folder: Path, epochs: int, workers: int = 0, stop_after: int | None = None) -> SupervisedTrainer:
     torch.manual_seed(0)
     network = torch.nn.Sequential(
-        torch.nn.Conv2d(1, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Flatten(), torch.nn.Dropout(0.2), torch.nn.Linear(144, 2)
-    )  # fmt: skip
+        torch.nn.Conv2d(1, 4, 3),
+        torch.nn.BatchNorm2d(4),
+        torch.nn.Flatten(),
+        torch.nn.Dropout(0.2),
+        torch.nn.Linear(144, 2),
+    )
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs)
     target = data(1.0, workers)
