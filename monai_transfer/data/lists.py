@@ -55,9 +55,7 @@ class DataLists:
             if split == "validation":
                 n = min(n, available)
         items = [
-            item
-            for item in self.manifest.datalist(split, site=site, n_labelled=n, seed=self.seed)
-            if "label" in item
+            item for item in self.manifest.datalist(split, site=site, n_labelled=n, seed=self.seed) if "label" in item
         ]
         if needed and not items:
             raise InputError(

@@ -48,7 +48,7 @@ def main():
 def _common_parts(paths):
     parts = [Path(path).parent.parts for path in paths]
     common = []
-    for level in zip(*parts):
+    for level in zip(*parts, strict=False):
         if len(set(level)) > 1:
             break
         common.append(level[0])
