@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import re
 import shutil
@@ -53,8 +54,7 @@ def export_bundle(
         expected = network(example)
     path = Path(output) if output else bundle / "models" / ("model.ts" if to == "torchscript" else "model.onnx")
     writer = _torchscript if to == "torchscript" else _onnx
-    writer(network, example, expected, path, metadata, flow)
-    return path
+    return writer(network, example, expected, path, metadata, flow)
 
 
 def _example(metadata: dict[str, Any]) -> torch.Tensor:
@@ -69,28 +69,32 @@ def _agree(got: torch.Tensor, expected: torch.Tensor, path: Path) -> None:
         raise InputError(f"the exported model differs from the original by {worst:.3g}; nothing was kept", path=path)
 
 
-def _torchscript(network: Any, example: Any, expected: Any, path: Path, metadata: dict[str, Any], flow: Any) -> None:
+def _torchscript(network: Any, example: Any, expected: Any, path: Path, metadata: dict[str, Any], flow: Any) -> Path:
+    path = path.with_suffix(".ts")
     try:
         script = torch.jit.script(network)
     except Exception:  # networks with dynamic Python in forward can only be traced
         script = torch.jit.trace(network, example)
-    with atomic_path(path.with_suffix(".ts")) as temporary:
+    with atomic_path(path) as temporary:
         config = {key: value for key, value in flow.parser.config.items() if key != "_meta_"}
         config["bundle_root"] = "."
+        stream = io.BytesIO()  # given a path, MONAI would choose another suffix
         save_net_with_metadata(
             script,
-            str(temporary.with_suffix("")),
+            stream,
             include_config_vals=False,
             meta_values={
                 k: v for k, v in metadata.items() if k not in ("monai_version", "pytorch_version", "numpy_version")
             },
             more_extra_files={"inference.json": json.dumps(config, default=str).encode()},
         )
+        temporary.write_bytes(stream.getvalue())
         with torch.no_grad():
             _agree(torch.jit.load(str(temporary))(example), expected, path)
+    return path
 
 
-def _onnx(network: Any, example: Any, expected: Any, path: Path, metadata: dict[str, Any], flow: Any) -> None:
+def _onnx(network: Any, example: Any, expected: Any, path: Path, metadata: dict[str, Any], flow: Any) -> Path:
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(f"ONNX export needs {', '.join(missing)}", mend="pip install 'monai-transfer[onnx]'")
@@ -107,6 +111,7 @@ def _onnx(network: Any, example: Any, expected: Any, path: Path, metadata: dict[
         session = onnxruntime.InferenceSession(str(temporary), providers=["CPUExecutionProvider"])
         (got,) = session.run(None, {"image": example.numpy()})
         _agree(torch.from_numpy(got), expected, path)
+    return path
 
 
 def _export_folder(bundle: Path, weights: Path, output: Path) -> Path:

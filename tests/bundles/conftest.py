@@ -18,13 +18,15 @@ TINY = {"max_epochs": 1, "steps_per_epoch": 2}
 @pytest.fixture(params=NAMES)
 def bundle(request, tmp_path) -> Path:
     """A copy of one packaged bundle."""
-    return Path(shutil.copytree(BUNDLES / request.param, tmp_path / request.param, ignore=shutil.ignore_patterns("runs")))
+    ignore = shutil.ignore_patterns("runs")
+    return Path(shutil.copytree(BUNDLES / request.param, tmp_path / request.param, ignore=ignore))
 
 
 @pytest.fixture(params=[name for name in NAMES if "segmentation" in name])
 def segmentation(request, tmp_path) -> Path:
     """A copy of the packaged segmentation bundle."""
-    return Path(shutil.copytree(BUNDLES / request.param, tmp_path / request.param, ignore=shutil.ignore_patterns("runs")))
+    ignore = shutil.ignore_patterns("runs")
+    return Path(shutil.copytree(BUNDLES / request.param, tmp_path / request.param, ignore=ignore))
 
 
 @pytest.fixture
@@ -33,7 +35,7 @@ def schema() -> Path:
     data = Path(os.environ.get("MONAI_TRANSFER_DATA", Path(__file__).parents[3] / "shared" / "data"))
     path = Path(os.environ.get("MONAI_BUNDLE_SCHEMA", data.parent / "schema" / "meta_schema_20240725.json"))
     if not path.is_file():
-        pytest.skip("MONAI's metadata schema is not here and tests do not download: set MONAI_BUNDLE_SCHEMA to the file")
+        pytest.skip("MONAI's metadata schema is not here (tests do not download): name it in MONAI_BUNDLE_SCHEMA")
     return path
 
 

@@ -84,7 +84,8 @@ def test_check_properties_from_elsewhere_and_from_its_own_folder(bundle, kind, n
 def test_weights_are_small_and_hashed(bundle):
     weights = torch.load(bundle / "models" / "model.pt", weights_only=True)
     assert sum(tensor.numel() for tensor in weights.values()) <= 250_000
-    assert check_hash(str(bundle / "models" / "model.pt"), (bundle / "models" / "model.pt.sha256").read_text().split()[0], "sha256")
+    recorded = (bundle / "models" / "model.pt.sha256").read_text().split()[0]
+    assert check_hash(str(bundle / "models" / "model.pt"), recorded, "sha256")
 
 
 # ---------------------------------------------------------------------- plain MONAI, without this package
@@ -112,7 +113,8 @@ def test_inference_script_keeps_equal_names_apart_without_this_package(bundle, p
         (tmp_path / "in" / patient).mkdir(parents=True)
         (tmp_path / "in" / patient / sample.name).write_bytes(sample.read_bytes())
     # as if installed: the block comes first in the interpreter that runs the script
-    code = f"{BLOCK}import runpy; sys.argv = ['infer.py', 'in', '-o', 'out']; runpy.run_path(r'{bundle}/scripts/infer.py', run_name='__main__')"
+    run = f"runpy.run_path(r'{bundle}/scripts/infer.py', run_name='__main__')"
+    code = f"{BLOCK}import runpy; sys.argv = ['infer.py', 'in', '-o', 'out']; {run}"
     python("-c", code, cwd=tmp_path)
     if "segmentation" in bundle.name:
         assert len(list((tmp_path / "out").rglob("*.nii.gz"))) == 2
