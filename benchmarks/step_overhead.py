@@ -2,7 +2,7 @@
 
     python benchmarks/step_overhead.py [--quick] [--record]
 
-Peers, on the same network, data and steps: a bare PyTorch loop; MONAI's SupervisedTrainer without handlers; the same with
+Peers, on the same network, data and steps: a bare PyTorch loop; MONAI's SupervisedTrainer without handlers; that with
 the handlers of our bundles. For adaptation: a bare loop with a source and a target pass and the CORAL term, against
 Adapt(Coral()) in the trainer. Rounds alternate between the peers; the median of each is compared.
 """
