@@ -29,6 +29,8 @@ from monai_transfer.weights import Source, load_weights
 
 __all__ = ["new_bundle"]
 
+PRETRAINED = "runs/pretrain-0/models/model.pt"
+"""Where a bundle without a source finds its weights, once its ``pretrain`` has run."""
 _CHANNELS = {"small": [8, 16, 32], "medium": [16, 32, 64, 128], "large": [32, 64, 128, 256, 512]}
 _VOXELS = {
     2: {"small": 128**2, "medium": 256**2, "large": 512**2},
@@ -139,6 +141,8 @@ def new_bundle(
     )
     if given is not None:
         _fit_weights(given, spec, folder)
+    else:
+        spec.start = spec.weights = PRETRAINED
     write_bundle(spec, folder)
     return spec
 
@@ -401,7 +405,7 @@ def _fit_weights(given: Source, spec: BundleSpec, folder: Path) -> None:
     models = folder / "models"
     save_checkpoint(dict(given.state_dict), models / "source.pt")
     save_checkpoint(network.state_dict(), models / "model.pt")
-    spec.start = "source.pt"
+    spec.start = "models/source.pt"
     spec.source_classes = given.classes
     spec.weights_note = {
         "description": given.description,

@@ -61,8 +61,9 @@ class BundleSpec:
         suffix: of the image files, for inference.
         modality, description, data_note: words for people.
         expect: per workflow, the score to expect.
-        start: file in ``models/`` that fine-tuning starts from: ``source.pt`` keeps a source as it came, so that each
-            run adapts it anew and reports it.
+        start: file in the bundle that fine-tuning starts from. ``models/source.pt`` keeps a source as it came, so that
+            each run adapts it anew and reports it.
+        weights: file in the bundle that is evaluated where no other is named.
         source_classes: names of that file's classes, where they are known and differ.
         weights_note: where the weights came from and what fitting did to them.
     """
@@ -111,7 +112,8 @@ class BundleSpec:
     data_source: str = ""
     expect: dict[str, str] = field(default_factory=dict)
     data_statistics: dict[str, Any] = field(default_factory=dict)
-    start: str = "model.pt"
+    start: str = "models/model.pt"
+    weights: str = "models/model.pt"
     source_classes: list[str] | None = None
     weights_note: dict[str, Any] = field(default_factory=dict)
 

@@ -65,6 +65,7 @@ def _environment() -> jinja2.Environment:
         autoescape=False,  # noqa: S701  (YAML, not HTML)
     )
     environment.filters["y"] = _inline
+    environment.filters["path"] = lambda path: ", ".join(repr(part) for part in path.split("/"))
     return environment
 
 

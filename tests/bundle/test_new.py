@@ -1,0 +1,166 @@
+"""``new``: a bundle for each kind of data and source runs without editing a config."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from monai.bundle import ConfigWorkflow, verify_net_in_out
+from monai.networks.nets import UNet
+
+from monai_transfer.bundle.new import new_bundle
+from monai_transfer.bundle.run import run_workflow
+from monai_transfer.errors import InputError
+from monai_transfer.weights import Source, load_weights
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+SHORT = {"max_epochs": 1, "steps_per_epoch": 2, "val_interval": 1}
+SITES = {"source_site": "north", "target_site": "south"}
+SMALL = {**SITES, "size": "small", "batch_size": 2}
+
+
+def assert_runs(bundle: Path, workflow: str, monkeypatch) -> Path:
+    monkeypatch.chdir(bundle)
+    for kind, name in (("train", "train"), ("infer", "inference")):
+        flow = ConfigWorkflow(
+            workflow_type=kind,
+            config_file=f"configs/{name}.yaml",
+            meta_file="configs/metadata.json",
+            logging_file=False,
+        )
+        flow.initialize()
+        assert flow.check_properties() == []
+        verify_net_in_out(
+            net_id="network_def", meta_file="configs/metadata.json", config_file=f"configs/{name}.yaml", device="cpu"
+        )
+    run = run_workflow(bundle, workflow, SHORT, log=False)
+    assert json.loads((run / "run.json").read_text())["status"] == "finished"
+    rows = list(csv.DictReader((run / "cases.csv").open()))
+    assert [row["site"] for row in rows] == ["north" if workflow == "pretrain" else "south"] * 2
+    return run
+
+
+def _root(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+@pytest.mark.parametrize(
+    ("task", "dims"),
+    [("segmentation", 3), ("segmentation", 2), ("classification", 2), ("classification", 3), ("regression", 3)],
+)
+def test_without_a_source(tiny_set, tmp_path, monkeypatch, task, dims):
+    spec = new_bundle(tmp_path / f"my_{task}", tiny_set(task, dims), **SMALL)
+    assert (spec.task, spec.spatial_dims) == (task, dims)
+    bundle = tmp_path / f"my_{task}"
+    with pytest.raises(Exception, match="") as caught:
+        run_workflow(bundle, "train", SHORT, log=False)
+    assert "run its pretrain first" in str(_root(caught.value)), "no silent training from scratch"
+    run_workflow(bundle, "pretrain", SHORT, log=False)
+    tuned = assert_runs(bundle, "train", monkeypatch)  # from the pretraining's best, without naming it
+    assert json.loads((tuned / "weights.json").read_text())["coverage"] == 1
+    run_workflow(bundle, "adapt", SHORT, log=False)
+    run_workflow(bundle, "evaluate", {}, log=False)
+
+
+def test_from_a_packaged_bundle_with_classes_mapped_by_name(tiny_set, packaged, tmp_path, monkeypatch):
+    """The source knows background, ventricle, lesion; the data know background, tumour, lesion, in another order."""
+    data = tiny_set("segmentation", 3, labels=("background", "lesion", "tumour"))
+    bundle = tmp_path / "from_packaged"
+    source = packaged / "head_mr_segmentation"
+    spec = new_bundle(bundle, data, source=source, **SMALL)
+    assert spec.spacing == [4.0, 4.0, 4.0], "the source's spacing is kept"
+    assert {p.name for p in (bundle / "models").iterdir()} >= {"source.pt", "model.pt", "source.json"}
+    note = json.loads((bundle / "models" / "source.json").read_text())
+    assert note["classes"] == ["background", "ventricle", "lesion"] and note["weights"]["adapted"]
+    old = torch.load(source / "models" / "model.pt", weights_only=True)
+    new = torch.load(bundle / "models" / "model.pt", weights_only=True)
+    *_, head = [name for name in note["weights"]["adapted"] if name.endswith("conv.bias") and old[name].shape == (3,)]
+    assert new[head][0] == old[head][0] and new[head][1] == old[head][2], "lesion's row went to lesion's place"
+    run = assert_runs(bundle, "train", monkeypatch)
+    assert json.loads((run / "weights.json").read_text())["adapted"] == note["weights"]["adapted"]
+    assert run_workflow(bundle, "evaluate", {}, log=False).is_dir()
+
+
+def test_from_a_run_folder_with_another_class_count_and_channel_count(tiny_set, tmp_path, monkeypatch):
+    first = tmp_path / "first_segmentation"
+    new_bundle(first, tiny_set("segmentation", 3), **SMALL)
+    run = run_workflow(first, "pretrain", SHORT, log=False)
+    data = tiny_set("segmentation", 3, channels=2, labels=("background", "organ", "lesion"))
+    second = tmp_path / "second_segmentation"
+    spec = new_bundle(second, data, source=run, **SMALL)
+    assert spec.network["in_channels"] == 2 and spec.network["out_channels"] == 3
+    note = json.loads((second / "models" / "source.json").read_text())
+    assert note["classes"] == ["background", "lesion"] and len(note["weights"]["adapted"]) >= 2
+    assert_runs(second, "train", monkeypatch)
+
+
+def test_from_2d_into_3d(tiny_set, tmp_path, monkeypatch):
+    flat = tmp_path / "flat_segmentation"
+    new_bundle(flat, tiny_set("segmentation", 2), **SMALL)
+    run = run_workflow(flat, "pretrain", SHORT, log=False)
+    solid = tmp_path / "solid_segmentation"
+    spec = new_bundle(solid, tiny_set("segmentation", 3), source=run, **SMALL)
+    assert spec.network["spatial_dims"] == 3
+    adapted = json.loads((solid / "models" / "source.json").read_text())["weights"]["adapted"]
+    assert len(adapted) > 5, "every kernel was inflated"
+    assert_runs(solid, "train", monkeypatch)
+
+
+def test_a_bare_checkpoint_is_refused_with_the_mend(tiny_set, tmp_path):
+    path = tmp_path / "weights.pt"
+    torch.save(UNet(3, 1, 2, [4, 8], [2]).state_dict(), path)
+    with pytest.raises(InputError, match="does not say which network.*bundle or run folder") as caught:
+        new_bundle(tmp_path / "b", tiny_set("segmentation", 3), source=path, **SMALL)
+    assert str(caught.value).startswith(str(path))
+    assert not (tmp_path / "b").exists()
+
+
+def test_load_weights_takes_a_source(packaged):
+    source = Source.load(packaged / "head_mr_segmentation")
+    network = UNet(3, 1, 2, [8, 16, 32], [2, 2], num_res_units=1, norm="BATCH")
+    report = load_weights(network, source, target_classes=["background", "lesion"])
+    assert report.coverage > 0.99 and report.adapted
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"target_site": "east"}, "no site 'east'.*north, south"),
+        ({"source_site": None, "target_site": None}, "holds 2 sites.*--target-site"),
+        ({"strategy": "ful"}, "no strategy 'ful'; did you mean full"),
+        ({"method": "korral"}, "no method 'korral'"),
+        ({"method": "base"}, "no method 'base'"),
+        ({"method": "my.method.Thing"}, "can be imported"),
+        ({"size": "huge"}, "no network size 'huge'; one of small"),
+        ({"source": "nowhere"}, "nowhere: no such source"),
+        ({"spacing": [1, 1]}, "--spacing needs 3 positive numbers"),
+        ({"patch": [0, 8, 8]}, "--patch needs 3 positive numbers"),
+    ],
+)
+def test_refusals_name_the_mend_and_write_nothing(tiny_set, tmp_path, options, message):
+    with pytest.raises(InputError, match=message):
+        new_bundle(tmp_path / "b", tiny_set("segmentation", 3), **{**SMALL, **options})
+    assert not (tmp_path / "b").exists()
+
+
+def test_an_existing_bundle_is_kept_unless_forced(tiny_set, tmp_path):
+    data = tiny_set("segmentation", 3)
+    new_bundle(tmp_path / "b", data, **SMALL)
+    with pytest.raises(InputError, match="holds a bundle already.*--force"):
+        new_bundle(tmp_path / "b", data, **SMALL)
+    new_bundle(tmp_path / "b", data, force=True, epochs=7, **SMALL)
+    assert yaml.safe_load((tmp_path / "b" / "configs" / "train.yaml").read_text())["max_epochs"] == 7
+
+
+def test_strategy_and_method_stand_in_the_configs(tiny_set, tmp_path):
+    new_bundle(tmp_path / "b", tiny_set("segmentation", 3), strategy="head_only", method="coral", **SMALL)
+    train = yaml.safe_load((tmp_path / "b" / "configs" / "train.yaml").read_text())
+    adapt = yaml.safe_load((tmp_path / "b" / "configs" / "adapt.yaml").read_text())
+    assert train["strategy"]["_target_"] == "monai_transfer.strategies.head_only.HeadOnly"
+    assert adapt["method"]["_target_"] == "monai_transfer.methods.coral.Coral"
