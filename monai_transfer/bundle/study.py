@@ -5,6 +5,7 @@ Each run is a run folder of its own, so an interrupted study continues where it 
 
 from __future__ import annotations
 
+import difflib
 import logging
 import multiprocessing
 import os
@@ -43,6 +44,7 @@ class Arm:
     seeded: bool = True
 
 
+ARM_WORKFLOWS = ("train", "adapt", "evaluate")
 PRESETS = {
     "scratch": Arm("scratch", "train", {"pretrained": "none"}),
     "source": Arm("source", "evaluate", seeded=False),
@@ -67,15 +69,22 @@ def parse_arms(text: str) -> list[Arm]:
         name, *rest = item.split(":")
         if not rest:
             if name not in PRESETS:
-                raise InputError(f"no arm {name!r}", mend=f"one of {', '.join(PRESETS)}, or name:workflow:key=value")
+                near = difflib.get_close_matches(name, PRESETS, n=1)
+                mend = (
+                    f"did you mean {near[0]}?" if near else f"one of {', '.join(PRESETS)}, or name:workflow:key=value"
+                )
+                raise InputError(f"no arm {name!r}", mend=mend)
             arms.append(PRESETS[name])
             continue
         base = PRESETS.get(rest[0])
         overrides = parse_overrides([f"--{pair}" for pair in rest[1:]])
         if base is not None:
             arms.append(Arm(name, base.workflow, {**base.overrides, **overrides}, base.seeded))
-        else:
+        elif rest[0] in ARM_WORKFLOWS:
             arms.append(Arm(name, rest[0], overrides, rest[0] != "evaluate"))
+        else:
+            mend = f"one of {', '.join([*ARM_WORKFLOWS, *PRESETS])}"
+            raise InputError(f"no arm {name!r}: no workflow {rest[0]!r}", mend=mend)
     if len({arm.name for arm in arms}) != len(arms) or not arms:
         raise InputError(f"arms {text!r} are empty or name one twice")
     return arms
@@ -146,7 +155,14 @@ def _log_to(path: Path) -> Iterator[None]:
         os.close(saved[1])
 
 
-def _run_all(jobs: Sequence[_Job], workers: int, title: str, console: Console) -> None:
+def _workers(jobs: int) -> ProcessPoolExecutor:
+    """One pool for the whole study, started when there is work: a worker takes seconds to import torch and MONAI."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # spawned, not forked: torch's threads do not survive a fork
+    return ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"))
+
+
+def _run_all(jobs: Sequence[_Job], pool: ProcessPoolExecutor, title: str, console: Console) -> None:
     """Run what is not finished yet, some at a time, with a bar on a terminal and a line per run elsewhere.
 
     A run that fails does not stop the others.
@@ -161,14 +177,8 @@ def _run_all(jobs: Sequence[_Job], workers: int, title: str, console: Console) -
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     terminal = console.is_terminal
-    # spawned, not forked: torch's threads do not survive a fork
-    context = multiprocessing.get_context("spawn")
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     failed: dict[_Job, BaseException] = {}
-    with (
-        ProcessPoolExecutor(min(workers, len(todo)), mp_context=context) as pool,
-        Progress(*columns, console=console, disable=not terminal) as progress,
-    ):
+    with Progress(*columns, console=console, disable=not terminal) as progress:
         bar = progress.add_task(title, total=len(todo))
         futures = {pool.submit(_work, job): job for job in todo}
         try:
@@ -202,14 +212,13 @@ def _counts(bundle: Path, fractions: Sequence[float] | None, overrides: Mapping[
     """Numbers of labelled cases: counts, or shares of the target's training split; ``[None]``: what the config says."""
     if not fractions:
         return [None]
+    for value in fractions:
+        if value <= 0 or (value >= 1 and value != int(value)):
+            raise InputError(f"{value} is neither a share below 1 nor a count", mend="write it like 0.1,0.5 or 2,4")
     flow = open_workflow(bundle, "train", {**overrides, "n_labelled": None}, log=False)
     flow.initialize()
     total = len(flow.parser.get_parsed_content("lists").target_training)
-    counts = []
-    for value in fractions:
-        if value <= 0 or (value >= 1 and value != int(value)):
-            raise InputError(f"{value} is neither a share below 1 nor a count")
-        counts.append(min(total, max(1, round(value * total)) if value < 1 else int(value)))
+    counts = [min(total, max(1, round(value * total)) if value < 1 else int(value)) for value in fractions]
     return list(dict.fromkeys(counts))
 
 
@@ -226,7 +235,7 @@ def run_study(
 ) -> list[Path]:
     """Run arms x seeds (x numbers of labels) and write a report for each number of labels; returns the reports.
 
-    Where the bundle has no ``models/model.pt`` yet, its ``pretrain`` workflow runs first and all arms start from that.
+    Where the bundle has no weights yet, its ``pretrain`` workflow runs first and all arms start from that.
     Every arm has the same number of steps of the same batch; adaptation reads a target batch in each step besides.
 
     Raises:
@@ -238,35 +247,44 @@ def run_study(
     bundle, out = Path(bundle), Path(out)
     console = console or Console(file=sys.stdout)
     shared = dict(overrides or {})
-    if shared.get("pretrained") in (None, "") and not (bundle / "models" / "model.pt").is_file():
-        home = out / "pretrain-0"
-        job = _Job(str(bundle), "pretrain", {**_for_pretraining(shared), "output_dir": str(home.resolve())}, "pretrain")
-        _run_all([job], 1, "pretrain on the source", console)
-        shared["pretrained"] = str((home / "models" / "model.pt").resolve())
-        shared["ckpt"] = shared["pretrained"]
-    reports = []
-    for count in _counts(bundle, fractions, shared):
-        folder = out if count is None else out / f"labelled-{count}"
-        todo, runs = [], []
-        for arm in arms:
-            # an arm without target labels is the same whatever their number: it is run once
-            counts = count is not None and arm.workflow == "train" and "n_labelled" not in arm.overrides
-            home = folder if counts or count is None else out / "any-labelled"
-            for seed in seeds if arm.seeded else seeds[:1]:
-                run = (home / f"{arm.name}-{seed}").resolve()
-                runs.append(run)
-                own: dict[str, Any] = {"arm": arm.name, "seed": int(seed), "output_dir": str(run)}
-                if counts:
-                    own["n_labelled"] = count
-                todo.append(
-                    _Job(str(bundle), arm.workflow, {**shared, **arm.overrides, **own}, f"{arm.name}, seed {seed}")
-                )
-        _run_all(todo, jobs, "runs" if count is None else f"{count} labelled", console)
-        path = folder / "report.html"
-        report = compare_runs(runs, path)
-        print_report(report, console=console)
-        reports.append(path)
+    counts = _counts(bundle, fractions, shared)
+    with _workers(jobs) as pool:
+        if "pretrained" not in shared and not _has_weights(bundle):
+            home = out / "pretrain-0"
+            job = _Job(
+                str(bundle), "pretrain", {**_for_pretraining(shared), "output_dir": str(home.resolve())}, "pretrain"
+            )
+            _run_all([job], pool, "pretrain on the source", console)
+            shared["pretrained"] = str((home / "models" / "model.pt").resolve())
+            shared["ckpt"] = shared["pretrained"]
+        reports = []
+        for count in counts:
+            folder = out if count is None else out / f"labelled-{count}"
+            todo, runs = [], []
+            for arm in arms:
+                # an arm without target labels is the same whatever their number: it is run once
+                labelled = count is not None and arm.workflow == "train" and "n_labelled" not in arm.overrides
+                home = folder if labelled or count is None else out / "any-labelled"
+                for seed in seeds if arm.seeded else seeds[:1]:
+                    run = (home / f"{arm.name}-{seed}").resolve()
+                    runs.append(run)
+                    own: dict[str, Any] = {"arm": arm.name, "seed": int(seed), "output_dir": str(run)}
+                    if labelled:
+                        own["n_labelled"] = count
+                    todo.append(
+                        _Job(str(bundle), arm.workflow, {**shared, **arm.overrides, **own}, f"{arm.name}, seed {seed}")
+                    )
+            _run_all(todo, pool, "runs" if count is None else f"{count} labelled", console)
+            path = folder / "report.html"
+            report = compare_runs(runs, path)
+            print_report(report, console=console)
+            reports.append(path)
     return reports
+
+
+def _has_weights(bundle: Path) -> bool:
+    """Whether fine-tuning has something to start from: the bundle's weights, or its own finished pretraining."""
+    return (bundle / "models" / "model.pt").is_file() or read_status(bundle / "runs" / "pretrain-0") == "finished"
 
 
 def _for_pretraining(shared: Mapping[str, Any]) -> dict[str, Any]:

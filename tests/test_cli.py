@@ -1,0 +1,222 @@
+"""The command line from outside: exit codes, one-line errors, and that each command does what it says."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from monai_transfer.cli import COMMANDS, main
+from monai_transfer.data.phantom.sets import write_set
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+BUNDLES = Path(__file__).parents[1] / "bundles"
+SLICES = BUNDLES / "head_mr_slice_classification"
+TINY = ["--max_epochs", "1", "--steps_per_epoch", "2"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """Folder of a small two-site classification set with its manifest."""
+    folder = tmp_path_factory.mktemp("cli") / "set"
+    write_set("classification", folder, patients=2)
+    return folder
+
+
+@pytest.fixture
+def bundle(tmp_path) -> Path:
+    return Path(shutil.copytree(SLICES, tmp_path / SLICES.name, ignore=shutil.ignore_patterns("runs")))
+
+
+def call(capsys, *words: object) -> tuple[int, str, str]:
+    """Exit code, stdout, stderr of ``monai-transfer words``, in this process."""
+    with pytest.raises(SystemExit) as stop:
+        main([str(word) for word in words])
+    out = capsys.readouterr()
+    return int(stop.value.code or 0), out.out, out.err
+
+
+def refused(capsys, *words: object) -> str:
+    """The one line of a call that must exit with 2."""
+    code, _, err = call(capsys, *words)
+    assert code == 2, err
+    assert err.startswith("error: ") and err.count("\n") == 1 and "Traceback" not in err
+    return err.strip()
+
+
+# ---------------------------------------------------------------------- starting
+def test_help_starts_without_torch_and_fast():
+    code = "import sys; from monai_transfer.cli import main\ntry: main(['--help'])\nexcept SystemExit as e: assert not e.code\n"
+    code += "assert 'torch' not in sys.modules and 'monai' not in sys.modules"
+    best = 99.0
+    for _ in range(3):
+        since = time.monotonic()
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        best = min(best, time.monotonic() - since)
+        assert done.returncode == 0, done.stderr
+    for name in COMMANDS:
+        assert name in done.stdout
+    assert best < 2
+
+
+def test_module_and_command_are_the_same():
+    done = subprocess.run([sys.executable, "-m", "monai_transfer", "rnu"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "error: No such command 'rnu'. Did you mean 'run'?; see monai-transfer --help\n"
+    script = Path(sys.executable).with_name("monai-transfer")
+    if script.exists():
+        again = subprocess.run([script, "rnu"], capture_output=True, text=True, check=False)
+        assert (again.returncode, again.stderr) == (done.returncode, done.stderr)
+
+
+def test_no_words_print_the_help(capsys):
+    code, out, _ = call(capsys)
+    assert code == 0 and "Usage" in out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_and_a_light_module(name, capsys):
+    code, out, _ = call(capsys, name, "--help")
+    assert code == 0 and f"monai-transfer {name}" in out
+    module = import_module(COMMANDS[name].module)
+    first = (inspect.getdoc(getattr(module, name)) or "").split("\n")[0]
+    assert first.startswith(COMMANDS[name].about.split(";")[0].rstrip(".").split(",")[0]), "help and docstring agree"
+    assert ast.get_docstring(ast.parse(Path(module.__file__).read_text()))
+
+
+# ---------------------------------------------------------------------- usage errors
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run"], "Missing argument"),
+        (["run", SLICES], "Missing argument"),
+        (["new", "x"], "--data"),
+        (["export", SLICES, "--tp", "onnx"], "No such option"),
+        (["export", SLICES, "--to", "tflite"], "one of bundle, torchscript, onnx"),
+        (["run", "nowhere", "train"], "nowhere: not a MONAI bundle"),
+        (["run", SLICES, "trian"], "no workflow 'trian'"),
+        (["run", SLICES, "train", "--max_epoch", "1"], "did you mean max_epochs"),
+        (["run", SLICES, "train", "max_epochs"], "--key value"),
+        (["run", SLICES, "train", "--run", "x"], "--pretrained"),
+        (["run", SLICES, "infer", "--run", "x"], "no such run"),
+        (["run", SLICES, "train", "--manifest", "gone.json", "--output_dir", "/nonexistent/x"], "gone.json"),
+        (["predict", SLICES, "gone.png", "-o", "out"], "gone.png: no such file"),
+        (["new", "x", "--data", "gone.json"], "gone.json"),
+        (["new", "x", "--data", "gone.json", "--spacing", "a,b"], "--spacing"),
+        (["check", "gone.json"], "gone.json"),
+        (["gap", "gone.json", "gone.json"], "gone.json"),
+        (["compare", "gone"], "gone"),
+        (["manifest", "gone", "-o", "x.json"], "gone"),
+        (["study", SLICES, "--arms", "scrach"], "did you mean scratch"),
+        (["study", SLICES, "--seeds", "0"], "--seeds"),
+        (["study", SLICES, "--fractions", "x"], "--fractions"),
+        (["demo", "--task", "dance"], "no demo of 'dance'"),
+    ],
+    ids=lambda value: " ".join(map(str, value)).replace(str(SLICES), "BUNDLE") if isinstance(value, list) else "",
+)
+def test_wrong_usage_is_one_line_and_2(words, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert message in refused(capsys, *words)
+    assert not list(tmp_path.iterdir()), "nothing is written"
+
+
+def test_debug_shows_where(capsys, tmp_path):
+    code, _, err = call(capsys, "run", tmp_path, "train", "--debug")
+    assert code == 2 and "Traceback" in err and err.splitlines()[-1].startswith("error: ")
+
+
+def test_a_diverging_run_is_1(bundle, data, capsys):
+    words = ["run", bundle, "train", *TINY, "--dataset_dir", data, "--n_labelled", 2, "--lr", "1e300"]
+    code, _, err = call(capsys, *words)
+    assert code == 1 and "the loss is" in err and err.count("\n") == 1
+
+
+# ---------------------------------------------------------------------- the commands
+def test_from_manifest_to_prediction(bundle, data, capsys, tmp_path):
+    target = ["--dataset_dir", str(data), "--n_labelled", "2"]
+    code, out, err = call(capsys, "run", bundle, "train", *TINY, *target)
+    assert code == 0, err
+    run = bundle / "runs" / "train-0"
+    assert "equal command: python -m monai.bundle run" in out and f"train done: {run}" in out and "auc" in out
+    for noise in ("NvImgCodec", "nvImageCodec", "Logging file is set", "DeprecationWarning", "FutureWarning"):
+        assert noise not in out + err
+    line = refused(capsys, "run", bundle, "train", *TINY, *target)
+    assert f"{run}: holds a finished run" in line and "--fresh" in line
+    code, *_ = call(capsys, "run", bundle, "train", *TINY, *target, "--fresh")
+    assert code == 0
+    code, out, err = call(capsys, "run", bundle, "evaluate", *target[:2], "--run", "train-0")
+    assert code == 0 and f"weights: {run / 'models' / 'model.pt'}" in out, err
+    code, out, _ = call(capsys, "run", bundle, "infer", "--run", run)
+    assert code == 0 and str(run / "models" / "model.pt") in out
+    assert (bundle / "predictions" / "predictions.csv").is_file()
+    code, out, _ = call(capsys, "predict", bundle, bundle / "sample", "-o", tmp_path / "out", "--run", run)
+    assert code == 0 and f"wrote {tmp_path / 'out' / 'predictions.csv'}" in out
+    code, out, _ = call(capsys, "export", bundle, "--to", "torchscript", "-o", tmp_path / "m.ts", "--run", run)
+    assert code == 0 and f"wrote {tmp_path / 'm.ts'}" in out and (tmp_path / "m.ts").is_file()
+    code, out, err = call(capsys, "compare", run, bundle / "runs" / "evaluate-0", "-o", tmp_path / "report.html")
+    assert code == 0 and (tmp_path / "report.html").is_file(), err
+
+
+def test_new_then_study(data, capsys, tmp_path):
+    folder = tmp_path / "my_classification"
+    words = ["--data", data / "manifest.json", "--source", SLICES, "--source-site", "site_a", "--target-site", "site_b"]
+    code, out, err = call(capsys, "new", folder, *words, "--batch-size", 2)
+    assert code == 0, err
+    assert "2D classification, DenseNet" in out and "100% of the parameters" in out
+    assert f"next: monai-transfer run {folder} train" in out
+    assert "holds a bundle already" in refused(capsys, "new", folder, *words)
+    study = ["study", folder, "--arms", "source,fine_tuned", "--seeds", 1, "--jobs", 1, "--out", tmp_path / "s", *TINY]
+    code, out, err = call(capsys, *study)
+    assert code == 0, err
+    assert f"report: {tmp_path / 's' / 'report.html'}" in out
+
+
+def test_manifest_check_gap(data, capsys, tmp_path):
+    labelled = tmp_path / "pictures"
+    for item in json.loads((data / "manifest.json").read_text())["training"]:
+        name = labelled / item["label"].replace(" ", "_")
+        name.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(data / item["image"], name / Path(item["image"]).name)
+    path = labelled / "manifest.json"
+    code, _, err = call(capsys, "manifest", labelled, "-o", path, "--task", "classification")
+    assert code == 0, err
+    assert json.loads(path.read_text())["labels"]
+    code, out, err = call(capsys, "check", path, "--jobs", 1)
+    assert code in (0, 1), err  # a tiny split may be a finding
+    code, out, err = call(
+        capsys,
+        "gap",
+        data / "manifest.json",
+        data / "manifest.json",
+        "--site-a",
+        "site_a",
+        "--site-b",
+        "site_b",
+        "--json",
+    )
+    assert code == 0 and json.loads(out), err
+
+
+def test_an_interrupt_says_how_to_go_on(bundle, data):
+    words = [sys.executable, "-m", "monai_transfer", "run", str(bundle), "train", "--max_epochs", "500"]
+    words += ["--steps_per_epoch", "2", "--dataset_dir", str(data), "--n_labelled", "2"]
+    import signal
+
+    process = subprocess.Popen(
+        words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    record = bundle / "runs" / "train-0" / "models" / "last.pt"
+    while process.poll() is None and not record.is_file():
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and err == "interrupted; the same command continues\n"
