@@ -55,7 +55,8 @@ def refused(capsys, *words: object) -> str:
 
 # ---------------------------------------------------------------------- starting
 def test_help_starts_without_torch_and_fast():
-    code = "import sys; from monai_transfer.cli import main\ntry: main(['--help'])\nexcept SystemExit as e: assert not e.code\n"
+    code = "import sys; from monai_transfer.cli import main\n"
+    code += "try: main(['--help'])\nexcept SystemExit as e: assert not e.code\n"
     code += "assert 'torch' not in sys.modules and 'monai' not in sys.modules"
     best = 99.0
     for _ in range(3):
