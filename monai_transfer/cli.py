@@ -73,13 +73,19 @@ for _name, _home in COMMANDS.items():
 
 
 def _cause(error: BaseException) -> BaseException:
-    """The user's error inside what MONAI wrapped around it (instantiation, transforms), else the error itself."""
+    """The user's error inside what MONAI wrapped around it (instantiation, transforms), else the innermost cause."""
     seen: BaseException | None = error
     while seen is not None:
-        if isinstance(seen, (InputError, CoverageError)):
+        if isinstance(seen, (InputError, CoverageError)) or _diverged(seen):
             return seen
         seen = seen.__cause__ or seen.__context__
+    while error.__cause__ is not None:
+        error = error.__cause__
     return error
+
+
+def _diverged(error: BaseException) -> bool:
+    return type(error).__name__ == "NonFiniteLossError"  # by name: importing the engine takes seconds
 
 
 def _judge(error: BaseException) -> tuple[str, int]:
@@ -91,10 +97,10 @@ def _judge(error: BaseException) -> tuple[str, int]:
     cause = _cause(error)
     if isinstance(cause, (InputError, CoverageError)):
         return str(cause), 2
-    if type(cause).__name__ == "NonFiniteLossError":  # by name: importing the engine for --help would take seconds
+    if _diverged(cause):
         return str(cause), 1
-    first = (str(error).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first} (--debug shows where)", 1
+    first = (str(cause).strip().splitlines() or [""])[0]
+    return f"{type(cause).__name__}: {first} (--debug shows where)", 1
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -107,11 +113,12 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         code = app(words, prog_name="monai-transfer", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
-        print("interrupted; the same command continues", file=sys.stderr)
-        sys.exit(130)
+        code = 130
     except Exception as error:
         if debug:
             traceback.print_exc()
         message, code = _judge(error)
         print(f"error: {message}", file=sys.stderr)
+    if code == 130:
+        print("interrupted; the same command continues", file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)

@@ -7,6 +7,7 @@ import inspect
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -136,7 +137,7 @@ def test_debug_shows_where(capsys, tmp_path):
 
 
 def test_a_diverging_run_is_1(bundle, data, capsys):
-    words = ["run", bundle, "train", *TINY, "--dataset_dir", data, "--n_labelled", 2, "--lr", "1e300"]
+    words = ["run", bundle, "train", *TINY, "--dataset_dir", data, "--n_labelled", 2, "--lr", "1e30"]
     code, _, err = call(capsys, *words)
     assert code == 1 and "the loss is" in err and err.count("\n") == 1
 
@@ -210,8 +211,6 @@ def test_manifest_check_gap(data, capsys, tmp_path):
 def test_an_interrupt_says_how_to_go_on(bundle, data):
     words = [sys.executable, "-m", "monai_transfer", "run", str(bundle), "train", "--max_epochs", "500"]
     words += ["--steps_per_epoch", "2", "--dataset_dir", str(data), "--n_labelled", "2"]
-    import signal
-
     process = subprocess.Popen(
         words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
@@ -220,4 +219,5 @@ def test_an_interrupt_says_how_to_go_on(bundle, data):
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130 and err == "interrupted; the same command continues\n"
+    # Python ends itself by the signal when the interrupt came inside MONAI's eval(); a shell shows 130 for both
+    assert process.returncode in (130, -signal.SIGINT) and err == "interrupted; the same command continues\n"

@@ -50,7 +50,7 @@ class Prepared:
                 raise InputError(
                     "the weights to start from are not there",
                     path=pretrained,
-                    mend="run pretrain first, or name others with --pretrained; --pretrained none starts from scratch",
+                    mend="run its pretrain first, or name others with --pretrained; --pretrained none is from scratch",
                 )
             self.report = load_weights(
                 network,

@@ -131,7 +131,7 @@ def test_plain_monai_runs_every_workflow_from_the_bundles_folder(bundle, data, w
         assert_complete(bundle / "runs" / f"{workflow}-0", workflow)
 
 
-@pytest.mark.parametrize("workflow", ["train", "adapt"])
+@pytest.mark.parametrize("workflow", ["adapt", pytest.param("train", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("bundle", ["head_mr_slice_classification"], indirect=True)
 def test_a_killed_run_continues_to_the_same_weights(bundle, data, workflow, tmp_path):
     overrides = {**TINY, "dataset_dir": data["dataset_dir"], "max_epochs": 5, "steps_per_epoch": 3}
