@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from monai_transfer.errors import InputError
 from monai_transfer.methods.base import Fields, Method, pool_features
-from monai_transfer.networks.adversarial import domain_accuracy, domain_discriminator, frozen_call
+from monai_transfer.networks.adversarial import discriminator_accuracy, domain_discriminator, frozen_call
 from monai_transfer.networks.copying import copy_network
 from monai_transfer.networks.head import find_features
 
@@ -100,12 +100,12 @@ class Adda(Method):
         assert self.discriminator is not None, "setup() comes before critic_step()"
         source = self.discriminator(self.source_features(fields.source_image)).float()
         target = self.discriminator(self._flat(fields.target_features.detach())).float()
-        self._accuracy = domain_accuracy(source, target)
+        self._accuracy = discriminator_accuracy(source, target)
         return 0.5 * (
             F.binary_cross_entropy_with_logits(source, torch.zeros_like(source))
             + F.binary_cross_entropy_with_logits(target, torch.ones_like(target))
         )
 
     def log(self) -> dict[str, Tensor]:
-        """``domain_accuracy``: balanced accuracy of the discriminator on the last batch; 0.5: indistinguishable."""
-        return {"domain_accuracy": self._accuracy}
+        """``discriminator_accuracy``: of the last batch, balanced; 0.5: indistinguishable."""
+        return {"discriminator_accuracy": self._accuracy}

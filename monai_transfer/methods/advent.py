@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from monai_transfer.methods.base import Fields, Method
-from monai_transfer.networks.adversarial import domain_accuracy, frozen_call, patch_discriminator
+from monai_transfer.networks.adversarial import discriminator_accuracy, frozen_call, patch_discriminator
 from monai_transfer.networks.outputs import log_probabilities, mean_entropy
 
 __all__ = ["Advent", "entropy_loss", "patch_discriminator", "self_information"]
@@ -114,12 +114,12 @@ class Advent(Method):
         assert self.discriminator is not None, "setup() comes before critic_step()"
         source = self.discriminator(self._maps(fields.source_logits.detach())).float()
         target = self.discriminator(self._maps(fields.target_logits.detach())).float()
-        self._log["domain_accuracy"] = domain_accuracy(source, target)
+        self._log["discriminator_accuracy"] = discriminator_accuracy(source, target)
         return 0.5 * (
             F.binary_cross_entropy_with_logits(source, torch.zeros_like(source))
             + F.binary_cross_entropy_with_logits(target, torch.ones_like(target))
         )
 
     def log(self) -> dict[str, Tensor]:
-        """``target_entropy`` (in [0, 1]) and, with a discriminator, ``domain_accuracy`` of its patches."""
+        """``target_entropy`` (in [0, 1]) and, with a discriminator, ``discriminator_accuracy`` of its patches."""
         return dict(self._log)

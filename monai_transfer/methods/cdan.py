@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from monai_transfer.methods.base import Fields, Method, pool_features
-from monai_transfer.networks.adversarial import domain_accuracy, domain_discriminator, reverse_gradient
+from monai_transfer.networks.adversarial import discriminator_accuracy, domain_discriminator, reverse_gradient
 from monai_transfer.networks.outputs import entropy, probabilities, wide
 from monai_transfer.networks.schedules import dann_lambda
 
@@ -115,9 +115,9 @@ class Cdan(Method):
             else:
                 parts.append(loss.mean())
             outputs.append(output)
-        self._accuracy = domain_accuracy(*outputs)
+        self._accuracy = discriminator_accuracy(*outputs)
         return 0.5 * (parts[0] + parts[1])
 
     def log(self) -> dict[str, Tensor]:
-        """``domain_accuracy``: balanced accuracy of the discriminator on the last batch; 0.5: indistinguishable."""
-        return {"domain_accuracy": self._accuracy}
+        """``discriminator_accuracy``: of the last batch, balanced; 0.5: indistinguishable."""
+        return {"discriminator_accuracy": self._accuracy}

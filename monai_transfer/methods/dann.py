@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from monai_transfer.methods.base import Fields, Method
-from monai_transfer.networks.adversarial import domain_accuracy, domain_discriminator, reverse_gradient
+from monai_transfer.networks.adversarial import discriminator_accuracy, domain_discriminator, reverse_gradient
 from monai_transfer.networks.schedules import dann_lambda
 
 __all__ = ["Dann", "dann_lambda", "reverse_gradient"]
@@ -52,12 +52,12 @@ class Dann(Method):
         weight = dann_lambda(progress)
         source = self.discriminator(reverse_gradient(fields.source_features.flatten(1), weight)).float()
         target = self.discriminator(reverse_gradient(fields.target_features.flatten(1), weight)).float()
-        self._accuracy = domain_accuracy(source, target)
+        self._accuracy = discriminator_accuracy(source, target)
         return 0.5 * (
             F.binary_cross_entropy_with_logits(source, torch.zeros_like(source))
             + F.binary_cross_entropy_with_logits(target, torch.ones_like(target))
         )
 
     def log(self) -> dict[str, Tensor]:
-        """``domain_accuracy``: balanced accuracy of the discriminator on the last batch; 0.5 is chance."""
-        return {"domain_accuracy": self._accuracy}
+        """``discriminator_accuracy``: of the last batch, balanced; 0.5 is chance."""
+        return {"discriminator_accuracy": self._accuracy}

@@ -6,7 +6,7 @@ import torch
 from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 
-__all__ = ["domain_accuracy", "domain_discriminator", "frozen_call", "patch_discriminator", "reverse_gradient"]
+__all__ = ["discriminator_accuracy", "domain_discriminator", "frozen_call", "patch_discriminator", "reverse_gradient"]
 
 
 class _ReverseGradient(torch.autograd.Function):
@@ -62,7 +62,7 @@ def frozen_call(module: nn.Module, *inputs: Tensor) -> Tensor:
     return torch.func.functional_call(module, constants, inputs)
 
 
-def domain_accuracy(source: Tensor, target: Tensor) -> Tensor:
+def discriminator_accuracy(source: Tensor, target: Tensor) -> Tensor:
     """Balanced accuracy of domain logits (source negative, target positive); 0.5 means indistinguishable.
 
     A scalar tensor: nothing waits for the device.

@@ -92,8 +92,8 @@ def test_outputs_are_flat_tensors_and_survive_decollation():
     engine.add_event_handler(Events.ITERATION_COMPLETED, lambda e: seen.append(e.state.output))
     engine.run()
     assert isinstance(seen[-1], list) and len(seen[-1]) == 4
-    assert {"adapt_loss", "supervised_loss", "domain_accuracy"} <= set(seen[-1][0])
-    assert 0.0 <= engine.state.adapt_log["domain_accuracy"] <= 1.0
+    assert {"adapt_loss", "supervised_loss", "discriminator_accuracy"} <= set(seen[-1][0])
+    assert 0.0 <= engine.state.adapt_log["discriminator_accuracy"] <= 1.0
 
 
 class Recorder(Method):
@@ -211,7 +211,7 @@ def test_dann_learns_to_tell_and_the_network_to_hide():
         adapt = Adapt(kind(hidden=16, lr=1e-2), loader(items(16, 1.0, 1), 8), weight=1.0)
         engine = trainer(bare(), [adapt], items(16, 0.0, 0), epochs=40, lr=0.1)
         engine.run()
-        accuracies[kind] = engine.state.adapt_log["domain_accuracy"]
+        accuracies[kind] = engine.state.adapt_log["discriminator_accuracy"]
     assert accuracies[Still] > 0.95
     assert accuracies[Dann] < accuracies[Still]
 

@@ -55,7 +55,7 @@ def test_who_learns_when(network):
         Fields(source_image=fields.source_image, target_features=fields.target_features.detach())
     ).backward()
     assert all(p.grad is not None for p in method.discriminator.parameters())
-    assert 0 <= method.log()["domain_accuracy"] <= 1
+    assert 0 <= method.log()["discriminator_accuracy"] <= 1
 
 
 def test_losses_written_out(network):

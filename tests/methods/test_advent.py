@@ -82,7 +82,7 @@ def test_the_generator_moves_target_maps_towards_source():
         optimizer.zero_grad()
         method.critic_step(fields).backward()
         optimizer.step()
-    assert method.log()["domain_accuracy"] > 0.9
+    assert method.log()["discriminator_accuracy"] > 0.9
     logits = fields.target_logits.clone().requires_grad_()
     before = method(Fields(target_logits=logits), 0.0)
     (gradient,) = torch.autograd.grad(before, logits)

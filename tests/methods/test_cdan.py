@@ -120,7 +120,7 @@ def test_segmentation_and_single_channel_outputs(classes, spatial):
     term = method(fields, 0.5)
     assert term.ndim == 0
     assert torch.isfinite(term)
-    assert 0 <= float(method.log()["domain_accuracy"]) <= 1
+    assert 0 <= float(method.log()["discriminator_accuracy"]) <= 1
 
 
 def play(method, seed, steps=400):

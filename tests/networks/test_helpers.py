@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from monai_transfer.networks.adversarial import domain_accuracy, frozen_call, reverse_gradient
+from monai_transfer.networks.adversarial import discriminator_accuracy, frozen_call, reverse_gradient
 from monai_transfer.networks.copying import copy_network
 from monai_transfer.networks.outputs import entropy, label_indices, probabilities
 from monai_transfer.networks.schedules import dann_lambda, sigmoid_ramp
@@ -71,8 +71,8 @@ def test_frozen_call_reaches_inputs_alone():
     torch.testing.assert_close(y.grad, torch.full((2,), -0.3))
 
 
-def test_domain_accuracy_is_balanced():
-    assert domain_accuracy(torch.full((9, 1), -1.0), torch.full((1, 1), -1.0)) == 0.5
+def test_discriminator_accuracy_is_balanced():
+    assert discriminator_accuracy(torch.full((9, 1), -1.0), torch.full((1, 1), -1.0)) == 0.5
 
 
 def test_schedules():
