@@ -51,6 +51,7 @@ class BundleSpec:
         spacing: mm per axis to resample to; ``None`` leaves the grid.
         oriented: bring images to RAS first.
         resize: resize whole images to ``patch``.
+        crop: cut or pad whole images to ``patch`` about their centre instead: a millimetre stays one, as volumes need it.
         grey: read rasters as one grey channel.
         normalise: intensity transforms, as configs.
         flips, rotation_axes: axes of the random flips and rotations.
@@ -82,6 +83,7 @@ class BundleSpec:
     spacing: list[float] | None = None
     oriented: bool = False
     resize: bool = False
+    crop: bool = False
     grey: bool = False
     flips: list[int] = field(default_factory=lambda: [0])
     rotation_axes: list[str] = field(default_factory=lambda: ["x"])
