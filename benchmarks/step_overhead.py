@@ -29,8 +29,8 @@ from monai_transfer.engine.epoch_seed import EpochSeed
 from monai_transfer.engine.guard import StopOnNonFiniteLoss
 from monai_transfer.engine.metrics_log import MetricsLog
 from monai_transfer.engine.progress import ProgressLine
-from monai_transfer.engine.tap import Tap
 from monai_transfer.methods.coral import Coral, coral_loss
+from monai_transfer.networks.tap import Tap
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 

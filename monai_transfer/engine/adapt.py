@@ -17,9 +17,9 @@ from torch import Tensor
 
 from monai_transfer.engine.norm_statistics import RunningStatistics
 from monai_transfer.engine.state import bare_network, is_step, progress, register_stateful
-from monai_transfer.engine.tap import Tap, plain
 from monai_transfer.errors import InputError
 from monai_transfer.methods.base import FIELDS, Fields, Method, pool_features
+from monai_transfer.networks.tap import Tap, plain
 
 __all__ = ["Adapt"]
 
@@ -71,6 +71,7 @@ class Adapt:
         self.method, self.target_loader = method, target_loader
         self.layer, self.weight, self.name = layer, weight, name
         self.pool = method.default_pool if pool == "mean" else pool
+        method.layer, method.pool = self.layer, self.pool
         if statistics not in ("both", "target"):
             raise InputError(f"statistics {statistics!r} is neither 'both' nor 'target'")
         if statistics == "target" and method.needs.isdisjoint(_TARGET_PASSES):

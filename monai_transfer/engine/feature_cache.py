@@ -36,8 +36,8 @@ from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset
 
 from monai_transfer.engine.state import unwrap
-from monai_transfer.engine.tap import plain
 from monai_transfer.networks.split import Cut, Head, NoCut, Run, cut_network
+from monai_transfer.networks.tap import plain
 
 __all__ = ["CachedFeatures", "FeatureDataset", "HeadInferer", "NotCached", "cache_features"]
 

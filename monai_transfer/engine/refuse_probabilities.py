@@ -8,8 +8,8 @@ from ignite.engine import Engine
 from monai.engines.utils import IterationEvents
 
 from monai_transfer.engine.state import bare_network
-from monai_transfer.engine.tap import plain
 from monai_transfer.networks.output_check import check_logits
+from monai_transfer.networks.tap import plain
 
 __all__ = ["RefuseProbabilities"]
 

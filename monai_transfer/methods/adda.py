@@ -16,17 +16,14 @@ on the target afterwards (``testtime.adabn``) where the network has BatchNorm.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from monai_transfer.errors import InputError
 from monai_transfer.methods.base import Fields, Method, pool_features
 from monai_transfer.networks.adversarial import discriminator_accuracy, domain_discriminator, frozen_call
 from monai_transfer.networks.copying import copy_network
-from monai_transfer.networks.head import find_features
+from monai_transfer.networks.tap import Tap
 
 __all__ = ["Adda"]
 
@@ -35,8 +32,6 @@ class Adda(Method):
     """Adversarial term with an inverted label, against a frozen copy of the source network.
 
     Args:
-        layer: the same module name as given to ``Adapt``; default, as there: what enters the class head.
-        pool: how the source copy's features are pooled, as given to ``Adapt``.
         hidden: width of the discriminator's two hidden layers.
         lr: learning rate of the discriminator.
     """
@@ -45,34 +40,19 @@ class Adda(Method):
     supervised = False
     norm_statistics = "source copy: frozen; the network's running averages blend both domains"
 
-    def __init__(
-        self, layer: str | None = None, pool: str | None = "mean", hidden: int = 500, lr: float = 2e-4
-    ) -> None:
+    def __init__(self, hidden: int = 500, lr: float = 2e-4) -> None:
         super().__init__()
-        self.layer, self.pool, self.hidden, self.lr = layer, pool, hidden, lr
+        self.hidden, self.lr = hidden, lr
         self.source_network: nn.Module | None = None
         self.discriminator: nn.Module | None = None
-        self._caught: Tensor | None = None
+        self._tap: Tap | None = None
         self._accuracy = torch.tensor(float("nan"))
 
     def setup(self, network: nn.Module, batch: Fields) -> None:
         self.source_network = copy_network(network, frozen=True)
-        entrance = find_features(network)
-        if self.layer is None and entrance is None:
-            raise InputError(f"{type(network).__name__} has no class head to find", mend="name a layer")
-        module = self.source_network.get_submodule(self.layer or entrance or "")
-        if self.layer is None:
-            module.register_forward_pre_hook(self._catch_input)
-        else:
-            module.register_forward_hook(self._catch_output)
+        self._tap = Tap(self.source_network, self.layer)
         width = self._flat(batch.target_features).shape[1]
         self.discriminator = domain_discriminator(width, self.hidden).to(batch.target_features.device)
-
-    def _catch_input(self, _module: nn.Module, inputs: Any) -> None:
-        self._caught = inputs[0]
-
-    def _catch_output(self, _module: nn.Module, _inputs: Any, output: Any) -> None:
-        self._caught = output[0] if isinstance(output, (tuple, list)) else output
 
     def _flat(self, features: Tensor) -> Tensor:
         return pool_features(features, self.pool or "mean")
@@ -84,11 +64,9 @@ class Adda(Method):
     @torch.no_grad()
     def source_features(self, image: Tensor) -> Tensor:
         """Pooled features of the frozen source network: B x F."""
-        assert self.source_network is not None, "setup() comes first"
+        assert self.source_network is not None and self._tap is not None, "setup() comes first"
         self.source_network.eval()(image)
-        caught, self._caught = self._caught, None
-        assert caught is not None
-        return self._flat(caught)
+        return self._flat(self._tap.take())
 
     def forward(self, fields: Fields, progress: float) -> Tensor:
         assert self.discriminator is not None, "setup() comes before forward()"

@@ -51,6 +51,10 @@ class Method(nn.Module):
         experimental: no benefit was shown on real data.
         default_pool: what ``Adapt``'s ``pool="mean"`` means here: ``None`` where the method pools by itself.
 
+    Attributes that ``Adapt`` sets before ``setup``, for methods that look into a copy of the network:
+        layer: name of the module whose output is the features; ``None``: what enters the class head.
+        pool: how the features were pooled.
+
     Peers, teachers and critics are submodules, made in ``setup``. Their parameters get an optimizer of their own
     (``make_optimizer``), never the user's. All state that must survive a resume lies in ``state_dict()``.
     """
@@ -62,6 +66,8 @@ class Method(nn.Module):
     norm_statistics: ClassVar[str] = "separate: each domain's batch is normalised and counted on its own"
     experimental: ClassVar[bool] = False
     default_pool: ClassVar[str | None] = "mean"
+    layer: str | None = None
+    pool: str | None = "mean"
 
     def setup(self, network: nn.Module, batch: Fields) -> None:
         """Size the method's own parts from the first batch; called once, before the first ``forward``.

@@ -21,8 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from monai_transfer.methods.base import Fields, Method
-from monai_transfer.networks.copying import copy_network
-from monai_transfer.networks.head import find_head
+from monai_transfer.networks.copying import peer_network
 from monai_transfer.networks.outputs import log_probabilities, supervised_loss
 from monai_transfer.networks.schedules import sigmoid_ramp
 
@@ -62,12 +61,7 @@ class Cps(Method):
         self._log: dict[str, Tensor] = {}
 
     def setup(self, network: nn.Module, batch: Fields) -> None:
-        self.peer = copy_network(network, frozen=False)
-        anew = self.peer.modules() if self.start == "all" else map(self.peer.get_submodule, find_head(network))
-        for module in anew:
-            reset = getattr(module, "reset_parameters", None)
-            if callable(reset):
-                reset()
+        self.peer = peer_network(network, self.start)
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         return torch.optim.Adam((p for p in self.parameters() if p.requires_grad), lr=self.lr)

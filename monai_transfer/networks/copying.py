@@ -1,4 +1,4 @@
-"""Copies of a network: frozen ones as teachers, learning ones as peers."""
+"""Copies of a network: frozen ones as teachers, learning ones as peers that start elsewhere."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import inspect
 
 from torch import nn
 
-__all__ = ["copy_network"]
+from monai_transfer.networks.head import find_head
+
+__all__ = ["copy_network", "peer_network"]
 
 
 def copy_network(network: nn.Module, *, frozen: bool = True) -> nn.Module:
@@ -40,3 +42,23 @@ def copy_network(network: nn.Module, *, frozen: bool = True) -> nn.Module:
         for parameter in twin.parameters():
             parameter.grad = None
     return twin
+
+
+def peer_network(network: nn.Module, start: str = "head") -> nn.Module:
+    """A learning copy that differs from ``network`` where it is drawn anew, so that the two can disagree.
+
+    Args:
+        network: the bare network.
+        start: what is drawn anew from torch's generator: ``"head"``, the layers of the class scores, or ``"all"``.
+
+    Raises:
+        ValueError: ``start`` is neither of the two.
+    """
+    if start not in ("head", "all"):
+        raise ValueError(f"start must be 'head' or 'all', not {start!r}")
+    peer = copy_network(network, frozen=False)
+    for module in peer.modules() if start == "all" else map(peer.get_submodule, find_head(peer)):
+        reset = getattr(module, "reset_parameters", None)
+        if callable(reset):
+            reset()
+    return peer

@@ -16,8 +16,8 @@ from monai_transfer.engine.metrics_log import MetricsLog
 from monai_transfer.engine.prepare import Prepared
 from monai_transfer.engine.progress import ProgressLine
 from monai_transfer.engine.state import is_step, register_stateful, unwrap
-from monai_transfer.engine.tap import Tap
 from monai_transfer.errors import CoverageError, InputError
+from monai_transfer.networks.tap import Tap
 
 
 def run(handlers, network=None, epochs=2, loss=None, value=1.0):

@@ -22,7 +22,8 @@ def fields_of(network, n=6):
 
 @pytest.mark.parametrize("layer", [None, "2"])
 def test_source_features_are_those_of_the_frozen_start(network, layer):
-    method = Adda(layer=layer)
+    method = Adda()
+    method.layer = layer  # Adapt says where it taps
     features = network[:4] if layer is None else network[:3]
     image = torch.randn(6, 1, 8, 8)
     method.setup(network, Fields(target_features=features(image)))

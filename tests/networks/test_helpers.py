@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from monai_transfer.networks.adversarial import discriminator_accuracy, frozen_call, reverse_gradient
-from monai_transfer.networks.copying import copy_network
+from monai_transfer.networks.copying import copy_network, peer_network
 from monai_transfer.networks.outputs import entropy, label_indices, probabilities
 from monai_transfer.networks.schedules import dann_lambda, sigmoid_ramp
 
@@ -79,3 +79,20 @@ def test_schedules():
     assert [round(dann_lambda(p), 4) for p in (0, 0.1, 0.5, 1.0)] == [0, 0.4621, 0.9866, 0.9999]
     assert sigmoid_ramp(0.0) == pytest.approx(0.006738, abs=1e-6)
     assert sigmoid_ramp(0.5, 0.5) == sigmoid_ramp(1.0) == sigmoid_ramp(0.3, 0) == 1.0
+
+
+@pytest.mark.parametrize("start", ["head", "all"])
+def test_a_peer_differs_where_it_is_drawn_anew_and_learns(start):
+    network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2))
+    kept = {k: v.clone() for k, v in network.state_dict().items()}
+    network(torch.randn(5, 3)).sum().backward()
+    peer = peer_network(network, start)
+    changed = {k for k, v in peer.state_dict().items() if not torch.equal(v, network.state_dict()[k])}
+    assert {"3.weight", "3.bias"} <= changed
+    assert ("0.weight" in changed) == (start == "all")
+    assert all(p.requires_grad and p.grad is None for p in peer.parameters())
+    assert all(
+        torch.equal(v, kept[k]) for k, v in network.state_dict().items() if "running" not in k and "num" not in k
+    )
+    with pytest.raises(ValueError, match="start"):
+        peer_network(network, "encoder")
