@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["CoverageError", "InputError"]
+__all__ = ["CoverageError", "InputError", "printable"]
 
 
 class InputError(ValueError):
@@ -18,11 +18,16 @@ class InputError(ValueError):
 
     def __init__(self, fault: str, *, path: str | Path | None = None, mend: str | None = None) -> None:
         self.fault, self.path, self.mend = fault, path, mend
-        text = f"{path}: {fault}" if path is not None else fault
+        text = f"{printable(path)}: {fault}" if path is not None else fault
         super().__init__(f"{text}; {mend}" if mend else text)
 
     def __reduce__(self):  # keyword-only arguments: pickling (worker processes) needs them named
         return _rebuild, (self.fault, self.path, self.mend)
+
+
+def printable(path: str | Path) -> str:
+    """A path on one line that any terminal takes: control characters and undecodable bytes are escaped."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(path))
 
 
 def _rebuild(fault: str, path: str | Path | None, mend: str | None) -> InputError:
