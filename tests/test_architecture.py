@@ -18,6 +18,7 @@ FLOORS = {
     "quiet": 0,
     "manifest": 1,
     "networks": 1,
+    "localization": 1,
     "report.metrics": 1,
     "report.statistics": 1,
     "manifest.inspection": 2,  # looks into the files, so it knows the readers
@@ -25,6 +26,7 @@ FLOORS = {
     "weights": 2,
     "strategies": 2,
     "methods": 2,
+    "pretraining": 2,
     "testtime": 2,
     "selection": 2,
     "engine": 3,

@@ -1,0 +1,53 @@
+"""Boxes in the scanner's room: millimetres along Right, Anterior, Superior, through an image's affine."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from monai_transfer.localization.boxes import Boxes
+
+__all__ = ["box_records", "boxes_to_world"]
+
+
+def boxes_to_world(voxels: Any, affine: Any) -> np.ndarray:
+    """Voxel boxes (N, 2 d) to the smallest world boxes (N, 2 d) around their outer edges, mm.
+
+    A voxel reaches half a step to either side of its centre, where its index lies. On an oblique grid the world box is
+    larger than the tilted one that it surrounds.
+
+    Args:
+        voxels: half-open boxes, see :mod:`monai_transfer.localization.boxes`.
+        affine: voxel index to RAS mm, (d + 1, d + 1), or (4, 4) for 2D as well; a ``MetaTensor``'s.
+    """
+    boxes = np.asarray(voxels, dtype=float)
+    dims = boxes.shape[1] // 2
+    matrix = np.asarray(affine, dtype=float)
+    edges = np.stack([boxes[:, :dims], boxes[:, dims:]]) - 0.5
+    corners = np.stack(
+        [edges[list(choice), :, range(dims)].T for choice in itertools.product((0, 1), repeat=dims)], axis=1
+    )
+    placed = corners @ matrix[:dims, :dims].T + matrix[:dims, -1]
+    return np.concatenate([placed.min(axis=1), placed.max(axis=1)], axis=1)
+
+
+def box_records(boxes: Boxes, affine: Any, names: Mapping[int, str] | None = None) -> list[dict[str, Any]]:
+    """One plain dictionary per box, for JSON: ``label`` (name), ``score``, ``size_mm`` (volume of the lesion itself,
+    mm3 or mm2), ``voxel_low``, ``voxel_high`` (one past the last), ``world_low``, ``world_high`` (mm)."""
+    world = boxes_to_world(boxes.voxels, affine)
+    dims = boxes.voxels.shape[1] // 2
+    return [
+        {
+            "label": (names or {}).get(int(label), str(int(label))),
+            "score": round(float(score), 4),
+            "size_mm": round(float(size), 2),
+            "voxel_low": voxel[:dims].tolist(),
+            "voxel_high": voxel[dims:].tolist(),
+            "world_low": np.round(place[:dims], 3).tolist(),
+            "world_high": np.round(place[dims:], 3).tolist(),
+        }
+        for voxel, score, label, size, place in zip(*boxes, world, strict=True)
+    ]
