@@ -106,8 +106,8 @@ class RasterReader(CheckedReader):
         if array.dtype == bool:
             array = array.astype(np.uint8)
         if self.mode == "grey" and array.ndim == 3:
-            weights = np.array([0.299, 0.587, 0.114])  # ITU-R 601, as Pillow's "L"
-            array = np.rint(array @ weights).astype(array.dtype)
+            weights = np.array([19595, 38470, 7471])  # ITU-R 601 in 16 bits, to the rounding of Pillow's "L"
+            array = ((array.astype(np.int64) @ weights + 2**15) >> 16).astype(array.dtype)
         if self.mode == "rgb" and array.ndim == 2:
             array = np.repeat(array[..., None], 3, axis=-1)
         return array
