@@ -21,6 +21,7 @@ from monai_transfer.data.readers import SafeReader
 from monai_transfer.errors import InputError
 
 pytestmark = pytest.mark.filterwarnings("ignore")
+PROTOCOL = SITES["site_b"].protocol
 AFFINE = np.diag([-2.0, 2, 3, 1])  # tilted below
 AFFINE[:3, :3] = Rotation.from_euler("xyz", [5, -8, 12], degrees=True).as_matrix() @ AFFINE[:3, :3]
 
@@ -105,7 +106,7 @@ def test_a_dicom_folder_trains_and_a_damaged_file_is_one_line(bundle, tmp_path):
         label[4:12, 4:12, 3:8] = 1
         image = (label * np.int16(400) + rng.integers(0, 100, label.shape)).astype(np.int16)
         affine = np.diag([-4.0, -4, 4, 1])
-        write_dicom(tmp_path / f"scan{n}", image, affine, patient_id=f"P{n}", protocol=SITES["site_b"].protocol)
+        write_dicom(tmp_path / f"scan{n}", image, affine, patient_id=f"P{n}", protocol=PROTOCOL)
         write_nifti(tmp_path / f"label{n}.nii.gz", label, affine)
         case = {"image": f"scan{n}", "label": f"label{n}.nii.gz", "case": f"c{n}", "patient": f"p{n}", "site": "site_b"}
         items[split].append(case)
