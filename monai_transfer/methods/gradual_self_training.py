@@ -5,22 +5,18 @@
 
 Paper: Kumar, Ma and Liang, Understanding Self-Training for Gradual Domain Adaptation, ICML 2020, arXiv:2002.11361
 
-The order is a number in [0, 1] for each target case under the key ``order`` of its batch (``with_order`` makes it from
-a column such as the acquisition day); stage k holds the cases of the k-th K-th of it, and takes the k-th K-th of the
-run. Only a batch's cases of the present stage count, so take a batch several times as large as K. Start from a network
-trained on the source; the trainer's own loss is dropped, as in the paper. Labels are hard, which the paper shows to be
-essential, as is regularisation: use weight decay or dropout. **A wrong order is worse than none**: compare with
-``stages=1``, which is plain one-step self-training. Normalisation statistics: batches mix all stages; running averages
-blend source and target, so GroupNorm or InstanceNorm suit better.
+The order is a number in [0, 1] for each target case under the key ``order`` of its batch (``data.order.with_order``
+makes it from a column such as the acquisition day); stage k holds the cases of the k-th K-th of it, and takes the k-th
+K-th of the run. Only a batch's cases of the present stage count, so take a batch several times as large as K. Start
+from a network trained on the source; the trainer's own loss is dropped, as in the paper. Labels are hard, which the
+paper shows to be essential, as is regularisation: use weight decay or dropout. **A wrong order is worse than none**:
+compare with ``stages=1``, which is plain one-step self-training. Normalisation statistics: batches mix all stages;
+running averages blend source and target, so GroupNorm or InstanceNorm suit better.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
-
 import torch
-from scipy.stats import rankdata
 from torch import Tensor, nn
 
 from monai_transfer.errors import InputError
@@ -28,23 +24,7 @@ from monai_transfer.methods.base import Fields, Method
 from monai_transfer.networks.copying import copy_network
 from monai_transfer.networks.outputs import log_probabilities, probabilities
 
-__all__ = ["GradualSelfTraining", "with_order"]
-
-
-def with_order(items: Iterable[Mapping[str, Any]], key: str = "acquired") -> list[dict[str, Any]]:
-    """Data list items with ``order``: the rank of ``item[key]``, from 0 for the nearest to 1; equals share a rank.
-
-    Raises:
-        InputError: an item has no number under ``key``.
-    """
-    ordered = [dict(item) for item in items]
-    for item in ordered:
-        if isinstance(item.get(key), bool) or not isinstance(item.get(key), (int, float)):
-            raise InputError(f"case {item.get('case', '?')!r} has no number under {key!r}", mend="name another column")
-    ranks = rankdata([item[key] for item in ordered], method="average")
-    for item, rank in zip(ordered, ranks, strict=True):
-        item["order"] = float((rank - 1) / max(len(ordered) - 1, 1))
-    return ordered
+__all__ = ["GradualSelfTraining"]
 
 
 class GradualSelfTraining(Method):
@@ -80,7 +60,7 @@ class GradualSelfTraining(Method):
     def forward(self, fields: Fields, progress: float) -> Tensor:
         assert self.teacher is not None, "setup() comes before forward()"
         if fields.get("target_order") is None:
-            raise InputError("target batches hold no 'order'", mend="make it with gradual_self_training.with_order")
+            raise InputError("target batches hold no 'order'", mend="make it with monai_transfer.data.order.with_order")
         logits, order = fields.target_logits, fields.target_order
         stage = self._stage_of(progress)
         members = (order * self.stages).long().clamp(0, self.stages - 1) == stage

@@ -11,8 +11,8 @@ __all__ = ["discriminator_accuracy", "domain_discriminator", "frozen_call", "pat
 
 class _ReverseGradient(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, weight: float) -> Tensor:
-        ctx.weight = weight
+    def forward(ctx, x: Tensor, weight: float | Tensor) -> Tensor:
+        ctx.weight = weight.reshape(-1, *[1] * (x.ndim - 1)).to(x) if isinstance(weight, Tensor) else weight
         return x.view_as(x)
 
     @staticmethod
@@ -20,19 +20,26 @@ class _ReverseGradient(torch.autograd.Function):
         return -ctx.weight * gradient, None
 
 
-def reverse_gradient(x: Tensor, weight: float = 1.0) -> Tensor:
-    """``x`` itself; its gradient comes back multiplied by ``-weight``."""
+def reverse_gradient(x: Tensor, weight: float | Tensor = 1.0) -> Tensor:
+    """``x`` itself; its gradient comes back multiplied by ``-weight``, one number or one for each case."""
     return _ReverseGradient.apply(x, weight)
 
 
-def domain_discriminator(width: int, hidden: int) -> nn.Sequential:
-    """A network of two hidden layers from N x width features to N x 1 domain logits.
+def domain_discriminator(width: int, hidden: int, dims: int = 0) -> nn.Sequential:
+    """A network of two hidden layers from features to domain logits.
 
     It has no BatchNorm, which would let it read the domain off the statistics of a one-domain batch.
+
+    Args:
+        width: number of features.
+        hidden: width of the hidden layers.
+        dims: 0: from N x width to N x 1; 2 or 3: from N x width x spatial to N x 1 x spatial, each place by itself.
     """
-    return nn.Sequential(
-        nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 1)
-    )  # fmt: skip
+
+    def layer(inputs: int, outputs: int) -> nn.Module:
+        return Conv[Conv.CONV, dims](inputs, outputs, 1) if dims else nn.Linear(inputs, outputs)
+
+    return nn.Sequential(layer(width, hidden), nn.ReLU(), layer(hidden, hidden), nn.ReLU(), layer(hidden, 1))
 
 
 def patch_discriminator(channels: int, size: tuple[int, ...], width: int = 64, levels: int = 5) -> nn.Sequential:

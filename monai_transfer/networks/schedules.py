@@ -4,12 +4,34 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["dann_lambda", "sigmoid_ramp"]
+import torch
+from torch import Tensor
+
+__all__ = ["dann_lambda", "domain_lambda", "sigmoid_ramp"]
 
 
 def dann_lambda(progress: float) -> float:
     """2 / (1 + exp(-10 p)) - 1 at ``progress`` in [0, 1]: 0 at the start, 0.9999 at the end (Ganin and Lempitsky)."""
     return 2.0 / (1.0 + math.exp(-10.0 * progress)) - 1.0
+
+
+def domain_lambda(progress: float, order: Tensor, stages: int) -> tuple[Tensor, Tensor]:
+    """``dann_lambda`` of each case's own domain, when domains enter the game one after the other.
+
+    Domain k of K enters at p = k / K, and its weight grows with the share of what is left of the run:
+    lambda_k(p) = dann_lambda((p - k / K) / (1 - k / K)).
+
+    Args:
+        progress: share of the run that is done, in [0, 1].
+        order: B places in [0, 1], from the domain nearest to the source to the farthest.
+        stages: K; 1 gives ``dann_lambda(progress)`` for every case.
+
+    Returns:
+        B weights, and B booleans: whether the case's domain has entered.
+    """
+    start = (order.float() * stages).long().clamp(0, stages - 1) / stages
+    own = ((progress - start) / (1 - start)).clamp_min(0)
+    return 2 * torch.sigmoid(10 * own) - 1, start <= progress
 
 
 def sigmoid_ramp(progress: float, length: float = 1.0) -> float:

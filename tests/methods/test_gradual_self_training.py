@@ -6,17 +6,7 @@ from torch import nn
 
 from monai_transfer.errors import InputError
 from monai_transfer.methods.base import Fields
-from monai_transfer.methods.gradual_self_training import GradualSelfTraining, with_order
-
-
-def test_order_from_a_column():
-    items = [{"image": n, "acquired": day} for n, day in enumerate((30, 0, 400, 30, 90))]
-    ordered = with_order(items)
-    assert [item["order"] for item in ordered] == [0.375, 0.0, 1.0, 0.375, 0.75]
-    assert "order" not in items[0]
-    assert with_order([{"z": 5}], "z")[0]["order"] == 0
-    with pytest.raises(InputError, match="no number under 'acquired'"):
-        with_order([{"case": "a", "acquired": None}])
+from monai_transfer.methods.gradual_self_training import GradualSelfTraining
 
 
 def test_term_on_the_members_of_the_stage():

@@ -5,7 +5,7 @@ from torch import nn
 from monai_transfer.networks.adversarial import discriminator_accuracy, frozen_call, reverse_gradient
 from monai_transfer.networks.copying import copy_network, peer_network
 from monai_transfer.networks.outputs import entropy, label_indices, probabilities
-from monai_transfer.networks.schedules import dann_lambda, sigmoid_ramp
+from monai_transfer.networks.schedules import dann_lambda, domain_lambda, sigmoid_ramp
 
 
 def test_entropy_of_one_channel_is_that_of_two():
@@ -96,3 +96,22 @@ def test_a_peer_differs_where_it_is_drawn_anew_and_learns(start):
     )
     with pytest.raises(ValueError, match="start"):
         peer_network(network, "encoder")
+
+
+def test_each_domain_enters_the_game_in_its_turn():
+    order = torch.tensor([0.0, 0.4, 0.5, 1.0])
+    for progress in (0.0, 0.3, 0.6, 1.0):
+        strength, entered = domain_lambda(progress, order, 2)
+        starts = [0.0, 0.0, 0.5, 0.5]
+        assert entered.tolist() == [progress >= start for start in starts]
+        expected = [dann_lambda(max(progress - start, 0) / (1 - start)) for start in starts]
+        assert strength.tolist() == pytest.approx(expected, abs=1e-6)
+    strength, entered = domain_lambda(0.3, order, 1)  # one stage: the usual schedule for everyone
+    assert strength.tolist() == pytest.approx([dann_lambda(0.3)] * 4)
+    assert entered.all()
+
+
+def test_gradients_come_back_reversed_case_by_case():
+    x = torch.randn(3, 2, 4, requires_grad=True)
+    reverse_gradient(x, torch.tensor([0.0, 0.5, 1.0])).sum().backward()
+    assert x.grad[:, 0, 0].tolist() == [0.0, -0.5, -1.0]
