@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import shutil
 from pathlib import Path
 
 import nibabel
@@ -11,11 +13,12 @@ import pytest
 from PIL import Image
 
 from monai_transfer.bundle.new import new_bundle
-from monai_transfer.bundle.predict import find_images, predict_images
+from monai_transfer.bundle.predict import predict_images
 from monai_transfer.bundle.run import run_workflow
 from monai_transfer.data.phantom.sites import SITES, scan_patient
 from monai_transfer.data.phantom.write import write_dicom
 from monai_transfer.errors import InputError
+from monai_transfer.files import write_json
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -43,13 +46,13 @@ def test_equal_names_in_two_folders_a_file_and_its_own_grid(segmenter, sample, t
             flip[0, 3] = image.shape[0] - 1
             affine = image.affine @ flip @ np.eye(4)[[1, 0, 2, 3]]
         nibabel.save(nibabel.Nifti1Image(np.ascontiguousarray(array), affine), tmp_path / name / "head.nii.gz")
-    lines = list(predict_images(segmenter, [tmp_path / "a" / "head.nii.gz", tmp_path / "b"], tmp_path / "out"))
+    done = predict_images(segmenter, [tmp_path / "a" / "head.nii.gz", tmp_path / "b"], tmp_path / "out")
     files = sorted((tmp_path / "out").rglob("*.nii.gz"))
     assert [path.relative_to(tmp_path / "out").as_posix() for path in files] == [
         "a/head_pred.nii.gz",
         "b/head_pred.nii.gz",
     ]
-    assert lines == [f"wrote {path}" for path in files]
+    assert done.written == files and not done.faults
     one, two = (nibabel.load(path) for path in files)
     for got, given in ((one, tmp_path / "a"), (two, tmp_path / "b")):
         given = nibabel.load(given / "head.nii.gz")
@@ -63,7 +66,7 @@ def test_equal_names_in_two_folders_a_file_and_its_own_grid(segmenter, sample, t
 def test_a_second_call_does_not_predict_on_predictions(segmenter, sample, tmp_path):
     (tmp_path / sample.name).write_bytes(sample.read_bytes())
     for _ in range(2):
-        list(predict_images(segmenter, [tmp_path], tmp_path / "out"))
+        predict_images(segmenter, [tmp_path], tmp_path / "out")
         assert len(list((tmp_path / "out").rglob("*.nii.gz"))) == 1
 
 
@@ -73,8 +76,7 @@ def test_a_dicom_series(segmenter, tmp_path):
     write_dicom(
         tmp_path / "in" / "series", scan.image, scan.affine, patient_id="P20", protocol=SITES["site_b"].protocol
     )
-    assert find_images([tmp_path / "in"]) == [tmp_path / "in" / "series"]
-    list(predict_images(segmenter, [tmp_path / "in"], tmp_path / "out"))
+    predict_images(segmenter, [tmp_path / "in"], tmp_path / "out")
     (path,) = (tmp_path / "out").rglob("*.nii.gz")
     mask = nibabel.load(path)
     assert sorted(mask.shape) == sorted(scan.image.shape)
@@ -92,7 +94,7 @@ def test_classes_become_a_csv_with_names(packaged, tmp_path):
     for folder in "ab":
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "slice.png").write_bytes(sample.read_bytes())
-    list(predict_images(bundle, [tmp_path / "a", tmp_path / "b"], tmp_path / "out"))
+    predict_images(bundle, [tmp_path / "a", tmp_path / "b"], tmp_path / "out")
     rows = list(csv.DictReader((tmp_path / "out" / "predictions.csv").open()))
     assert [row["image"] for row in rows] == ["a/slice.png", "b/slice.png"]
     for row in rows:
@@ -108,7 +110,7 @@ def test_png_masks_keep_the_pictures_size_and_side(tiny_set, tmp_path):
     new_bundle(bundle, data, size="small", batch_size=4, **sites)
     run = run_workflow(bundle, "pretrain", {"max_epochs": 12, "steps_per_epoch": 5, "val_interval": 4}, log=False)
     case = data.parent / "images" / "south_test_0.png"
-    list(predict_images(bundle, [case], tmp_path / "out", run=run))
+    predict_images(bundle, [case], tmp_path / "out", run=run)
     (path,) = (tmp_path / "out").rglob("*.png")
     got, truth = np.asarray(Image.open(path)), np.asarray(Image.open(data.parent / "labels" / "south_test_0.png"))
     assert got.shape == truth.shape
@@ -116,18 +118,109 @@ def test_png_masks_keep_the_pictures_size_and_side(tiny_set, tmp_path):
     assert overlap > 0.8, "the mask lies where the truth lies, unturned"
 
 
+def test_a_broken_file_is_one_line_and_the_others_are_predicted(segmenter, sample, tmp_path):
+    given = tmp_path / "in"
+    given.mkdir()
+    content = sample.read_bytes()
+    (given / "a_cut.nii.gz").write_bytes(content[: len(content) // 2])
+    (given / "b_sound.nii.gz").write_bytes(content)
+    image = nibabel.load(sample)
+    array = np.asarray(image.dataobj)
+    nibabel.save(nibabel.Nifti1Image(np.stack([array] * 2, -1), image.affine), given / "c_two_channels.nii.gz")
+    Image.fromarray(np.zeros((40, 40), np.uint8) + 7).save(given / "d_flat.png")
+    done = predict_images(segmenter, [given], tmp_path / "out")
+    assert [path.name for path in done.written] == ["b_sound_pred.nii.gz"]
+    assert [Path(fault.path).name for fault in done.faults] == ["a_cut.nii.gz", "c_two_channels.nii.gz", "d_flat.png"]
+    assert done.n_images == 4
+    cut, two, flat = map(str, done.faults)
+    assert "damaged gzip" in cut
+    assert "holds 2 channels, and the model takes 1" in two
+    assert "2D image, and the model takes 3D" in flat
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["b_sound_pred.nii.gz"], "nothing left aside"
+    with pytest.raises(InputError, match=r"a_cut.nii.gz: damaged gzip"):  # alone, it is wrong input
+        predict_images(segmenter, [given / "a_cut.nii.gz"], tmp_path / "out")
+
+
+def test_what_the_network_fails_on_is_noted_and_the_rest_goes_on(packaged, tmp_path):
+    """The inferer is told to choke on one slice: the table holds the others, in one piece."""
+    bundle = Path(shutil.copytree(packaged / "head_mr_slice_classification", tmp_path / "slice_classification"))
+    (tmp_path / "in").mkdir()
+    for n in range(3):
+        rng = np.random.default_rng(n)
+        Image.fromarray(rng.integers(0, 255, (64, 64), dtype=np.uint8)).save(tmp_path / "in" / f"s{n}.png")
+    config = bundle / "configs" / "inference.yaml"
+    text = config.read_text()
+    place = "postprocessing:\n  _target_: monai.transforms.Compose\n  transforms:\n"
+    assert place in text
+    choke = "$lambda d: d['nothing'] if 's1' in d['image'].meta['filename_or_obj'] else d"
+    text = text.replace(place, f"{place}  - {{_target_: monai.transforms.Lambda, func: {json.dumps(choke)}}}\n")
+    config.write_text(text)
+    done = predict_images(bundle, [tmp_path / "in"], tmp_path / "out")
+    assert [str(Path(fault.path).name) for fault in done.faults] == ["s1.png"]
+    assert "the network failed on it (KeyError" in str(done.faults[0])
+    rows = list(csv.DictReader((tmp_path / "out" / "predictions.csv").open()))
+    assert [row["image"] for row in rows] == ["s0.png", "s2.png"]
+
+
+def test_pictures_are_predicted_as_a_person_sees_them(packaged, tmp_path):
+    """An EXIF rotation, a palette and an opaque alpha channel change nothing."""
+    bundle = packaged / "head_mr_slice_classification"
+    upright = Image.open(next((bundle / "sample").iterdir())).convert("L")
+    (tmp_path / "in").mkdir()
+    upright.save(tmp_path / "in" / "plain.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    upright.rotate(90, expand=True).save(tmp_path / "in" / "turned.png", exif=exif)
+    upright.convert("RGBA").save(tmp_path / "in" / "alpha.png")
+    colours = np.arange(255, -1, -1, dtype=np.uint8)  # index 0 is white
+    palette = Image.fromarray(255 - np.asarray(upright))
+    palette.putpalette(np.repeat(colours[:, None], 3, 1).tobytes())
+    palette.save(tmp_path / "in" / "palette.png")
+    predict_images(bundle, [tmp_path / "in"], tmp_path / "out")
+    scores = {
+        row["image"]: float(row["p_lesion"]) for row in csv.DictReader((tmp_path / "out" / "predictions.csv").open())
+    }
+    assert len(scores) == 4
+    assert all(score == pytest.approx(scores["plain.png"], abs=1e-6) for score in scores.values()), scores
+
+
+def test_cases_of_a_manifest_with_channels_in_files_of_their_own(tmp_path, tiny_set):
+    """The same two-channel case as one file, as two nnU-Net files and as a case: one mask, named three ways."""
+    data = tiny_set("segmentation", 3, channels=2)
+    bundle = tmp_path / "two_channel_segmentation"
+    new_bundle(bundle, data, size="small", source_site="north", target_site="south")
+    run = run_workflow(bundle, "pretrain", {"max_epochs": 1, "steps_per_epoch": 2, "val_interval": 1}, log=False)
+    whole = data.parent / "images" / "south_test_0.nii.gz"
+    image = nibabel.load(whole)
+    folder = tmp_path / "split"
+    folder.mkdir()
+    for n in range(2):
+        one = np.asarray(image.dataobj)[..., n]
+        nibabel.save(nibabel.Nifti1Image(one, image.affine), folder / f"case_{n:04d}.nii.gz")
+    shutil.copyfile(folder / "case_0000.nii.gz", folder / "half_0000.nii.gz")
+    item = {"image": [f"case_{n:04d}.nii.gz" for n in range(2)], "case": "listed", "patient": "p", "site": "s"}
+    manifest = {"name": "m", "task": "segmentation", "labels": {"0": "background", "1": "lesion"}}
+    write_json(folder / "set.json", manifest | {"test": [item | {"label": None}]})
+    done = predict_images(bundle, [whole, folder, folder / "set.json"], tmp_path / "out", run=run)
+    assert [fault.fault[:28] for fault in done.faults] == ["has the channels _0000, and "]
+    masks = {path.name: np.asarray(nibabel.load(path).dataobj) for path in done.written}
+    assert sorted(masks) == ["case_pred.nii.gz", "listed_pred.nii.gz", "south_test_0_pred.nii.gz"]
+    first, *others = masks.values()
+    assert all(np.array_equal(first, other) for other in others)
+
+
 def test_refusals(segmenter, sample, tmp_path, tiny_set):
-    with pytest.raises(InputError, match="no such file"):
-        list(predict_images(segmenter, [tmp_path / "nothing"], tmp_path / "out"))
+    with pytest.raises(InputError, match="no such file or folder"):
+        predict_images(segmenter, [tmp_path / "nothing"], tmp_path / "out")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="holds no image"):
-        list(predict_images(segmenter, [tmp_path / "empty"], tmp_path / "out"))
+        predict_images(segmenter, [tmp_path / "empty"], tmp_path / "out")
     (tmp_path / "twin").mkdir()
     for name in ("x.nii.gz", "x.nii"):
         (tmp_path / "twin" / name).write_bytes(sample.read_bytes())
     with pytest.raises(InputError, match="written over.*rename one"):
-        list(predict_images(segmenter, [tmp_path / "twin"], tmp_path / "out"))
+        predict_images(segmenter, [tmp_path / "twin"], tmp_path / "out")
     new_bundle(tmp_path / "fresh", tiny_set("regression", 3), source_site="north", target_site="south")
     with pytest.raises(InputError, match="no weights here; pretrain first"):
-        list(predict_images(tmp_path / "fresh", [sample], tmp_path / "out"))
+        predict_images(tmp_path / "fresh", [sample], tmp_path / "out")
     assert not (tmp_path / "out").exists()
