@@ -1,7 +1,7 @@
 """From a mask or a map of probabilities to boxes: one per connected component, with a score.
 
-A box is a row ``(low_0, .., low_d-1, high_0, .., high_d-1)`` of voxel indices, ``high`` one past the last voxel: MONAI's
-``StandardMode``, so that ``monai.data.box_utils`` and ``monai.apps.detection`` take it as it is.
+A box is a row ``(low_0, .., low_d-1, high_0, .., high_d-1)`` of voxel indices, ``high`` one past the last voxel:
+MONAI's ``StandardMode``, so that ``monai.data.box_utils`` and ``monai.apps.detection`` take it as it is.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def boxes_from_probabilities(
 
 
 def _collect(
-    parts: list[tuple[int, np.ndarray, np.ndarray | None]],
+    parts: Sequence[tuple[int, np.ndarray, np.ndarray | None]],
     dims: int,
     spacing: Sequence[float] | None,
     min_size: float,

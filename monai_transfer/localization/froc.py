@@ -61,9 +61,9 @@ class Detections:
 
 
 def froc_curve(found: Detections, weights: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """False positives per image and sensitivity, each (B, 1 + points), from the highest threshold down; starts at (0, 0).
+    """False positives per image and sensitivity, each (B, 1 + points), from the highest threshold down.
 
-    NaN where the weighted images hold no lesion at all.
+    It starts at (0, 0); the sensitivity is NaN where the weighted images hold no lesion at all.
 
     Args:
         found: the outcomes.

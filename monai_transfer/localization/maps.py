@@ -9,6 +9,8 @@ Localization (CAM), CVPR 2016, arXiv:1512.04150
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from monai.data import MetaTensor
 from monai.visualize import CAM, GradCAM, GradCAMpp
@@ -63,13 +65,15 @@ def attention_map(network: nn.Module, image: Tensor) -> Tensor:
     Raises:
         InputError: the network has no ``lesion_map``.
     """
-    if not hasattr(network, "lesion_map"):
+    lesion_map: Callable[[Tensor], Tensor] | None = getattr(network, "lesion_map", None)
+    if lesion_map is None:
         raise InputError(
             f"{type(network).__name__} has no attention over instances", mend="use monai_transfer.methods.mil.Mil"
         )
     mode = network.training
+    network.eval()
     try:
-        maps = network.eval().lesion_map(image.as_tensor() if isinstance(image, MetaTensor) else image)
+        maps = lesion_map(image.as_tensor() if isinstance(image, MetaTensor) else image)
     finally:
         network.train(mode)
     return _scaled(maps, image)

@@ -59,7 +59,8 @@ def match_boxes(found: Boxes, truth: Boxes, iou: float = 0.1) -> Match:
     overlap = np.where(found.labels[:, None] == truth.labels[None, :], overlap, 0.0)
     overlap = np.where(overlap >= iou - 1e-6, overlap, 0.0)  # MONAI's IoU has the digits of float32
     scores, ious = np.full(len(truth), np.nan), np.zeros(len(truth))
-    wrong, extra = [], []
+    wrong: list[float] = []
+    extra: list[float] = []
     for row in np.argsort(-found.scores, kind="stable"):
         free = np.where(np.isnan(scores), overlap[row], 0.0)
         if free.any():

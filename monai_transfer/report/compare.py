@@ -122,7 +122,7 @@ def _arm_result(arm: str, seeds: dict[int, Run], tables: Tables, task: str, metr
     if tables.patients:
         whole = crossed_difference(values)
         mean, low, high = whole.mean, whole.low, whole.high
-    if metric.split("_")[0] not in ("hd95", "mae", "rmse", "log", "r2"):
+    if metric.split("_")[0] not in ("hd95", "mae", "rmse", "log", "r2", "false"):
         low, high = max(low, 0.0), min(high, 1.0)  # a t interval does not know that a share ends at 0 and 1
     else:
         low = low if metric == "r2" else max(low, 0.0)

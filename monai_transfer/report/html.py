@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from monai_transfer.files import write_text
+from monai_transfer.report.localization_metrics import MEANS
 from monai_transfer.report.metrics import PRIMARY, higher_is_better
 from monai_transfer.report.patients import case_column, is_mean
 from monai_transfer.report.plots import arm_colours, curves, dots, forest
@@ -93,6 +94,8 @@ def _examples(report: TransferReport) -> list[dict[str, Any]]:
     column = case_column(report.metric) if is_mean(report.metric, report.task) else "log_loss"
     if report.task == "regression":
         column = "absolute_error"
+    if report.task == "localization":
+        column = report.metric if report.metric in MEANS else "box_iou"
     better = 1.0 if higher_is_better(column) else -1.0
     scores: dict[str, list[float]] = {}
     for run in report.runs[chosen].values():

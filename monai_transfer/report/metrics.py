@@ -39,6 +39,7 @@ PRIMARY: dict[str, tuple[str, bool]] = {
     "segmentation": ("dice", True),
     "classification": ("auc", True),
     "regression": ("mae", False),
+    "localization": ("froc", True),
 }
 TASKS = tuple(PRIMARY)
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from monai_transfer.errors import InputError
+from monai_transfer.report.localization_metrics import MEANS, SETS, localization_set
 from monai_transfer.report.metrics import TASKS
 from monai_transfer.report.summary import NOT_METRICS, case_number, class_scores, roc_auc
 
@@ -32,12 +33,14 @@ def available_metrics(columns: Sequence[str], task: str) -> list[str]:
         return ["auc", "accuracy", *_OF_CLASSES, "log_loss"]
     if task == "regression":
         return ["mae", "rmse", "r2"]
+    if task == "localization":
+        return [*SETS, *MEANS]
     return [name for name in columns if name not in NOT_METRICS and not name.startswith(("volume_true", "area_true"))]
 
 
 def is_mean(metric: str, task: str) -> bool:
     """Whether the metric is a mean over cases."""
-    return task == "segmentation" or metric in ("accuracy", "log_loss", "mae")
+    return task == "segmentation" or metric in ("accuracy", "log_loss", "mae", *MEANS)
 
 
 def case_column(metric: str) -> str:
@@ -80,7 +83,7 @@ def patient_values(
         counts = np.bincount(of_case[keep], minlength=len(names))
         means = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
         return dict(zip(names.tolist(), means.tolist(), strict=True))
-    known = np.array([row["label"] not in ("", None) for row in rows])
+    known = np.array([row.get("label") not in ("", None) or task == "localization" for row in rows])
     rows, of_case = [row for row, k in zip(rows, known, strict=True) if k], of_case[known]
     n = len(names)
     without = 1.0 - (np.arange(n)[:, None] == of_case[None, :])  # one row per patient left out
@@ -93,6 +96,8 @@ def patient_values(
 
 def _set_metric(rows: Sequence[Mapping[str, Any]], metric: str, weights: np.ndarray) -> np.ndarray:
     """A metric of the whole set, for each row of weights (B, n_cases) -> (B,)."""
+    if metric in SETS:
+        return localization_set(rows, metric, weights)
     if metric in ("rmse", "r2"):
         truth = np.array([case_number(row["label"]) for row in rows])
         error = np.array([case_number(row["prediction"]) for row in rows]) - truth

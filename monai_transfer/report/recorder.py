@@ -19,11 +19,21 @@ from monai.transforms import SpatialResample
 
 from monai_transfer.errors import InputError
 from monai_transfer.files import atomic_path, write_json
-from monai_transfer.report.metrics import PRIMARY, classification_case, regression_case, segmentation_case
+from monai_transfer.localization.world import box_records
+from monai_transfer.report.localization_metrics import localization_case
+from monai_transfer.report.metrics import (
+    PRIMARY,
+    classification_case,
+    foreground,
+    regression_case,
+    segmentation_case,
+)
 from monai_transfer.report.overlay import draw_case, draw_segmentation
 from monai_transfer.report.summary import summarise
 
 __all__ = ["CaseRecorder", "write_cases"]
+
+_SPACE = "voxel: index, high is one past the last; world: mm to the right, anterior and superior"
 
 
 class CaseRecorder:
@@ -39,10 +49,12 @@ class CaseRecorder:
     that grid if need be.
     Classification: ``pred`` is a vector of C values, ``label`` the class index (a negative one or NaN: unknown).
     Regression: ``pred`` and ``label`` are one number.
+    Localization: ``pred`` holds probabilities (C, spatial) and ``label`` is a label map, both in the original grid; the
+    boxes of all cases, in mm, go to ``boxes.json``.
 
     Args:
         output_dir: the run folder.
-        task: ``segmentation``, ``classification`` or ``regression``.
+        task: ``segmentation``, ``classification``, ``regression`` or ``localization``.
         labels: class names by value, as in a manifest (keys may be text). For regression: may be empty.
         figures: about how many cases get a picture, chosen by a hash of their names, so that all arms of a study draw
             the same ones; 0 for none.
@@ -50,6 +62,8 @@ class CaseRecorder:
         activation: what turns a classifier's ``pred`` into probabilities: ``softmax``, ``sigmoid`` (one output: the
             second class; several: normalised to sum 1) or ``None`` if they are probabilities already.
         tolerance: of the surface Dice, mm.
+        boxes: how boxes are made, arguments of ``monai_transfer.localization.boxes_from_probabilities``.
+        iou: from which on a box has found a lesion.
         keys: names of image, label and prediction in the batch.
 
     Raises (while running):
@@ -66,6 +80,8 @@ class CaseRecorder:
         *,
         activation: str | None = "softmax",
         tolerance: float = 2.0,
+        boxes: Mapping[str, Any] | None = None,
+        iou: float = 0.1,
         keys: Sequence[str] = ("image", "label", "pred"),
     ) -> None:
         if task not in PRIMARY:
@@ -77,6 +93,7 @@ class CaseRecorder:
         self.output_dir, self.task, self.split = Path(output_dir), task, split
         self.labels = {int(k): str(v) for k, v in sorted((labels or {}).items(), key=lambda item: int(item[0]))}
         self.figures, self.activation, self.tolerance = figures, activation, tolerance
+        self.boxes, self.iou = dict(boxes or {}), iou
         self.image_key, self.label_key, self.pred_key = keys
         self.rows: list[dict[str, Any]] = []
 
@@ -123,16 +140,31 @@ class CaseRecorder:
 
     def _segmentation(self, item: dict[str, Any]) -> dict[str, Any]:
         prediction, truth = item[self.pred_key], item[self.label_key]
-        dims = truth.ndim - 1
-        grid = next((t for t in (truth, prediction) if isinstance(t, MetaTensor)), None)
-        affine = np.eye(dims + 1) if grid is None else np.asarray(grid.affine, dtype=float)
-        spacing = affine_to_spacing(affine, r=dims)
+        affine, spacing = _grid(truth, prediction)
         values = segmentation_case(prediction, truth, self.labels, spacing, tolerance=self.tolerance)
         if self._wants_figure(item["case"]):
             image = self._on_grid(item.get(self.image_key), truth, affine)
             true, predicted = (np.asarray(t.detach().cpu())[0] for t in (truth, prediction))
             draw_segmentation(self._figure(item["case"]), image, true, predicted, affine)
         return values
+
+    def _localization(self, item: dict[str, Any]) -> dict[str, Any]:
+        p, truth = (item[key].detach().cpu() for key in (self.pred_key, self.label_key))
+        affine, spacing = _grid(item[self.label_key], item[self.pred_key])
+        row, found, lesions = localization_case(p, truth, spacing, iou=self.iou, **self.boxes)
+        names = foreground(self.labels)
+        row["_boxes"] = {
+            "case": str(item["case"]),
+            "boxes": box_records(found, affine, names),
+            "lesions": box_records(lesions, affine, names),
+        }
+        if self._wants_figure(item["case"]):
+            image = self._on_grid(item.get(self.image_key), truth, affine)
+            frames = np.zeros(truth.shape[1:], dtype=np.uint8)
+            for box, label in zip(found.voxels[::-1], found.labels[::-1], strict=True):  # the surest on top
+                frames[tuple(slice(*ends) for ends in box.reshape(2, -1).T)] = label
+            draw_segmentation(self._figure(item["case"]), image, np.asarray(truth)[0], frames, affine)
+        return row
 
     def _classification(self, item: dict[str, Any]) -> dict[str, Any]:
         p = torch.as_tensor(item[self.pred_key]).detach().cpu().double().reshape(-1)
@@ -189,10 +221,13 @@ class CaseRecorder:
             raise InputError(f"no {self.split} case was evaluated", mend="the split is empty: see the manifest")
         self.rows = rows = list({row["case"]: row for row in rows}.values())  # samplers pad ranks with repeated cases
         rows.sort(key=lambda row: row["case"])
+        boxes = [row.pop("_boxes") for row in rows if "_boxes" in row]
         summary = summarise(rows, self.task)
         engine.state.metrics.update({name: estimate.mean for name, estimate in summary.items()})
         if _rank() == 0:
             write_cases(self.output_dir / "cases.csv", rows)
+            if boxes:
+                write_json(self.output_dir / "boxes.json", {"space": _SPACE, "cases": boxes})
             metrics = {
                 name: {"mean": _or_none(e.mean), "low": _or_none(e.low), "high": _or_none(e.high), "patients": e[3]}
                 for name, e in summary.items()
@@ -220,6 +255,14 @@ def _scalar(value: Any) -> float | None:
     if array.size != 1 or array.dtype == object or math.isnan(float(array.reshape(-1)[0])):
         return None
     return float(array.reshape(-1)[0])
+
+
+def _grid(*tensors: torch.Tensor) -> tuple[np.ndarray, list[float]]:
+    """Affine and spacing (mm) of the first that has geometry; steps of 1 mm where none has."""
+    dims = tensors[0].ndim - 1
+    grid = next((t for t in tensors if isinstance(t, MetaTensor)), None)
+    affine = np.eye(dims + 1) if grid is None else np.asarray(grid.affine, dtype=float)
+    return affine, affine_to_spacing(affine, r=dims).tolist()
 
 
 def _grey(image: Any) -> np.ndarray:

@@ -14,6 +14,7 @@ import numpy as np
 from scipy import stats
 
 from monai_transfer.errors import InputError
+from monai_transfer.report.localization_metrics import MEANS, localization_set, set_metrics
 from monai_transfer.report.metrics import PRIMARY
 
 __all__ = ["NOT_METRICS", "Estimate", "case_number", "class_scores", "roc_auc", "summarise"]
@@ -39,14 +40,15 @@ def summarise(cases: Iterable[Mapping[str, Any]], task: str, intervals: bool = T
 
     Segmentation: the mean of each per-case metric over the cases where it is not missing. Classification: accuracy,
     balanced accuracy, precision, recall and F1 (macro, and ``_<class>`` for each), AUC (one class against the rest,
-    macro for more than two), log loss. Regression: MAE, RMSE, R2.
+    macro for more than two), log loss. Regression: MAE, RMSE, R2. Localization: FROC score, sensitivity, average
+    precision, false positives, box IoU, pointing game.
 
     Intervals: BCa bootstrap over patients for means; percentile bootstrap over patients for all others. With one
     patient there is no interval (NaN).
 
     Args:
-        cases: rows of ``segmentation_case``, ``classification_case`` or ``regression_case``, each with ``patient``.
-        task: ``segmentation``, ``classification`` or ``regression``.
+        cases: rows of ``segmentation_case``, ``classification_case`` and so on, each with ``patient``.
+        task: of ``report.metrics.TASKS``.
         intervals: False leaves them out (NaN), which is much faster.
 
     Raises:
@@ -62,6 +64,8 @@ def summarise(cases: Iterable[Mapping[str, Any]], task: str, intervals: bool = T
         return _classification(rows, groups)
     if task == "regression":
         return _regression(rows, groups)
+    if task == "localization":
+        return _localization(rows, groups)
     names = [name for name in rows[0] if name not in NOT_METRICS]
     return {name: _mean(np.array([case_number(row.get(name)) for row in rows]), groups) for name in names}
 
@@ -130,6 +134,13 @@ def _percentile(values: np.ndarray, n_patients: int) -> Estimate:
         return Estimate(float(values[0]), float("nan"), float("nan"), n_patients)
     low, high = np.percentile(drawn, [2.5, 97.5])
     return Estimate(float(values[0]), float(low), float(high), n_patients)
+
+
+def _localization(rows: list[Mapping[str, Any]], groups: _Groups) -> dict[str, Estimate]:
+    weights = groups.weights()[:1001, groups.of_case]  # each resample goes through the curve by itself
+    result = {name: _percentile(localization_set(rows, name, weights), groups.n) for name in set_metrics(rows)}
+    means = {name: _mean(np.array([case_number(row.get(name)) for row in rows]), groups) for name in MEANS}
+    return {"froc": result.pop("froc")} | means | result
 
 
 def _regression(rows: list[Mapping[str, Any]], groups: _Groups) -> dict[str, Estimate]:

@@ -37,6 +37,30 @@ _METRICS = {
     "mae": ("mean absolute error", "Average distance from the true value, in its own unit: smaller is better."),
     "rmse": ("RMSE", "Like the mean absolute error, with large errors weighing more: smaller is better."),
     "r2": ("R²", "Share of the variation that is explained: 1 is perfect, 0 is no better than always naming the mean."),
+    "froc": (
+        "FROC score",
+        "Share of the lesions that were found, averaged over operating points with 1/8 to 8 false alarms per scan: "
+        "1 is perfect.",
+    ),
+    "ap": (
+        "average precision",
+        "How pure the list of predicted boxes is while it is read from the surest on until the lesions are found: 1 is "
+        "perfect.",
+    ),
+    "sensitivity": ("sensitivity", "Share of the lesions that some predicted box found; of a size where one is named."),
+    "sensitivity_at_1": (
+        "sensitivity at 1 false alarm",
+        "Share of the lesions that are found where on average one false alarm per scan is accepted.",
+    ),
+    "false_positives": ("false alarms per scan", "Predicted boxes that hit no lesion, per scan: 0 is perfect."),
+    "box_iou": (
+        "box IoU",
+        "How well the box around each lesion fits (common part over union): 1 is perfect, 0 means missed.",
+    ),
+    "pointing_game": (
+        "pointing game",
+        "Share of the scans with a lesion whose most suspicious point lies inside one.",
+    ),
     "false_positive": ("false positives", "Share of cases in which a structure was predicted that is not there."),
 }
 _ARMS = {

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from monai_transfer.report.localization_metrics import localization_case
 from monai_transfer.report.metrics import classification_case, regression_case, segmentation_case
 from monai_transfer.report.overlay import draw_case, draw_segmentation
 from monai_transfer.report.recorder import write_cases
@@ -74,6 +75,15 @@ class Study:
                 text = f"truth: {row['label']}   predicted: {row['prediction']} ({max(score, 1 - score):.2f})"
                 draw_case(picture, image[:, :, 8], np.eye(3), text)
             return row
+        if task == "localization":
+            p, truth = np.zeros((2, 24, 24)), np.zeros((24, 24))
+            truth[4:10, 4:10] = truth[14:20, 12:18] = i % 4 != 0  # one patient in four is healthy
+            for sure, place in ((0.9, np.s_[4:10, 5:10]), (0.7, np.s_[14:20, 12:17])):
+                p[1][place] = sure * (truth[place] if rng.random() < level else 0)
+            p[1][20:23, 2:5] = 0.8 * (rng.random() > level)
+            if draw:
+                draw_segmentation(picture, truth, truth, p[1] > 0.5, np.eye(3))
+            return row | localization_case(p, truth, (3.0, 3.0))[0]
         return row | regression_case(10 + i + 5 * (1 - level), 10 + i)
 
     @staticmethod

@@ -204,3 +204,17 @@ def test_json_holds_everything_without_nan(study):
     assert again["judgements"]["fine_tuned"]["detectable"] > 0
     assert len(again["arms"]["fine_tuned"]["per_seed"]) == 5
     assert str(study.folder) not in json.dumps(content), "no path of this machine"
+
+
+def test_lesions_found_on_more_patients(study):
+    runs = study.write({"scratch": 0.3, "source": 0.3, "fine_tuned": 0.95}, "localization", patients=16)
+    report = compare_runs(runs)
+    assert report.metric == "froc" and report.higher_is_better
+    fine = report.arms["fine_tuned"]
+    assert fine.mean > report.arms["source"].mean + 0.2
+    assert set(fine.metrics) >= {"sensitivity", "sensitivity_at_1", "ap", "box_iou", "pointing_game", "false_positives"}
+    assert "FROC score" in report.judgements["fine_tuned"].sentence
+    alarms = compare_runs(runs, metric="false_positives")
+    assert not alarms.higher_is_better and alarms.judgements["fine_tuned"].differences["source"].mean > 0
+    pointed = compare_runs(runs, metric="pointing_game")  # the healthy have none
+    assert pointed.n_patients == 12 and any("4 patient(s)" in line for line in pointed.warnings)

@@ -71,7 +71,7 @@ def test_all_parts_are_there(page):
     assert "98.1 %" in page
 
 
-@pytest.mark.parametrize("task", ["classification", "regression"])
+@pytest.mark.parametrize("task", ["classification", "regression", "localization"])
 def test_other_tasks_and_bare_runs(study, task):
     runs = study.write({"scratch": 0.3, "fine_tuned": 0.8}, task, seeds=1, patients=6)
     for run in runs:

@@ -202,3 +202,31 @@ def test_two_ranks_write_one_table(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
     assert [row["case"] for row in read(tmp_path / "run" / "cases.csv")] == [f"x{i}" for i in range(5)]
+
+
+def test_localization_leaves_boxes_in_millimetres(tmp_path):
+    items = volumes()
+    for item in items:
+        item["label"] = MetaTensor((item["label"].as_tensor() > 0).float(), affine=item["label"].affine)
+    recorder = CaseRecorder(
+        tmp_path, "localization", {0: "background", 1: "lesion"}, boxes={"min_size": 50.0, "score": "max"}, figures=3
+    )
+
+    def two_classes(item):  # core and rim are one lesion
+        p = torch.softmax(1e3 * item["pred"], 0)
+        return {**item, "pred": torch.stack([p[0], p[1:].sum(0)])}
+
+    engine = run(items, Threshold(), recorder, postprocessing=two_classes)
+    rows = list(csv.DictReader((tmp_path / "cases.csv").open()))
+    assert [row["found"] for row in rows] == ["1", "1", "0"]
+    assert [row["false_positives"] for row in rows] == ["0.0", "0.0", "1.0"]  # the last truth is empty
+    assert float(rows[0]["box_iou"]) == pytest.approx(1) and rows[2]["box_iou"] == ""
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["primary_metric"] == "froc" and engine.state.metrics["sensitivity"] == 1
+    content = json.loads((tmp_path / "boxes.json").read_text())
+    assert [case["case"] for case in content["cases"]] == ["c0", "c1", "c2"]
+    (box,), (lesion,) = content["cases"][0]["boxes"], content["cases"][0]["lesions"]
+    assert box["label"] == lesion["label"] == "lesion" and box["score"] == 1
+    assert box["world_low"] == [3.5, 4.5, 4.5] and box["world_high"] == [13.5, 14.5, 22.5]
+    assert content["cases"][2]["lesions"] == [] and "_boxes" not in rows[0]
+    assert len(list((tmp_path / "figures").glob("*.png"))) == 3
