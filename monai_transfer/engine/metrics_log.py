@@ -20,9 +20,8 @@ __all__ = ["MetricsLog"]
 class MetricsLog:
     """Write the epoch's mean training losses and, when it was validated, the validation metrics.
 
-    Columns: ``epoch, split, seconds, lr, loss``, then whatever ``Adapt`` and the evaluator report. The loss is read
-    at ``BACKWARD_COMPLETED``, with every method's term in it: train-time metrics with
-    decollation would cost 13-19 % of a step.
+    Columns: ``epoch, split, seconds, lr, loss``, then whatever ``TrainingMetrics``, ``Adapt`` and the evaluator report.
+    The loss is read at ``BACKWARD_COMPLETED``, with every method's term in it.
 
     Args:
         output_dir: the run folder.
@@ -38,7 +37,7 @@ class MetricsLog:
         self._validation: dict[str, float] = {}
 
     def attach(self, engine: Engine) -> None:
-        """Attach to a MONAI trainer, after ``Adapt`` and the validation handler."""
+        """Attach to a MONAI trainer, after ``TrainingMetrics``, ``Adapt`` and the validation handler."""
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.EPOCH_STARTED, self._reset)
         engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self._add)
@@ -79,7 +78,8 @@ class MetricsLog:
             "lr": f"{engine.optimizer.param_groups[-1]['lr']:.6g}",
             "loss": f"{float(self._loss) / max(self._count, 1):.6g}",
         }
-        train |= {name: f"{value:.6g}" for name, value in getattr(engine.state, "adapt_log", {}).items()}
+        logs = {**getattr(engine.state, "training_log", {}), **getattr(engine.state, "adapt_log", {})}
+        train |= {name: f"{value:.6g}" for name, value in logs.items()}
         self.rows.append(train)
         if self._validation:
             values = {name: f"{value:.6g}" for name, value in self._validation.items()}

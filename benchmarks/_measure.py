@@ -1,0 +1,43 @@
+"""What the scripts here share: rounds that alternate between the peers, and one way to print and record ratios."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Callable, Sequence
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+RESULTS = Path(__file__).with_name("RESULTS.md")
+
+
+def arguments(doc: str | None) -> argparse.Namespace:
+    """``--quick`` and ``--record``; one thread, so that ratios hold on other machines."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a smoke test: too short to mean anything")
+    parser.add_argument("--record", action="store_true", help="append the ratios to RESULTS.md")
+    torch.set_num_threads(1)
+    return parser.parse_args()
+
+
+def medians(peers: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
+    """The median of each peer's figure; the rounds alternate, so that a busy minute hits all of them."""
+    figures: dict[str, list[float]] = {name: [] for name in peers}
+    for _ in range(rounds):
+        for name, run in peers.items():
+            figures[name].append(run())
+    return {name: statistics.median(values) for name, values in figures.items()}
+
+
+def report(script: str, rows: Sequence[tuple[str, float]], record: bool) -> None:
+    """Print the ratios, and append them to ``RESULTS.md`` on demand."""
+    for name, ratio in rows:
+        print(f"{name}: {ratio:.3f}")
+    if record:
+        head = f"torch {version('torch').split('+')[0]}, MONAI {version('monai')}, 1 thread, shared CPU"
+        with RESULTS.open("a", encoding="utf-8") as stream:
+            for name, ratio in rows:
+                stream.write(f"| {date.today()} | {Path(script).stem} | {name} | {ratio:.3f} | {head} |\n")
