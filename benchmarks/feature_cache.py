@@ -53,9 +53,8 @@ def main() -> None:
         plain, expected, accuracy = train(epochs, cases, size, cached=False)
         cached, weights, again = train(epochs, cases, size, cached=True)
         assert again == accuracy, "the cached head classifies otherwise"
-        print(
-            f"{epochs} epochs: accuracy {accuracy:.2f} either way, heads differ by {(weights - expected).abs().max():.1e}"
-        )
+        apart = (weights - expected).abs().max()
+        print(f"{epochs} epochs: accuracy {accuracy:.2f} either way, heads differ by {apart:.1e}")
         rows.append((f"plain MONAI loop / cached features, {cases} cases, {epochs} epochs", plain / cached))
     _measure.report(__file__, rows, options.record)
 

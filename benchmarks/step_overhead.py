@@ -2,8 +2,8 @@
 
     python benchmarks/step_overhead.py [--quick] [--record]
 
-The same network, data and steps for a bare loop, MONAI's SupervisedTrainer alone, that with the handlers of our bundles,
-and both with a training Dice: MONAI's own (postprocessing, decollation, MeanDice) and ours (TrainingMetrics).
+The same network, data and steps for a bare loop, MONAI's SupervisedTrainer alone, that with the handlers of our
+bundles, and both with a training Dice: MONAI's own (postprocessing, decollation, MeanDice) and ours (TrainingMetrics).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """How well the training batches themselves are predicted, for a few per mille of a step instead of MONAI's 13-19 %.
 
 MONAI computes training metrics on decollated batches after postprocessing. Here one confusion matrix is kept on the
-device for the epoch: no copy, no synchronisation, and Dice and accuracy are read off it when the epoch ends. So the Dice
-is that of the epoch's voxels together, not the mean over cases; it shows whether training learns, and no more.
+device for the epoch: no copy, no synchronisation, and Dice and accuracy are read off it when the epoch ends. So the
+Dice is that of the epoch's voxels together, not the mean over cases; it shows whether training learns, and no more.
 """
 
 from __future__ import annotations
