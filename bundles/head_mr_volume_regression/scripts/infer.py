@@ -1,23 +1,54 @@
 """Predict on images with MONAI alone: ``python scripts/infer.py IMAGE_OR_FOLDER ... -o OUTPUT``."""
 
 import argparse
+import re
 from pathlib import Path
 
 from monai.bundle import ConfigWorkflow
 
 ROOT = Path(__file__).resolve().parents[1]
 SUFFIX = ".nii.gz"
+CHANNELS = 1
 
 
 def find_images(inputs):
-    """The image files named, and those in the folders named (a folder without any is taken as one DICOM series)."""
+    """The image files named, and those in the folders named (a folder without any is taken as one DICOM series).
+
+    With several channels, CASE_0000, CASE_0001, ... are one image: a list of its files.
+    """
     images = []
     for item in map(Path, inputs):
         if not item.exists():
             raise SystemExit(f"{item}: no such file or folder")
         found = sorted(item.rglob(f"*{SUFFIX}")) if item.is_dir() else [item]
         images += found or [item]
-    return [str(image.resolve()) for image in images]
+    images = [str(image.resolve()) for image in images]
+    return group_channels(images) if CHANNELS > 1 else images
+
+
+def group_channels(images):
+    single, groups = [], {}
+    for image in images:
+        numbered = re.match(r"(.*)_(\d{4})(\.[a-z.]+)$", image)
+        if numbered:
+            groups.setdefault((numbered[1], numbered[3]), []).append(image)
+        else:
+            single.append(image)
+    for (stem, _), files in groups.items():
+        if len(files) != CHANNELS:
+            raise SystemExit(f"{stem}: {len(files)} channel files, and the model takes {CHANNELS}")
+    return single + [sorted(files) for files in groups.values()]
+
+
+def refuse_equal_names(images):
+    """MONAI names an output by its (first) file without the suffix: no prediction may be written over another."""
+    seen = {}
+    for image in images:
+        name = Path(image).with_suffix("")
+        name = name.with_suffix("") if image.endswith(".gz") else name
+        other = seen.setdefault(name, image)
+        if other != image:
+            raise SystemExit(f"{image}: its prediction would be written over that of {other}; rename one")
 
 
 def main():
@@ -27,8 +58,10 @@ def main():
     parser.add_argument("--ckpt", default=str(ROOT / "models" / "model.pt"))
     arguments = parser.parse_args()
     images = find_images(arguments.inputs)
+    first = [image if isinstance(image, str) else image[0] for image in images]
+    refuse_equal_names(first)
     # the deepest common folder keeps outputs of equally named files apart
-    common = Path(images[0]).parent if len(images) == 1 else Path(*_common_parts(images))
+    common = Path(first[0]).parent if len(first) == 1 else Path(*_common_parts(first))
     workflow = ConfigWorkflow(
         workflow_type="infer",
         config_file=str(ROOT / "configs" / "inference.yaml"),
