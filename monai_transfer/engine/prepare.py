@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from monai_transfer.engine.activation_checkpointing import checkpoint_activations as recompute
+from monai_transfer.engine.precision import channels_last as lay_out
 from monai_transfer.errors import InputError
 from monai_transfer.strategies.base import Strategy
 from monai_transfer.weights import WeightReport, load_weights
@@ -31,6 +33,8 @@ class Prepared:
         target_classes: names of this network's classes, in order of its outputs.
         source_classes: names of the source's classes, where its file does not say them.
         min_coverage: share of the parameters that the source must fill.
+        channels_last: lay the convolutions' weights out so; see ``engine.precision``.
+        checkpoint_activations: less memory for more time; see ``engine.activation_checkpointing``.
     """
 
     def __init__(
@@ -42,6 +46,8 @@ class Prepared:
         target_classes: Sequence[str] | None = None,
         source_classes: Sequence[str] | None = None,
         min_coverage: float = 0.5,
+        channels_last: bool = False,
+        checkpoint_activations: bool = False,
     ) -> None:
         self.strategy = strategy if strategy is not None else Strategy()
         self.report: WeightReport | None = None
@@ -59,7 +65,12 @@ class Prepared:
                 target_classes=target_classes,
                 min_coverage=min_coverage,
             )
-        self.network = self.strategy.apply(network).to(device)
+        network = self.strategy.apply(network)
+        if checkpoint_activations:
+            network = recompute(network)
+        if channels_last:
+            network = lay_out(network)
+        self.network = network.to(device)
 
     def param_groups(self, network: nn.Module | None = None) -> list[dict[str, Any]]:
         """What any torch optimizer takes; ``network`` when it was wrapped since."""
