@@ -1,0 +1,157 @@
+"""Contrastive learning: two augmented views of one scan come close to each other, and away from all other scans.
+
+    L = mean_i -log( exp(s(z_i, z_i') / T) / sum_{k != i} exp(s(z_i, z_k) / T) ),    s: cosine, over all 2 B views
+
+Paper: Chen et al., A Simple Framework for Contrastive Learning of Visual Representations, ICML 2020, arXiv:2002.05709
+
+``SimClr`` wraps any network: it runs as far as ``layer``, pools, and projects. Only what comes before that layer
+learns; ``models/model.pt`` holds that part alone, under the network's own names, so that ``load_weights`` reports the
+rest (the decoder, the projection) as missing instead of passing on what was never trained. Every other view of the
+batch is a negative: the loss says little with few cases per step, and nothing with one. Views of one batch are
+normalised together (BatchNorm), per rank under DDP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.distributed.nn.functional as across_ranks
+from monai.losses import ContrastiveLoss
+from torch import Tensor, nn
+
+from monai_transfer.errors import InputError
+from monai_transfer.methods.base import pool_features
+from monai_transfer.networks.outputs import wide
+from monai_transfer.networks.tap import Tap, plain
+
+__all__ = ["NtXent", "SimClr"]
+
+
+class SimClr(nn.Module):
+    """A network's encoder with a projection on top, for ``TwoViewsd`` and ``NtXent``.
+
+    Args:
+        network: any network; it is trained in place.
+        image_size: voxels per axis of one view.
+        layer: the module whose output is the representation; ``None``: what enters the class head.
+        in_channels: of a view.
+        width: size of the projection.
+        hidden: of its hidden layer; default the representation's size.
+
+    Raises:
+        InputError: no such layer, or the network does not run on such an image.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        image_size: Sequence[int],
+        layer: str | None = None,
+        in_channels: int = 1,
+        width: int = 64,
+        hidden: int | None = None,
+    ) -> None:
+        super().__init__()
+        tap = Tap(network, layer)  # finds the layer, or says which there are
+        tap.remove()
+        self.network, self.layer, self._output = network, tap.layer, layer is not None
+        device = next(network.parameters()).device
+        self.trained, size = self._trace(torch.zeros(1, in_channels, *image_size, device=device))
+        # what the representation does not depend on must not wait for gradients (DDP), nor decay
+        for name, parameter in network.named_parameters():
+            if name not in self.trained:
+                parameter.requires_grad_(False)
+        hidden = hidden or size
+        self.projection = nn.Sequential(nn.Linear(size, hidden), nn.ReLU(), nn.Linear(hidden, width)).to(device)
+
+    def encode(self, image: Tensor) -> Tensor:
+        """The pooled representation B x F of images B x C x spatial; the network runs no further than its layer."""
+        module = self.network.get_submodule(self.layer)
+        hook = (
+            module.register_forward_hook(lambda _m, _i, output: _stop(output))
+            if self._output
+            else module.register_forward_pre_hook(lambda _m, inputs: _stop(inputs[0]))
+        )
+        try:
+            self.network(image)
+        except _Reached as reached:
+            return pool_features(reached.features)
+        finally:
+            hook.remove()
+        raise InputError(f"layer {self.layer!r} is not used in the forward pass", mend="name another layer")
+
+    def forward(self, views: Tensor) -> Tensor:
+        """Projections B x 2 x ``width`` of the views B x 2 x C x spatial."""
+        return self.projection(self.encode(views.flatten(0, 1))).unflatten(0, views.shape[:2])
+
+    def _trace(self, image: Tensor) -> tuple[set[str], int]:
+        """Names of all tensors of the network that take part in the representation, and its size."""
+        called: set[nn.Module] = set()
+        hooks = [module.register_forward_pre_hook(lambda m, _i: called.add(m)) for module in self.network.modules()]
+        modes = {module: module.training for module in self.network.modules()}
+        learn = {name: p for name, p in self.network.named_parameters() if p.requires_grad}
+        try:
+            self.network.eval()
+            with torch.enable_grad():
+                features = self.encode(image)
+                used = torch.autograd.grad(features.sum(), list(learn.values()), allow_unused=True)
+        finally:
+            for hook in hooks:
+                hook.remove()
+            for module, training in modes.items():
+                module.training = training
+        idle = {name for name, gradient in zip(learn, used, strict=True) if gradient is None}
+        names = {
+            f"{prefix}.{name}" if prefix else name
+            for prefix, module in self.network.named_modules()
+            if module in called
+            for name in (*module._parameters, *module._buffers)
+        }
+        return names - idle, features.shape[1]
+
+    @staticmethod
+    def transfer_export(network: SimClr) -> dict[str, Tensor]:
+        """What ``models/model.pt`` holds: the trained part of the network, under its own names."""
+        return {name: tensor for name, tensor in network.network.state_dict().items() if name in network.trained}
+
+
+class NtXent(nn.Module):
+    """The normalised, temperature-scaled cross-entropy of SimCLR (``monai.losses.ContrastiveLoss`` in float32).
+
+    Args:
+        temperature: T.
+        gather: under DDP, take the views of all ranks as negatives; the gradient is then that of one process with the
+            joint batch. Without it each rank compares its own views, which is another, easier loss.
+
+    Raises:
+        ValueError: fewer than two cases in the (joint) batch.
+    """
+
+    def __init__(self, temperature: float = 0.5, gather: bool = True) -> None:
+        super().__init__()
+        self.gather, self.loss = gather, ContrastiveLoss(temperature=temperature)
+
+    def forward(self, pred: Tensor, target: Any = None) -> Tensor:
+        """A scalar from the projections B x 2 x P; there is no target."""
+        with torch.autocast(pred.device.type, enabled=False):  # exp(1 / T) overflows in float16
+            pred = wide(plain(pred))
+            if self.gather and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+                pred = torch.cat(across_ranks.all_gather(pred.contiguous()))
+            if len(pred) < 2:
+                raise ValueError(
+                    "contrastive learning needs at least two cases per batch: the others are the negatives"
+                )
+            return self.loss(pred[:, 0], pred[:, 1])
+
+
+class _Reached(Exception):
+    def __init__(self, features: Tensor) -> None:
+        super().__init__()
+        self.features = features
+
+
+def _stop(value: Any) -> None:
+    raise _Reached(plain(value))
