@@ -26,6 +26,8 @@ HEADS: dict[str, str] = {
     "BasicUNetPlusPlus": r"final_conv_0_\d+",
     "Fcn": r"score|skip_scores\.\d+|ups\.\d+|last_up",
     "MedNeXt": r"(out_0|out_blocks\.\d+)\.conv_out",
+    "ResidualEncoderUNet": r"decoder\.seg_layers\.\d+",  # dynamic_network_architectures, as nnU-Net uses them
+    "PlainConvUNet": r"decoder\.seg_layers\.\d+",
 }
 """Class name -> pattern of the names of its output layers, where the last layer alone would be wrong."""
 
@@ -33,6 +35,8 @@ MAIN: dict[str, str] = {
     "SegResNetDS2": r"up_layers\.\d+\.head",
     "SegResNetDS": r"up_layers\.\d+\.head",
     "BasicUNetPlusPlus": r"final_conv_0_\d+",
+    "ResidualEncoderUNet": r"decoder\.seg_layers\.\d+",
+    "PlainConvUNet": r"decoder\.seg_layers\.\d+",
 }
 """Class name -> pattern of the output layers of which the last one is the main one; elsewhere it is the first."""
 

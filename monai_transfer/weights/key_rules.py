@@ -1,8 +1,9 @@
 """Tables of key rules: how published weights name their tensors, and what MONAI's matching network calls them.
 
 A dialect is a sign by which it is known and a list of regular-expression rules; no rule changes a value except by the
-named reshaping. ``names-only`` means tested against published key names and shapes; ``verified`` means that outputs
-were compared with the original code on the real weights. Prefixes (``module.``, ``swinViT.``) are no rule's business:
+named reshaping. ``names-only`` means tested against published key names and shapes; ``implementation-verified``, that
+random weights gave equal outputs in the original code and, through the rules, in MONAI's network; ``verified``, that
+outputs were compared with the original code on the real weights. Prefixes (``module.``, ``swinViT.``) are no rule's business:
 the search in ``dialects`` finds them.
 """
 
@@ -44,7 +45,7 @@ class Dialect:
     rename: Callable[[Collection[str], Collection[str]], dict[str, str]] | None = None
     reshape: Callable[[str, Tensor], Tensor] | None = None
     widen: bool = False
-    status: Literal["names-only", "verified"] = "names-only"
+    status: Literal["names-only", "implementation-verified", "verified"] = "names-only"
     licence: str | None = None
     reference: str = ""
 
@@ -72,17 +73,23 @@ class Dialect:
 
 
 DIALECTS: tuple[Dialect, ...] = (
-    Dialect("plain", status="verified", reference="MONAI's own names; MedicalNet ResNet, SuPreM, CT-FM, VISTA3D too"),
+    Dialect(
+        "plain",
+        status="implementation-verified",
+        reference="MONAI's own names; MedicalNet and torchvision ResNets, SuPreM, CT-FM, VISTA3D too",
+    ),
     Dialect(
         "Swin transformer, fc1/fc2",
         sign=r".*layers\d\.0\.(0\.)?blocks\.\d+\.mlp\.fc1\.weight",
         rules=((r"mlp\.fc([12])\.", r"mlp.linear\1."), (r"(layers\d\.0)\.0\.blocks", r"\1.blocks")),
+        status="implementation-verified",
         reference="SwinUNETR self-supervised weights, model_swinvit.pt (Tang et al., arXiv:2111.14791)",
     ),
     Dialect(
         "Swin transformer, nested layers",
         sign=r".*layers\d\.0\.0\.blocks\..*",
         rules=((r"(layers\d\.0)\.0\.", r"\1."), (r"(^|\.)(mask_token|out\.conv\.conv\.\w+)$", None)),
+        status="implementation-verified",
         reference="SwinUNETR ssl_pretrained_weights.pth (Valanarasu et al., arXiv:2307.16896)",
     ),
     Dialect(
@@ -92,6 +99,7 @@ DIALECTS: tuple[Dialect, ...] = (
             (r"(^|\.)(decoder_\w+|mask_tokens)(\.|$)", None),
             (r"(^|\.)blocks\.\d+\.(weight|bias)$", r"\1norm.\2"),
         ),
+        status="implementation-verified",
         reference="monai.networks.nets.MaskedAutoEncoderViT",
     ),
     Dialect(
@@ -105,6 +113,7 @@ DIALECTS: tuple[Dialect, ...] = (
             (r"\.mlp\.fc([12])\.", r".mlp.linear\1."),
             (r"(^|\.)head\.(weight|bias)$", r"\1classification_head.0.\2"),
         ),
+        status="implementation-verified",
         reference="He et al., Masked Autoencoders, arXiv:2111.06377; timm vision_transformer",
     ),
     Dialect(
@@ -114,6 +123,7 @@ DIALECTS: tuple[Dialect, ...] = (
             (r"(denselayer\d+)\.(norm|conv)\.?([12])\.", r"\1.layers.\2\3."),
             (r"(^|\.)classifier\.(weight|bias)$", r"\1class_layers.out.\2"),
         ),
+        status="implementation-verified",
         reference="torchvision densenet121-a639ec97.pth and its like, also with the older `norm.1`; TorchXRayVision",
     ),
     Dialect(
@@ -128,12 +138,14 @@ DIALECTS: tuple[Dialect, ...] = (
             (r"\.downsample\.1\.", ".project.adn.N."),
         ),
         reshape=squeeze_linear,
+        status="implementation-verified",
         reference="Cadene's pretrained-models.pytorch, se_resnet50-ce0d4300.pth and its like",
     ),
     Dialect(
         "EfficientNet as in EfficientNet-PyTorch or timm",
         sign=r"(.*\.)?(_blocks\.\d+\._depthwise_conv|blocks\.\d+\.\d+\.conv_dw)\.weight",
         rename=efficientnet_blocks,
+        status="implementation-verified",
         reference="lukemelas' EfficientNet-PyTorch, efficientnet-b0-355c32eb.pth and its like; timm tf_efficientnet_b*",
     ),
     Dialect(
@@ -141,6 +153,7 @@ DIALECTS: tuple[Dialect, ...] = (
         sign=r"(.*\.)?encoder\.stages\.\d+\.0\.convs\.\d+\.conv\.weight",
         rename=nnunet_stages,
         widen=True,
+        status="implementation-verified",
         reference="dynamic_network_architectures PlainConvUNet, saved by nnU-Net v2 (Isensee et al., Nat Methods 2021)",
     ),
 )
@@ -148,7 +161,7 @@ DIALECTS: tuple[Dialect, ...] = (
 WITHOUT_MATCH: dict[str, str] = {
     r".*encoder\.stages\.\d+\.blocks\.\d+\.conv1\.conv\.weight": (
         "These are weights of a residual-encoder U-Net (nnU-Net v2 or nnssl ResEnc), for which MONAI has no network:"
-        " build it with the package dynamic_network_architectures and load into that."
+        " build it with monai_transfer.weights.resenc.residual_unet, which uses dynamic_network_architectures."
     ),
     r".*eva\.blocks\.\d+\..*": (
         "These are weights of Primus (nnssl, an EVA transformer), for which MONAI has no network:"

@@ -18,7 +18,7 @@ from monai_transfer.weights.dialects import find_state_dicts
 from monai_transfer.weights.key_rules import WITHOUT_MATCH
 from monai_transfer.weights.source import Source
 
-__all__ = ["dynunet_arguments"]
+__all__ = ["dynunet_arguments", "numbered"]
 
 
 def dynunet_arguments(
@@ -44,14 +44,14 @@ def dynunet_arguments(
         else (source if isinstance(source, Source) else Source.load(source)).state_dict
     )
     weights = next(iter(find_state_dicts(content).values()))
-    stages = _numbered(weights, r"(?:.*\.)?encoder\.stages\.(\d+)\.0\.convs\.0\.conv\.weight")
-    ups = _numbered(weights, r"(?:.*\.)?decoder\.transpconvs\.(\d+)\.weight")
-    heads = _numbered(weights, r"(?:.*\.)?decoder\.seg_layers\.(\d+)\.weight")
+    stages = numbered(weights, r"(?:.*\.)?encoder\.stages\.(\d+)\.0\.convs\.0\.conv\.weight")
+    ups = numbered(weights, r"(?:.*\.)?decoder\.transpconvs\.(\d+)\.weight")
+    heads = numbered(weights, r"(?:.*\.)?decoder\.seg_layers\.(\d+)\.weight")
     if not stages or len(ups) != len(stages) - 1 or not heads:
         hint = next((text for sign, text in WITHOUT_MATCH.items() if any(re.fullmatch(sign, n) for n in weights)), None)
         raise InputError("these are no weights of nnU-Net's plain U-Net", mend=hint or "pass an nnU-Net v2 checkpoint")
     per_stage = {
-        len(_numbered(weights, rf"(?:.*\.)?{side}\.{number}\.(?:0\.)?convs\.(\d+)\.conv\.weight"))
+        len(numbered(weights, rf"(?:.*\.)?{side}\.{number}\.(?:0\.)?convs\.(\d+)\.conv\.weight"))
         for side, count in ((r"encoder\.stages", len(stages)), (r"decoder\.stages", len(ups)))
         for number in range(count)
     }
@@ -76,7 +76,7 @@ def dynunet_arguments(
     return arguments
 
 
-def _numbered(weights: Mapping[str, Tensor], pattern: str) -> list[Tensor]:
+def numbered(weights: Mapping[str, Tensor], pattern: str) -> list[Tensor]:
     """The tensors whose name matches, by the number in it; a second name of the same one is left out."""
     found = {int(m[1]): tensor for name, tensor in weights.items() for m in [re.fullmatch(pattern, name)] if m}
     return [found[number] for number in sorted(found)]

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from monai_transfer.errors import InputError
+from monai_transfer.weights.tfjs import is_tfjs, read_tfjs
 
 __all__ = ["read_checkpoint"]
 
@@ -44,7 +45,8 @@ def read_checkpoint(path: str | Path) -> tuple[Any, dict[str, str]]:
     """What a checkpoint file holds, and its metadata (safetensors only; else empty).
 
     Args:
-        path: ``.safetensors``, or anything that ``torch.save`` wrote, whatever its suffix. Tensors come to the CPU.
+        path: ``.safetensors``, the ``model.json`` of a TensorFlow.js layers model, or anything that ``torch.save``
+            wrote, whatever its suffix. Tensors come to the CPU.
 
     Raises:
         InputError: there is no such file, or it is not a readable checkpoint, or it holds more than plain data.
@@ -61,6 +63,8 @@ def read_checkpoint(path: str | Path) -> tuple[Any, dict[str, str]]:
     for sign, (fault, mend) in _STARTS.items():
         if start.lstrip().startswith(sign) if sign == b"<" else start.startswith(sign):
             raise InputError(fault, path=path, mend=mend)
+    if is_tfjs(path):
+        return read_tfjs(path), {}
     if path.suffix == ".safetensors" or start[8:9] == b"{":
         return _read_safetensors(path)
     if start.startswith(b"PK"):

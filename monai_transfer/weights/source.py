@@ -16,6 +16,7 @@ from monai_transfer.errors import InputError
 from monai_transfer.files import sha256_file
 from monai_transfer.weights.classes import class_names
 from monai_transfer.weights.reading import read_checkpoint
+from monai_transfer.weights.tfjs import is_tfjs, sha256_tfjs
 
 __all__ = ["Source"]
 
@@ -63,6 +64,8 @@ class Source:
             InputError: nothing readable is there.
         """
         path = Path(path_or_bundle)
+        if path.is_dir() and is_tfjs(path / "model.json"):
+            path = path / "model.json"
         if path.is_dir():
             source = _read_bundle(path)
         else:
@@ -71,9 +74,11 @@ class Source:
                 content if isinstance(content, Mapping) else {"": content},
                 classes=_from_json(metadata.get("classes")),
                 channels=_from_json(metadata.get("channels")),
-                description=path.name,
-                sha256=sha256_file(path),
-                licence=metadata.get("licence") or metadata.get("license"),
+                description=f"{path.parent.name} (TensorFlow.js)" if is_tfjs(path) else path.name,
+                sha256=sha256_tfjs(path) if is_tfjs(path) else sha256_file(path),
+                licence=metadata.get("licence")
+                or metadata.get("license")
+                or (_bundle_licence(path.parent, {}) if is_tfjs(path) else None),
                 metadata=dict(metadata),
                 path=path,
             )
