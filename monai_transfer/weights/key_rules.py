@@ -3,8 +3,8 @@
 A dialect is a sign by which it is known and a list of regular-expression rules; no rule changes a value except by the
 named reshaping. ``names-only`` means tested against published key names and shapes; ``implementation-verified``, that
 random weights gave equal outputs in the original code and, through the rules, in MONAI's network; ``verified``, that
-outputs were compared with the original code on the real weights. Prefixes (``module.``, ``swinViT.``) are no rule's business:
-the search in ``dialects`` finds them.
+outputs were compared with the original code on the real weights. Prefixes (``module.``, ``swinViT.``) are no rule's
+business: the search in ``dialects`` finds them.
 """
 
 from __future__ import annotations

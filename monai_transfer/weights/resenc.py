@@ -87,7 +87,7 @@ def residual_unet_arguments(
     )
     weights = next(iter(find_state_dicts(content).values()))
     stages = numbered(weights, r"(?:.*\.)?encoder\.stages\.(\d+)\.blocks\.0\.conv1\.conv\.weight")
-    stem = next((t for n, t in weights.items() if re.fullmatch(r"(.*\.)?encoder\.stem\.convs\.0\.conv\.weight", n)), None)
+    stem = next(iter(numbered(weights, r"(?:.*\.)?encoder\.stem\.convs\.(0)\.conv\.weight")), None)
     deep = any(re.fullmatch(r"(.*\.)?encoder\.stages\.0\.blocks\.0\.conv3\.conv\.weight", name) for name in weights)
     if not stages or stem is None or deep:
         raise InputError(

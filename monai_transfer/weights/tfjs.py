@@ -102,7 +102,8 @@ def tfjs_network(path: str | Path) -> nn.Sequential:
         layers = topology.get("model_config", topology)["config"]["layers"]
         shapes = {entry["name"]: entry["shape"] for g in _content(path)["weightsManifest"] for entry in g["weights"]}
     except (KeyError, TypeError) as error:
-        raise InputError(f"describes no layers ({error})", path=path, mend="pass a layers model's model.json") from error
+        fault = f"describes no layers (no {error})"
+        raise InputError(fault, path=path, mend="pass the model.json of a layers model") from error
     chain: OrderedDict[str, nn.Module] = OrderedDict()
     before = None
     for layer in layers:

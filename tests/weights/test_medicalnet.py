@@ -85,7 +85,8 @@ def test_features_are_those_of_the_published_network(depth):
                 nn.init.uniform_(tensor, 0.5, 1.5)
     checkpoint = published(reference, segmentation=depth == 10)
     arguments = resnet_arguments(checkpoint)
-    assert arguments.items() >= {**resnet_flags(depth), "bias_downsample": False, "layers": list(KINDS[depth][0])}.items()
+    flags = {**resnet_flags(depth), "bias_downsample": False, "layers": list(KINDS[depth][0])}
+    assert arguments.items() >= flags.items()
     network = published_strides(nets.ResNet(**arguments)).eval()
     report = load_weights(network, checkpoint)
     assert report.coverage == 1 and report.missing == report.skipped == report.adapted == []

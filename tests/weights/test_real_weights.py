@@ -25,7 +25,9 @@ FILES: dict[str, Callable[[], nn.Module]] = {
     "supervised_suprem_swinunetr*.pth": lambda: nets.SwinUNETR(1, 32, feature_size=48).swinViT,
     "densenet121*.pth": lambda: nets.DenseNet121(2, 3, 1000),
     "se_resnet50*.pth": lambda: nets.SEResNet50(spatial_dims=2, in_channels=3, num_classes=1000),
-    "efficientnet-b0*.pth": lambda: nets.EfficientNetBN("efficientnet-b0", False, spatial_dims=2, in_channels=3, num_classes=1000),
+    "efficientnet-b0*.pth": lambda: nets.EfficientNetBN(
+        "efficientnet-b0", False, spatial_dims=2, in_channels=3, num_classes=1000
+    ),
     "mae_pretrain_vit_base.pth": lambda: nets.ViT(3, (224,) * 2, (16,) * 2, spatial_dims=2, qkv_bias=True),
 }
 
