@@ -18,8 +18,19 @@ WORKFLOWS = {
 }
 """The config files of each workflow, in the order in which they are merged."""
 
-_PRIMARY = {"segmentation": ("dice", True), "classification": ("auc", True), "regression": ("mae", False)}
-_KEY_METRIC = {"segmentation": "val_mean_dice", "classification": "val_auc", "regression": "val_mae"}
+_PRIMARY = {
+    "segmentation": ("dice", True),
+    "classification": ("auc", True),
+    "regression": ("mae", False),
+    "localization": ("froc", True),
+}
+_KEY_METRIC = {
+    "segmentation": "val_mean_dice",
+    "classification": "val_auc",
+    "regression": "val_mae",
+    "localization": "val_mean_dice",
+}
+_BOXES: dict[str, Any] = {"threshold": 0.5, "min_size": 0.0, "score": "mean"}
 _LOSS: dict[str, dict[str, Any]] = {
     # Dice over the batch: small batches often lack a class, and its per-item Dice would be noise
     "segmentation": {
@@ -41,7 +52,8 @@ class BundleSpec:
 
     Attributes:
         name: folder name; holds the task's word.
-        task: ``segmentation``, ``classification`` or ``regression``.
+        task: ``segmentation``, ``classification``, ``regression`` or ``localization``: a segmentation of the lesions
+            whose connected components give boxes.
         spatial_dims: 2 or 3.
         labels: class names by number; empty for regression.
         channel_names: names of the image channels, in order.
@@ -51,13 +63,14 @@ class BundleSpec:
         spacing: mm per axis to resample to; ``None`` leaves the grid.
         oriented: bring images to RAS first.
         resize: resize whole images to ``patch``.
-        crop: cut or pad whole images to ``patch`` about their centre instead: a millimetre stays one, as volumes need it.
+        crop: cut or pad whole images to ``patch`` about their centre instead: a millimetre stays one (for volumes).
         grey: read rasters as one grey channel.
         normalise: intensity transforms, as configs.
         flips, rotation_axes: axes of the random flips and rotations.
         balanced_crops: centre crops on foreground and background in turn.
         dataset_dir, manifest: config values, usually expressions.
         source_site, target_site, n_labelled: as in ``DataLists``.
+        boxes: how boxes are made of probabilities, arguments of ``boxes_from_probabilities``.
         label_mean, label_std: of a regression's training labels.
         suffix: of the image files, for inference.
         modality, description, data_note: words for people.
@@ -107,6 +120,7 @@ class BundleSpec:
     num_workers: int = 0
     label_mean: float = 0.0
     label_std: float = 1.0
+    boxes: dict[str, Any] = field(default_factory=dict)
     suffix: str = ".nii.gz"
     modality: str = ""
     description: str = ""
@@ -124,9 +138,15 @@ class BundleSpec:
             raise InputError(f"no bundle for the task {self.task!r}", mend=f"one of {', '.join(_PRIMARY)}")
         if self.task == "regression" and not self.label_std > 0:
             raise InputError("the regression labels do not vary")
+        self.boxes = _BOXES | self.boxes
         self.labels = {int(key): str(value) for key, value in self.labels.items()}
         for key in _EXPECT:
             self.expect.setdefault(key, "not measured for this data; see the run folder's summary.json")
+
+    @property
+    def dense(self) -> bool:
+        """Whether the network says something about every voxel."""
+        return self.task in ("segmentation", "localization")
 
     @property
     def out_channels(self) -> int:
@@ -137,6 +157,11 @@ class BundleSpec:
     def class_names(self) -> list[str]:
         """Names of the outputs, in order."""
         return [self.labels[key] for key in sorted(self.labels)] or ["value"]
+
+    @property
+    def lesions(self) -> list[str]:
+        """Names of the classes that get boxes: all but the background."""
+        return self.class_names[1:]
 
     @property
     def primary_metric(self) -> str:
@@ -156,4 +181,4 @@ class BundleSpec:
     @property
     def loss(self) -> dict[str, Any]:
         """The supervised loss, as a config."""
-        return _LOSS[self.task]
+        return _LOSS["segmentation" if self.dense else self.task]

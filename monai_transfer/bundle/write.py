@@ -80,17 +80,17 @@ def _metadata(spec: BundleSpec) -> dict[str, Any]:
         "spatial_shape": spatial,
         "dtype": "float32",
         "value_range": [],
-        "is_patch_data": spec.task == "segmentation",
+        "is_patch_data": spec.dense,
         "channel_def": {str(i): name for i, name in enumerate(spec.channel_names)},
     }
     output = {
-        "type": {"segmentation": "image", "classification": "probabilities", "regression": "array"}[spec.task],
-        "format": {"segmentation": "segmentation", "classification": "classes", "regression": "array"}[spec.task],
+        "type": {"classification": "probabilities", "regression": "array"}.get(spec.task, "image"),
+        "format": {"classification": "classes", "regression": "array"}.get(spec.task, "segmentation"),
         "num_channels": spec.out_channels,
-        "spatial_shape": spatial if spec.task == "segmentation" else [],
+        "spatial_shape": spatial if spec.dense else [],
         "dtype": "float32",
         "value_range": [],
-        "is_patch_data": spec.task == "segmentation",
+        "is_patch_data": spec.dense,
         "channel_def": {str(i): name for i, name in enumerate(spec.class_names)},
     }
     return {

@@ -31,7 +31,8 @@ def embedded_set(task: str = "segmentation", folder: str | Path | None = None) -
 
     Args:
         task: "segmentation" (3D, 0 background, 1 ventricle, 2 lesion), "classification" (64 x 64 slices, lesion or no
-            lesion) or "regression" (3D image to the volume of the ventricles in ml).
+            lesion), "regression" (3D image to the volume of the ventricles in ml) or "localization" (3D, 0 background,
+            1 lesion).
         folder: where sets are kept; by default ``$MONAI_TRANSFER_CACHE``, else ``$XDG_CACHE_HOME/monai_transfer``, else
             ``~/.cache/monai_transfer``.
 

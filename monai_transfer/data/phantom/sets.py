@@ -1,4 +1,4 @@
-"""The three embedded sets: which patient stands in which split, the files of a case, and the manifest over all."""
+"""The embedded sets: which patient stands in which split, the files of a case, and the manifest over all."""
 
 from __future__ import annotations
 
@@ -68,6 +68,15 @@ def _segmentation(folder: Path, site: Site, number: int, scan: Scan, seed: int) 
     yield item
 
 
+def _localization(folder: Path, site: Site, number: int, scan: Scan, seed: int) -> Items:
+    """The lesions alone: their connected components are what is to be found."""
+    item = _volume(folder, site, number, scan)
+    item["label"] = f"labels/{item['case']}.nii.gz"
+    (folder / "labels").mkdir(exist_ok=True)
+    write_nifti(folder / item["label"], (scan.label == 2).astype(scan.label.dtype), scan.affine)
+    yield item
+
+
 def _regression(folder: Path, site: Site, number: int, scan: Scan, seed: int) -> Items:
     yield _volume(folder, site, number, scan) | {"label": round(scan.ventricle_ml, 2)}
 
@@ -93,6 +102,7 @@ TASKS: dict[str, tuple[Callable[..., Items], str, tuple[str, ...]]] = {
     "segmentation": (_segmentation, "ventricles and lesions in 3D head MR", ("background", "ventricle", "lesion")),
     "classification": (_classification, "lesion or no lesion in axial slices of head MR", ("no lesion", "lesion")),
     "regression": (_regression, "volume of the ventricles (ml) from 3D head MR", ()),
+    "localization": (_localization, "where lesions are in 3D head MR", ("background", "lesion")),
 }
 _SPANS = {"classification": 2}
 
