@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -100,24 +101,26 @@ def write_dicom_seg(
     ]
     logging.getLogger("highdicom").setLevel(logging.ERROR)  # it would log identifiers
     try:
-        made = hd.seg.Segmentation(
-            source_images=sources,
-            pixel_array=pixels,
-            segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-            segment_descriptions=descriptions,
-            series_instance_uid=_uid(digest, "series"),
-            series_number=9000 + int(digest[:3], 16) % 1000,
-            sop_instance_uid=_uid(digest, "instance"),
-            instance_number=1,
-            manufacturer="monai_transfer",
-            manufacturer_model_name=(model or "monai_transfer")[:64],
-            software_versions=monai_transfer.__version__,
-            device_serial_number="none",
-            series_description=f"Segmentation by {model}"[:64],
-            content_description="predicted, not reviewed",
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they quote names
+            made = hd.seg.Segmentation(
+                source_images=sources,
+                pixel_array=pixels,
+                segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+                segment_descriptions=descriptions,
+                series_instance_uid=_uid(digest, "series"),
+                series_number=9000 + int(digest[:3], 16) % 1000,
+                sop_instance_uid=_uid(digest, "instance"),
+                instance_number=1,
+                manufacturer="monai_transfer",
+                manufacturer_model_name=(model or "monai_transfer")[:64],
+                software_versions=monai_transfer.__version__,
+                device_serial_number="none",
+                series_description=f"Segmentation by {model}"[:64],
+                content_description="predicted, not reviewed",
+            )
     except Exception as error:  # highdicom refuses what it cannot refer to with many kinds
-        text = " ".join(str(error).split())[:160]
+        text = str(error) if isinstance(error, AttributeError) else type(error).__name__  # others may quote values
         raise InputError(f"cannot be referred to by a DICOM SEG ({text})", path=place, mend=_NIFTI) from None
     with atomic_path(target) as temporary:
         made.save_as(temporary)
