@@ -19,6 +19,7 @@ from monai_transfer.engine.norm_statistics import RunningStatistics
 from monai_transfer.engine.state import bare_network, is_step, progress, register_stateful
 from monai_transfer.errors import InputError
 from monai_transfer.methods.base import FIELDS, Fields, Method, pool_features
+from monai_transfer.networks.domain_norms import DomainNorms
 from monai_transfer.networks.tap import Tap, plain
 
 __all__ = ["Adapt"]
@@ -44,7 +45,9 @@ class Adapt:
         pool: how B x F x spatial features become B x F: ``"mean"``, ``"max"``, or ``None`` to leave them.
         statistics: whose batches count in BatchNorm's running averages, which evaluation uses: ``"both"`` domains, as
             in the papers, or ``"target"`` alone, for a network that will only serve the target. Training normalises
-            each batch by its own either way. ``"target"`` needs a method that passes target images through.
+            each batch by its own either way. ``"domain"`` goes further (DSBN, ``networks.domain_norms``): each domain
+            has its own scale and shift as well, and the network is left with the target's. The latter two need a
+            method that passes target images through.
         name: the name of its entry in the checkpoint, for two of them on one trainer.
 
     Raises:
@@ -72,17 +75,21 @@ class Adapt:
         self.layer, self.weight, self.name = layer, weight, name
         self.pool = method.default_pool if pool == "mean" else pool
         method.layer, method.pool = self.layer, self.pool
-        if statistics not in ("both", "target"):
-            raise InputError(f"statistics {statistics!r} is neither 'both' nor 'target'")
-        if statistics == "target" and method.needs.isdisjoint(_TARGET_PASSES):
+        if statistics not in ("both", "target", "domain"):
+            raise InputError(f"no statistics {statistics!r}", mend="one of both, target, domain")
+        statistics = "domain" if method.domain_norms else statistics
+        if statistics != "both" and method.needs.isdisjoint(_TARGET_PASSES):
             raise InputError(f"{type(method).__name__} passes no target image through the network to count")
         self.statistics = statistics
         self._running: RunningStatistics | None = None
+        self._norms: DomainNorms | None = None
         self.optimizer: torch.optim.Optimizer | None = None
+        self._norms_optimizer: torch.optim.Optimizer | None = None
         self._tap: Tap | None = None
         self._iterator: Iterator | None = None
         self._ready = False
         self._pending: dict[str, Any] | None = None
+        self._lent: dict[str, Tensor] | None = None  # the network's own weights, while the method's stand in for them
         self._fields: Fields | None = None
         self._sums: dict[str, Any] = {}
         self._count = 0
@@ -113,12 +120,21 @@ class Adapt:
         self._tap = Tap(network, self.layer) if needs_features else None
         self.method.to(engine.state.device)
         self._running = RunningStatistics(network) if self.statistics == "target" else None
+        if self.statistics == "domain" and self._norms is None:
+            self._norms = DomainNorms(network)
+            self._norms_optimizer = self._norms.make_optimizer(engine.optimizer)
+            self._load_norms(self._pending or {})  # before the first forward pass of the source
 
     def _before_source(self, engine: Engine) -> None:
         if self._running is not None:
             self._running.pause()
+        if self._norms is not None:
+            self._norms.use_source()
 
     def _start_epoch(self, engine: Engine) -> None:
+        if self._lent is not None:  # training goes on from where it stood, not from what was validated and saved
+            bare_network(engine).load_state_dict(self._lent)
+            self._lent = None
         self._iterator = None  # made anew after the epoch's reseeding, so that resuming is exact
         self._sums, self._count = {}, 0
 
@@ -185,6 +201,8 @@ class Adapt:
             target = self._next_target(device, non_blocking)
             if self._running is not None:
                 self._running.resume()
+            if self._norms is not None:
+                self._norms.use_target()
             if "image" not in target and "strong" not in target:
                 raise InputError("the target loader's batches hold no tensor under 'image'")
             for key, value in target.items():
@@ -219,8 +237,8 @@ class Adapt:
         fields = self._collect(engine)
         if not self._ready:
             self._setup(engine, fields)
-        if self.optimizer is not None and self._starts_accumulation(engine):
-            self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self._optimizers if self._starts_accumulation(engine) else ():
+            optimizer.zero_grad(set_to_none=True)
         if type(self.method).critic_step is not Method.critic_step:
             self._play_critic(fields)
         term = self.method(fields, progress(engine))
@@ -251,15 +269,19 @@ class Adapt:
         assert self.optimizer is not None, "a method with a critic has parameters for it"
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        self._average_gradients()
+        self._average_gradients(self.optimizer)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
-    def _average_gradients(self) -> None:
+    @property
+    def _optimizers(self) -> list[torch.optim.Optimizer]:
+        return [optimizer for optimizer in (self.optimizer, self._norms_optimizer) if optimizer is not None]
+
+    @staticmethod
+    def _average_gradients(optimizer: torch.optim.Optimizer) -> None:
         if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
             return
-        assert self.optimizer is not None
-        for group in self.optimizer.param_groups:
+        for group in optimizer.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is None:  # every rank must take part in every reduction
                     parameter.grad = torch.zeros_like(parameter)
@@ -267,21 +289,30 @@ class Adapt:
                 parameter.grad /= dist.get_world_size()
 
     def _step_own(self, engine: Any) -> None:
-        if self.optimizer is None or not is_step(engine):
+        if not is_step(engine):
             return
-        self._average_gradients()
+        if self._norms_optimizer is not None:
+            DomainNorms.follow(self._norms_optimizer, engine.optimizer)
         scaler = getattr(engine, "scaler", None)
-        has_gradient = any(p.grad is not None for group in self.optimizer.param_groups for p in group["params"])
-        if not has_gradient:
-            return
-        if getattr(engine, "amp", False) and scaler is not None and scaler.is_enabled():
-            scaler.step(self.optimizer)  # the trainer's own update() follows
-        else:
-            self.optimizer.step()
+        for optimizer in self._optimizers:
+            self._average_gradients(optimizer)
+            if all(p.grad is None for group in optimizer.param_groups for p in group["params"]):
+                continue
+            if getattr(engine, "amp", False) and scaler is not None and scaler.is_enabled():
+                scaler.step(optimizer)  # the trainer's own update() follows
+            else:
+                optimizer.step()
 
     def _after_step(self, engine: Engine) -> None:
+        network = bare_network(engine)
         if is_step(engine):
-            self.method.after_step(bare_network(engine), progress(engine))
+            self.method.after_step(network, progress(engine))
+        length = engine.state.epoch_length
+        if length and engine.state.iteration % length == 0:
+            weights = self.method.deployed(network)
+            if weights is not None:
+                self._lent = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+                network.load_state_dict(weights)
 
     # ------------------------------------------------------------------ log and state
     def _publish(self, engine: Any) -> None:
@@ -289,6 +320,8 @@ class Adapt:
         engine.state.adapt_log = {**getattr(engine.state, "adapt_log", {}), **means}
 
     def _finish(self, engine: Engine) -> None:
+        if self._norms is not None:
+            self._norms.use_target()
         if self._running is not None:
             self._running.resume()
         self._iterator = None
@@ -297,19 +330,37 @@ class Adapt:
             self._tap = None
 
     def state_dict(self) -> dict[str, Any]:
-        """The method's state and its optimizer's."""
-        if self._pending is not None:
-            return self._pending
-        return {
+        """The method's state and its optimizer's; with them what ``statistics="domain"`` keeps for the source."""
+        state = self._pending or {
             "method": self.method.state_dict() if self._ready else {},
             "optimizer": self.optimizer.state_dict() if self.optimizer is not None else {},
         }
+        if self._lent is not None:
+            state = {**state, "lent": self._lent}
+        if self._norms is not None:
+            own = self._norms_optimizer.state_dict() if self._norms_optimizer is not None else {}
+            state = {**state, "norms": {"layers": self._norms.state_dict(), "optimizer": own}}
+        return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore; before the method's parts are sized the state is kept and applied then."""
+        state = dict(state)
+        self._lent = state.pop("lent", None)
+        if self._norms is not None:
+            self._load_norms(state)
         if not self._ready:
-            self._pending = dict(state) if state.get("method") or state.get("optimizer") else None
+            self._pending = state if any(state.values()) else None
             return
         self.method.load_state_dict(state["method"])
         if self.optimizer is not None and state.get("optimizer"):
             self.optimizer.load_state_dict(state["optimizer"])
+
+    def _load_norms(self, state: dict[str, Any]) -> None:
+        """Take what belongs to the source's norm layers out of ``state``, which may hold nothing of the kind."""
+        kept = state.pop("norms", None)
+        if not kept:
+            return
+        assert self._norms is not None
+        self._norms.load_state_dict(kept["layers"])
+        if self._norms_optimizer is not None and kept["optimizer"]:
+            self._norms_optimizer.load_state_dict(kept["optimizer"])

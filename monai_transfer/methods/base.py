@@ -51,6 +51,8 @@ class Method(nn.Module):
         experimental: no benefit was shown on real data.
         default_pool: what ``Adapt``'s ``pool="mean"`` means here: ``None`` where the method pools by itself.
 
+        domain_norms: each domain has BatchNorm layers of its own (``Adapt(statistics="domain")``, always).
+
     Attributes that ``Adapt`` sets before ``setup``, for methods that look into a copy of the network:
         layer: name of the module whose output is the features; ``None``: what enters the class head.
         pool: how the features were pooled.
@@ -66,6 +68,7 @@ class Method(nn.Module):
     norm_statistics: ClassVar[str] = "separate: each domain's batch is normalised and counted on its own"
     experimental: ClassVar[bool] = False
     default_pool: ClassVar[str | None] = "mean"
+    domain_norms: ClassVar[bool] = False
     layer: str | None = None
     pool: str | None = "mean"
 
@@ -86,6 +89,13 @@ class Method(nn.Module):
 
     def after_step(self, network: nn.Module, progress: float) -> None:
         """Called after each real optimizer step (not on accumulation steps); for moving averages and the like."""
+
+    def deployed(self, network: nn.Module) -> Mapping[str, Tensor] | None:
+        """Weights to be validated, saved and exported in place of the network's own, which goes on learning.
+
+        Asked for at the end of each epoch's training; ``None``: the network's own. The keys are the network's.
+        """
+        return None
 
     def make_optimizer(self) -> torch.optim.Optimizer | None:
         """The optimizer of the method's own learnable parameters, or ``None`` where it has none."""

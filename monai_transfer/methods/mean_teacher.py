@@ -11,9 +11,10 @@ p is the share of the run that is done; step counts real optimizer steps from 1,
 and a resumed run goes on where it stood. For 3D segmentation decay 0.99 and weight 0.1 are usual (Yu et al., MICCAI
 2019). The student sees the batch's ``strong`` view (``data.randomisation.StrongViewd`` makes one; photometric only, or
 the voxels no longer match). A batch without one gives it the plain image, and then only dropout and the average itself
-make a difference.
-Agreement alone is reached by a constant answer too, so the supervised loss must stay on. ``teacher`` is the better
-network of the two: ``state_dict()`` holds it under ``teacher.*``.
+make a difference. Agreement alone is reached by a constant answer too, so the supervised loss must stay on.
+
+``keep="teacher"`` validates, saves and exports the teacher, as in the paper, under the network's own names: then
+``models/model.pt`` of a run holds the average. The student goes on learning, and resuming goes on with it.
 
 Normalisation statistics: the teacher runs in eval mode on running averages. **All** buffers are copied from the student
 at each step, whatever the norm layers are called; the student's strong target batch is a forward pass of its own, so
@@ -25,6 +26,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from monai_transfer.errors import InputError
 from monai_transfer.methods.base import Fields, Method
 from monai_transfer.networks.copying import copy_network
 from monai_transfer.networks.outputs import probabilities
@@ -54,15 +56,21 @@ class MeanTeacher(Method):
         decay: largest a of the moving average.
         weight: factor of the term.
         ramp: share of the run after which the term has its full weight.
+        keep: which of the two is the run's result, ``"student"`` or ``"teacher"``.
+
+    Raises:
+        InputError: ``keep`` is neither of the two.
     """
 
     needs = frozenset({"target_image", "target_strong_logits"})
     tasks = ("classification", "segmentation")
     norm_statistics = "teacher: the student's running averages, copied; student: separate batches, blended averages"
 
-    def __init__(self, decay: float = 0.999, weight: float = 1.0, ramp: float = 0.3) -> None:
+    def __init__(self, decay: float = 0.999, weight: float = 1.0, ramp: float = 0.3, keep: str = "student") -> None:
         super().__init__()
-        self.decay, self.weight, self.ramp = decay, weight, ramp
+        if keep not in ("student", "teacher"):
+            raise InputError(f"mean teacher cannot keep {keep!r}", mend="one of student, teacher")
+        self.decay, self.weight, self.ramp, self.keep = decay, weight, ramp, keep
         self.teacher: nn.Module | None = None
         self.step: Tensor
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
@@ -91,6 +99,9 @@ class MeanTeacher(Method):
         assert self.teacher is not None, "setup() comes before after_step()"
         self.step += 1
         ema_update(self.teacher, network, min(self.decay, 1.0 - 1.0 / int(self.step)))
+
+    def deployed(self, network: nn.Module) -> dict[str, Tensor] | None:
+        return self.teacher.state_dict() if self.keep == "teacher" and self.teacher is not None else None
 
     def log(self) -> dict[str, Tensor | float]:
         """``consistency`` (unweighted) and ``consistency_weight`` of the last step."""

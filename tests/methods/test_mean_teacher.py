@@ -2,10 +2,15 @@ import math
 
 import pytest
 import torch
+from ignite.engine import Events
+from monai.engines import SupervisedTrainer
 from monai.networks.nets import UNet
 from sklearn.datasets import make_moons
 from torch import nn
 
+from monai_transfer.engine.adapt import Adapt
+from monai_transfer.engine.checkpoint import Checkpoint
+from monai_transfer.errors import InputError
 from monai_transfer.methods.base import Fields
 from monai_transfer.methods.mean_teacher import MeanTeacher, consistency_loss, ema_update
 
@@ -132,3 +137,49 @@ def train(method, seed, steps=500):
 def test_follows_a_rotation_without_labels():
     for seed in (0, 1):
         assert train(MeanTeacher(decay=0.98, weight=30.0), seed) > train(None, seed) + 0.1
+
+
+def run_of(folder, keep, epochs=3, stop=None):
+    """A run with checkpoints, ended by an interrupt in the epoch after ``stop``."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 2))
+    g = torch.Generator().manual_seed(1)
+    batches = [{"image": torch.randn(6, 1, 8, 8, generator=g), "label": torch.tensor([0, 1] * 3)} for _ in range(3)]
+    method = MeanTeacher(decay=0.9, keep=keep)
+    trainer = SupervisedTrainer(
+        device="cpu", max_epochs=epochs, train_data_loader=batches, network=network, decollate=False,
+        optimizer=torch.optim.SGD(network.parameters(), 0.1, momentum=0.9), loss_function=nn.CrossEntropyLoss(),
+        train_handlers=[Checkpoint(folder), Adapt(method, [{"image": b["image"] + 1} for b in batches])],
+    )  # fmt: skip
+    evaluated = []
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda _: evaluated.append(network[3].weight.detach().clone()))
+
+    def interrupt(engine):
+        if engine.state.epoch == stop + 1:
+            raise KeyboardInterrupt
+
+    if stop is not None:
+        trainer.add_event_handler(Events.ITERATION_COMPLETED, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            trainer.run()
+    else:
+        trainer.run()
+    return network, method, evaluated
+
+
+def test_the_teacher_can_be_the_runs_result(tmp_path):
+    kept, method, evaluated = run_of(tmp_path / "teacher", "teacher")
+    plain, other, students = run_of(tmp_path / "student", "student")
+    saved = torch.load(tmp_path / "teacher/models/model.pt", weights_only=True)
+    for name, value in other.teacher.state_dict().items():  # training itself is the same
+        torch.testing.assert_close(method.teacher.state_dict()[name], value, rtol=0, atol=0)
+        torch.testing.assert_close(saved[name], value, rtol=0, atol=0)
+        torch.testing.assert_close(kept.state_dict()[name], value, rtol=0, atol=0)
+    assert not torch.equal(plain[3].weight, kept[3].weight)
+    assert not any(torch.equal(a, b) for a, b in zip(evaluated, students, strict=True))
+    run_of(tmp_path / "cut", "teacher", stop=1)
+    run_of(tmp_path / "cut", "teacher")
+    again = torch.load(tmp_path / "cut/models/model.pt", weights_only=True)
+    assert all(torch.equal(again[name], value) for name, value in saved.items())
+    with pytest.raises(InputError, match="one of student, teacher"):
+        MeanTeacher(keep="peer")
