@@ -133,7 +133,7 @@ class RunFolder:
         """Hash of what decides the result: where it is written and how it is called do not."""
         if self._config is None:
             return None
-        ignored = {"output_dir", "fresh", "bundle_root", "run", "initialize", "finalize", "arm"}
+        ignored = {"output_dir", "fresh", "bundle_root", "run", "initialize", "finalize", "arm", "cache_dir"}
         content = {key: value for key, value in self._config.items() if key not in ignored}
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 

@@ -1,0 +1,124 @@
+"""Preprocessed cases kept on disk by what they were made of: computed once per content, not once per run.
+
+MONAI's ``PersistentDataset`` keys its files by the paths and, at best, by the transforms' names. It returns old voxels
+after a file was edited or a spacing changed, and drops the affine on the second read. Here the key is the SHA-256 of
+the files' bytes, of the deterministic transforms with all their parameters and code, and of the libraries' versions.
+Geometry survives, so predictions can be inverted.
+
+The folder holds voxels of patients, without names or identifiers: keep it where such data may lie. It may be shared by
+runs and processes, and deleted at any time; old entries are not removed by themselves.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from monai.data import CacheDataset
+from monai.transforms import Compose, Transform
+from monai.transforms.traits import RandomizableTrait
+
+from monai_transfer.data.cache_file import read_case, write_case
+from monai_transfer.data.fingerprint import fingerprint_item, fingerprint_transforms
+from monai_transfer.errors import InputError
+
+__all__ = ["ContentCacheDataset"]
+
+logger = logging.getLogger("monai_transfer")
+
+
+class ContentCacheDataset(CacheDataset):
+    """MONAI's ``CacheDataset``, whose deterministic part is looked up on disk first.
+
+    Cases within ``cache_rate`` are then held in memory, and an edited file is noticed when the dataset is made or
+    ``set_data`` is called; the others are looked up, and files compared, at each access.
+
+    Args:
+        data: data list items (dictionaries).
+        transform: a ``Compose`` or a sequence; random transforms, and all behind the first of them, are not cached.
+        cache_dir: folder of the cache, made where it is missing; ``None``: plain ``CacheDataset``.
+        cache_rate: share of the cases to hold in memory.
+        options: further arguments of ``CacheDataset``, but ``hash_as_key``.
+
+    Attributes:
+        found, computed: how many cases were read from the folder, and how many were not there.
+
+    Raises:
+        InputError: the folder cannot be made, or an item or transform cannot be told from others.
+    """
+
+    def __init__(
+        self,
+        data: Sequence,
+        transform: Sequence[Callable] | Callable | None = None,
+        cache_dir: str | Path | None = None,
+        cache_rate: float = 1.0,
+        **options: Any,
+    ) -> None:
+        self.cache_dir = None if cache_dir is None or str(cache_dir).lower() in ("", "none") else Path(cache_dir)
+        self.found = self.computed = 0
+        self._transforms_key: str | None = None
+        self._warned = False
+        if self.cache_dir is not None:
+            if options.get("hash_as_key"):
+                raise InputError("hash_as_key and cache_dir exclude each other")
+            try:
+                self.cache_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            except OSError as error:
+                raise InputError(f"no folder for the cache ({error.strerror})", path=self.cache_dir) from error
+        super().__init__(data, transform, cache_rate=cache_rate, **options)
+        if self.cache_dir is not None and self.cache_num:
+            logger.info("preprocessing: %d cases from the cache, %d computed", self.found, self.computed)
+
+    def set_data(self, data: Sequence) -> None:
+        """Set the items anew; see ``CacheDataset``."""
+        if self.cache_dir is not None:
+            # once, and before any thread runs: a transform may keep something of what it has seen
+            self._transforms_key = fingerprint_transforms(self._deterministic)
+        super().set_data(data)
+
+    @property
+    def _compose(self) -> Compose:
+        assert isinstance(self.transform, Compose)
+        return self.transform
+
+    @property
+    def _first_random(self) -> int | None:
+        return self._compose.get_index_of_first(
+            lambda t: isinstance(t, RandomizableTrait) or not isinstance(t, Transform)
+        )
+
+    @property
+    def _deterministic(self) -> list[Any]:
+        return list(self._compose.transforms[: self._first_random])
+
+    def _load_cache_item(self, idx: int) -> Any:
+        if self.cache_dir is None:
+            return super()._load_cache_item(idx)
+        item = self.data[idx]
+        content = fingerprint_item(item)
+        path = self.cache_dir / f"{hashlib.sha256(f'{self._transforms_key} {content}'.encode()).hexdigest()}.case"
+        case = read_case(path, item)
+        if case is not None:
+            self.found += 1
+            return case
+        case = super()._load_cache_item(idx)
+        self.computed += 1
+        if fingerprint_item(item) != content:  # edited while it was read
+            return case
+        try:
+            write_case(path, case, item)
+        except OSError as error:  # a full disk need not end the training
+            if not self._warned:
+                logger.warning("%s: cannot keep preprocessed cases (%s)", self.cache_dir, error.strerror)
+            self._warned = True
+        return case
+
+    def _transform(self, index: int) -> Any:
+        if self.cache_dir is None or index % len(self) < self.cache_num:
+            return super()._transform(index)
+        case, first_random = self._load_cache_item(index), self._first_random
+        return case if first_random is None else self._compose(case, start=first_random)
