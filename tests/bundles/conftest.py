@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -20,6 +21,12 @@ def bundle(request, tmp_path) -> Path:
     """A copy of one packaged bundle."""
     ignore = shutil.ignore_patterns("runs")
     return Path(shutil.copytree(BUNDLES / request.param, tmp_path / request.param, ignore=ignore))
+
+
+@pytest.fixture
+def task(bundle) -> str:
+    """What the bundle's metadata say that it is for."""
+    return json.loads((bundle / "configs" / "metadata.json").read_text(encoding="utf-8"))["transfer"]["task"]
 
 
 @pytest.fixture(params=[name for name in NAMES if "segmentation" in name])

@@ -89,12 +89,12 @@ def test_weights_are_small_and_hashed(bundle):
 
 
 # ---------------------------------------------------------------------- plain MONAI, without this package
-def test_inference_at_once_from_a_fresh_clone_without_this_package(bundle, python):
+def test_inference_at_once_from_a_fresh_clone_without_this_package(bundle, task, python):
     files = list((bundle / "sample").iterdir())
     assert files, "a bundle brings a sample"
     script = f"{BLOCK}from monai.bundle import run; run(config_file='configs/inference.yaml')"
     python("-c", script, cwd=bundle)
-    if "segmentation" in bundle.name:
+    if task == "segmentation":
         (image,) = (nibabel.load(path) for path in files)
         (mask,) = (nibabel.load(path) for path in (bundle / "predictions").rglob("*.nii.gz"))
         assert mask.shape == image.shape
@@ -102,12 +102,25 @@ def test_inference_at_once_from_a_fresh_clone_without_this_package(bundle, pytho
         assert mask.get_data_dtype() == np.uint8
         values = np.unique(np.asarray(mask.dataobj))
         assert len(values) > 1 and values.max() <= 2, "the shipped weights find something"
+    elif task == "localization":
+        (image,) = (nibabel.load(path) for path in files)
+        found = json.loads((bundle / "predictions" / f"{files[0].name.split('.')[0]}_boxes.json").read_text())
+        assert found["boxes"], "the shipped weights find something"
+        for box in found["boxes"]:
+            assert 0.5 <= box["score"] <= 1 and box["label"] == "lesion"
+            ends = np.array([box["voxel_low"], box["voxel_high"]])
+            assert (ends[0] >= 0).all() and (ends[1] <= image.shape).all() and (ends[0] < ends[1]).all()
+            world = nibabel.affines.apply_affine(image.affine, ends - 0.5)
+            np.testing.assert_allclose([world.min(0), world.max(0)], [box["world_low"], box["world_high"]], atol=1e-2)
     else:
         ((_, *scores),) = csv.reader((bundle / "predictions" / "predictions.csv").open())
-        assert sum(map(float, scores)) == pytest.approx(1, abs=1e-4)
+        if task == "classification":
+            assert sum(map(float, scores)) == pytest.approx(1, abs=1e-4)
+        else:
+            assert np.isfinite(float(scores[0])) and len(scores) == 1
 
 
-def test_inference_script_keeps_equal_names_apart_without_this_package(bundle, python, tmp_path):
+def test_inference_script_keeps_equal_names_apart_without_this_package(bundle, task, python, tmp_path):
     (sample,) = (bundle / "sample").iterdir()
     for patient in "ab":
         (tmp_path / "in" / patient).mkdir(parents=True)
@@ -116,8 +129,10 @@ def test_inference_script_keeps_equal_names_apart_without_this_package(bundle, p
     run = f"runpy.run_path(r'{bundle}/scripts/infer.py', run_name='__main__')"
     code = f"{BLOCK}import runpy; sys.argv = ['infer.py', 'in', '-o', 'out']; {run}"
     python("-c", code, cwd=tmp_path)
-    if "segmentation" in bundle.name:
+    if task == "segmentation":
         assert len(list((tmp_path / "out").rglob("*.nii.gz"))) == 2
+    elif task == "localization":
+        assert len(list((tmp_path / "out").rglob("*_boxes.json"))) == 2
     else:
         assert len((tmp_path / "out" / "predictions.csv").read_text().splitlines()) == 2
 
@@ -193,7 +208,7 @@ def test_federated_rounds_start_from_the_servers_weights(bundle, tmp_path, monke
 
 
 # ---------------------------------------------------------------------- MONAI Deploy
-def test_deploy_reads_torchscript_with_extra_files(bundle, tmp_path):
+def test_deploy_reads_torchscript_with_extra_files(bundle, task, tmp_path):
     path = export_bundle(bundle, "torchscript", tmp_path / "model.ts")
     extra = {"metadata.json": "", "inference.json": ""}
     script = torch.jit.load(str(path), _extra_files=extra).eval()
@@ -214,10 +229,14 @@ def test_deploy_reads_torchscript_with_extra_files(bundle, tmp_path):
     for transform in postprocessing.transforms:
         if type(transform).__name__ != "SaveImaged":
             data = transform(data)
-    if "segmentation" in bundle.name:
+    if task == "segmentation":
         assert data["pred"].shape[1:] == nibabel.load(sample).shape
-    else:
+    elif task == "localization":
+        assert data["pred"]["boxes"]
+    elif task == "classification":
         assert float(data["pred"].sum()) == pytest.approx(1, abs=1e-4)
+    else:
+        assert data["pred"].shape == (1,)
 
 
 # ---------------------------------------------------------------------- two processes

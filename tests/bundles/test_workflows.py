@@ -18,7 +18,7 @@ import yaml
 
 from monai_transfer.bundle.run import equal_command, run_workflow
 from monai_transfer.bundle.spec import WORKFLOWS
-from monai_transfer.data.phantom.sets import write_set
+from monai_transfer.data.phantom.sets import TASKS, write_set
 from monai_transfer.errors import InputError
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -30,18 +30,15 @@ TINY = {"max_epochs": 2, "steps_per_epoch": 2, "val_interval": 1}
 def small_sets(tmp_path_factory) -> dict[str, Path]:
     """The embedded sets, two patients per site and split."""
     root = tmp_path_factory.mktemp("sets")
-    for task in ("segmentation", "classification"):
+    for task in TASKS:
         write_set(task, root / task, patients=2)
-    return {task: root / task for task in ("segmentation", "classification")}
+    return {task: root / task for task in TASKS}
 
 
 @pytest.fixture
-def data(bundle, small_sets) -> dict[str, object]:
+def data(task, small_sets) -> dict[str, object]:
     """Overrides: the small set of the bundle's task."""
-    return {
-        "dataset_dir": str(small_sets["segmentation" if "segmentation" in bundle.name else "classification"]),
-        "n_labelled": 2,
-    }
+    return {"dataset_dir": str(small_sets[task]), "n_labelled": 2}
 
 
 def weights_of(run: Path) -> dict[str, torch.Tensor]:
