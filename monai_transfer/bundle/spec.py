@@ -15,6 +15,7 @@ WORKFLOWS = {
     "adapt": ["train", "adapt"],
     "evaluate": ["train", "evaluate"],
     "infer": ["inference"],
+    "contrastive": ["train", "contrastive"],  # of a bundle for self-supervised pretraining
 }
 """The config files of each workflow, in the order in which they are merged."""
 
@@ -23,12 +24,14 @@ _PRIMARY = {
     "classification": ("auc", True),
     "regression": ("mae", False),
     "localization": ("froc", True),
+    "self_supervised": ("masked_error", False),
 }
 _KEY_METRIC = {
     "segmentation": "val_mean_dice",
     "classification": "val_auc",
     "regression": "val_mae",
     "localization": "val_mean_dice",
+    "self_supervised": "val_masked_error",
 }
 _BOXES: dict[str, Any] = {"threshold": 0.5, "min_size": 0.0, "score": "mean"}
 _LOSS: dict[str, dict[str, Any]] = {
@@ -53,7 +56,7 @@ class BundleSpec:
     Attributes:
         name: folder name; holds the task's word.
         task: ``segmentation``, ``classification``, ``regression`` or ``localization``: a segmentation of the lesions
-            whose connected components give boxes.
+            whose connected components give boxes; or ``self_supervised``: pretraining without labels.
         spatial_dims: 2 or 3.
         labels: class names by number; empty for regression.
         channel_names: names of the image channels, in order.
@@ -146,7 +149,7 @@ class BundleSpec:
     @property
     def dense(self) -> bool:
         """Whether the network says something about every voxel."""
-        return self.task in ("segmentation", "localization")
+        return self.task in ("segmentation", "localization", "self_supervised")
 
     @property
     def out_channels(self) -> int:

@@ -11,6 +11,7 @@ import jinja2
 import monai
 
 import monai_transfer
+from monai_transfer.bundle import self_supervised
 from monai_transfer.bundle.spec import BundleSpec
 from monai_transfer.files import write_json, write_text
 
@@ -85,7 +86,9 @@ def _metadata(spec: BundleSpec) -> dict[str, Any]:
     }
     output = {
         "type": {"classification": "probabilities", "regression": "array"}.get(spec.task, "image"),
-        "format": {"classification": "classes", "regression": "array"}.get(spec.task, "segmentation"),
+        "format": {"classification": "classes", "regression": "array", "self_supervised": image_format}.get(
+            spec.task, "segmentation"
+        ),
         "num_channels": spec.out_channels,
         "spatial_shape": spatial if spec.dense else [],
         "dtype": "float32",
@@ -153,15 +156,18 @@ Opening a bundle runs the code in its configs: open only those whose author you 
 def render_bundle(spec: BundleSpec) -> dict[str, str]:
     """All text files of the bundle, by their path inside it."""
     environment = _environment()
+    alone = spec.task == "self_supervised"  # other workflows, so other templates
+    place, names = ("self_supervised/", self_supervised.CONFIGS) if alone else ("", CONFIGS)
+    given = {"s": spec, **(self_supervised.values(spec) if alone else {})}
     files = {
-        f"configs/{name}.yaml": environment.get_template(f"{name}.yaml.j2").render(s=spec).strip() + "\n"
-        for name in CONFIGS
+        f"configs/{name}.yaml": environment.get_template(f"{place}{name}.yaml.j2").render(given).strip() + "\n"
+        for name in names
     }
     files["configs/metadata.json"] = json.dumps(_metadata(spec), indent=2, ensure_ascii=False) + "\n"
     files["configs/logging.conf"] = _LOGGING
     files["scripts/__init__.py"] = ""
     files["scripts/infer.py"] = environment.get_template("infer.py.j2").render(s=spec)
-    files["docs/README.md"] = _readme(spec)
+    files["docs/README.md"] = self_supervised.readme(spec) if alone else _readme(spec)
     files["LICENSE"] = (Path(__file__).parent / "templates" / "LICENSE").read_text(encoding="utf-8")
     return files
 

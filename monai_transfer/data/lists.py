@@ -108,6 +108,26 @@ class DataLists:
         return items
 
     @property
+    def self_supervised_training(self) -> Items:
+        """All training and unlabelled images of both sites, without labels: for pretraining that needs none."""
+        items = self._images("training") + self._images("unlabeled")
+        if not items:
+            raise InputError(f"no training image at {self.source_site!r} or {self.target_site!r}", path=self.path)
+        return items
+
+    @property
+    def self_supervised_validation(self) -> Items:
+        """All validation images of both sites, without labels."""
+        return self._images("validation")
+
+    def _images(self, split: str) -> Items:
+        named = [self.source_site, self.target_site]
+        lists = [[site] if isinstance(site, str) else site for site in named]
+        # None is all sites; a site that stands on both sides counts once
+        sites = None if None in named else list(dict.fromkeys(site for some in lists for site in some or ()))
+        return self.manifest.datalist(split, site=sites, labelled=False)
+
+    @property
     def source_and_target_training(self) -> Items:
         """Labelled source cases and the few labelled target cases, for adaptation with or without target labels."""
         return self.source_training + (self.target_training if self.n_labelled else [])

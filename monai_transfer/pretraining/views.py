@@ -18,6 +18,7 @@ class TwoViewsd(MapTransform, RandomizableTransform):
     Args:
         keys: the image key.
         transforms: random dictionary transforms of that key, which end in one shape, such as a crop of fixed size.
+        seed: draw the same views in every call, for validation; ``None`` draws anew.
         allow_missing_keys: skip a missing image.
 
     Raises:
@@ -25,13 +26,18 @@ class TwoViewsd(MapTransform, RandomizableTransform):
     """
 
     def __init__(
-        self, keys: KeysCollection, transforms: Sequence[Callable] | Callable, allow_missing_keys: bool = False
+        self,
+        keys: KeysCollection,
+        transforms: Sequence[Callable] | Callable,
+        seed: int | None = None,
+        allow_missing_keys: bool = False,
     ) -> None:
         MapTransform.__init__(self, keys, allow_missing_keys)
         RandomizableTransform.__init__(self, prob=1.0)
         if len(self.keys) != 1:
             raise ValueError(f"TwoViewsd takes one image key, not {self.keys}")
         self.augment = transforms if isinstance(transforms, Compose) else Compose(transforms)
+        self.seed = seed
 
     def set_random_state(self, seed: int | None = None, state: Any = None) -> TwoViewsd:
         """Seed the views' transforms."""
@@ -43,6 +49,8 @@ class TwoViewsd(MapTransform, RandomizableTransform):
         """``data`` with both views under the key."""
         result = dict(data)
         for key in self.key_iterator(result):
+            if self.seed is not None:
+                self.augment.set_random_state(self.seed)
             # a copy each: some transforms write into their input
             views = [self.augment({key: result[key].clone()})[key] for _ in range(2)]
             if views[0].shape != views[1].shape:

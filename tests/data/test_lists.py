@@ -72,3 +72,17 @@ def test_faults_are_named(manifest):
         _ = DataLists(manifest, "c", "b").source_training
     with pytest.raises(InputError, match="5 are there"):
         _ = DataLists(manifest, "a", "b", n_labelled=9).target_training
+
+
+def test_pretraining_without_labels_sees_both_sites_and_no_test_case(manifest):
+    both = DataLists(manifest, "a", "b")
+    assert len(both.self_supervised_training) == 6 + 5 + 1 + 2
+    assert len(both.self_supervised_validation) == 6
+    seen = both.self_supervised_training + both.self_supervised_validation
+    assert not any("label" in item for item in seen)
+    assert not any("_test_" in item["case"] for item in seen)
+    assert names(DataLists(manifest, "b", "b").self_supervised_training) == {
+        name for name in names(both.self_supervised_training) if name.startswith("b")
+    }
+    assert names(DataLists(manifest).self_supervised_training) == names(both.self_supervised_training)
+    assert names(DataLists(manifest, ["a"], "b").self_supervised_training) == names(both.self_supervised_training)

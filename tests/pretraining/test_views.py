@@ -37,6 +37,13 @@ def test_the_data_sets_seed_decides_and_the_cache_stops_before():
     assert torch.equal(data[0]["image"], first)
 
 
+def test_fixed_views_for_validation():
+    item = {"image": torch.rand(1, 8, 8)}
+    views = TwoViewsd("image", noisy(2), seed=3)
+    first = views(item)["image"]
+    assert torch.equal(views(item)["image"], first) and not torch.equal(first[0], first[1])
+
+
 def test_views_of_two_shapes_and_two_keys_are_refused():
     crop = RandSpatialCropd("image", [2, 2], random_size=True)
     views = TwoViewsd("image", crop).set_random_state(0)

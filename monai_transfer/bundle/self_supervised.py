@@ -1,0 +1,68 @@
+"""What a bundle for self-supervised pretraining has in place of the others' configs and readme."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from monai_transfer.bundle.spec import BundleSpec
+from monai_transfer.errors import InputError
+
+__all__ = ["CONFIGS", "readme", "values"]
+
+CONFIGS = ("train", "contrastive", "multi_gpu_train", "inference")
+
+
+def values(spec: BundleSpec) -> dict[str, Any]:
+    """What the templates need beside the spec: size of a contrastive view, the encoder as an expression, its stride.
+
+    Raises:
+        InputError: the network is no MONAI UNet, whose encoder alone is known here.
+    """
+    if spec.network["_target_"] != "monai.networks.nets.UNet":
+        raise InputError(f"no expression for the encoder of {spec.network['_target_']}", mend="take monai's UNet")
+    levels = len(spec.network["strides"])
+    unit = 2**levels
+    parts = ["@network_def.model[0]"]
+    inner = "@network_def.model[1].submodule"
+    for _ in range(levels - 1):
+        parts.append(f"{inner}[0]")
+        inner += "[1].submodule"
+    pool = f"torch.nn.AdaptiveAvgPool{spec.spatial_dims}d(1), torch.nn.Flatten()"
+    return {
+        "view": [max(unit, n * 5 // 6 // unit * unit) for n in spec.patch],
+        "encoder": f"$torch.nn.Sequential({', '.join([*parts, inner])}, {pool})",
+        "divisor": unit,
+    }
+
+
+def readme(spec: BundleSpec) -> str:
+    """The bundle's ``docs/README.md``."""
+    return f"""# {spec.name}
+
+{spec.description}.
+
+Channels: {", ".join(spec.channel_names)}. Sites: {spec.source_site}, {spec.target_site}. All their training and
+unlabelled images, whatever their labels; validation images choose the epoch; test images are never seen.
+
+| workflow | config files | expect |
+|---|---|---|
+| masked autoencoding (`train`) | train.yaml | {spec.expect["train"]} |
+| SimCLR (`contrastive`) | train.yaml, contrastive.yaml | {spec.expect["contrastive"]} |
+| features of images (`infer`) | inference.yaml (MONAI alone) | {spec.expect["inference"]} |
+
+Run `python -m monai.bundle run --config_file configs/train.yaml` in this folder, or `monai-transfer run . train` from
+anywhere; `figures/reconstruction.png` of the run shows what is filled in. Own scans: `--dataset_dir DIR` with a
+`manifest.json` in it; labels may be missing.
+
+## To start another bundle from it
+
+    monai-transfer run ../head_mr_segmentation train --pretrained {spec.name}/models/model.pt
+
+The network there must be the same up to its last layer. `weights.json` of that run lists what came over: here all but
+the last layer, which is skipped (it fills in intensities, the other one tells classes) and stays as initialised. Of
+`contrastive` runs the encoder comes over and the decoder is missing: add `--prepared::min_coverage 0.3`.
+In Python: `load_weights(network, "{spec.name}")`.
+
+Whether it helps was measured: `docs/self_supervised.md` of the project.
+Opening a bundle runs the code in its configs: open only those whose author you trust.
+"""
