@@ -70,6 +70,7 @@ def new(
 ) -> None:
     """Write a standard MONAI bundle fitted to this data and source; it runs without editing a config."""
     from monai_transfer.bundle.new import new_bundle
+    from monai_transfer.weights.provenance import is_non_commercial
 
     numbers = {
         "epochs": epochs,
@@ -102,6 +103,11 @@ def new(
             f"{len(weights['adapted'])} tensors adapted, {len(weights['skipped']) + len(weights['missing'])} fresh "
             "(models/source.json)"
         )
+        if spec.weights_note["licence"]:
+            binding = (
+                " (NON-COMMERCIAL: it binds this bundle too)" if is_non_commercial(spec.weights_note["licence"]) else ""
+            )
+            typer.echo(f"licence of the weights: {spec.weights_note['licence']}{binding}; listed in large_files.yml")
     first = "pretrain" if str(source).lower() in ("none", "") else "train"
     typer.echo(f"next: monai-transfer run {folder} {first}")
 

@@ -17,6 +17,8 @@ from monai_transfer.bundle.run import best_weights, open_workflow
 from monai_transfer.engine.checkpoint import load_checkpoint
 from monai_transfer.errors import InputError
 from monai_transfer.files import atomic_path
+from monai_transfer.weights.large_files import LargeFile, write_large_files
+from monai_transfer.weights.provenance import Provenance, provenance_of
 
 __all__ = ["export_bundle"]
 
@@ -27,6 +29,9 @@ def export_bundle(
     bundle: str | Path, to: str, output: str | Path | None = None, *, run: str | Path | None = None
 ) -> Path:
     """Export a bundle's (or a run's) best model; returns what was written.
+
+    The licence and the origin of weights that the model was trained from go with it: into ``large_files.yml``, the
+    script's metadata, the ONNX file's metadata.
 
     ``bundle``: a folder with the inference config, metadata, licence and weights. ``torchscript``: one ``.ts`` file
     with metadata and inference config as extra files, as MONAI Deploy reads it. ``onnx``: one file with free batch and
@@ -49,12 +54,19 @@ def export_bundle(
     network.load_state_dict(load_checkpoint(weights))
     network.eval()
     metadata = json.loads((bundle / "configs" / "metadata.json").read_text(encoding="utf-8"))
+    metadata |= _origin(provenance_of(weights))
     example = _example(metadata)
     with torch.no_grad():
         expected = network(example)
     path = Path(output) if output else bundle / "models" / ("model.ts" if to == "torchscript" else "model.onnx")
     writer = _torchscript if to == "torchscript" else _onnx
     return writer(network, example, expected, path, metadata, flow)
+
+
+def _origin(known: Provenance) -> dict[str, str]:
+    """What goes with an exported model, by the name that it has there; nothing where nothing is known."""
+    pairs = {"weights_licence": known.licence, "weights_origin": known.description, "weights_url": known.url}
+    return {key: value for key, value in pairs.items() if value}
 
 
 def _example(metadata: dict[str, Any]) -> torch.Tensor:
@@ -108,10 +120,20 @@ def _onnx(network: Any, example: Any, expected: Any, path: Path, metadata: dict[
             network, (example,), str(temporary), input_names=["image"], output_names=["pred"], dynamo=False,
             dynamic_axes={"image": axes, "pred": axes if expected.ndim == example.ndim else {0: "batch"}},
         )  # fmt: skip
+        _note_in_onnx(temporary, {key: metadata[key] for key in metadata if key.startswith("weights_")})
         session = onnxruntime.InferenceSession(str(temporary), providers=["CPUExecutionProvider"])
         (got,) = session.run(None, {"image": example.numpy()})
         _agree(torch.from_numpy(got), expected, path)
     return path
+
+
+def _note_in_onnx(path: Path, notes: dict[str, str]) -> None:
+    import onnx
+
+    if notes:
+        model = onnx.load(str(path))
+        onnx.helper.set_model_props(model, notes)
+        onnx.save(model, str(path))
 
 
 def _export_folder(bundle: Path, weights: Path, output: Path) -> Path:
@@ -138,6 +160,10 @@ def _export_folder(bundle: Path, weights: Path, output: Path) -> Path:
             if path.is_file():
                 shutil.copyfile(path, temporary / path.name)
         shutil.copyfile(weights, temporary / "models" / "model.pt")
+        known = provenance_of(weights)
+        if _origin(known):
+            entry = LargeFile("models/model.pt", known.url, licence=known.licence, description=known.description)
+            write_large_files(temporary, [entry])
         temporary.rename(output)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

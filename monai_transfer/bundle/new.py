@@ -26,6 +26,7 @@ from monai_transfer.manifest import Manifest
 from monai_transfer.methods.base import Method
 from monai_transfer.strategies.base import Strategy
 from monai_transfer.weights import Source, load_weights
+from monai_transfer.weights.large_files import LargeFile, write_large_files
 
 __all__ = ["new_bundle"]
 
@@ -85,6 +86,9 @@ def new_bundle(
         raise InputError(
             "no bundle trains boxes yet", path=path, mend="make a segmentation manifest; boxes follow from it"
         )
+    chosen = _component("methods", method)
+    kind = pydoc.locate(chosen["_target_"])
+    refuse_unfit(kind, data.task)
     size = size or ("medium" if torch.cuda.is_available() else "small")
     if size not in _CHANNELS:
         raise InputError(f"no network size {size!r}", mend=f"one of {', '.join(_CHANNELS)}")
@@ -127,14 +131,14 @@ def new_bundle(
         dataset_dir=str(path.resolve().parent),
         manifest=f"$os.path.join(@dataset_dir, {path.name!r})",
         strategy=_component("strategies", strategy),
-        method=_component("methods", method),
+        method=chosen,
         suffix=fit.suffix or ".nii.gz",
         modality=data.modality if isinstance(data.modality, str) else "",
         description=data.description or "",
         data_note=f"the manifest {path.name} and its images; or --dataset_dir DIR --manifest FILE",
         data_source=data.reference or "the user's own manifest",
         data_statistics=fit.statistics(),
-        layer=_bottleneck(network),
+        layer=_bottleneck(network) if getattr(kind, "default_pool", "mean") else None,  # class heads stand on the last
         label_mean=regression[0],
         label_std=regression[1],
         **{"batch_size": (4 if fit.spatial_dims == 3 else 8) if data.task == "segmentation" else 16, **numbers},
@@ -410,7 +414,18 @@ def _fit_weights(given: Source, spec: BundleSpec, folder: Path) -> None:
     spec.weights_note = {
         "description": given.description,
         "sha256": sha256_file(models / "source.pt"),
+        "origin_sha256": given.sha256,
         "licence": given.licence,
+        "url": given.url,
         "classes": given.classes,
         "weights": report.to_dict(),
     }
+    digest, origin = sha256_file(models / "source.pt"), given.sha256 or ""
+    fitted = f"{given.description}, fitted to this bundle's network"
+    write_large_files(
+        folder,
+        [
+            LargeFile("models/source.pt", given.url, "sha256", digest, given.licence, given.description, origin),
+            LargeFile("models/model.pt", given.url, "sha256", "", given.licence, fitted, origin),
+        ],
+    )

@@ -89,7 +89,7 @@ def load_weights(
     _refuse_nan(named, source)
     report, values = _plan(surgery, named, target)
     report.source, report.source_sha256 = source.description, source.sha256
-    report.dialect, report.licence = named.dialect, source.licence or named.licence
+    report.dialect, report.licence, report.url = named.dialect, source.licence or named.licence, source.url
     report.coverage = _coverage(network, [target[name] for name in values])
     if report.coverage < min_coverage:
         raise CoverageError(_too_little(report, min_coverage, network, named.hint))
@@ -97,7 +97,7 @@ def load_weights(
         for name, tensor in values.items():
             target[name].copy_(tensor)
     rest = len(report.skipped) + len(report.missing)
-    log.log(logging.WARNING if rest else logging.INFO, "%s", _summary(report))
+    log.log(logging.WARNING if rest or report.non_commercial else logging.INFO, "%s", _summary(report))
     return report
 
 
@@ -186,5 +186,9 @@ def _summary(report: WeightReport) -> str:
         f"{len(report.adapted)} adapted, {len(report.skipped)} skipped, {len(report.missing)} missing, "
         f"{len(report.unused)} unused"
         + (f"; skipped {report.skipped[0]}: {report.notes[report.skipped[0]]}" if report.skipped else "")
-        + (f"; NON-COMMERCIAL licence: {report.licence}" if report.non_commercial else "")
+        + (
+            f"; NON-COMMERCIAL licence, which binds what you train from them too: {report.licence}"
+            if report.non_commercial
+            else ""
+        )
     )

@@ -11,6 +11,7 @@ from typing import Any
 
 from monai_transfer.errors import InputError
 from monai_transfer.files import write_json
+from monai_transfer.weights.provenance import is_non_commercial
 
 __all__ = ["WeightReport"]
 
@@ -35,6 +36,7 @@ class WeightReport:
         source: what was read, in words. ``source_sha256``: of the file, ``None`` for a state dict in memory.
         dialect: how the source's names were understood.
         licence: of the weights, as far as the source says. It binds whoever uses what was trained from them.
+        url: where they are published, if the source says.
     """
 
     loaded: list[str] = field(default_factory=list)
@@ -48,6 +50,7 @@ class WeightReport:
     source_sha256: str | None = None
     dialect: str = "plain"
     licence: str | None = None
+    url: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON."""
@@ -84,8 +87,7 @@ class WeightReport:
     @property
     def non_commercial(self) -> bool:
         """Whether the licence, as far as it is known, forbids commercial use."""
-        text = (self.licence or "").lower()
-        return any(sign in text for sign in ("-nc", " nc", "non-commercial", "noncommercial", "non commercial"))
+        return is_non_commercial(self.licence)
 
     def __str__(self) -> str:
         """A short table for people: counts, the first names, and the remarks, equal ones together."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
@@ -15,10 +15,14 @@ from torch import nn
 from monai_transfer.errors import InputError
 from monai_transfer.files import sha256_file
 from monai_transfer.weights.classes import class_names
+from monai_transfer.weights.large_files import find_file, read_large_files
+from monai_transfer.weights.provenance import bundle_licence, provenance_of
 from monai_transfer.weights.reading import read_checkpoint
 from monai_transfer.weights.tfjs import is_tfjs, sha256_tfjs
 
 __all__ = ["Source"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -31,7 +35,8 @@ class Source:
         channels: names of the input channels, in order, or ``None``.
         description: what it is, in words, for reports.
         sha256: of the weights file, ``None`` for a state dict in memory.
-        licence: of the weights, as far as the source says.
+        licence: of the weights, as far as the source says, and of those that they were trained from.
+        url: where they are published, if the source says.
         metadata: a bundle's ``metadata.json``, or the metadata of a safetensors file.
         path: the file or the bundle folder.
     """
@@ -42,6 +47,7 @@ class Source:
     description: str = "a state dict"
     sha256: str | None = None
     licence: str | None = None
+    url: str = ""
     metadata: dict[str, Any] = field(default_factory=dict)
     path: Path | None = None
 
@@ -57,7 +63,9 @@ class Source:
 
         Args:
             path_or_bundle: a ``.pt``, ``.pth``, ``.ckpt``, ``.safetensors`` ... file, or a MONAI bundle folder, of
-                which ``models/model.pt`` and ``configs/metadata.json`` are read.
+                which ``models/model.pt`` (else the only file in ``models``, else what ``large_files.yml`` lists and
+                a folder named by ``WEIGHTS_DIR`` holds) and ``configs/metadata.json`` are read. A file in a bundle
+                or a run folder has the licence and description that lie beside it.
             classes, channels: names that the file does not say, in order; they stand over those of a bundle.
 
         Raises:
@@ -69,19 +77,7 @@ class Source:
         if path.is_dir():
             source = _read_bundle(path)
         else:
-            content, metadata = read_checkpoint(path)
-            source = cls(
-                content if isinstance(content, Mapping) else {"": content},
-                classes=_from_json(metadata.get("classes")),
-                channels=_from_json(metadata.get("channels")),
-                description=f"{path.parent.name} (TensorFlow.js)" if is_tfjs(path) else path.name,
-                sha256=sha256_tfjs(path) if is_tfjs(path) else sha256_file(path),
-                licence=metadata.get("licence")
-                or metadata.get("license")
-                or (_bundle_licence(path.parent, {}) if is_tfjs(path) else None),
-                metadata=dict(metadata),
-                path=path,
-            )
+            source = _read_file(path)
         source.classes = class_names(classes) or source.classes
         source.channels = class_names(channels) or source.channels
         return source
@@ -110,6 +106,28 @@ class Source:
         return network.eval()
 
 
+def _read_file(path: Path) -> Source:
+    content, metadata = read_checkpoint(path)
+    layers_model = is_tfjs(path)
+    known = provenance_of(path)
+    licence = metadata.get("licence") or metadata.get("license") or known.licence
+    return Source(
+        content if isinstance(content, Mapping) else {"": content},
+        classes=_from_json(metadata.get("classes")),
+        channels=_from_json(metadata.get("channels")),
+        description=f"{path.parent.name} (TensorFlow.js)" if layers_model else _described(path.name, known.description),
+        sha256=sha256_tfjs(path) if layers_model else sha256_file(path),
+        licence=licence or (bundle_licence(path.parent, {}) if layers_model else None),
+        url=known.url,
+        metadata=dict(metadata),
+        path=path,
+    )
+
+
+def _described(name: str, origin: str) -> str:
+    return f"{name} ({origin})" if origin else name
+
+
 def _from_json(text: str | None) -> list[str] | None:
     if not text:
         return None
@@ -121,33 +139,57 @@ def _from_json(text: str | None) -> list[str] | None:
 
 def _read_bundle(folder: Path) -> Source:
     metadata = _read_metadata(folder)
-    weights = next(
-        (
-            folder / "models" / name
-            for name in ("model.pt", "model.safetensors")
-            if (folder / "models" / name).is_file()
-        ),
-        None,
-    )
-    if weights is None:
-        large = next(
-            (n for n in ("large_files.yml", "large_files.yaml", "large_files.json") if (folder / n).is_file()), ""
-        )
-        mend = f"download them as {large} says" if large else "name the checkpoint file itself"
-        what = "the bundle's" if metadata else "no MONAI bundle: its"
-        raise InputError(f"{what} weights models/model.pt are not there", path=folder, mend=mend)
+    weights = _bundle_weights(folder, bool(metadata))
     content, _ = read_checkpoint(weights)
     formats = metadata.get("network_data_format") or {}
     name, version = metadata.get("name") or folder.name, metadata.get("version")
+    known = provenance_of(folder / "models" / weights.name)
+    what = f"bundle {name}" + (f" {version}" if version else "")
+    what += f" {weights.name}" if weights.name not in _MODELS else ""
     return Source(
         content if isinstance(content, Mapping) else {"": content},
         classes=_channel_def(formats, "outputs"),
         channels=_channel_def(formats, "inputs"),
-        description=f"bundle {name}" + (f" {version}" if version else ""),
+        description=_described(what, known.description),
         sha256=sha256_file(weights),
-        licence=_bundle_licence(folder, metadata),
+        licence=known.licence or bundle_licence(folder, metadata),
+        url=known.url,
         metadata=metadata,
         path=folder,
+    )
+
+
+_MODELS = ("model.pt", "model.safetensors")
+
+
+def _bundle_weights(folder: Path, has_metadata: bool) -> Path:
+    """The file in ``models`` that holds a bundle's weights, or the local file that ``large_files.yml`` means."""
+    models = folder / "models"
+    for name in _MODELS:
+        if (models / name).is_file():
+            place = models / name
+            listed = next((e for e in read_large_files(folder) if folder / e.path == place), None)
+            if listed is not None and not listed.fits(place):
+                log.warning("%s is another file than large_files.yml lists: its %s differs", place, listed.hash_type)
+            return place
+    entries = read_large_files(folder)
+    wanted = [e for e in entries if Path(e.path).suffix in (".pt", ".pth", ".safetensors", ".ckpt")]
+    wanted = [e for e in wanted if Path(e.path).name in _MODELS] or wanted
+    if len(wanted) == 1:
+        return find_file(folder, wanted[0])
+    others = sorted(p for p in models.glob("*") if p.suffix in (".pt", ".pth", ".safetensors", ".ckpt"))
+    if len(others) == 1:
+        return others[0]
+    if others or wanted:
+        names = ", ".join([p.name for p in others] or [e.path for e in wanted])
+        raise InputError(f"holds several weights, none of them model.pt: {names}", path=models, mend="name one of them")
+    script = next((p for p in sorted(models.glob("*.ts"))), None)
+    if script is not None:
+        fault = f"the bundle's weights are there as TorchScript alone ({script.name}), which is a program"
+        raise InputError(fault, path=folder, mend="ask for its models/model.pt")
+    what = "the bundle's" if has_metadata else "no MONAI bundle: its"
+    raise InputError(
+        f"{what} weights models/model.pt are not there", path=folder, mend="name the checkpoint file itself"
     )
 
 
@@ -172,32 +214,3 @@ def _channel_def(formats: Mapping[str, Any], side: str) -> list[str] | None:
             except InputError:
                 return None
     return None
-
-
-_LICENCES = {
-    r"apache license,?\s+version 2": "Apache-2.0",
-    r"mit license|permission is hereby granted, free of charge": "MIT",
-    r"attribution-noncommercial-sharealike 4": "CC BY-NC-SA 4.0",
-    r"attribution-noncommercial 4": "CC BY-NC 4.0",
-    r"attribution-sharealike 4": "CC BY-SA 4.0",
-    r"attribution 4": "CC BY 4.0",
-    r"non-?commercial": "a non-commercial licence",
-    r"redistribution and use in source and binary forms": "BSD",
-}
-
-
-def _bundle_licence(folder: Path, metadata: Mapping[str, Any]) -> str | None:
-    """From the metadata, else recognised in the bundle's LICENSE file, else that file's first line."""
-    for key in ("licence", "license"):
-        if isinstance(metadata.get(key), str):
-            return metadata[key]
-    path = next(
-        (folder / n for n in ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE") if (folder / n).is_file()), None
-    )
-    if path is None:
-        return None
-    text = path.read_text(encoding="utf-8", errors="replace")
-    for pattern, name in _LICENCES.items():
-        if re.search(pattern, text[:4000], re.IGNORECASE):
-            return name
-    return next((line.strip()[:80] for line in text.splitlines() if line.strip()), None)

@@ -1,0 +1,95 @@
+"""Where a weights file inside a bundle or a run folder comes from, and under which licence, by what lies around it.
+
+Weights that were trained from others stay bound by those others' licence, so it is looked for before the bundle's own
+``LICENSE``, which speaks of the bundle: in ``large_files.yml``, in a run's ``weights.json``, in the metadata's note of
+what the bundle started from.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from monai_transfer.weights.large_files import read_large_files
+
+__all__ = ["Provenance", "bundle_licence", "is_non_commercial", "provenance_of"]
+
+_LICENCES = {
+    r"apache license,?\s+version 2": "Apache-2.0",
+    r"mit license|permission is hereby granted, free of charge": "MIT",
+    r"attribution-noncommercial-sharealike 4": "CC BY-NC-SA 4.0",
+    r"attribution-noncommercial 4": "CC BY-NC 4.0",
+    r"attribution-sharealike 4": "CC BY-SA 4.0",
+    r"attribution 4": "CC BY 4.0",
+    r"non-?commercial": "a non-commercial licence",
+    r"redistribution and use in source and binary forms": "BSD",
+}
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What is known of a weights file besides its content.
+
+    Attributes:
+        licence: that binds whoever uses it; ``None``: unknown.
+        description: where it comes from, in words. url: where it is published. Both may be empty.
+    """
+
+    licence: str | None = None
+    description: str = ""
+    url: str = ""
+
+
+def provenance_of(file: str | Path) -> Provenance:
+    """What the bundle or run folder around ``<folder>/models/<file>`` says of it; empty where it says nothing.
+
+    Raises:
+        InputError: the bundle's ``large_files.yml`` cannot be read.
+    """
+    file = Path(file).absolute()
+    root = file.parent.parent
+    if file.parent.name != "models":
+        return Provenance()
+    listed = next((e for e in read_large_files(root) if root / e.path == file), None)
+    if listed is not None and (listed.licence or listed.description):
+        return Provenance(listed.licence, listed.description, listed.url)
+    for record in (_json(root / "weights.json"), _json(root / "configs" / "metadata.json").get("transfer", {})):
+        note = record.get("weights", record) if isinstance(record, Mapping) else {}
+        if isinstance(note, Mapping) and (note.get("licence") or note.get("source") or note.get("description")):
+            start = note.get("description") or note.get("source")
+            return Provenance(note.get("licence"), f"trained from {start}" if start else "", note.get("url") or "")
+    return Provenance()
+
+
+def bundle_licence(folder: Path, metadata: Mapping[str, Any]) -> str | None:
+    """From the metadata, else recognised in the bundle's LICENSE file, else that file's first line."""
+    for key in ("licence", "license"):
+        if isinstance(metadata.get(key), str):
+            return metadata[key]
+    names = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE")
+    path = next((folder / name for name in names if (folder / name).is_file()), None)
+    if path is None:
+        return None
+    text = path.read_text(encoding="utf-8", errors="replace")
+    for pattern, name in _LICENCES.items():
+        if re.search(pattern, text[:4000], re.IGNORECASE):
+            return name
+    return next((line.strip()[:80] for line in text.splitlines() if line.strip()), None)
+
+
+def is_non_commercial(licence: str | None) -> bool:
+    """Whether a licence, by its name or text, forbids commercial use."""
+    text = (licence or "").lower()
+    return any(sign in text for sign in ("-nc", " nc", "non-commercial", "noncommercial", "non commercial", "ncls"))
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
