@@ -6,29 +6,20 @@ Each run is a run folder of its own, so an interrupted study continues where it 
 from __future__ import annotations
 
 import difflib
-import logging
-import multiprocessing
-import os
 import sys
-import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from monai_transfer.bundle.run import open_workflow, parse_overrides, run_workflow
+from monai_transfer.bundle.pool import Job, refuse_failed, run_jobs, workers
+from monai_transfer.bundle.run import open_workflow, parse_overrides
 from monai_transfer.engine.run_folder import read_status
 from monai_transfer.errors import InputError
-from monai_transfer.quiet import quiet_libraries
 
-__all__ = ["PRESETS", "Arm", "parse_arms", "run_study"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["PRESETS", "Arm", "for_pretraining", "has_weights", "parse_arms", "run_study"]
 
 
 @dataclass(frozen=True)
@@ -90,124 +81,6 @@ def parse_arms(text: str) -> list[Arm]:
     return arms
 
 
-@dataclass(frozen=True, eq=False)
-class _Job:
-    bundle: str
-    workflow: str
-    overrides: dict[str, Any]
-    label: str
-
-    @property
-    def output(self) -> Path:
-        return Path(self.overrides["output_dir"])
-
-    @property
-    def log(self) -> Path:
-        """Beside the run folder: that one may be moved or cleared while its run starts."""
-        return self.output.with_name(self.output.name + ".log")
-
-
-def _work(job: _Job) -> None:
-    """Run one job in a worker process, quietly: its log goes beside the run folder, and into it when it has ended."""
-    import torch
-
-    torch.set_num_threads(1)
-    fresh = {} if read_status(job.output) == "running" else {"fresh": True}
-    with _log_to(job.log):
-        quiet_libraries()
-        try:
-            run_workflow(job.bundle, job.workflow, {**fresh, **job.overrides}, log=False)
-        except Exception as error:
-            traceback.print_exc()
-            raise _plain(error) from None
-    job.log.replace(job.output / "log.txt")
-
-
-def _plain(error: BaseException) -> InputError | RuntimeError:
-    """What can be sent to the parent process whatever the error holds; the traceback is in the log."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, InputError):
-            return seen
-        seen = seen.__cause__ or seen.__context__
-    return RuntimeError(f"{type(error).__name__}: {error}")
-
-
-@contextmanager
-def _log_to(path: Path) -> Iterator[None]:
-    """Everything that this process prints or logs goes to ``path``: libraries print too, past Python's streams."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    saved = os.dup(1), os.dup(2)
-    with path.open("wb") as stream:
-        os.dup2(stream.fileno(), 1)
-        os.dup2(stream.fileno(), 2)
-    try:
-        yield
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os.dup2(saved[0], 1)
-        os.dup2(saved[1], 2)
-        os.close(saved[0])
-        os.close(saved[1])
-
-
-def _workers(jobs: int) -> ProcessPoolExecutor:
-    """One pool for the whole study, started when there is work: a worker takes seconds to import torch and MONAI."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    # spawned, not forked: torch's threads do not survive a fork
-    return ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"))
-
-
-def _run_all(jobs: Sequence[_Job], pool: ProcessPoolExecutor, title: str, console: Console) -> None:
-    """Run what is not finished yet, some at a time, with a bar on a terminal and a line per run elsewhere.
-
-    A run that fails does not stop the others.
-
-    Raises:
-        InputError: names the runs that failed, why, and the first one's log.
-    """
-    todo = [job for job in jobs if read_status(job.output) != "finished"]
-    if len(todo) < len(jobs):
-        console.print(f"{title}: {len(jobs) - len(todo)} of {len(jobs)} runs are finished already")
-    if not todo:
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    terminal = console.is_terminal
-    failed: dict[_Job, BaseException] = {}
-    with Progress(*columns, console=console, disable=not terminal) as progress:
-        bar = progress.add_task(title, total=len(todo))
-        futures = {pool.submit(_work, job): job for job in todo}
-        try:
-            for count, future in enumerate(as_completed(futures), 1):
-                job = futures[future]
-                if error := future.exception():
-                    failed[job] = error
-                progress.update(bar, advance=1, description=f"{title}: {job.label}")
-                if not terminal:
-                    ending = " FAILED" if error else ""
-                    console.print(f"{title}: {count}/{len(todo)} {job.label}{ending}", soft_wrap=True)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    if failed:
-        job, error = next(iter(failed.items()))
-        rest = [other.label for other in failed if other is not job]
-        others = f" (and {len(rest)} more: {'; '.join(rest)})" if rest else ""
-        raise InputError(
-            f"the run {job.label!r} failed: {_first_line(error)}{others}",
-            path=job.log,
-            mend="mend the cause and give the same command again: finished runs are kept",
-        ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
 def _counts(bundle: Path, fractions: Sequence[float] | None, overrides: Mapping[str, Any]) -> list[int | None]:
     """Numbers of labelled cases: counts, or shares of the target's training split; ``[None]``: what the config says."""
     if not fractions:
@@ -248,13 +121,13 @@ def run_study(
     console = console or Console(file=sys.stdout)
     shared = dict(overrides or {})
     counts = _counts(bundle, fractions, shared)
-    with _workers(jobs) as pool:
-        if "pretrained" not in shared and not _has_weights(bundle):
+    with workers(jobs) as pool:
+        if "pretrained" not in shared and not has_weights(bundle):
             home = out / "pretrain-0"
-            job = _Job(
-                str(bundle), "pretrain", {**_for_pretraining(shared), "output_dir": str(home.resolve())}, "pretrain"
+            job = Job(
+                str(bundle), "pretrain", {**for_pretraining(shared), "output_dir": str(home.resolve())}, "pretrain"
             )
-            _run_all([job], pool, "pretrain on the source", console)
+            refuse_failed(run_jobs([job], pool, "pretrain on the source", console))
             shared["pretrained"] = str((home / "models" / "model.pt").resolve())
             shared["ckpt"] = shared["pretrained"]
         reports = []
@@ -272,9 +145,9 @@ def run_study(
                     if labelled:
                         own["n_labelled"] = count
                     todo.append(
-                        _Job(str(bundle), arm.workflow, {**shared, **arm.overrides, **own}, f"{arm.name}, seed {seed}")
+                        Job(str(bundle), arm.workflow, {**shared, **arm.overrides, **own}, f"{arm.name}, seed {seed}")
                     )
-            _run_all(todo, pool, "runs" if count is None else f"{count} labelled", console)
+            refuse_failed(run_jobs(todo, pool, "runs" if count is None else f"{count} labelled", console))
             path = folder / "report.html"
             report = compare_runs(runs, path)
             print_report(report, console=console)
@@ -282,12 +155,12 @@ def run_study(
     return reports
 
 
-def _has_weights(bundle: Path) -> bool:
+def has_weights(bundle: Path) -> bool:
     """Whether fine-tuning has something to start from: the bundle's weights, or its own finished pretraining."""
     return (bundle / "models" / "model.pt").is_file() or read_status(bundle / "runs" / "pretrain-0") == "finished"
 
 
-def _for_pretraining(shared: Mapping[str, Any]) -> dict[str, Any]:
+def for_pretraining(shared: Mapping[str, Any]) -> dict[str, Any]:
     """Overrides that pretraining shares with the arms: where the data are, not how the arms are trained."""
     keys = ("dataset_dir", "manifest", "source_site", "target_site", "device")
     return {key: shared[key] for key in keys if key in shared}

@@ -34,7 +34,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import special, stats
+from scipy import optimize, special, stats
 
 from monai_transfer.errors import InputError
 
@@ -50,6 +50,7 @@ __all__ = [
     "crossed_difference",
     "decide",
     "detectable_difference",
+    "gap_recovered",
     "skewness",
     "verdict",
 ]
@@ -157,6 +158,42 @@ def decide(comparisons: Sequence[CrossedDifference]) -> tuple[Any, Any]:
     hurt_level = 1 - 0.04 / len(comparisons)
     hurt = np.any([c.interval(hurt_level)[1] < 0 for c in comparisons], axis=0)
     return helped, hurt
+
+
+def gap_recovered(arm: Any, source: Any, oracle: Any, level: float = 0.95) -> tuple[float, float, float]:
+    """(arm - source) / (oracle - source) with its interval, seeds and patients both random.
+
+    The interval is Fieller's: all shares g of the gap that the table ``(arm - source) - g (oracle - source)`` does not
+    contradict (Fieller, JRSS B 16, 1954). It is unbounded on a side where the gap itself is too uncertain.
+
+    Args:
+        arm, source, oracle: (S, P) tables of the same seeds and patients, larger (or all smaller) is better.
+        level: of the interval.
+
+    Returns:
+        share, low, high; NaN where the oracle's mean is not away from the source's.
+    """
+    gain, gap = (np.asarray(t, dtype=float) - np.asarray(source, dtype=float) for t in (arm, oracle))
+    whole = crossed_difference(gap, level)
+    if abs(whole.mean) <= 1e-9:
+        return float("nan"), float("nan"), float("nan")
+    share = crossed_difference(gain).mean / whole.mean
+
+    def contradicts(g: float) -> float:
+        """Negative inside the interval."""
+        d = crossed_difference(gain - g * gap)
+        return abs(d.mean) - float(stats.t.ppf(0.5 + level / 2, d.degrees_of_freedom)) * d.standard_error
+
+    def bound(direction: int) -> float:
+        step = 1e-6
+        if contradicts(share + direction * step) > 0:
+            return float(share)
+        while (step := 2 * step) < 1e3:
+            if contradicts(share + direction * step) > 0:
+                return float(optimize.brentq(contradicts, share + direction * step / 2, share + direction * step))
+        return direction * float("inf")
+
+    return float(share), bound(-1), bound(1)
 
 
 @dataclass(frozen=True)

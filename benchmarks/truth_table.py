@@ -1,0 +1,204 @@
+"""Which method helps on this set? Every method of the package beside its control, five seeds, one budget, one table.
+
+    python benchmarks/truth_table.py BUNDLE --out DIR [--methods coral,dann] [--seeds 5] [--steps 80] [--jobs 2]
+                                     [--skip translation] [--write docs/truth_table.md] [--name NAME] [--render]
+
+The bundle's own weights are the source; a bundle without is pretrained first. Every arm has the same number of steps of
+the same batch size, keeps its last epoch, and stands at the defaults that its documentation gives: nothing is tuned to
+the set. ``monai_transfer/bundle/trials.py`` says what each is compared with. A killed table continues with the same
+command: finished cells are kept, failed ones tried again, their reason noted. ``--render`` runs nothing.
+
+Each cell is a run folder DIR/<method>-<seed> with its log beside it, and a line of DIR/cells/<method>-<seed>.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from monai_transfer.bundle.pool import Job, first_line, refuse_failed, run_jobs, workers
+from monai_transfer.bundle.study import for_pretraining, has_weights
+from monai_transfer.bundle.trials import Trial, find_trials
+from monai_transfer.engine.run_folder import read_status
+from monai_transfer.errors import InputError
+from monai_transfer.files import write_json
+from monai_transfer.quiet import quiet_libraries
+from monai_transfer.report.metrics import PRIMARY
+from monai_transfer.report.run import Run
+from monai_transfer.report.truth_table import markdown, measure, write_section
+
+PACKAGED = Path(__file__).parents[1] / "bundles"
+INTENSITY = "intensity_randomisation"
+
+
+def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n")[0] if __doc__ else None, epilog="other words --key value override config ids"
+    )
+    parser.add_argument("bundle", type=Path, nargs="?", default=PACKAGED / "head_mr_segmentation")
+    parser.add_argument("--out", type=Path, help="folder of the cells; default BUNDLE/runs/truth_table")
+    parser.add_argument("--methods", help="names, comma-separated; default all. Their controls come along")
+    parser.add_argument("--skip", default="", help="names to leave out")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=80, help="optimizer steps of every arm")
+    parser.add_argument("--jobs", type=int, default=2, help="cells at the same time, one thread each")
+    parser.add_argument("--write", type=Path, help="Markdown file whose section of this set is filled")
+    parser.add_argument("--name", help="the section's name; default the bundle's")
+    parser.add_argument("--render", action="store_true", help="the table of what is there; run nothing")
+    parser.add_argument("--quick", action="store_true", help="a smoke test: two steps of one method")
+    found, rest = parser.parse_known_args(words)
+    from monai_transfer.bundle.run import parse_overrides
+
+    found.overrides = parse_overrides(rest)
+    if found.quick:
+        found.out = found.out or Path(tempfile.mkdtemp())
+        found.methods, found.seeds, found.steps, found.jobs = found.methods or "adabn", 1, 2, 1
+    found.out = found.out or found.bundle / "runs" / "truth_table"
+    return found
+
+
+def choose(trials: Sequence[Trial], methods: str | None, skip: str, quick: bool = False) -> list[Trial]:
+    """The trials to run: the named ones with all that they are compared with.
+
+    Raises:
+        InputError: an unknown name.
+    """
+    known = {t.name: t for t in trials}
+    left_out = set(filter(None, skip.split(",")))
+    wanted = list(filter(None, (methods or "").split(","))) or list(known)
+    for name in [*wanted, *left_out]:
+        if name not in known:
+            raise InputError(f"no method {name!r}", mend=f"one of {', '.join(known)}")
+    needed = {"source", *wanted} | (set() if quick else {"oracle", INTENSITY})
+    for _ in range(2):  # controls have controls
+        needed |= {c for name in needed for c in known[name].controls}
+    return [t for t in trials if t.name in needed - left_out and not t.refused]
+
+
+def budget(steps: int) -> dict[str, Any]:
+    """Overrides that give every arm ``steps`` steps: epochs of ten, validation at the end alone, no pictures."""
+    per_epoch = next(n for n in range(min(10, steps), 0, -1) if steps % n == 0)
+    epochs = steps // per_epoch
+    fixed = {"max_epochs": epochs, "steps_per_epoch": per_epoch, "val_interval": epochs}
+    return {**fixed, "test#handlers#0#figures": 0}
+
+
+def run(options: argparse.Namespace, trials: Sequence[Trial], console: Console) -> None:
+    """Run the cells that are not finished yet, seed by seed, so that a table cut short is short of seeds."""
+    shared = dict(options.overrides)
+    out: Path = options.out.resolve()
+    with workers(options.jobs) as pool:
+        if "pretrained" not in shared and not has_weights(options.bundle):
+            home = out / "pretrain-0"
+            own = {**for_pretraining(shared), "output_dir": str(home)}
+            refuse_failed(run_jobs([Job(str(options.bundle), "pretrain", own, "pretrain")], pool, "source", console))
+            shared |= dict.fromkeys(("pretrained", "ckpt"), str(home / "models" / "model.pt"))
+        jobs = []
+        for seed in range(options.seeds):
+            for trial in trials:
+                if seed and not trial.arm.seeded:
+                    continue
+                own = {"arm": trial.name, "seed": seed, "output_dir": str(out / f"{trial.name}-{seed}")}
+                overrides = {**shared, **budget(options.steps), **trial.arm.overrides, **own}
+                jobs.append(Job(str(options.bundle), trial.arm.workflow, overrides, f"{trial.name}, seed {seed}"))
+        since = time.time()
+
+        def done(job: Job, error: BaseException | None) -> None:
+            record = {"status": "failed" if error else "finished", "reason": first_line(error) if error else ""}
+            summary = job.output / "summary.json"
+            content = json.loads(summary.read_text(encoding="utf-8")) if summary.is_file() and not error else {}
+            metrics = {name: value["mean"] for name, value in content.get("metrics", {}).items()}
+            record |= {"arm": job.overrides["arm"], "seed": job.overrides["seed"], "steps": options.steps}
+            write_json(out / "cells" / f"{job.output.name}.json", {**record, "metrics": metrics})
+
+        run_jobs(jobs, pool, "cells", console, done)
+        console.print(f"minutes: {(time.time() - since) / 60:.1f}")
+
+
+def table(options: argparse.Namespace, trials: Sequence[Trial], console: Console) -> str:
+    """The section's text, from the cells that are there."""
+    runs: dict[str, dict[int, Run]] = {}
+    failures: dict[str, dict[int, str]] = {}
+    for trial in trials:
+        for seed in range(options.seeds):
+            home = options.out / f"{trial.name}-{seed}"
+            cell = options.out / "cells" / f"{trial.name}-{seed}.json"
+            if read_status(home) == "finished":
+                runs.setdefault(trial.name, {})[seed] = Run.load(home)
+            elif cell.is_file():
+                reason = json.loads(cell.read_text(encoding="utf-8"))["reason"]
+                failures.setdefault(trial.name, {})[seed] = reason
+    if not runs:
+        raise InputError("holds no finished cell", path=options.out, mend="run the table first")
+    first = next(iter(next(iter(runs.values())).values()))
+    rows = []
+    for trial in trials:
+        rows.append(
+            measure(
+                trial.name,
+                trial.group,
+                runs,
+                trial.controls,
+                failures=failures.get(trial.name),
+                remarks=(trial.remark, trial.refused),
+                compare_with=INTENSITY,
+            )  # fmt: skip
+        )
+        if trial.refused:
+            rows[-1].word = "does not apply"
+    steps = max((r.steps or 0 for of_seed in runs.values() for r in of_seed.values()), default=0)
+    patients = len({row["patient"] for row in first.cases})
+    command = " ".join(["python benchmarks/truth_table.py", options.bundle.name, *_said(options)])
+    name = options.name or options.bundle.resolve().name
+    versions = f"torch {version('torch').split('+')[0]}, MONAI {version('monai')}"
+    words = [row.word for row in rows]
+    judged = [row for row in rows if row.group not in ("reference", "control") and row.mean is not None]
+    return "\n".join(
+        [
+            f"## {name}", "", f"    {command}", "",
+            f"{first.record.get('source_site')} to {first.record.get('target_site')}: {patients} test patients, "
+            f"{len(first.cases)} cases; {steps} steps for every arm that trains; {options.seeds} seeds; {versions}. "
+            f"Of {len(judged)} methods {words.count('helped')} helped and {words.count('hurt')} hurt.", "",
+            markdown(rows, PRIMARY[first.task][0]),
+        ]
+    )  # fmt: skip
+
+
+def _said(options: argparse.Namespace) -> list[str]:
+    """The options that decide what the table says."""
+    said = [f"--steps {options.steps}", f"--seeds {options.seeds}"]
+    said += [f"--methods {options.methods}"] if options.methods else []
+    said += [f"--skip {options.skip}"] if options.skip else []
+    return said + [f"--{key} {value}" for key, value in options.overrides.items() if not Path(str(value)).is_absolute()]
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+    try:
+        options = arguments(words)
+        quiet_libraries()
+        trials = find_trials(options.bundle)
+        if not options.render:
+            run(options, choose(trials, options.methods, options.skip, options.quick), console)
+        text = table(options, trials, console)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(text)
+    if options.write:
+        write_section(options.write, options.name or options.bundle.resolve().name, text)
+        print(f"wrote: {options.write}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
