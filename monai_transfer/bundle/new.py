@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import pydoc
 import re
 from collections.abc import Sequence
 from importlib import import_module
@@ -19,6 +20,7 @@ from monai.bundle import ConfigParser
 from monai_transfer.bundle.fit import DataFit, fit_data
 from monai_transfer.bundle.spec import BundleSpec
 from monai_transfer.bundle.write import write_bundle
+from monai_transfer.engine.capabilities import refuse_unfit
 from monai_transfer.engine.checkpoint import save_checkpoint
 from monai_transfer.errors import InputError
 from monai_transfer.files import sha256_file

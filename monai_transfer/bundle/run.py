@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import pydoc
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from fire.parser import DefaultParseValue
 from monai.bundle import ConfigWorkflow
 
 from monai_transfer.bundle.spec import WORKFLOWS
+from monai_transfer.engine.capabilities import refuse_unfit
 from monai_transfer.engine.run_folder import read_status
 from monai_transfer.errors import InputError
 
@@ -182,7 +184,21 @@ def run_workflow(
         raise InputError(
             "holds a finished run", path=output, mend="pass --fresh to start over, or another --output_dir"
         )
+    if workflow == "adapt":
+        _check_method(flow)
     flow.initialize()
     flow.run()
     flow.finalize()
     return output
+
+
+def _check_method(flow: ConfigWorkflow) -> None:
+    """Refuse a method that is not for the bundle's task before anything is loaded; see ``docs/methods.md``."""
+    named, config = flow.parser.config.get("method"), flow.parser.config
+    info = config.get("run_folder", {}).get("info", {})
+    if not isinstance(named, Mapping) or not isinstance(info.get("task"), str):
+        return
+    kind = pydoc.locate(str(named.get("_target_")))
+    if kind is None:
+        raise InputError(f"no method {named.get('_target_')!r} can be imported", mend="give the full path of its class")
+    refuse_unfit(kind, info["task"], info.get("spatial_dims"))

@@ -6,6 +6,7 @@ A ``SupervisedTrainer`` fires ``LOSS_COMPLETED`` after its loss and before backw
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
 from torch import Tensor
 
+from monai_transfer.engine.capabilities import refuse_unfit
 from monai_transfer.engine.norm_statistics import RunningStatistics
 from monai_transfer.engine.state import bare_network, is_step, progress, register_stateful
 from monai_transfer.errors import InputError
@@ -23,6 +25,8 @@ from monai_transfer.networks.domain_norms import DomainNorms
 from monai_transfer.networks.tap import Tap, plain
 
 __all__ = ["Adapt"]
+
+logger = logging.getLogger(__name__)
 
 _TARGET_PASSES = {f"target_{view}{what}" for view in ("", "strong_") for what in ("logits", "features")}
 
@@ -51,8 +55,8 @@ class Adapt:
         name: the name of its entry in the checkpoint, for two of them on one trainer.
 
     Raises:
-        InputError: the method needs a target loader and none was given, asks for an unknown field, or a batch lacks
-            a key.
+        InputError: the method needs a target loader and none was given, asks for an unknown field, or is not for the
+            task (as far as outputs and labels tell it) or the dimensions of the images; or a batch lacks a key.
     """
 
     def __init__(
@@ -79,7 +83,10 @@ class Adapt:
             raise InputError(f"no statistics {statistics!r}", mend="one of both, target, domain")
         statistics = "domain" if method.domain_norms else statistics
         if statistics != "both" and method.needs.isdisjoint(_TARGET_PASSES):
-            raise InputError(f"{type(method).__name__} passes no target image through the network to count")
+            raise InputError(
+                f"{type(method).__name__} passes no target image through the network, whose statistics could count",
+                mend='statistics "both"',
+            )
         self.statistics = statistics
         self._running: RunningStatistics | None = None
         self._norms: DomainNorms | None = None
@@ -210,12 +217,30 @@ class Adapt:
             if "image" in target:
                 self._forward(engine, fields, target["image"], "target")
             if self._needs("target_strong", "target_strong_logits", "target_strong_features"):
-                # without a strong view in the batch, the plain image stands for it
+                if "strong" not in target and not self._ready:
+                    logger.warning(
+                        "%s learns from a strongly augmented view, and the target's batches hold none under 'strong': "
+                        "the plain image stands for it. monai_transfer.data.randomisation.StrongViewd makes one",
+                        type(self.method).__name__,
+                    )
                 fields.setdefault("target_strong", target.get("image"))
                 self._forward(engine, fields, fields["target_strong"], "target_strong")
         return fields
 
     # ------------------------------------------------------------------ the term
+    def _check_task(self, output: Mapping[str, Any]) -> None:
+        image, logits, label = (plain(output[key]) for key in ("image", "pred", "label"))
+        dims = image.ndim - 2 if image.ndim > 3 else None
+        task = None
+        if logits.ndim > 2:
+            task = "segmentation"
+        elif isinstance(label, Tensor) and not label.is_floating_point():
+            task = "classification"
+        elif isinstance(label, Tensor) and label.shape == logits.shape and not ((label == 0) | (label == 1)).all():
+            task = "regression" if logits.shape[1] == 1 else None  # several numbers may be soft labels
+        if task is not None:
+            refuse_unfit(type(self.method), task, dims)
+
     def _setup(self, engine: Engine, fields: Fields) -> None:
         """Size the method's parts from the first fields; a state loaded before is applied now."""
         device = torch.device(engine.state.device)
@@ -236,6 +261,7 @@ class Adapt:
     def _add_term(self, engine: Any) -> None:
         fields = self._collect(engine)
         if not self._ready:
+            self._check_task(engine.state.output)
             self._setup(engine, fields)
         for optimizer in self._optimizers if self._starts_accumulation(engine) else ():
             optimizer.zero_grad(set_to_none=True)

@@ -68,6 +68,10 @@ class Advent(Method):
 
     needs = frozenset({"source_logits", "target_logits"})
     tasks = ("segmentation",)
+    limits = {
+        "classification": "it judges maps of predictions; dann and cdan judge features",
+        "regression": "it works on class probabilities",
+    }
 
     def __init__(
         self,

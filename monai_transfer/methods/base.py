@@ -47,8 +47,9 @@ class Method(nn.Module):
         supervised: ``False`` drops the trainer's own loss, so the term stands alone.
         tasks: what the method makes sense for, among classification, segmentation, regression.
         dims: the numbers of spatial dimensions it makes sense for.
+        limits: why not for each task that ``tasks`` leaves out, as a clause that follows "since".
         norm_statistics: what happens to normalisation statistics, in one clause, for the capability table.
-        experimental: no benefit was shown on real data.
+        experimental: no benefit was shown on real data here; the page that shows one stands beside a ``False``.
         default_pool: what ``Adapt``'s ``pool="mean"`` means here: ``None`` where the method pools by itself.
 
         domain_norms: each domain has BatchNorm layers of its own (``Adapt(statistics="domain")``, always).
@@ -65,8 +66,9 @@ class Method(nn.Module):
     supervised: ClassVar[bool] = True
     tasks: ClassVar[tuple[str, ...]] = ("classification", "segmentation", "regression")
     dims: ClassVar[tuple[int, ...]] = (2, 3)
+    limits: ClassVar[Mapping[str, str]] = {"regression": "it works on class probabilities"}
     norm_statistics: ClassVar[str] = "separate: each domain's batch is normalised and counted on its own"
-    experimental: ClassVar[bool] = False
+    experimental: ClassVar[bool] = True
     default_pool: ClassVar[str | None] = "mean"
     domain_norms: ClassVar[bool] = False
     layer: str | None = None

@@ -76,6 +76,10 @@ class CoTuning(Method):
 
     needs = frozenset({"source_image", "source_features", "source_label", "source_logits"})
     tasks = ("classification",)
+    limits = {
+        "segmentation": "it learns which source classes a case's one target class looks like",
+        "regression": "it learns which source classes a target class looks like",
+    }
     norm_statistics = "source model: frozen copy, eval mode; network: the trainer's own forward pass"
 
     def __init__(

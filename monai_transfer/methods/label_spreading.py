@@ -74,6 +74,10 @@ class LabelSpreading(Method):
 
     needs = frozenset({"source_features", "target_features", "source_label", "source_logits", "target_logits"})
     tasks = ("classification",)
+    limits = {
+        "segmentation": "a graph over voxels does not fit",
+        "regression": "the labels that it spreads are classes",
+    }
 
     def __init__(
         self, neighbours: int = 7, alpha: float = 0.2, memory: int = 256, weight: float = 1.0, start: float = 0.1

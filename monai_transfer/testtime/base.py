@@ -26,8 +26,9 @@ class SourceFree:
 
     tasks: ClassVar[tuple[str, ...]] = ("classification", "segmentation", "regression")
     dims: ClassVar[tuple[int, ...]] = (2, 3)
+    limits: ClassVar[Mapping[str, str]] = {"regression": "it works on class probabilities"}
     norm_statistics: ClassVar[str] = ""
-    experimental: ClassVar[bool] = False
+    experimental: ClassVar[bool] = True
 
 
 def norm_layers(network: nn.Module) -> list[nn.Module]:

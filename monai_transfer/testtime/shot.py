@@ -81,6 +81,10 @@ class Shot(SourceFree):
     """
 
     tasks = ("classification",)
+    limits = {
+        "segmentation": "it assumes balanced classes, which voxels never are",
+        "regression": "its pseudo-labels are classes",
+    }
     norm_statistics = "running averages continue on target batches"
 
     def __init__(

@@ -1,0 +1,145 @@
+"""Where each method makes sense, from what the classes declare: a table for the docs, and a refusal with its reason.
+
+python -m monai_transfer.engine.capabilities                       prints the table
+python -m monai_transfer.engine.capabilities --write docs/methods.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import pkgutil
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import monai_transfer.methods
+import monai_transfer.testtime
+from monai_transfer.errors import InputError
+from monai_transfer.files import write_text
+from monai_transfer.methods.base import Method
+from monai_transfer.testtime.base import SourceFree
+
+__all__ = ["Capability", "capabilities", "refuse_unfit", "table"]
+
+TASKS = ("classification", "segmentation", "regression")
+BEGIN, END = "<!-- generated: python -m monai_transfer.engine.capabilities --write docs/methods.md -->", "<!-- end -->"
+
+
+@dataclass(frozen=True)
+class Capability:
+    """One method and its class, whose declarations everything here is read from."""
+
+    name: str
+    cls: Any
+
+    @property
+    def kind(self) -> str:
+        """What one does with it, in a few words."""
+        cls = self.cls
+        if issubclass(cls, Method):
+            base = "critic and term" if cls.critic_step is not Method.critic_step else "term"
+            return base if cls.supervised else f"{base}, without the source's loss"
+        if issubclass(cls, SourceFree):
+            return (
+                "source-free: adapts while it predicts" if hasattr(cls, "wrap") else "source-free: fitted on the target"
+            )
+        return "fitted on both sites, then a transform" if hasattr(cls, "fit") else "network with a loss of its own"
+
+    @property
+    def needs(self) -> str:
+        """What it is given from each domain."""
+        cls = self.cls
+        if not issubclass(cls, Method):
+            return {True: "target image"}.get(issubclass(cls, SourceFree), "its own")
+        parts = []
+        for domain in ("source", "target"):
+            names = sorted(n.removeprefix(f"{domain}_") for n in cls.needs if n.startswith(domain))
+            if names:
+                parts.append(f"{domain} {', '.join(names).replace('strong_logits', 'logits of the strong view')}")
+        return "; ".join(parts) or "the weights alone"
+
+    @property
+    def papers(self) -> str:
+        """The ``Paper:`` line of the module, in one line, with the first arXiv number."""
+        text = importlib.import_module(self.cls.__module__).__doc__ or ""
+        found = re.search(r"^Paper: (.+?)(?:\n\n|\Z)", text, re.MULTILINE | re.DOTALL)
+        return " ".join(found.group(1).split()) if found else ""
+
+
+def capabilities() -> list[Capability]:
+    """Every method in ``methods`` and ``testtime``, in that order and by name."""
+    found = []
+    for package in (monai_transfer.methods, monai_transfer.testtime):
+        for module in sorted(pkgutil.iter_modules(package.__path__), key=lambda m: m.name):
+            if module.name.startswith("_") or module.name == "base":
+                continue
+            name = "".join(part.capitalize() for part in module.name.split("_"))
+            cls = getattr(importlib.import_module(f"{package.__name__}.{module.name}"), name)
+            found.append(Capability(f"{package.__name__.removeprefix('monai_transfer.')}/{module.name}", cls))
+    return found
+
+
+def refuse_unfit(cls: Any, task: str, dims: int | None = None) -> None:
+    """Refuse a method for a task or a number of dimensions that it does not declare.
+
+    A localization is trained as a segmentation. A class that declares nothing (the user's own) passes.
+
+    Raises:
+        InputError: with the reason, and the methods that fit.
+    """
+    task = "segmentation" if task == "localization" else task
+    tasks, able = getattr(cls, "tasks", TASKS), getattr(cls, "dims", (2, 3))
+    if task in tasks and (dims is None or dims in able):
+        return
+    if task not in tasks:
+        reason = getattr(cls, "limits", {}).get(task)
+        fault = f"{cls.__name__} is not for {task}" + (f", since {reason}" if reason else "")
+    else:
+        fault = f"{cls.__name__} is not for {dims}D images"
+    fitting = [
+        c.name.split("/")[1]
+        for c in capabilities()
+        if issubclass(c.cls, Method) and task in c.cls.tasks and (dims is None or dims in c.cls.dims)
+    ]
+    raise InputError(fault, mend=f"for {task} there are {', '.join(fitting)}")
+
+
+def table() -> str:
+    """The capability table in Markdown."""
+    head = ["method", *TASKS, "dims", "kind", "needs", "normalisation statistics", "mark", "paper"]
+    rows = [head, ["---"] * len(head)]
+    for entry in capabilities():
+        cls = entry.cls
+        cells = ["yes" if task in cls.tasks else "no" for task in TASKS]
+        dims = ", ".join(f"{d}D" for d in cls.dims)
+        mark = "experimental" if cls.experimental else ""
+        rows.append([f"`{entry.name}`", *cells, dims, entry.kind, entry.needs, cls.norm_statistics, mark, entry.papers])
+    reasons = [
+        f"- `{entry.name}`: not for {task}, since {reason}."
+        for entry in capabilities()
+        for task, reason in getattr(entry.cls, "limits", {}).items()
+        if task not in entry.cls.tasks
+    ]
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join([*lines, "", *reasons])
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Print the table, or put it between the marks of a page."""
+    parser = argparse.ArgumentParser(description="The capability table of all methods.")
+    parser.add_argument("--write", type=Path, help="a page with the two marks, whose middle is replaced")
+    page = parser.parse_args(arguments).write
+    if page is None:
+        print(table())
+        return
+    text = page.read_text(encoding="utf-8")
+    if BEGIN not in text or END not in text:
+        raise InputError("holds no marks to write between", path=page)
+    before, _, rest = text.partition(BEGIN)
+    write_text(page, f"{before}{BEGIN}\n{table()}\n{END}{rest.partition(END)[2]}")
+
+
+if __name__ == "__main__":
+    main()
