@@ -24,6 +24,8 @@ from monai_transfer.errors import InputError
 __all__ = ["CheckedReader", "Paths", "Volume", "check_memory", "check_spacing", "check_values", "memory_limit"]
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
+FARTHEST = 1e5
+"""mm from the origin; no scanner's room is wider."""
 
 
 @dataclass
@@ -89,7 +91,7 @@ def check_memory(needed: int, limit: int, path: Path) -> None:
     """Refuse an image whose header promises more than ``limit`` bytes, before anything is allocated."""
     if needed > limit:
         raise InputError(
-            f"reading it needs {needed / 2**30:.2f} GiB by its header, and {limit / 2**30:.2f} GiB are allowed",
+            f"reading it needs {needed / 2**30:.3g} GiB by its header, and {limit / 2**30:.3g} GiB are allowed",
             path=path,
             mend="check the header, or allow more with max_memory or MONAI_TRANSFER_MAX_MEMORY",
         )
@@ -192,6 +194,8 @@ def existing(path: str | Path) -> Path:
             raise InputError("not found", path=path)
         if not os.access(path, os.R_OK):
             raise InputError("may not be read (permission denied)", path=path)
+        if not (path.is_file() or path.is_dir()):  # opening a pipe or a device would wait for ever
+            raise InputError("neither a file nor a folder", path=path)
         if path.is_file() and path.stat().st_size == 0:
             raise InputError("empty file (0 bytes)", path=path, mend="copy it again from the source")
     except OSError as error:

@@ -13,10 +13,11 @@ import numpy as np
 from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset, FileDataset
 
-from monai_transfer.data.readers.base import CheckedReader, Volume, check_memory, check_spacing, existing
+from monai_transfer.data.readers.base import FARTHEST, CheckedReader, Volume, check_memory, check_spacing, existing
+from monai_transfer.data.readers.dicom_decode import read_pixels
 from monai_transfer.data.readers.dicom_geometry import Plane, order_slices, volume_affine
 from monai_transfer.data.readers.dicom_headers import check_one_series, list_files, read_headers
-from monai_transfer.data.readers.dicom_pixels import check_pixels, number_of_frames, read_pixels
+from monai_transfer.data.readers.dicom_pixels import check_pixels, number_of_frames
 from monai_transfer.errors import InputError
 
 __all__ = ["DicomReader"]
@@ -138,7 +139,9 @@ def _planes(headers: list[FileDataset], frames: int, path: Path) -> list[Plane] 
             )
         return [
             Plane(
-                _vector(h, "ImagePositionPatient", 3), _vector(h, "ImageOrientationPatient", 6), _pixel_spacing(h, path)
+                _vector(h, "ImagePositionPatient", 3, path),
+                _vector(h, "ImageOrientationPatient", 6, path),
+                _pixel_spacing(h, path),
             )
             for h in headers
         ]
@@ -151,8 +154,8 @@ def _planes(headers: list[FileDataset], frames: int, path: Path) -> list[Plane] 
     offsets = header.get("GridFrameOffsetVector")
     if header.get("SOPClassUID") == RT_DOSE and offsets is not None and len(offsets) == frames:
         position, orientation = (
-            _vector(header, "ImagePositionPatient", 3),
-            _vector(header, "ImageOrientationPatient", 6),
+            _vector(header, "ImagePositionPatient", 3, path),
+            _vector(header, "ImageOrientationPatient", 6, path),
         )
         plane = Plane(position, orientation, _pixel_spacing(header, path))
         return [Plane(position + plane.normal * float(z), orientation, plane.pixel_spacing) for z in offsets]
@@ -171,16 +174,18 @@ def _frame_plane(group: Dataset, shared: Dataset, path: Path) -> Plane:
         return items[0]
 
     return Plane(
-        _vector(find("PlanePositionSequence"), "ImagePositionPatient", 3),
-        _vector(find("PlaneOrientationSequence"), "ImageOrientationPatient", 6),
-        _positive(_vector(find("PixelMeasuresSequence"), "PixelSpacing", 2), path),
+        _vector(find("PlanePositionSequence"), "ImagePositionPatient", 3, path),
+        _vector(find("PlaneOrientationSequence"), "ImageOrientationPatient", 6, path),
+        _positive(_vector(find("PixelMeasuresSequence"), "PixelSpacing", 2, path), path),
     )
 
 
-def _vector(dataset: Dataset, keyword: str, length: int) -> np.ndarray:
+def _vector(dataset: Dataset, keyword: str, length: int, path: Path) -> np.ndarray:
     vector = np.array([float(v) for v in dataset.get(keyword) or []])
     if vector.shape != (length,) or not np.all(np.isfinite(vector)):
-        raise InputError(f"{keyword} is not {length} numbers", path=getattr(dataset, "filename", None))
+        raise InputError(f"{keyword} is not {length} numbers", path=path, mend="export it again")
+    if np.abs(vector).max(initial=0) > FARTHEST:
+        raise InputError(f"{keyword} holds {np.abs(vector).max():.3g} mm", path=path, mend="export it again")
     return vector
 
 
@@ -194,7 +199,10 @@ def _pixel_spacing(header: Dataset, path: Path) -> np.ndarray:
     """Rows' and columns' distance in mm; that of the detector where the patient's is unknown, else 1."""
     for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
         if header.get(keyword):
-            return _positive(_vector(header, keyword, 2), path)
+            return _positive(_vector(header, keyword, 2, path), path)
+    if header.get("PixelAspectRatio"):  # no millimetres, but at least the shape
+        ratio = _positive(_vector(header, "PixelAspectRatio", 2, path), path)
+        return ratio / ratio[1]
     return np.ones(2)
 
 
@@ -224,7 +232,7 @@ def _check_count(headers: list[FileDataset], order: list[int], distance: float |
         and abs(stated * step - distance) < 0.01 * distance
     ):
         raise InputError(
-            f"only every {step}. slice is there (InstanceNumber goes by {step}, slices are {distance:g} mm apart where "
+            f"only one slice in {step} is there (InstanceNumber goes by {step}, slices are {distance:g} mm apart where "
             f"the header states {stated:g} mm)",
             path=path,
             mend="fetch the series again",

@@ -70,7 +70,7 @@ def order_slices(planes: Sequence[Plane], names: Sequence[str], folder: Path) ->
         whole = np.all(np.abs(ratio - np.round(ratio)) * spacing <= tolerance * np.round(ratio)) and np.all(ratio > 1.5)
         if whole and missing <= len(planes):
             raise InputError(
-                f"{missing} slices are missing, e.g. between {pair} "
+                f"{missing} slice{'s are' if missing > 1 else ' is'} missing, e.g. between {pair} "
                 f"({gaps[between]:.3g} mm where {spacing:.3g} mm is usual)",
                 path=folder,
                 mend="fetch the series again",

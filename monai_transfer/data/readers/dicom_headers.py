@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import struct
 from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime
@@ -22,7 +23,8 @@ from monai_transfer.errors import InputError
 __all__ = ["list_files", "read_headers", "check_one_series", "is_dicom"]
 
 NOT_SLICES = re.compile(
-    r"(?i)^(\..*|.*\.(txt|json|csv|tsv|xml|html?|md|pdf|log|sh|py)|dicomdir|license|readme|thumbs\.db)$"
+    r"(?i)^(\..*|.*\.(txt|rtf|docx?|xlsx?|json|csv|tsv|xml|html?|md|pdf|log|sh|py|jpe?g|png|gif|bmp|zip|exe|dll|bat|inf|ini"
+    r"|lnk)|dicomdir|license|readme|version|thumbs\.db)$"
 )
 """Files that may lie beside slices. Anything else in a series folder must be a readable slice, or a slice is lost."""
 
@@ -43,6 +45,14 @@ SAME = {
     "ConvolutionKernel": "reconstruction kernels",
     "EchoNumbers": "echoes",
     "TemporalPositionIdentifier": "time points",
+    "EchoTime": "echo times",
+    "DiffusionBValue": "diffusion weightings",
+    "KVP": "tube voltages",
+    "Units": "units",
+    "PatientPosition": "positions of the patient",
+    "PatientSex": "patients (PatientSex)",
+    "Manufacturer": "manufacturers",
+    "MagneticFieldStrength": "field strengths",
 }
 """What every slice of one image has in common, the gravest first; positions and spacing are dicom_geometry's."""
 
@@ -89,7 +99,9 @@ def _read_header(path: Path) -> FileDataset:
 
 def _first_line(error: Exception) -> str:
     """What an error says, without values that may identify a patient."""
-    text = " ".join(str(error).split()) if isinstance(error, (EOFError, OSError, InvalidDicomError)) else ""
+    if isinstance(error, (EOFError, struct.error)):
+        return "it ends too early"
+    text = " ".join(str(error).split()) if isinstance(error, (OSError, InvalidDicomError)) else ""
     return (text or type(error).__name__)[:120]
 
 
@@ -122,10 +134,11 @@ def check_one_series(headers: list[FileDataset], folder: Path, series: str | Non
         )
     headers = next(iter(by_series.values()))
     for keyword, what in SAME.items():
-        values = Counter(str(h.get(keyword)) for h in headers)
+        texts = [_text(h.get(keyword)) for h in headers]
+        values = Counter(texts)
         if len(values) > 1:
             odd = min(values, key=lambda v: values[v])
-            file = next(h.filename for h in headers if str(h.get(keyword)) == odd)
+            file = headers[texts.index(odd)].filename
             raise InputError(
                 f"slices of {len(values)} different {what} in one series, e.g. in {Path(str(file)).name}",
                 path=folder,
@@ -140,6 +153,11 @@ def check_one_series(headers: list[FileDataset], folder: Path, series: str | Non
         )
     _check_days(headers, folder)
     return headers
+
+
+def _text(value: object) -> str:
+    """A value to compare; numbers as numbers, since ``1.5`` may be written ``1.50``."""
+    return f"{float(value):.4g}" if isinstance(value, (int, float)) else str(value or "").strip()
 
 
 def _words(header: FileDataset, keyword: str) -> list[str]:

@@ -1,32 +1,23 @@
-"""The pixels of one DICOM file: complete, of a transfer syntax that can be decoded, rescaled, and of one polarity.
-
-ITK decodes. It turns MONOCHROME1 into "high is bright" and applies RescaleSlope and RescaleIntercept. It gets 32-bit
-data (RT dose) and 16-bit colour wrong or not at all: pydicom decodes those.
-"""
+"""Whether one DICOM file holds a whole image of a kind that can be decoded right, told before a pixel is decoded."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import itk
 import numpy as np
-from pydicom.dataset import Dataset, FileDataset
+from pydicom.dataset import FileDataset
 from pydicom.encaps import generate_frames
 from pydicom.uid import UID
 
-from monai_transfer.data.readers.base import check_values
+from monai_transfer.data.readers.dicom_streams import check_stream
 from monai_transfer.errors import InputError
 
-__all__ = ["check_pixels", "number_of_frames", "read_pixels"]
+__all__ = ["JPEG", "NATIVE", "RLE", "check_pixels", "number_of_frames"]
 
 NATIVE = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"}
 RLE = "1.2.840.10008.1.2.5"
 JPEG = {f"1.2.840.10008.1.2.4.{n}" for n in (50, 51, 57, 70, 80, 81, 90, 91)}
 """What ITK's wheel decodes: JPEG baseline, extended and lossless, JPEG-LS, JPEG 2000; RLE and native beside them."""
-
-ENHANCED = {f"1.2.840.10008.5.1.4.1.1.{n}" for n in ("2.1", "2.2", "4.1", "4.4", "130", "128.1")}
-"""Enhanced and converted CT, MR and PET: the kinds whose per-frame rescaling ITK knows (tried)."""
 
 GREYS = {"MONOCHROME1", "MONOCHROME2"}
 COLOURS = {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT", "PALETTE COLOR"}
@@ -62,21 +53,40 @@ def check_pixels(header: FileDataset, path: Path) -> int:
         raise InputError(
             "a mosaic (the slices of a volume side by side in one picture)", path=path, mend="convert it with dcm2niix"
         )
+    if header.get("PhotometricInterpretation") == "PALETTE COLOR" and not any(
+        all(f"{kind}{colour}PaletteColorLookupTableData" in header for colour in ("Red", "Green", "Blue"))
+        for kind in ("", "Segmented")
+    ):
+        raise InputError("a palette image without its palette", path=path, mend="export it again")
+    if header.get("PhotometricInterpretation") == "MONOCHROME1" and header.get("BitsAllocated") == 32:
+        raise InputError(
+            "32 bits of MONOCHROME1, which float32 cannot hold", path=path, mend="export it as MONOCHROME2"
+        )
     if "ModalityLUTSequence" in header:
         raise InputError("a modality lookup table, which cannot be applied here", path=path, mend="convert it to NIfTI")
-    numbers = [_number(header, name, path) for name in ("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit")]
-    rows, columns, bits, stored, high = numbers
-    samples = int(header.get("SamplesPerPixel") or 1)
+    names = ("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "SamplesPerPixel", "PixelRepresentation")
+    rows, columns, bits, stored, high, samples, sign = (_number(header, name, path) for name in names)
+    if samples == 3:
+        _number(header, "PlanarConfiguration", path)
     photometric = str(header.get("PhotometricInterpretation", ""))
-    if bits not in (8, 16, 32) or not 1 <= stored <= bits or high != stored - 1 or min(rows, columns) < 1:
+    if (
+        bits not in (8, 16, 32)
+        or not 1 <= stored <= bits
+        or high != stored - 1
+        or min(rows, columns) < 1
+        or sign not in (0, 1)
+    ):
         raise InputError(
-            f"impossible pixel format (BitsAllocated {bits}, BitsStored {stored}, HighBit {high}, {columns} x {rows})",
+            f"impossible pixel format (BitsAllocated {bits}, BitsStored {stored}, HighBit {high}, PixelRepresentation "
+            f"{sign}, {columns} x {rows})",
             path=path,
             mend="export it again",
         )
     known = photometric in COLOURS if photometric == "PALETTE COLOR" or samples == 3 else photometric in GREYS
     if samples not in (1, 3) or not known:
-        raise InputError(f"{samples} samples per pixel as {photometric or 'nothing declared'}", path=path)
+        raise InputError(
+            f"{samples} samples per pixel as {photometric or 'nothing declared'}", path=path, mend="export it again"
+        )
     for name in ("RescaleSlope", "RescaleIntercept", "DoseGridScaling"):
         value = header.get(name)
         if value is not None and (not np.isfinite(float(value)) or (name != "RescaleIntercept" and float(value) == 0)):
@@ -132,81 +142,7 @@ def _check_encapsulated(header: FileDataset, frames: int, syntax: UID, path: Pat
     if syntax in JPEG:
         for part in parts:
             # every JPEG family ends with the marker FFD9, after the last start of a scan (FFDA) or of tile data (FF93)
-            if part.rfind(b"\xff\xd9") < max(part.rfind(b"\xff\xda"), part.rfind(b"\xff\x93")):
+            end = part.rfind(b"\xff\xd9")
+            if end < 0 or end < max(part.rfind(b"\xff\xda"), part.rfind(b"\xff\x93")):
                 raise InputError(f"a compressed frame is cut off ({syntax.name})", path=path, mend="copy it again")
-
-
-def read_pixels(header: FileDataset, path: Path) -> np.ndarray:
-    """Decoded and rescaled values, frames x rows x columns [x 3]; MONOCHROME1 turned so that high is bright."""
-    bits, samples = int(header.BitsAllocated), int(header.get("SamplesPerPixel") or 1)
-    transforms = _frame_transforms(header)
-    if transforms is not None:
-        array = _stored_values(header, path)
-        array = array * transforms[:, 0, None, None] + transforms[:, 1, None, None]
-    elif bits == 32 or (bits == 16 and samples == 3):
-        array = _read_with_pydicom(header, path)
-    else:
-        array = _read_with_itk(path, str(header.file_meta.TransferSyntaxUID))
-    colour = samples == 3 or header.PhotometricInterpretation == "PALETTE COLOR"
-    shape = (number_of_frames(header, path), int(header.Rows), int(header.Columns), *((3,) if colour else ()))
-    if array.shape != shape:
-        raise InputError(f"decodes to shape {array.shape} where {shape} is declared", path=path, mend="export it again")
-    check_values(array, path)
-    return array
-
-
-def _read_with_itk(path: Path, syntax: str) -> np.ndarray:
-    itk.ProcessObject.SetGlobalWarningDisplay(False)
-    try:
-        return itk.array_from_image(itk.imread(str(path), imageio=itk.GDCMImageIO.New()))
-    except Exception as error:  # ITK raises RuntimeError, KeyError and TypeError alike
-        raise InputError(
-            f"its pixels cannot be decoded ({UID(syntax).name})", path=path, mend="convert it to an uncompressed one"
-        ) from error
-
-
-def _frame_transforms(header: FileDataset) -> np.ndarray | None:
-    """Slope and intercept of each frame (frames x 2) of an enhanced multi-frame image, where ITK would get them wrong.
-
-    ITK applies the first frame's to all frames, and none for some kinds of image. ``None``: nothing is to be done.
-    """
-    groups = header.get("PerFrameFunctionalGroupsSequence")
-    shared = (header.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
-    name = "PixelValueTransformationSequence"
-    if not groups or not (name in shared or any(name in group for group in groups)):
-        return None
-    rows = []
-    for group in groups:
-        item = (group.get(name) or shared.get(name) or [Dataset()])[0]
-        rows.append([float(item.get("RescaleSlope", 1)), float(item.get("RescaleIntercept", 0))])
-    transforms = np.array(rows)
-    itk_knows = str(header.get("SOPClassUID")) in ENHANCED and np.all(transforms == transforms[0])
-    return None if itk_knows else transforms
-
-
-def _stored_values(header: FileDataset, path: Path) -> np.ndarray:
-    """Decoded with pydicom and not rescaled; frames x rows x columns [x 3]."""
-    if str(header.file_meta.TransferSyntaxUID) not in NATIVE | {RLE} or str(header.PhotometricInterpretation) not in (
-        "RGB",
-        "MONOCHROME2",
-    ):
-        raise InputError(
-            f"{header.BitsAllocated}-bit {header.PhotometricInterpretation} in "
-            f"{UID(header.file_meta.TransferSyntaxUID).name} cannot be decoded here",
-            path=path,
-            mend="convert it to an uncompressed one",
-        )
-    try:
-        stored: Any = header.pixel_array
-    except Exception as error:  # pydicom's decoders raise many kinds
-        raise InputError(f"its pixels cannot be decoded ({type(error).__name__})", path=path) from error
-    array = np.asarray(stored).astype(stored.dtype.newbyteorder("="), copy=False)
-    colours = int(header.get("SamplesPerPixel") or 1) > 1
-    return array[None] if array.ndim == (3 if colours else 2) else array
-
-
-def _read_with_pydicom(header: FileDataset, path: Path) -> np.ndarray:
-    array = _stored_values(header, path)
-    slope = float(header.get("RescaleSlope") or 1) * float(header.get("DoseGridScaling") or 1)
-    intercept = float(header.get("RescaleIntercept") or 0)
-    return array if slope == 1 and intercept == 0 else array * slope + intercept
+            check_stream(header, part, syntax, path)

@@ -15,11 +15,12 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from nibabel.nifti1 import data_type_codes
 from nibabel.spatialimages import HeaderDataError
 from nibabel.volumeutils import apply_read_scaling
-from nibabel.wrapstruct import WrapStructError
 
 from monai_transfer.data.readers.base import (
+    FARTHEST,
     CheckedReader,
     Volume,
     check_memory,
@@ -99,23 +100,42 @@ class NiftiReader(CheckedReader):
         return volume
 
     def _header(self, kind: Any, start: bytes, path: Path) -> nib.Nifti1Header:
-        header_class = kind.header_class
-        try:
-            header = header_class.from_fileobj(io.BytesIO(start), check=False)
-            dtype = header.get_data_dtype()
-            header.get_slope_inter()
-        except (HeaderDataError, WrapStructError, ValueError, KeyError) as error:
-            raise InputError(f"broken NIfTI header ({error})", path=path, mend="export the file again") from error
-        if bytes(header["magic"].tobytes()[:3]) not in (b"n+1", b"n+2"):
+        size = int(kind.header_class.sizeof_hdr)
+        if len(start) < size:
             raise InputError(
-                "not a single-file NIfTI (its magic is not n+1 or n+2)", path=path, mend="convert it to .nii.gz"
+                f"holds {len(start)} bytes, less than a NIfTI header", path=path, mend="copy or export the file again"
             )
+        # not from_fileobj: that reads the extensions too, which say nothing about the voxels and may be long
+        order = "<" if start[:4] == size.to_bytes(4, "little") else ">"
+        header = kind.header_class(start[:size], endianness=order, check=False)
+        magic = bytes(header["magic"].tobytes()[:3])
+        if magic not in (b"n+1", b"n+2"):
+            what = "the header of a .hdr/.img pair" if magic == b"ni1" else "an ANALYZE or unknown header"
+            raise InputError(
+                f"not a single-file NIfTI but {what} (its magic is {magic!r})",
+                path=path,
+                mend="convert it to .nii.gz, and make sure of left and right",
+            )
+        code = int(header["datatype"])
+        if code not in data_type_codes:
+            raise InputError(f"broken NIfTI header (datatype {code} is none)", path=path, mend="export the file again")
+        name = data_type_codes.label[code]
+        if code in (0, 1, 255) or "complex" in name or name == "float128":
+            raise InputError(f"voxels of type {name} cannot be used", path=path, mend="convert them to float32")
+        try:
+            header.get_slope_inter()
+        except HeaderDataError as error:
+            raise InputError(f"broken NIfTI header ({error})", path=path, mend="export the file again") from error
         if np.isinf(header["scl_slope"]):  # NaN and 0 mean "no scaling"; nibabel takes infinity for that, too
             raise InputError("broken NIfTI header (scl_slope is infinite)", path=path, mend="export the file again")
-        if dtype.kind == "c" or dtype.itemsize == 0:
-            raise InputError(f"voxels of type {header['datatype']} ({dtype}) cannot be used", path=path)
+        if header["pixdim"][0] == 0:  # the standard: qfac 0 is 1
+            header["pixdim"][0] = 1
         if not 1 <= header["dim"][0] <= 7 or min(header.get_data_shape(), default=0) < 1:
-            raise InputError(f"impossible shape in the header ({header['dim'].tolist()})", path=path)
+            raise InputError(
+                f"impossible shape in the header (dim {header['dim'].tolist()})",
+                path=path,
+                mend="export the file again",
+            )
         return header
 
     def _length(self, header: nib.Nifti1Header, path: Path) -> int:
@@ -124,9 +144,12 @@ class NiftiReader(CheckedReader):
         for size in header.get_data_shape():
             voxels *= int(size)
         data = voxels * header.get_data_dtype().itemsize
-        offset = int(header.get_data_offset())
-        if not header.sizeof_hdr <= offset <= 2**24:
-            raise InputError(f"impossible data offset {offset} in the header", path=path)
+        offset = float(header["vox_offset"])
+        if not header.sizeof_hdr <= offset <= 2**24 or offset != int(offset):
+            raise InputError(
+                f"impossible data offset in the header (vox_offset {offset:g})", path=path, mend="export the file again"
+            )
+        offset = int(offset)
         # nibabel scales in float64, and LoadImage converts to float32 beside the stored bytes
         scaled = 8 * voxels if header.get_slope_inter()[0] is not None else 0
         check_memory(offset + data + scaled + 4 * voxels, self.max_memory, path)
@@ -135,7 +158,9 @@ class NiftiReader(CheckedReader):
     def _affine(self, header: nib.Nifti1Header, path: Path) -> np.ndarray:
         qform_code, sform_code = int(header["qform_code"]), int(header["sform_code"])
         if not (0 <= qform_code <= 5 and 0 <= sform_code <= 5):
-            raise InputError(f"unknown qform_code {qform_code} or sform_code {sform_code}", path=path)
+            raise InputError(
+                f"unknown qform_code {qform_code} or sform_code {sform_code}", path=path, mend="export the file again"
+            )
         if qform_code == 0 and sform_code == 0:
             raise InputError(
                 "no affine is declared (qform_code and sform_code are 0), so left and right are unknown",
@@ -161,6 +186,10 @@ class NiftiReader(CheckedReader):
         spacing = np.linalg.norm(affine[:3, :3], axis=0)
         if not np.all(np.isfinite(affine)) or np.any(spacing == 0) or _flatness(affine) < 1e-3:
             raise InputError("the affine is singular or not finite", path=path, mend="set it again from the source")
+        if np.abs(affine[:3, 3]).max() > FARTHEST:
+            raise InputError(
+                f"its origin lies {np.abs(affine[:3, 3]).max():.3g} mm away", path=path, mend="set it from the source"
+            )
         if not np.allclose(spacing[: len(pixdim)], pixdim, rtol=1e-3, atol=1e-4):
             raise InputError(
                 f"the sform's voxel size {_sizes(spacing)} mm is not the header's {_sizes(pixdim)} mm",
@@ -172,7 +201,7 @@ class NiftiReader(CheckedReader):
         return affine
 
     def _array(self, header: nib.Nifti1Header, content: bytearray, path: Path) -> np.ndarray:
-        offset = int(header.get_data_offset())
+        offset = int(header["vox_offset"])
         array = np.frombuffer(content, header.get_data_dtype(), offset=offset).reshape(
             header.get_data_shape(), order="F"
         )
@@ -180,10 +209,16 @@ class NiftiReader(CheckedReader):
         if slope is not None:
             array = apply_read_scaling(array, slope, inter)
         array = array.astype(array.dtype.newbyteorder("="), copy=False)
-        if array.dtype.names:  # RGB and RGBA triples
+        if array.dtype.names:  # RGB and RGBA
+            if "A" in array.dtype.names and array["A"].min() != array["A"].max():
+                raise InputError(
+                    "partly transparent, so its colours are undefined", path=path, mend="flatten it onto a background"
+                )
             array = np.stack([array[name] for name in array.dtype.names if name != "A"], axis=-1)
             if array.ndim == 3:  # a 2D colour image: keep three spatial axes, as for every other NIfTI
                 array = array[:, :, None, :]
+        while array.ndim > 4 and array.shape[-1] == 1:
+            array = array[..., 0]
         if array.ndim == 5 and array.shape[3] == 1:  # NIfTI's place for vectors is the fifth axis
             array = array[:, :, :, 0, :]
         if array.ndim > 4:
@@ -218,7 +253,7 @@ def _check_agreement(qform: np.ndarray, sform: np.ndarray, shape: tuple, spacing
     corners = np.array([[*c, 1] for c in itertools.product(*((0, s - 1) for s in shape))], dtype=float).T
     distance = float(np.linalg.norm(((qform - sform) @ corners)[:3], axis=0).max())
     extent = float(np.max(spacing * np.asarray(shape)))
-    if distance > max(0.1 * float(spacing.min()), 5e-4 * extent):
+    if not distance <= max(0.1 * float(spacing.min()), 5e-4 * extent):  # a qform may be NaN
         raise InputError(
             f"qform and sform disagree by up to {distance:.3g} mm, so tools differ about where things are",
             path=path,

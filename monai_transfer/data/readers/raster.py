@@ -85,6 +85,9 @@ class RasterReader(CheckedReader):
                     array = self._array(image, start, path)
         except InputError:
             raise
+        except Image.DecompressionBombError as error:
+            mend = "cut it into smaller pictures, if it is really so large"
+            raise InputError("declares more pixels than are read at once", path=path, mend=mend) from error
         except UnidentifiedImageError as error:
             raise InputError("a damaged or unknown kind of picture", path=path, mend="convert it to PNG") from error
         except Exception as error:  # Pillow's decoders raise many kinds
@@ -100,7 +103,10 @@ class RasterReader(CheckedReader):
             array = _deep_png(path, DEEP_SAMPLES[start[25]], orientation)  # Pillow would keep 8 of 16 bits
         else:
             array = np.asarray(self._plain(ImageOps.exif_transpose(image), path))
-            white = getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO
+            tags = getattr(image, "tag_v2", {})
+            if array.dtype == np.int32 and tags.get(BITS) == (32,) and tuple(tags.get(SAMPLE_FORMAT, (1,))) == (1,):
+                array = array.view(np.uint32)  # Pillow knows no unsigned 32 bits
+            white = tags.get(PHOTOMETRIC) == WHITE_IS_ZERO
             if white and array.dtype == np.uint16:  # Pillow turns 1- and 8-bit images, but not these
                 array = 65535 - array
         if array.dtype == bool:
@@ -126,6 +132,9 @@ class RasterReader(CheckedReader):
             image = image.convert("L" if mode in ("L", "LA", "La") else "RGB")
             mode = image.mode if mode not in ("P", "PA") else "P"
         if mode == "P":
+            palette = image.getpalette()
+            if palette is not None and np.asarray(image).max() >= len(palette) // 3:
+                raise InputError("colour numbers beyond its palette", path=path, mend="export it again")
             colours = np.asarray(image.convert("RGB"))
             grey = (colours == colours[..., :1]).all()
             return Image.fromarray(np.ascontiguousarray(colours[..., 0]) if grey else colours)
@@ -151,6 +160,8 @@ def _check_tiff(image: Image.Image, path: Path) -> None:
     tags = image.tag_v2  # type: ignore[attr-defined]
     bits = tags.get(BITS, (1,))
     signed = 2 in tuple(tags.get(SAMPLE_FORMAT, (1,)))
+    if PHOTOMETRIC not in tags:
+        raise InputError("a TIFF that does not say whether 0 is black or white", path=path, mend="export it again")
     if len(bits) > 1 and max(bits) > 8:
         raise InputError(f"a colour TIFF of {max(bits)} bits", path=path, mend="convert it to PNG or 8 bits")
     if signed and max(bits) == 8:
@@ -158,10 +169,12 @@ def _check_tiff(image: Image.Image, path: Path) -> None:
 
 
 def _check_png(path: Path, limit: int) -> None:
-    """Walk the chunks and verify each CRC-32, to the end mark."""
+    """Walk the chunks and verify each CRC-32, to the end mark; then that there are as many pixels as declared."""
     check_memory(path.stat().st_size, limit, path)
     content = path.read_bytes()
     position, kind = len(PNG), b""
+    kinds: set[bytes] = set()
+    packed = []
     while kind != b"IEND":
         length = int.from_bytes(content[position : position + 4], "big")
         kind = content[position + 4 : position + 8]
@@ -172,7 +185,37 @@ def _check_png(path: Path, limit: int) -> None:
             raise InputError("damaged (a PNG checksum does not match)", path=path, mend="copy or export it again")
         if kind == b"acTL":
             raise InputError("an animated PNG", path=path, mend="split it into single files")
+        if kind == b"IDAT":
+            packed.append(content[position + 8 : end])
+        kinds.add(kind)
         position = end + 4
+    due = _png_bytes(content)
+    check_memory(due, limit, path)
+    try:  # Pillow fills in silence what is missing, and drops what is too much
+        found = len(zlib.decompressobj().decompress(b"".join(packed), due + 1))
+    except zlib.error as error:
+        raise InputError(f"damaged ({error})", path=path, mend="copy or export it again") from error
+    if found != due:
+        what = "fewer" if found < due else "more"
+        raise InputError(f"holds {what} pixels than its header says", path=path, mend="export it again")
+    if content[25] == 3 and b"PLTE" not in kinds:
+        raise InputError("a palette image without its palette", path=path, mend="export it again")
+
+
+_PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+"""Of an interlaced PNG: first column and row, steps across and down."""
+
+
+def _png_bytes(content: bytes) -> int:
+    """Bytes of the unpacked lines, each with its filter byte, by the PNG's header."""
+    width, height = int.from_bytes(content[16:20], "big"), int.from_bytes(content[20:24], "big")
+    bits = content[24] * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(content[25], 1)
+    total = 0
+    for x, y, across, down in _PASSES if content[28] else ((0, 0, 1, 1),):
+        columns, rows = -(-(width - x) // across), -(-(height - y) // down)
+        if columns > 0 and rows > 0:
+            total += rows * (1 + -(-columns * bits // 8))
+    return total
 
 
 def _check_jpeg(path: Path) -> None:

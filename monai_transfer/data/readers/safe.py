@@ -64,7 +64,7 @@ class SafeReader(CheckedReader):
                 with gzip.open(path) as stream:
                     packed = stream.read(4)
                 if nifti_kind(packed) is None:
-                    raise InputError("gzip data that is no NIfTI", path=path, mend="unpack it first")
+                    raise InputError("gzip data that is no NIfTI", path=path, mend="unpack it and look what it is")
                 return self.nifti
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise InputError(f"damaged gzip data ({error})", path=path, mend="copy or export the file again") from error
@@ -80,8 +80,37 @@ class SafeReader(CheckedReader):
             return self.nifti
         if path.suffix.lower() in (".dcm", ".ima"):
             return self.dicom  # its error says what a damaged slice needs
-        raise InputError(
-            "not a format that is read here (NIfTI, DICOM, PNG, JPEG, TIFF, BMP, NRRD, MetaImage)",
-            path=path,
-            mend="convert it, or copy it again if it should be one of these",
-        )
+        fault, mend = _foreign(path, start)
+        raise InputError(fault, path=path, mend=mend)
+
+
+_FOREIGN = {
+    b"PK\x03\x04": ("a zip archive", "unpack it first"),
+    b"BZh": ("bzip2 data", "unpack it first"),
+    b"\x28\xb5\x2f\xfd": ("zstandard data", "unpack it first"),
+    b"\xfd7zXZ": ("xz data", "unpack it first"),
+    b"version https://git-lfs": ("a Git LFS pointer in place of the file", "fetch it with `git lfs pull`"),
+    b"<": ("a web page or XML", "download the file again"),
+    b"{": ("JSON", "take it out of the images"),
+    b"GIF8": ("a GIF", "convert it to PNG"),
+    b"RIFF": ("a WebP picture or a film", "convert it to PNG"),
+    b"\x00\x00\x00\x0cjP  ": ("a JPEG 2000 picture", "convert it to PNG"),
+    b"\xff\x4f\xff\x51": ("a JPEG 2000 picture", "convert it to PNG"),
+    b"II+\x00": ("a BigTIFF", "convert it to TIFF or PNG"),
+    b"MM\x00+": ("a BigTIFF", "convert it to TIFF or PNG"),
+    b"%PDF": ("a PDF", "export the image itself"),
+    b"\x89HDF": ("an HDF5 file", "convert it to NIfTI"),
+    b"\x93NUMPY": ("a NumPy array, which has no geometry", "convert it to NIfTI"),
+}
+"""Why a file that has no business here may be here, by its first bytes."""
+
+
+def _foreign(path: Path, start: bytes) -> tuple[str, str]:
+    """Fault and mend for a file that none of our readers takes."""
+    for magic, (what, mend) in _FOREIGN.items():
+        if start.startswith(magic):
+            return f"{what}, which is not read here", mend
+    if path.suffix.lower() == ".img" and path.with_suffix(".hdr").exists():
+        return "the voxels of a .hdr/.img pair", "convert the pair to .nii.gz, and make sure of left and right"
+    formats = "NIfTI, DICOM, PNG, JPEG, TIFF, BMP, NRRD, MetaImage"
+    return f"not a format that is read here ({formats})", "convert it, or copy it again if it should be one of these"

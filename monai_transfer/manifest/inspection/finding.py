@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from monai_transfer.errors import printable
+
 __all__ = ["Finding", "sort_findings"]
 
 _RANK = {"error": 0, "warning": 1, "note": 2}
@@ -46,7 +48,7 @@ class Finding:
             mend = f"{mend}{' (' if mend else ''}--fix-to can do it{')' if mend else ''}"
         text = f"{self.severity}: {self.fault}" + (f"; {mend}" if mend else "") + f" [{self.code}]"
         text += f" ({place})" if place else ""
-        return " ".join((f"{self.file}: {text}" if self.file else text).split())
+        return f"{printable(self.file)}: {' '.join(text.split())}" if self.file else " ".join(text.split())
 
 
 def sort_findings(findings: list[Finding]) -> list[Finding]:

@@ -166,7 +166,7 @@ def test_several_pages_bombs_and_strangers(tmp_path):
     refused(save(tmp_path, pages[0], "pages.tif", save_all=True, append_images=pages[1:]), "2 pages")
     refused(save(tmp_path, pages[0], "moving.png", save_all=True, append_images=pages[1:]), "animated|pages")
     refused(save(tmp_path, pages[0], "small.png"), "needs .* GiB", max_memory=100)
-    refused(save(tmp_path, pages[0], "a.gif"), "not a format that is read here")
+    refused(save(tmp_path, pages[0], "a.gif"), "a GIF, which is not read here")
     (tmp_path / "empty.png").touch()
     refused(tmp_path / "empty.png", "empty file")
     (tmp_path / "text.png").write_text("no picture")
