@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import logging
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from monai.transforms import EnsureChannelFirst, LoadImage, Orientation
 
 from monai_transfer.errors import InputError
 from monai_transfer.manifest import Case, Manifest
+from monai_transfer.manifest.inspection.case import inspect_case
+from monai_transfer.manifest.inspection.sets import Looked
+from monai_transfer.manifest.inspection.suitability import describe_looked
 
 __all__ = ["DataFit", "fit_data"]
 
-logger = logging.getLogger(__name__)
 _RASTER = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
 
@@ -31,9 +32,9 @@ class DataFit:
         channels: channels per image as loaded.
         spacing: median spacing, mm per axis in RAS order; ``None`` for rasters.
         shape: median shape at that orientation.
-        low, high: 0.5 and 99.5 percentile of all intensities.
-        mean, std: of all intensities.
-        background: share of voxels that are exactly zero.
+        low, high, mean, std: medians over the images of their 0.5 and 99.5 percentile, mean and standard deviation.
+        background: mean share of voxels that are exactly zero.
+        described: by site (``None``: all of them), what ``describe_looked`` says of its images.
     """
 
     spatial_dims: int
@@ -47,14 +48,18 @@ class DataFit:
     mean: float
     std: float
     background: float
+    described: dict[str | None, dict[str, Any]] = field(default_factory=dict)
 
     def statistics(self) -> dict[str, Any]:
-        """As data for the bundle's metadata."""
-        return {
-            "spacing": self.spacing,
-            "shape": self.shape,
-            "intensity": {"p0.5": self.low, "p99.5": self.high, "mean": self.mean, "std": self.std},
-        }
+        """As data for the bundle's metadata: of the first site, where its training begins, and of the others.
+
+        Keys of ``describe_data``, ``site``, and ``other_sites`` (the same keys by site). No case is named.
+        """
+        named = {site: found for site, found in self.described.items() if site is not None}
+        if not named:
+            return dict(self.described.get(None, {}))
+        (site, first), *others = named.items()
+        return first | {"site": site} | ({"other_sites": dict(others)} if others else {})
 
 
 def _suffix(path: str) -> str:
@@ -70,55 +75,69 @@ def _spread(cases: Sequence[Case], n: int) -> list[Case]:
 
 
 def fit_data(manifest: Manifest, sites: Sequence[str | None], n: int = 12) -> DataFit:
-    """Read up to ``n`` training images of each site and describe them.
+    """Read up to ``n`` training images (and labels) of each site and describe them.
+
+    Args:
+        manifest: the cases.
+        sites: the site whose data training begins with first; ``None`` is all sites.
+        n: how many to read of each.
 
     Raises:
         InputError: no training image, unreadable images, or 2D and 3D images in one manifest.
     """
-    chosen: list[Case] = []
+    looked: dict[str | None, Looked] = {}
     for site in dict.fromkeys(sites):
         cases = manifest.cases("training", site=site) + manifest.cases("unlabeled", site=site)
-        chosen += _spread(cases, n) if cases else []
-    if not chosen:
+        if cases:
+            looked[site] = [("training", case, _look(manifest, case)) for case in _spread(cases, n)]
+    if not looked:
         raise InputError("no training image", path=manifest.path)
-    suffixes = [_suffix(case.images[0]) for case in chosen]
+    facts = [one for cases in looked.values() for _, _, result in cases for one in result["images"]]
+    suffixes = [_suffix(one["path"]) for one in facts]
     suffix = max(sorted(set(suffixes) - {""}), key=suffixes.count, default="")
     raster = suffix.lower() in _RASTER
-    spacings, shapes, dims, channels = [], [], set(), []
-    values: list[np.ndarray] = []
-    load = LoadImage(image_only=True)
-    for case in chosen:
-        try:
-            image = EnsureChannelFirst()(load(case.image))
-        except Exception as error:
-            raise InputError(
-                f"cannot be read ({str(error).splitlines()[0][:200]})",
-                path=case.images[0],
-                mend="run `monai-transfer check`",
-            ) from error
-        dims.add(image.ndim - 1)
-        channels.append(1 if raster else int(image.shape[0]))
-        if not raster and image.ndim == 4:
-            image = Orientation(axcodes="RAS", labels=None)(image)
-            spacings.append(np.asarray(image.pixdim[:3]))
-        shapes.append(image.shape[1:])
-        flat = np.asarray(image).ravel()
-        values.append(flat[:: max(1, flat.size // 20000)])
+    dims = {len(one["shape"]) for one in facts}
     if len(dims) != 1 or not dims <= {2, 3}:
         raise InputError(
             f"images of {sorted(dims)} dimensions in one set", path=manifest.path, mend="one bundle takes 2D or 3D"
         )
-    pooled = np.concatenate(values)
+    files = Counter(len(case.images) for cases in looked.values() for _, case, _ in cases).most_common(1)[0][0]
+    stored = Counter(one["channels"] for one in facts).most_common(1)[0][0]
+    together = describe_looked(manifest, [one for cases in looked.values() for one in cases])
+    intensity = together["intensity"]
     return DataFit(
         spatial_dims=dims.pop(),
         suffix=suffix,
         raster=raster,
-        channels=max(set(channels), key=channels.count),
-        spacing=[round(float(v), 3) for v in np.median(spacings, axis=0)] if spacings else None,
-        shape=[int(v) for v in np.median(np.asarray(shapes), axis=0)],
-        low=round(float(np.percentile(pooled, 0.5)), 4),
-        high=round(float(np.percentile(pooled, 99.5)), 4),
-        mean=round(float(pooled.mean()), 4),
-        std=round(float(pooled.std()), 4),
-        background=round(float((pooled == 0).mean()), 3),
+        channels=files * (1 if raster else stored),
+        spacing=[round(v, 3) for v in together["spacing"]] if together["spacing"] and not raster else None,
+        shape=together["shape"],
+        low=round(intensity["p0.5"], 4),
+        high=round(intensity["p99.5"], 4),
+        mean=round(intensity["mean"], 4),
+        std=round(intensity["std"], 4),
+        background=round(float(np.mean([one["zeros"] for one in facts])), 3),
+        described={site: describe_looked(manifest, cases) for site, cases in looked.items()},
     )
+
+
+def _look(manifest: Manifest, case: Case) -> dict[str, Any]:
+    """The facts of one case.
+
+    Raises:
+        InputError: a file of it cannot be read.
+    """
+    masks = manifest.task in ("segmentation", "localization")
+    result = inspect_case(
+        {
+            "images": case.images,
+            "sha256": [None] * len(case.images),
+            "label": case.label if masks and isinstance(case.label, str) else None,
+            "classes": manifest.labels if manifest.task == "segmentation" else {},
+        }
+    )
+    for finding in result["findings"]:
+        if finding["code"] == "unreadable":
+            mend = finding["mend"] or "`monai-transfer check` tells all faults of a manifest"
+            raise InputError(finding["fault"], path=finding["file"], mend=mend)
+    return result

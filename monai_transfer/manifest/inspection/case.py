@@ -113,6 +113,7 @@ def _facts(volume: Volume) -> dict[str, Any]:
         "orientation": None if volume.affine is None else "".join(map(str, aff2axcodes(volume.affine))),
         "modality": volume.meta.get("modality") or None,
         "quantiles": [round(float(q), 6) for q in np.percentile(sample, QUANTILES)],
+        "zeros": round(float((sample == 0).mean()), 4),
         "mean": float(sample.mean()),
         "std": float(sample.std()),
     }

@@ -23,9 +23,11 @@ __all__ = ["compare_with_source", "describe_data", "describe_looked", "read_sour
 def describe_data(manifest: Manifest, *, jobs: int = 2, max_memory: int | str | None = None) -> dict[str, Any]:
     """What a set is, as plain JSON data for a bundle's metadata (section ``data_statistics``). Holds no identifiers.
 
-    Keys: ``task, modality, dims, channels, channel_names, labels, n_images, shape`` (median), ``spacing`` (median, mm,
-    axes in RAS order where a geometry is known), ``spacing_range`` ([min, max] per axis), ``orientation`` (commonest),
-    ``intensity`` (medians over the images of percentiles ``p0.5 ... p99.5``, ``mean``, ``std``).
+    Keys: ``task, modality, dims, channels, channel_names, labels, n_images, n_patients, shape`` (median), ``spacing``
+    (median, mm, axes in RAS order where a geometry is known), ``spacing_range`` ([min, max] per axis),
+    ``field_of_view`` (median, mm), ``orientation`` (commonest), ``intensity`` (medians over the images of percentiles
+    ``p0.5 ... p99.5``, ``mean``, ``std``), ``prevalence`` (by class the share of the labelled cases that have it; for a
+    number its ``mean, std, p5, p95``), ``size`` (segmentation: by class the median share of the voxels where present).
 
     Raises:
         InputError: no image of the set can be read.
@@ -64,12 +66,49 @@ def describe_looked(manifest: Manifest, looked: Looked) -> dict[str, Any]:
         "channel_names": [manifest.channel_names[k] for k in sorted(manifest.channel_names, key=int)],
         "labels": manifest.class_names,
         "n_images": len(facts),
+        "n_patients": len({case.patient for _, case, _ in looked}),
         "shape": [int(v) for v in np.median(shapes, axis=0)],
         "spacing": [round(float(v), 4) for v in np.median(spacings, axis=0)] if spacings else None,
         "spacing_range": np.stack([np.min(spacings, 0), np.max(spacings, 0)], 1).tolist() if spacings else None,
+        "field_of_view": _field_of_view(facts),
         "orientation": orientations.most_common(1)[0][0] if orientations else None,
         "intensity": intensity,
+        **_labels_of(manifest, looked),
     }
+
+
+def _field_of_view(facts: list[dict[str, Any]]) -> list[float] | None:
+    extents: list[list[float]] = [
+        _to_ras([n * s for n, s in zip(f["shape"], f["spacing"], strict=True)], f["orientation"])
+        for f in facts
+        if f["spacing"]
+    ]
+    return [round(float(v), 1) for v in np.median(np.asarray(extents), axis=0)] if extents else None
+
+
+def _labels_of(manifest: Manifest, looked: Looked) -> dict[str, Any]:
+    """``prevalence`` and ``size`` of the labelled cases; empty where there is none."""
+    if manifest.task in ("classification", "regression"):
+        values = [case.label for _, case, _ in looked if isinstance(case.label, (int, float))]
+        if not values:
+            return {}
+        if manifest.task == "classification":
+            shares = {name: values.count(int(n)) / len(values) for n, name in manifest.labels.items()}
+            return {"prevalence": {name: round(share, 4) for name, share in shares.items()}}
+        low, high = np.percentile(values, (5, 95))
+        numbers = {"mean": np.mean(values), "std": np.std(values), "p5": low, "p95": high}
+        return {"prevalence": {key: round(float(value), 4) for key, value in numbers.items()}}
+    counts = [{int(n): v for n, v in result["label_values"].items()} for _, _, result in looked]
+    counts = [count for count in counts if count]
+    prevalence: dict[str, float] = {}
+    size: dict[str, float] = {}
+    for number, name in manifest.labels.items():
+        present = [count[int(number)] / sum(count.values()) for count in counts if count.get(int(number))]
+        if int(number) and counts:
+            prevalence[name] = round(len(present) / len(counts), 4)
+            if present:
+                size[name] = round(float(np.median(present)), 6)
+    return {"prevalence": prevalence, "size": size} if prevalence else {}
 
 
 def _to_ras(values: list[Any], orientation: str | None) -> list[Any]:
@@ -80,7 +119,7 @@ def _to_ras(values: list[Any], orientation: str | None) -> list[Any]:
 
 
 def read_source(bundle: str | Path) -> dict[str, Any]:
-    """What a bundle says of the data it was trained on; no code of the bundle runs.
+    """What a bundle (or a run folder) says of the data it was trained on; no code of it runs.
 
     From ``configs/metadata.json`` (``network_data_format``, ``data_statistics``) and, where that is silent, from the
     transforms in its inference config (spacing, orientation, intensity window).
@@ -89,21 +128,19 @@ def read_source(bundle: str | Path) -> dict[str, Any]:
         InputError: no bundle there, or its metadata cannot be read.
     """
     bundle = Path(bundle)
-    path = bundle / "configs" / "metadata.json"
-    if not path.is_file():
-        mend = "name a MONAI bundle's folder (with configs/metadata.json)"
-        raise InputError("is no bundle with metadata", path=bundle, mend=mend)
+    metadata, path, trained_at = _metadata(bundle)
     try:
-        metadata = json.loads(path.read_text(encoding="utf-8"))
         inputs = metadata.get("network_data_format", {}).get("inputs", {})
         image: dict[str, Any] = inputs.get("image") or next(iter(inputs.values()), {})
         outputs = metadata.get("network_data_format", {}).get("outputs", {})
         pred: dict[str, Any] = outputs.get("pred") or next(iter(outputs.values()), {})
         transfer = metadata.get("transfer") or {}
         statistics = metadata.get("data_statistics") or transfer.get("data_statistics") or {}
+        if trained_at is not None:  # a run's own site, where the bundle was fitted to several
+            statistics = (statistics.get("other_sites") or {}).get(trained_at, statistics)
         names = {int(k): str(v) for k, v in (image.get("channel_def") or {}).items()}
         labels = {int(k): str(v) for k, v in (pred.get("channel_def") or {}).items()}
-    except (ValueError, AttributeError, UnicodeDecodeError) as error:
+    except (ValueError, AttributeError) as error:
         raise InputError(f"broken metadata ({error})", path=path, mend="see MONAI's bundle specification") from error
     source = {
         "task": transfer.get("task"),
@@ -129,10 +166,28 @@ def read_source(bundle: str | Path) -> dict[str, Any]:
     return source
 
 
+def _metadata(bundle: Path) -> tuple[dict[str, Any], Path, str | None]:
+    """The metadata of a bundle or a run folder, where they stand, and the site that a run was trained at."""
+    path, record = bundle / "configs" / "metadata.json", bundle / "run.json"
+    try:
+        if path.is_file():
+            return json.loads(path.read_text(encoding="utf-8")), path, None
+        path = bundle / "config.yaml"
+        if record.is_file() and path.is_file():
+            config = yaml.safe_load(path.read_text(encoding="utf-8"))
+            site = json.loads(record.read_text(encoding="utf-8")).get("target_site")
+            return config.get("_meta_") or {}, path, site
+    except (ValueError, AttributeError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"broken metadata ({error})", path=path, mend="see MONAI's bundle specification") from error
+    mend = "name a MONAI bundle's folder (with configs/metadata.json), or a run folder"
+    raise InputError("is no bundle with metadata", path=bundle, mend=mend)
+
+
 def _transforms(bundle: Path) -> Iterator[dict[str, Any]]:
     """Every dictionary with a ``_target_`` in the inference (else train) config, parsed as data."""
-    for name in ("inference.json", "inference.yaml", "inference.yml", "train.json", "train.yaml", "train.yml"):
-        file = bundle / "configs" / name
+    names = [f"configs/{name}.{end}" for name in ("inference", "train") for end in ("json", "yaml", "yml")]
+    for name in [*names, "config.yaml"]:
+        file = bundle / name
         if file.is_file():
             try:
                 yield from _dictionaries(yaml.safe_load(file.read_text(encoding="utf-8")))  # JSON is YAML
@@ -173,16 +228,34 @@ def compare_with_source(data: dict[str, Any], bundle: str | Path) -> list[Findin
         *_compare_space(data, source),
         *_compare_intensity(data, source),
         *_compare_labels(data, source),
+        *_compare_prevalence(data, source),
     ]
-    if not source["statistics"]:
-        findings.append(
-            ("note", "source-silent", "the bundle carries no data_statistics, so less could be compared", None)
-        )
+    if silent := _silent(source):
+        fault = f"the bundle does not say its {', '.join(silent)}: not compared"
+        findings.append(("note", "source-silent", fault, "ask its authors, or look at its training data"))
     return [Finding(severity, fault, code, str(bundle), mend=mend) for severity, code, fault, mend in findings]
 
 
 Remark = tuple[str, str, str, str | None]
 """Severity, code, fault, mend."""
+
+
+def _silent(source: dict[str, Any]) -> list[str]:
+    """What of the training data the bundle leaves unsaid."""
+    statistics = source["statistics"]
+    said = {
+        "task": source["task"],
+        "dimensions": source["dims"],
+        "modality": _modality(source["modality"]),
+        "channels": source["channels"],
+        "voxel size": source["spacing"] or statistics.get("spacing") or source["dims"] == 2,
+        "orientation": source["orientation"] or statistics.get("orientation") or source["dims"] == 2,
+        "intensities": source["window"] or statistics.get("intensity"),
+        "field of view": statistics.get("field_of_view") or (source["dims"] == 2 and statistics),
+        "classes": source["labels"],
+        "class frequencies": statistics.get("prevalence"),
+    }
+    return [what for what, known in said.items() if not known]
 
 
 def _compare_kind(data: dict[str, Any], source: dict[str, Any]) -> Iterator[Remark]:
@@ -242,6 +315,14 @@ def _compare_space(data: dict[str, Any], source: dict[str, Any]) -> Iterator[Rem
             sizes = (" x ".join(f"{v:.0f}" for v in values) for values in (extent, need))
             fault = "the field of view is {} mm, less than half of the model's patch of {} mm; the rest is padding"
             yield "warning", "source-extent", fault.format(*sizes), None
+    seen, here = source["statistics"].get("field_of_view"), data.get("field_of_view")
+    if seen and here and len(seen) == len(here):
+        ratio = max(max(a / b, b / a) for a, b in zip(seen, here, strict=True))
+        if ratio > 1.5:
+            now, before = (" x ".join(f"{v:.0f}" for v in values) for values in (here, seen))
+            fault = f"the field of view is {now} mm, in training it was {before} mm"
+            mend = "another part of the body, or cropped otherwise? look at some images" if ratio > 2 else None
+            yield "warning" if ratio > 2 else "note", "source-field-of-view", fault, mend
 
 
 def _compare_intensity(data: dict[str, Any], source: dict[str, Any]) -> Iterator[Remark]:
@@ -292,3 +373,23 @@ def _compare_labels(data: dict[str, Any], source: dict[str, Any]) -> Iterator[Re
         )
         mend = "heads are mapped by class name; new classes start untrained"
         yield "warning", "source-labels", f"classes differ ({'; '.join(parts)})", mend
+
+
+def _compare_prevalence(data: dict[str, Any], source: dict[str, Any]) -> Iterator[Remark]:
+    """How often a class is there, where both know the same ones; for a number, its range."""
+    ours, theirs = data.get("prevalence") or {}, source["statistics"].get("prevalence") or {}
+    if data["task"] == "regression" and "p5" in ours and "p5" in theirs:
+        low, high = theirs["p5"], theirs["p95"]
+        if ours["p95"] > high + 0.25 * (high - low) or ours["p5"] < low - 0.25 * (high - low):
+            fault = (
+                f"the labels run from {ours['p5']:g} to {ours['p95']:g}, those in training from {low:g} to {high:g} "
+                "(5 to 95 percentile)"
+            )
+            yield "warning", "source-prevalence", fault, "a model does not extrapolate; fine-tune on such cases"
+        return
+    known = {name.lower(): float(share) for name, share in theirs.items()}
+    for name, share in ours.items():
+        before = known.get(name.lower())
+        if before is not None and abs(share - before) > 0.25:
+            fault = f"{name} is in {share:.0%} of the labelled cases, in training it was in {before:.0%}"
+            yield "warning", "source-prevalence", fault, "thresholds and probabilities will be off; check them"

@@ -58,7 +58,11 @@ def test_description(data):
     assert description["shape"] == [24, 20, 12] and description["dims"] == 3 and description["n_images"] == 18
     assert description["labels"] == ["background", "tumour"] and description["channel_names"] == ["T1"]
     assert 95 < description["intensity"]["p50"] < 110
+    assert description["field_of_view"] == [24, 20, 36]
+    assert description["prevalence"] == {"tumour": 1.0} and 0 < description["size"]["tumour"] < 0.5
+    assert description["n_patients"] == len(data.manifest().patients)
     assert json.loads(json.dumps(description)) == description
+    assert not any(case.case in json.dumps(description) for case in data.manifest().cases("training"))
 
 
 def test_a_set_suits_the_model_that_was_trained_on_it(data, bundle):
@@ -80,7 +84,13 @@ def test_a_set_suits_the_model_that_was_trained_on_it(data, bundle):
         ({"labels": ("tumour", "background")}, ("error", "source-label-order"), "numbered otherwise"),
         ({"labels": ("background", "tumour", "oedema")}, ("warning", "source-labels"), "oedema"),
         ({"data_statistics": {"intensity": {"p0.5": 0, "p99.5": 2000}}}, ("warning", "source-intensity"), "2000"),
-        ({"data_statistics": {}}, ("note", "source-silent"), "no data_statistics"),
+        ({"data_statistics": {}}, ("note", "source-silent"), "not say its orientation, intensities, field"),
+        (
+            {"data_statistics": {"field_of_view": [24, 20, 90]}},
+            ("warning", "source-field-of-view"),
+            "24 x 20 x 36 mm, in",
+        ),
+        ({"data_statistics": {"prevalence": {"tumour": 0.2}}}, ("warning", "source-prevalence"), "100% of.* in 20%"),
     ],
 )
 def test_differences(data, bundle, options, finding, words):
@@ -115,6 +125,25 @@ def test_no_code_of_the_bundle_runs(data, bundle, tmp_path):
     model = bundle({"imports": [f"$open({str(mark)!r}, 'w')"], "x": {"_target_": "os.mkdir", "path": str(mark)}})
     compare_with_source(describe_data(data.manifest()), model)
     assert not mark.exists()
+
+
+def test_a_foreign_bundle_says_what_could_not_be_compared(data, bundle):
+    """As the model zoo has them: ``network_data_format`` alone, no transforms that speak."""
+    model = bundle(spacing=None, data_statistics=None, task=None)
+    found = {finding.code: finding for finding in compare_with_source(describe_data(data.manifest()), model)}
+    assert set(found) == {"source-silent"}
+    for word in ("task", "voxel size", "orientation", "intensities", "field of view", "class frequencies"):
+        assert word in found["source-silent"].fault
+    assert "modality" not in found["source-silent"].fault  # this it does say
+
+
+def test_numbers_to_predict_that_training_did_not_have(data, bundle):
+    model = bundle(task="regression", data_statistics={"prevalence": {"mean": 50, "std": 5, "p5": 40, "p95": 60}})
+    description = describe_data(data.manifest()) | {"task": "regression", "labels": []}
+    young = description | {"prevalence": {"mean": 20, "std": 5, "p5": 10, "p95": 30}}
+    assert ("warning", "source-prevalence") in codes(compare_with_source(young, model))
+    alike = description | {"prevalence": {"mean": 49, "std": 5, "p5": 41, "p95": 62}}
+    assert ("warning", "source-prevalence") not in codes(compare_with_source(alike, model))
 
 
 def test_packaged_bundle_can_be_compared(data):
