@@ -85,7 +85,7 @@ class Adapt:
         if statistics != "both" and method.needs.isdisjoint(_TARGET_PASSES):
             raise InputError(
                 f"{type(method).__name__} passes no target image through the network, whose statistics could count",
-                mend='statistics "both"',
+                mend='pass statistics "both", or use it in fine-tuning',
             )
         self.statistics = statistics
         self._running: RunningStatistics | None = None

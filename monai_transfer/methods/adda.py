@@ -31,6 +31,8 @@ __all__ = ["Adda"]
 class Adda(Method):
     """Adversarial term with an inverted label, against a frozen copy of the source network.
 
+    With ``Adapt(pool=None)`` the discriminator judges every place of a feature map.
+
     Args:
         hidden: width of the discriminator's two hidden layers.
         lr: learning rate of the discriminator.
@@ -51,11 +53,9 @@ class Adda(Method):
     def setup(self, network: nn.Module, batch: Fields) -> None:
         self.source_network = copy_network(network, frozen=True)
         self._tap = Tap(self.source_network, self.layer)
-        width = self._flat(batch.target_features).shape[1]
-        self.discriminator = domain_discriminator(width, self.hidden).to(batch.target_features.device)
-
-    def _flat(self, features: Tensor) -> Tensor:
-        return pool_features(features, self.pool or "mean")
+        features = pool_features(batch.target_features, self.pool)
+        discriminator = domain_discriminator(features.shape[1], self.hidden, features.ndim - 2)
+        self.discriminator = discriminator.to(features.device)
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         assert self.discriminator is not None
@@ -63,21 +63,21 @@ class Adda(Method):
 
     @torch.no_grad()
     def source_features(self, image: Tensor) -> Tensor:
-        """Pooled features of the frozen source network: B x F."""
+        """Features of the frozen source network, pooled as Adapt pools: B x F, or B x F x spatial."""
         assert self.source_network is not None and self._tap is not None, "setup() comes first"
         self.source_network.eval()(image)
-        return self._flat(self._tap.take())
+        return pool_features(self._tap.take(), self.pool)
 
     def forward(self, fields: Fields, progress: float) -> Tensor:
         assert self.discriminator is not None, "setup() comes before forward()"
-        judged = frozen_call(self.discriminator, self._flat(fields.target_features)).float()
+        judged = frozen_call(self.discriminator, pool_features(fields.target_features, self.pool)).float()
         return F.binary_cross_entropy_with_logits(judged, torch.zeros_like(judged))
 
     def critic_step(self, fields: Fields) -> Tensor:
         """The discriminator's loss: features of the source copy are 0, target features 1."""
         assert self.discriminator is not None, "setup() comes before critic_step()"
         source = self.discriminator(self.source_features(fields.source_image)).float()
-        target = self.discriminator(self._flat(fields.target_features.detach())).float()
+        target = self.discriminator(pool_features(fields.target_features.detach(), self.pool)).float()
         self._accuracy = discriminator_accuracy(source, target)
         return 0.5 * (
             F.binary_cross_entropy_with_logits(source, torch.zeros_like(source))

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-__all__ = ["FIELDS", "Fields", "Method", "pool_features"]
+__all__ = ["FIELDS", "Fields", "Method", "pool_features", "rows_of"]
 
 FIELDS = frozenset(
     f"{domain}_{what}"
@@ -119,3 +119,12 @@ def pool_features(features: Tensor, pool: str | None = "mean") -> Tensor:
     if pool == "max":
         return flat.amax(-1)
     raise ValueError(f"pool must be 'mean', 'max' or None, not {pool!r}")
+
+
+def rows_of(features: Tensor, most: int | None = None) -> Tensor:
+    """B x F x spatial features as N x F rows, each place a row; at most ``most`` of them, evenly spread."""
+    if features.ndim > 2:
+        features = features.flatten(2).transpose(1, 2).flatten(0, 1)
+    if most is not None and len(features) > most:
+        features = features[torch.linspace(0, len(features) - 1, most, device=features.device).long()]
+    return features

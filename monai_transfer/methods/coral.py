@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from monai_transfer.methods.base import Fields, Method
+from monai_transfer.methods.base import Fields, Method, rows_of
 
 __all__ = ["Coral", "coral_loss"]
 
@@ -51,9 +51,9 @@ def coral_loss(source: Tensor, target: Tensor) -> Tensor:
 
 
 class Coral(Method):
-    """``coral_loss`` between pooled features of the two domains."""
+    """``coral_loss`` between pooled features of the two domains; unpooled, each place of a feature map is a row."""
 
     needs = frozenset({"source_features", "target_features"})
 
     def forward(self, fields: Fields, progress: float) -> Tensor:
-        return coral_loss(fields.source_features, fields.target_features)
+        return coral_loss(rows_of(fields.source_features), rows_of(fields.target_features))

@@ -24,14 +24,17 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from monai_transfer.methods.base import Fields, Method
+from monai_transfer.methods.base import Fields, Method, rows_of
 from monai_transfer.networks.outputs import probabilities, wide
 
 __all__ = ["Mmd", "gaussian_kernels", "joint_mmd_loss", "mmd_loss"]
 
 POWERS = (-3, -2, -1, 0, 1)
 PREDICTION_SIGMA = 0.92
+ROWS = 256
+"""Places of unpooled feature maps that are compared, per domain: kernels grow with the square."""
 
 
 def _squared_distances(x: Tensor) -> Tensor:
@@ -106,7 +109,7 @@ def joint_mmd_loss(
 
 
 class Mmd(Method):
-    """Multi-kernel MMD between pooled features of the two domains.
+    """Multi-kernel MMD between pooled features of the two domains; unpooled, between places of the feature maps.
 
     Args:
         joint: compare features and predictions jointly (JAN). Outputs of a segmentation are averaged over space first.
@@ -122,12 +125,23 @@ class Mmd(Method):
         self.joint, self.powers, self.unbiased = joint, tuple(powers), unbiased
 
     def forward(self, fields: Fields, progress: float) -> Tensor:
+        source, target = (rows_of(x, ROWS) for x in (fields.source_features, fields.target_features))
         if not self.joint:
-            return mmd_loss(fields.source_features, fields.target_features, powers=self.powers, unbiased=self.unbiased)
-        source, target = (
-            probabilities(logits).flatten(2).mean(-1) if logits.ndim > 2 else probabilities(logits)
-            for logits in (fields.source_logits, fields.target_logits)
+            return mmd_loss(source, target, powers=self.powers, unbiased=self.unbiased)
+        source_answers, target_answers = (
+            rows_of(_on_grid_of(fields[f"{domain}_features"], probabilities(fields[f"{domain}_logits"])), ROWS)
+            for domain in ("source", "target")
         )
         return joint_mmd_loss(
-            fields.source_features, fields.target_features, source, target, powers=self.powers, unbiased=self.unbiased
+            source, target, source_answers, target_answers, powers=self.powers, unbiased=self.unbiased
         )
+
+
+def _on_grid_of(features: Tensor, answers: Tensor) -> Tensor:
+    """Class probabilities averaged over space as the features are: entirely, or to the places of a feature map."""
+    if features.ndim == 2:
+        return answers.flatten(2).mean(-1) if answers.ndim > 2 else answers
+    size = tuple(features.shape[2:])
+    if answers.ndim == 2:
+        return answers.reshape(*answers.shape, *[1] * len(size)).expand(*answers.shape, *size)
+    return F.adaptive_avg_pool2d(answers, size) if len(size) == 2 else F.adaptive_avg_pool3d(answers, size)  # type: ignore[arg-type]
