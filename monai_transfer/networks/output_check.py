@@ -25,11 +25,13 @@ OWN_ACTIVATION = {
     "NACLLoss": "softmax",
     "GeneralizedWassersteinDiceLoss": "softmax",
 }
-"""Losses that apply an activation whatever their arguments: class name -> which."""
+"""Losses that apply an activation whatever their arguments: class name -> which. Each was run: the test compares what
+perfect probabilities and perfect scores give. ``AsymmetricUnifiedFocalLoss`` applies none, though its page says so."""
 FUNCTIONS = {
     "cross_entropy": "softmax",
     "binary_cross_entropy_with_logits": "sigmoid",
     "multilabel_soft_margin_loss": "sigmoid",
+    "soft_margin_loss": "sigmoid",
 }
 
 
@@ -49,6 +51,9 @@ def loss_activation(loss: Any) -> tuple[str, str] | None:
     for kind in ("softmax", "sigmoid"):
         if getattr(loss, kind, False) is True or getattr(loss, f"pre_{kind}", False) is True:
             return kind, f"{type(loss).__name__}({kind}=True)"
+    kind = _other_activation(getattr(loss, "other_act", None))
+    if kind:
+        return kind, f"{type(loss).__name__}(other_act={kind})"
     if isinstance(loss, nn.Module):
         for part in loss.children():
             found = None if _unused(loss, part) else loss_activation(part)
@@ -56,9 +61,16 @@ def loss_activation(loss: Any) -> tuple[str, str] | None:
                 return found[0], f"{type(loss).__name__} ({found[1]})"
     inner = getattr(loss, "loss", None)  # MONAI's wrappers may hold a plain function
     if inner is not None and not isinstance(inner, nn.Module):
-        return loss_activation(inner)
+        found = loss_activation(inner)
+        return (found[0], f"{type(loss).__name__} ({found[1]})") if found else None
     function = getattr(loss, "__name__", "") or getattr(getattr(loss, "func", None), "__name__", "")
     return (FUNCTIONS[function], function) if function in FUNCTIONS else None
+
+
+def _other_activation(activation: Any) -> str:
+    """``"softmax"`` or ``"sigmoid"`` for PyTorch's own, as a function, a ``partial`` or a module; else nothing."""
+    name = getattr(getattr(activation, "func", activation), "__name__", type(activation).__name__).lower()
+    return next((kind for kind in ("softmax", "sigmoid") if name in (kind, f"{kind}2d")), "")
 
 
 def _described(loss: Any, kind: str) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
+from monai import losses
 from monai.losses import (
     DeepSupervisionLoss,
     DiceCELoss,
@@ -33,6 +36,11 @@ LOGITS = [
     TverskyLoss(sigmoid=True),
     DeepSupervisionLoss(DiceLoss(softmax=True)),
     torch.nn.functional.cross_entropy,
+    DiceLoss(other_act=partial(torch.softmax, dim=1)),
+    DiceLoss(other_act=nn.Softmax(1)),
+    losses.MCCLoss(softmax=True),
+    losses.SoftDiceclDiceLoss(sigmoid=True),
+    DeepSupervisionLoss(torch.nn.functional.cross_entropy),
 ]
 PROBABILITIES = [
     DiceLoss(),
@@ -43,7 +51,52 @@ PROBABILITIES = [
     nn.MSELoss(),
     nn.L1Loss(),
     lambda p, y: (p - y).mean(),
+    DiceLoss(other_act=torch.nn.functional.relu),
+    losses.AsymmetricUnifiedFocalLoss(),
 ]
+
+CLASSES = torch.randint(0, 3, (2, 12, 12), generator=torch.Generator().manual_seed(0))
+ONE_HOT = nn.functional.one_hot(CLASSES, 3).movedim(-1, 1).float()
+BINARY = ONE_HOT[:, :1]
+RUN = {  # loss, target, perfect probabilities
+    "ce": (nn.CrossEntropyLoss(), CLASSES, ONE_HOT),
+    "bce": (nn.BCEWithLogitsLoss(), ONE_HOT, ONE_HOT),
+    "multilabel": (nn.MultiLabelSoftMarginLoss(), ONE_HOT, ONE_HOT),
+    "softmargin": (nn.SoftMarginLoss(), 2 * ONE_HOT - 1, ONE_HOT),
+    "nacl": (losses.NACLLoss(classes=3, dim=2, alpha=0.0), CLASSES, ONE_HOT),
+    "wasserstein": (losses.GeneralizedWassersteinDiceLoss(1 - torch.eye(3)), CLASSES[:, None], ONE_HOT),
+    "focal": (FocalLoss(gamma=0.0), ONE_HOT, ONE_HOT),
+    "focal softmax": (FocalLoss(gamma=0.0, use_softmax=True), ONE_HOT, ONE_HOT),
+    "dice softmax": (DiceLoss(softmax=True), ONE_HOT, ONE_HOT),
+    "dice sigmoid": (DiceLoss(sigmoid=True), ONE_HOT, ONE_HOT),
+    "dice other": (DiceLoss(other_act=partial(torch.softmax, dim=1)), ONE_HOT, ONE_HOT),
+    "dice ce": (DiceCELoss(lambda_dice=0.0), ONE_HOT, ONE_HOT),
+    "tversky": (TverskyLoss(softmax=True), ONE_HOT, ONE_HOT),
+    "mcc": (losses.MCCLoss(softmax=True), ONE_HOT, ONE_HOT),
+    "soft clDice": (losses.SoftclDiceLoss(softmax=True), ONE_HOT, ONE_HOT),
+    "hausdorff": (losses.HausdorffDTLoss(softmax=True), ONE_HOT, ONE_HOT),
+    "plain dice": (DiceLoss(), ONE_HOT, ONE_HOT),
+    "plain tversky": (TverskyLoss(), ONE_HOT, ONE_HOT),
+    "plain mcc": (losses.MCCLoss(), ONE_HOT, ONE_HOT),
+    "plain hausdorff": (losses.HausdorffDTLoss(), ONE_HOT, ONE_HOT),
+    "unified focal": (losses.AsymmetricUnifiedFocalLoss(), torch.cat([1 - BINARY, BINARY], 1), None),
+    "bce of probabilities": (nn.BCELoss(), ONE_HOT, ONE_HOT),
+    "mse": (nn.MSELoss(), ONE_HOT, ONE_HOT),
+}
+
+
+@pytest.mark.parametrize("kind", RUN)
+def test_what_is_said_of_a_loss_is_what_it_does(kind):
+    """A loss with an activation of its own cannot come to its least on perfect probabilities; one without can."""
+    loss, target, probabilities = RUN[kind]
+    perfect = target if probabilities is None else probabilities
+    given = float(loss(perfect, target))
+    if loss_activation(loss) is None:
+        blurred = 0.8 * perfect + 0.1
+        assert given < float(loss(blurred, target)) - 1e-3, "perfect probabilities are the best that it can be given"
+    else:
+        scores = float(loss(40 * (2 * perfect - 1), target))
+        assert given > scores + 0.02, "perfect scores are far better than perfect probabilities"
 
 
 def name(loss) -> str:
