@@ -1,6 +1,6 @@
 """The contract of every strategy: each file in ``strategies/`` is picked up by itself and trains in a stock trainer.
 
-Six MONAI networks in 2D and 3D, each with two steps under every strategy: what does not learn is bitwise unchanged,
+Six MONAI networks and our FCN in 2D and 3D, each with two steps under every strategy: what does not learn is bitwise unchanged,
 buffers included, and what is in the optimizer moves.
 """
 
@@ -21,6 +21,7 @@ from torch import nn
 
 import monai_transfer.strategies as package
 from monai_transfer.errors import InputError
+from monai_transfer.networks.fcn import Fcn
 from monai_transfer.strategies.base import NORM_LAYERS, Scheduled, Strategy
 
 FILES = sorted(m.name for m in pkgutil.iter_modules(package.__path__) if m.name != "base")
@@ -39,8 +40,9 @@ NETWORKS = {
     "resnet": lambda d: resnet10(spatial_dims=d, n_input_channels=1, num_classes=2, widen_factor=0.0625),
     "densenet": lambda d: DenseNet(d, 1, 2, init_features=4, growth_rate=2, block_config=(1, 1), bn_size=1),
     "vit": lambda d: ViT(1, [8] * d, [4] * d, 8, 8, 2, 2, classification=True, num_classes=2, spatial_dims=d),
+    "fcn": lambda d: Fcn(d, 1, 2, stride=4, channels=(4, 4, 4, 4), convolutions=1, neck_channels=4),
 }
-SEGMENTERS = ("unet", "dynunet", "segresnet")
+SEGMENTERS = ("unet", "dynunet", "segresnet", "fcn")
 
 
 def loader(kind: str, dims: int, length: int = 2) -> list[dict[str, torch.Tensor]]:
