@@ -128,6 +128,11 @@ class DataLists:
         return self.manifest.datalist(split, site=sites, labelled=False)
 
     @property
+    def target_unlabelled_validation(self) -> Items:
+        """Validation images of the target without labels, to choose an epoch by; without any, ``target_unlabelled``."""
+        return self.manifest.datalist("validation", site=self.target_site, labelled=False) or self.target_unlabelled
+
+    @property
     def source_and_target_training(self) -> Items:
         """Labelled source cases and the few labelled target cases, for adaptation with or without target labels."""
         return self.source_training + (self.target_training if self.n_labelled else [])

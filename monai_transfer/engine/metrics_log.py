@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,14 @@ class MetricsLog:
     Args:
         output_dir: the run folder.
         validator: the evaluator whose metrics are logged as split ``validation``.
+        also: further evaluators, whose metrics stand in the same row.
     """
 
-    def __init__(self, output_dir: str | Path, validator: Engine | None = None) -> None:
+    def __init__(
+        self, output_dir: str | Path, validator: Engine | None = None, also: Sequence[Engine] | None = None
+    ) -> None:
         self.path = Path(output_dir) / "metrics.csv"
-        self.validator = validator
+        self.validators = [one for one in (validator, *(also or ())) if one is not None]
         self.rows: list[dict[str, Any]] = []
         self._loss: Any = 0.0
         self._count = 0
@@ -42,8 +46,8 @@ class MetricsLog:
         engine.add_event_handler(Events.EPOCH_STARTED, self._reset)
         engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self._add)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._write)
-        if self.validator is not None:
-            self.validator.add_event_handler(Events.COMPLETED, self._validated)
+        for validator in self.validators:
+            validator.add_event_handler(Events.COMPLETED, self._validated)
 
     def _start(self, engine: Any) -> None:
         self.rows = []
@@ -61,7 +65,7 @@ class MetricsLog:
         self._count += 1
 
     def _validated(self, validator: Any) -> None:
-        self._validation = {
+        self._validation |= {
             name: float(value)
             for name, value in validator.state.metrics.items()
             if not isinstance(value, torch.Tensor) or value.numel() == 1
