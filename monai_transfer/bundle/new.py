@@ -84,10 +84,6 @@ def new_bundle(
         raise InputError("holds a bundle already", path=folder, mend="name another folder, or pass --force")
     data = Manifest.load(path)
     source_site, target_site = _sites(data, source_site, target_site)
-    if data.task == "localization":
-        raise InputError(
-            "no bundle trains boxes yet", path=path, mend="make a segmentation manifest; boxes follow from it"
-        )
     chosen = _component("methods", method)
     kind = pydoc.locate(chosen["_target_"])
     refuse_unfit(kind, data.task)
@@ -96,6 +92,9 @@ def new_bundle(
         raise InputError(f"no network size {size!r}", mend=f"one of {', '.join(_CHANNELS)}")
     fit = fit_data(data, [source_site, target_site])
     labels = {int(key): name for key, name in data.labels.items()} if data.task != "regression" else {}
+    dense = data.task in ("segmentation", "localization")
+    if data.task == "localization":
+        labels = {0: "background"} | (labels or {1: "lesion"})
     channels = list(data.channel_names.values()) or [f"channel {i}" for i in range(fit.channels)]
     if len(channels) != fit.channels:
         raise InputError(f"names {len(channels)} channels, but its images hold {fit.channels}", path=path)
@@ -121,12 +120,12 @@ def new_bundle(
         patch=patch,
         spacing=None if fit.raster or data.task == "classification" and fit.spatial_dims == 2 else grid,
         oriented=not fit.raster and fit.spatial_dims == 3,
-        resize=data.task != "segmentation",
+        resize=not dense,
         grey=fit.raster,
         normalise=_normalise(data, fit),
-        flips=[0, 1] if fit.raster and data.task == "segmentation" else [0],
+        flips=[0, 1] if fit.raster and dense else [0],
         rotation_axes=["x", "y", "z"] if fit.spatial_dims == 3 else ["x"],
-        balanced_crops=data.task == "segmentation" and any(p < 0.8 * s for p, s in zip(patch, shape, strict=True)),
+        balanced_crops=dense and any(p < 0.8 * s for p, s in zip(patch, shape, strict=True)),
         source_site=source_site,
         target_site=target_site,
         n_labelled=n_labelled,
@@ -143,7 +142,7 @@ def new_bundle(
         layer=_bottleneck(network) if getattr(kind, "default_pool", "mean") else None,  # class heads stand on the last
         label_mean=regression[0],
         label_std=regression[1],
-        **{"batch_size": (4 if fit.spatial_dims == 3 else 8) if data.task == "segmentation" else 16, **numbers},
+        **{"batch_size": (4 if fit.spatial_dims == 3 else 8) if dense else 16, **numbers},
     )
     if given is not None:
         _fit_weights(given, spec, folder)
@@ -215,7 +214,7 @@ def _three(values: Sequence[float], dims: int, option: str) -> list[float]:
 def _network(task: str, fit: DataFit, labels: dict[int, str], size: str) -> dict[str, Any]:
     """The network without a source. BatchNorm, since InstanceNorm hides the domain from feature alignment."""
     channels = _CHANNELS[size]
-    if task == "segmentation":
+    if task in ("segmentation", "localization"):
         return {
             "_target_": "monai.networks.nets.UNet",
             "spatial_dims": fit.spatial_dims,
@@ -370,11 +369,12 @@ def _resampled(fit: DataFit, spacing: Sequence[float] | None) -> list[int]:
 
 def _patch(shape: Sequence[int], task: str, size: str, levels: int, fit: DataFit) -> list[int]:
     """As large as the data, within the voxels that ``size`` allows, and divisible as the network needs it."""
-    unit = 2**levels if task == "segmentation" else 8
+    dense = task in ("segmentation", "localization")
+    unit = 2**levels if dense else 8
     budget = _VOXELS[fit.spatial_dims][size]
     scale = min(1.0, (budget / math.prod(shape)) ** (1 / len(shape)))
     patch = [max(unit, math.ceil(n * scale / unit - 0.25) * unit) for n in shape]
-    return patch if task == "segmentation" else [min(p, 64 if size == "small" else 224) for p in patch]
+    return patch if dense else [min(p, 64 if size == "small" else 224) for p in patch]
 
 
 def _normalise(data: Manifest, fit: DataFit) -> list[dict[str, Any]]:

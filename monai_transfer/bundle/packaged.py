@@ -153,9 +153,53 @@ def _regression() -> BundleSpec:
     )
 
 
+def _localization() -> BundleSpec:
+    return BundleSpec(
+        name="head_mr_lesion_localization",
+        task="localization",
+        spatial_dims=3,
+        labels={0: "background", 1: "lesion"},
+        channel_names=["MR"],
+        network={
+            "_target_": "monai.networks.nets.UNet",
+            "spatial_dims": 3,
+            "in_channels": 1,
+            "out_channels": 2,
+            "channels": [8, 16, 32],
+            "strides": [2, 2],
+            "num_res_units": 1,
+            "norm": "BATCH",
+        },
+        layer="model.1.submodule.1.submodule",
+        patch=[48, 48, 40],
+        spacing=[4.0, 4.0, 4.0],
+        oriented=True,
+        normalise=[{"_target_": "monai.transforms.NormalizeIntensityd", "keys": ["image"], "nonzero": False}],
+        rotation_axes=["x", "y", "z"],
+        # 300 mm3: a ball of 8 mm; lesions of the set have 20 mm and more
+        boxes={"min_size": 300.0},
+        source_site="site_a",
+        target_site="site_b",
+        n_labelled=3,
+        dataset_dir="$embedded_set('localization')",
+        modality="MR",
+        description="Boxes around lesions in simulated head MR: a 3D U-Net pretrained at site_a, for site_b",
+        data_note=_EMBEDDED,
+        data_source="simulated by monai_transfer.data.phantom (no patients)",
+        # measured with seed 0 on the CPU by the workflows themselves (summary.json of each run)
+        expect={
+            "pretrain": "to be measured",
+            "evaluate": "to be measured",
+            "train": "to be measured",
+            "adapt": "to be measured",
+            "inference": "a JSON file of boxes per image: score, voxels, and mm in the scanner's room",
+        },
+    )
+
+
 def packaged_specs() -> list[BundleSpec]:
     """The specs of the packaged bundles."""
-    return [_segmentation(), _classification(), _regression()]
+    return [_segmentation(), _classification(), _regression(), _localization()]
 
 
 def _train(folder: Path, spec: BundleSpec) -> None:

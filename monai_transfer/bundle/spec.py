@@ -33,7 +33,8 @@ _KEY_METRIC = {
     "localization": "val_mean_dice",
     "self_supervised": "val_masked_error",
 }
-_BOXES: dict[str, Any] = {"threshold": 0.5, "min_size": 0.0, "score": "mean"}
+# a low threshold: a FROC curve needs candidates, and their scores say which of them to believe
+_BOXES: dict[str, Any] = {"threshold": 0.1, "min_size": 0.0, "score": "mean"}
 _LOSS: dict[str, dict[str, Any]] = {
     # Dice over the batch: small batches often lack a class, and its per-item Dice would be noise
     "segmentation": {

@@ -120,7 +120,8 @@ def _path(kind: Any) -> str:
 
 
 def _refusal(kind: Any, configs: _Configs) -> str:
-    if configs.task not in kind.tasks:
+    trained = "segmentation" if configs.task == "localization" else configs.task
+    if trained not in kind.tasks:
         return f"not for {configs.task}"
     return "" if configs.dims in kind.dims else f"not for {configs.dims}D"
 

@@ -58,7 +58,7 @@ def _write(folder: Path, task: str, dims: int, channels: int, labels: list[str])
                 else:
                     item["image"] = f"images/{case}.png"
                     Image.fromarray(image.clip(0, 255).astype(np.uint8).T).save(folder / item["image"])
-                if task == "segmentation":
+                if task in ("segmentation", "localization"):
                     item["label"] = f"labels/{case}" + (".nii.gz" if dims == 3 else ".png")
                     if dims == 3:
                         _volume(folder / item["label"], mask.astype(np.uint8))

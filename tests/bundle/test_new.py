@@ -58,6 +58,8 @@ def _root(error: BaseException) -> BaseException:
         ("classification", 2),
         pytest.param("classification", 3, marks=pytest.mark.slow),
         ("regression", 3),
+        pytest.param("localization", 3, marks=pytest.mark.slow),
+        ("localization", 2),
     ],
 )
 def test_without_a_source(tiny_set, tmp_path, monkeypatch, task, dims):
