@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
-from torch import Tensor
+from torch import Tensor, nn
 
 from monai_transfer.engine.capabilities import refuse_unfit
 from monai_transfer.engine.norm_statistics import RunningStatistics
@@ -22,6 +22,7 @@ from monai_transfer.engine.state import bare_network, is_step, progress, registe
 from monai_transfer.errors import InputError
 from monai_transfer.methods.base import FIELDS, Fields, Method, pool_features
 from monai_transfer.networks.domain_norms import DomainNorms
+from monai_transfer.networks.outputs import wide
 from monai_transfer.networks.tap import Tap, plain
 
 __all__ = ["Adapt"]
@@ -95,6 +96,7 @@ class Adapt:
         self._tap: Tap | None = None
         self._iterator: Iterator | None = None
         self._ready = False
+        self._idle = False
         self._pending: dict[str, Any] | None = None
         self._lent: dict[str, Tensor] | None = None  # the network's own weights, while the method's stand in for them
         self._fields: Fields | None = None
@@ -148,7 +150,8 @@ class Adapt:
     # ------------------------------------------------------------------ fields
     def _features(self) -> Tensor:
         assert self._tap is not None
-        return pool_features(self._tap.take(), self.pool)
+        # in float32 or wider: a method's own layers may stand outside the autocast that the network ran in
+        return wide(pool_features(self._tap.take(), self.pool))
 
     def _take_source(self, engine: Engine) -> None:
         """Right after the trainer's own forward pass: its features are those of the source."""
@@ -271,6 +274,9 @@ class Adapt:
         output = engine.state.output
         supervised = output["loss"]
         added = self.weight * term
+        self._idle = not self.method.supervised and isinstance(engine.network, nn.parallel.DistributedDataParallel)
+        if self._idle:  # its reducer waits for every parameter, also for those that the term does not reach
+            added = added + 0.0 * supervised
         output["loss"] = supervised + added if self.method.supervised else added
         logs = {"supervised_loss": supervised.detach(), "adapt_loss": term.detach(), **self.method.log()}
         for key, value in logs.items():
@@ -317,6 +323,10 @@ class Adapt:
     def _step_own(self, engine: Any) -> None:
         if not is_step(engine):
             return
+        if self._idle:  # a gradient of nothing would still be a step of weight decay
+            for parameter in engine.network.parameters():
+                if parameter.grad is not None and not parameter.grad.any():
+                    parameter.grad = None
         if self._norms_optimizer is not None:
             DomainNorms.follow(self._norms_optimizer, engine.optimizer)
         scaler = getattr(engine, "scaler", None)

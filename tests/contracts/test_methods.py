@@ -7,20 +7,28 @@ transform that is fitted and used by itself, which its own test covers.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import pkgutil
 import re
+from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from ignite.engine import Events
 from monai.engines import SupervisedTrainer
+from monai.inferers import SimpleInferer
 from monai.networks.nets import UNet
 from torch import nn
 
 import monai_transfer.methods
 import monai_transfer.testtime
 from monai_transfer.engine.adapt import Adapt
+from monai_transfer.engine.checkpoint import Checkpoint, load_checkpoint
+from monai_transfer.engine.epoch_seed import EpochSeed
 from monai_transfer.methods.base import FIELDS, Method
 from monai_transfer.testtime.base import SourceFree
 
@@ -74,22 +82,43 @@ def test_arguments_are_documented(path):
             assert re.search(rf"^ +{name}(, \w+)*:", cls.__doc__, re.MULTILINE), f"{name} is not documented"
 
 
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+TERMS = [cell for cell in CELLS if issubclass(method_class(cell[0]), Method)]
+
+STATEFUL = ("dann", "dsbn", "label_spreading", "mean_teacher", "pseudo_label")
+"""A critic, norm layers, a memory, a moving average and thresholds: each kind of state once."""
+
+
+def first_task(cell) -> bool:
+    return cell[1] == method_class(cell[0]).tasks[0]
+
+
+def slow(cells, quick):
+    """The cells, those for which ``quick`` is false marked as slow."""
+    return [pytest.param(*cell, marks=() if quick(cell) else pytest.mark.slow) for cell in cells]
+
+
 def network_for(task: str, dims: int) -> nn.Module:
     if task == "segmentation":
-        return UNet(dims, 1, 2, (4, 8), (2,), norm="batch")
+        return UNet(dims, 1, 2, (4, 8), (2,), norm="batch", dropout=0.1)
     conv, norm, pool = {
         2: (nn.Conv2d, nn.BatchNorm2d, nn.AdaptiveAvgPool2d),
         3: (nn.Conv3d, nn.BatchNorm3d, nn.AdaptiveAvgPool3d),
     }[dims]
     outputs = 1 if task == "regression" else 3
-    return nn.Sequential(conv(1, 6, 3), norm(6), nn.ReLU(), pool(1), nn.Flatten(), nn.Linear(6, outputs))
+    return nn.Sequential(
+        conv(1, 6, 3), norm(6), nn.ReLU(), pool(1), nn.Flatten(), nn.Dropout(0.1), nn.Linear(6, outputs)
+    )
 
 
-def batches_for(task: str, dims: int, seed: int, labelled: bool) -> list[dict[str, torch.Tensor]]:
-    g = torch.Generator().manual_seed(seed)
+def batches_for(task: str, dims: int, seed: int, labelled: bool, rank: int = 0) -> list[dict[str, torch.Tensor]]:
+    """Three batches of one site; a labelled batch is of the source, but for its last case, a labelled target case."""
+    g = torch.Generator().manual_seed(seed + 100 * rank)
     batches = []
     for _ in range(3):
         image = torch.randn(4, 1, *[8] * dims, generator=g) + seed
+        if labelled:
+            image[-1] += 1
         batch = {"image": image, "strong": image + 0.1 * torch.randn(image.shape, generator=g)}
         batch["order"] = torch.rand(4, generator=g)
         if labelled:
@@ -108,28 +137,35 @@ def loss_for(task: str):
     return nn.MSELoss() if task == "regression" else nn.CrossEntropyLoss()
 
 
-def train(method: Method, task: str, dims: int, network: nn.Module, epochs: int = 2, state=None):
-    """Two epochs in a stock trainer, accumulating over two batches; returns handler and trainer."""
-    pool = getattr(method, "default_pool", "mean")
-    handler = Adapt(method, batches_for(task, dims, 1, False), pool=pool)
+def build(method, task, dims, network, epochs=2, state=None, handlers=(), rank=0, pool="mean", **more):
+    """A stock trainer that accumulates over two batches, and its handler."""
+    handler = Adapt(method, batches_for(task, dims, 1, False, rank), pool=pool)
     if state is not None:
         handler.load_state_dict(state)
+    network = network.to(DEVICE)
+    wrapped = nn.parallel.DistributedDataParallel(network) if dist.is_initialized() else network
     trainer = SupervisedTrainer(
-        device=torch.device("cpu"),
+        device=DEVICE,
         max_epochs=epochs,
-        train_data_loader=batches_for(task, dims, 0, True),
-        network=network,
-        optimizer=torch.optim.Adam(network.parameters(), 1e-2),
+        train_data_loader=batches_for(task, dims, 0, True, rank),
+        network=wrapped,
+        optimizer=torch.optim.Adam(wrapped.parameters(), 1e-2),
         loss_function=loss_for(task),
         accumulation_steps=2,
-        train_handlers=[handler],
+        train_handlers=[*handlers, handler],
+        **more,
     )
+    return handler, trainer
+
+
+def train(method: Method, task: str, dims: int, network: nn.Module, **options):
+    handler, trainer = build(method, task, dims, network, **options)
     trainer.run()
     return handler, trainer
 
 
 @pytest.mark.parametrize(("path", "task", "dims"), CELLS)
-def test_runs_two_epochs_in_a_stock_trainer_and_resumes(path, task, dims):
+def test_runs_two_epochs_in_a_stock_trainer_and_comes_back(path, task, dims):
     cls = method_class(path)
     network = network_for(task, dims)
     if issubclass(cls, SourceFree):
@@ -142,9 +178,9 @@ def test_runs_two_epochs_in_a_stock_trainer_and_resumes(path, task, dims):
     start = {k: v.clone() for k, v in network.state_dict().items()}
     handler, trainer = train(method, task, dims, network)
     assert torch.isfinite(torch.tensor(trainer.state.adapt_log["adapt_loss"]))
-    learnt = [k for k, v in network.named_parameters() if not torch.equal(v, start[k])]
+    learnt = [k for k, v in network.named_parameters() if not torch.equal(v.cpu(), start[k])]
     assert learnt, "the network did not learn"
-    assert not any("discriminator" in k or "teacher" in k or "peer" in k for k in network.state_dict())
+    assert network.state_dict().keys() == start.keys(), "the method left something in the network"
     # a state may come before the method's parts are sized, and comes back entirely
     state = handler.state_dict()
     again, _ = train(cls(), task, dims, network_for(task, dims), epochs=1, state=state)
@@ -153,13 +189,110 @@ def test_runs_two_epochs_in_a_stock_trainer_and_resumes(path, task, dims):
         torch.testing.assert_close(again.method.state_dict()[key], value, rtol=0, atol=0, equal_nan=True)
 
 
-@pytest.mark.parametrize(("path", "task", "dims"), [c for c in CELLS if c[2] == 2])
-def test_reduced_precision(path, task, dims):
-    """Terms stay finite when the forward pass runs in bfloat16."""
-    cls = method_class(path)
-    if not issubclass(cls, Method):
-        pytest.skip("not a term")
-    network = network_for(task, dims)
-    with torch.autocast("cpu", torch.bfloat16):
-        _, trainer = train(cls(), task, dims, network, epochs=1)
+@pytest.mark.parametrize(
+    ("path", "task", "dims"),
+    [c for c in TERMS if c[1] == "segmentation" and any("features" in n for n in method_class(c[0]).needs)],
+)
+def test_unpooled_features(path, task, dims):
+    """``Adapt(pool=None)`` gives feature maps, with which every method that reads features gets along."""
+    _, trainer = train(method_class(path)(), task, dims, network_for(task, dims), epochs=1, pool=None)
     assert torch.isfinite(torch.tensor(trainer.state.adapt_log["adapt_loss"]))
+
+
+class HalfInferer(SimpleInferer):
+    """The network alone in bfloat16; losses and terms in what they are given."""
+
+    def __call__(self, inputs, network, *args, **kwargs):
+        with torch.autocast(inputs.device.type, torch.bfloat16):
+            return super().__call__(inputs, network, *args, **kwargs)
+
+
+@pytest.mark.parametrize("where", ["trainer", "inferer"])
+@pytest.mark.parametrize(("path", "task", "dims"), slow(TERMS, lambda c: first_task(c) and c[2] == 2))
+def test_reduced_precision(path, task, dims, where):
+    """Terms stay finite in bfloat16: loss, term and critic inside autocast (a trainer's AMP), or the network alone."""
+    whole = torch.autocast("cpu", torch.bfloat16) if DEVICE.type == "cpu" else contextlib.nullcontext()
+    options = {"amp": True} if DEVICE.type == "cuda" else {}  # MONAI's amp is CUDA's
+    if where == "inferer":
+        whole, options = contextlib.nullcontext(), {"inferer": HalfInferer()}
+    with whole:
+        _, trainer = train(method_class(path)(), task, dims, network_for(task, dims), epochs=1, **options)
+    assert torch.isfinite(torch.tensor(trainer.state.adapt_log["adapt_loss"]))
+    assert all(torch.isfinite(p).all() for p in trainer.network.parameters())
+
+
+def same(a, b, where="state"):
+    if isinstance(a, torch.Tensor):
+        torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True, msg=lambda m: f"{where}: {m}")
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            same(a[key], b[key], f"{where}.{key}")
+    elif isinstance(a, (list, tuple)):
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            same(x, y, f"{where}[{i}]")
+    else:
+        assert a == b, where
+
+
+@pytest.mark.parametrize(
+    ("path", "task", "dims"), slow(TERMS, lambda c: first_task(c) and c[2] == 2 and c[0].endswith(STATEFUL))
+)
+def test_an_interrupted_run_goes_on_bit_by_bit(path, task, dims, tmp_path):
+    def run(folder, interrupt=False):
+        torch.manual_seed(0)
+        handlers = [EpochSeed(7), Checkpoint(tmp_path / folder)]
+        _, trainer = build(method_class(path)(), task, dims, network_for(task, dims), epochs=3, handlers=handlers)
+        if interrupt:
+
+            @trainer.on(Events.ITERATION_COMPLETED)
+            def stop(engine):
+                if engine.state.epoch == 2:
+                    raise KeyboardInterrupt
+
+            with pytest.raises(KeyboardInterrupt):
+                trainer.run()
+        else:
+            trainer.run()
+
+    run("whole")
+    run("cut", interrupt=True)
+    run("cut")
+    same(*(load_checkpoint(tmp_path / folder / "models" / "last.pt") for folder in ("whole", "cut")))
+
+
+# ---------------------------------------------------------------------- two ranks
+def _rank(rank: int, folder: str, cells: list) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    found = {}
+    for path, task, dims in cells:
+        torch.manual_seed(0)
+        network = network_for(task, dims)
+        torch.manual_seed(1 + rank)  # nothing may hang on equal generators
+        try:
+            handler, trainer = train(method_class(path)(), task, dims, network, rank=rank)
+            method = {f"method.{k}": v.detach() for k, v in handler.method.named_parameters()}
+            found[path, task, dims] = {**{k: v.detach() for k, v in network.named_parameters()}, **method}
+            found[path, task, dims]["log"] = torch.tensor(trainer.state.adapt_log["adapt_loss"])
+        except Exception as error:
+            found[path, task, dims] = f"{type(error).__name__}: {error}"
+    torch.save(found, Path(folder) / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(DEVICE.type == "cuda", reason="gloo on the CPU")
+@pytest.mark.parametrize("dims", [2, 3])
+def test_two_ranks_stay_together(dims, tmp_path):
+    """Every method in one pair of processes with unequal data: the ranks' parameters, the method's too, stay equal."""
+    mp.spawn(_rank, args=(str(tmp_path), [cell for cell in TERMS if cell[2] == dims]), nprocs=2)
+    one, two = (torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in range(2))
+    failed = {cell: states for cell, states in one.items() if not isinstance(states, dict)}
+    assert not failed, "\n".join(f"{cell}: {fault[:300]}" for cell, fault in failed.items())
+    for cell, states in one.items():
+        for name, value in states.items():
+            if name == "log":
+                assert torch.isfinite(value), cell
+            else:
+                torch.testing.assert_close(value, two[cell][name], rtol=0, atol=0, msg=f"{cell}: {name}")
