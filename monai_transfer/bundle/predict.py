@@ -60,8 +60,8 @@ def predict_images(
     """Predict on files, folders, DICOM series and the cases of manifests; a broken one does not stop the others.
 
     Segmentations become ``<name>_pred`` files in each image's own grid, below ``output`` in the folders of the inputs
-    (so that equal names never collide; cases of a manifest by their names); classifications and regressions one row
-    per image in ``predictions.csv``. Pictures are predicted as training reads them: upright (EXIF), palettes as the
+    (so that equal names never collide; cases of a manifest by their names), localizations ``<name>_boxes.json`` in
+    voxels and mm likewise; classifications and regressions one row per image in ``predictions.csv``. Pictures are predicted as training reads them: upright (EXIF), palettes as the
     colours they stand for.
 
     Args:
@@ -88,7 +88,7 @@ def predict_images(
     items = find_items(inputs, channels=takes.channels or 1, leave_out=output, series=series, split=split)
     if format == "dicom-seg":
         check_highdicom()
-        if takes.tabular:
+        if takes.tabular or takes.kind == "boxes":
             raise InputError("predicts no masks, so there is no DICOM SEG of them", path=bundle, mend="leave --format")
         for item in items:
             if not item.dicom and item.fault is None:
@@ -122,7 +122,8 @@ def _takes(metadata: dict[str, Any]) -> _Takes:
     image: dict[str, Any] = inputs.get("image") or next(iter(inputs.values()), {})
     pred: dict[str, Any] = outputs.get("pred") or next(iter(outputs.values()), {})
     names = {int(key): str(name) for key, name in (pred.get("channel_def") or {}).items()}
-    return _Takes(image.get("num_channels"), len(image.get("spatial_shape") or []) or None, pred.get("type", ""), names)
+    kind = "boxes" if (metadata.get("transfer") or {}).get("task") == "localization" else pred.get("type", "")
+    return _Takes(image.get("num_channels"), len(image.get("spatial_shape") or []) or None, kind, names)
 
 
 def _run(
