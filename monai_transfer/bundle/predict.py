@@ -61,8 +61,8 @@ def predict_images(
 
     Segmentations become ``<name>_pred`` files in each image's own grid, below ``output`` in the folders of the inputs
     (so that equal names never collide; cases of a manifest by their names), localizations ``<name>_boxes.json`` in
-    voxels and mm likewise; classifications and regressions one row per image in ``predictions.csv``. Pictures are predicted as training reads them: upright (EXIF), palettes as the
-    colours they stand for.
+    voxels and mm likewise; classifications and regressions one row per image in ``predictions.csv``. Pictures are
+    predicted as training reads them: upright (EXIF), palettes as the colours they stand for.
 
     Args:
         bundle: its inference config is run, and with it any code in it.
