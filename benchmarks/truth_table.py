@@ -1,7 +1,8 @@
 """Which method helps on this set? Every method of the package beside its control, five seeds, one budget, one table.
 
     python benchmarks/truth_table.py BUNDLE --out DIR [--methods coral,dann] [--seeds 5] [--steps 80] [--jobs 2]
-                                     [--skip translation] [--write docs/truth_table.md] [--name NAME] [--render]
+                                     [--skip translation] [--argument translation:steps=200]
+                                     [--write docs/truth_table.md] [--name NAME] [--render]
 
 The bundle's own weights are the source; a bundle without is pretrained first. Every arm has the same number of steps of
 the same batch size, keeps its last epoch, and stands at the defaults that its documentation gives: nothing is tuned to
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from typing import Any
 from rich.console import Console
 
 from monai_transfer.bundle.pool import Job, first_line, refuse_failed, run_jobs, workers
+from monai_transfer.bundle.run import parse_overrides
 from monai_transfer.bundle.study import for_pretraining, has_weights
 from monai_transfer.bundle.trials import Trial, find_trials
 from monai_transfer.engine.run_folder import read_status
@@ -47,6 +50,9 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("bundle", type=Path, nargs="?", default=PACKAGED / "head_mr_segmentation")
     parser.add_argument("--out", type=Path, help="folder of the cells; default BUNDLE/runs/truth_table")
     parser.add_argument("--methods", help="names, comma-separated; default all. Their controls come along")
+    parser.add_argument(
+        "--argument", action="append", default=[], help="NAME:KEY=VALUE of a method's constructor; the table says so"
+    )
     parser.add_argument("--skip", default="", help="names to leave out")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=80, help="optimizer steps of every arm")
@@ -56,8 +62,6 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--render", action="store_true", help="the table of what is there; run nothing")
     parser.add_argument("--quick", action="store_true", help="a smoke test: two steps of one method")
     found, rest = parser.parse_known_args(words)
-    from monai_transfer.bundle.run import parse_overrides
-
     found.overrides = parse_overrides(rest)
     if found.quick:
         found.out = found.out or Path(tempfile.mkdtemp())
@@ -84,6 +88,24 @@ def choose(trials: Sequence[Trial], methods: str | None, skip: str, quick: bool 
     return [t for t in trials if t.name in needed - left_out and not t.refused]
 
 
+def with_arguments(trials: Sequence[Trial], pairs: Sequence[str]) -> list[Trial]:
+    """Trials with other arguments than a method's defaults, and a remark that says which.
+
+    Raises:
+        InputError: not of the form NAME:KEY=VALUE, or no such method in the adapt workflow.
+    """
+    found = {t.name: t for t in trials}
+    for pair in pairs:
+        name, _, setting = pair.partition(":")
+        trial = found.get(name)
+        if trial is None or "=" not in setting or "method" not in trial.arm.overrides:
+            raise InputError(f"cannot set {pair!r}", mend="write it like translation:steps=200, of a method")
+        method = {**trial.arm.overrides["method"], **parse_overrides([f"--{setting}"])}
+        arm = replace(trial.arm, overrides={**trial.arm.overrides, "method": method})
+        found[name] = replace(trial, arm=arm, remark="; ".join(filter(None, [trial.remark, f"with {setting}"])))
+    return list(found.values())
+
+
 def budget(steps: int) -> dict[str, Any]:
     """Overrides that give every arm ``steps`` steps: epochs of ten, validation at the end alone, no pictures."""
     per_epoch = next(n for n in range(min(10, steps), 0, -1) if steps % n == 0)
@@ -99,29 +121,40 @@ def run(options: argparse.Namespace, trials: Sequence[Trial], console: Console) 
     with workers(options.jobs) as pool:
         if "pretrained" not in shared and not has_weights(options.bundle):
             home = out / "pretrain-0"
-            own = {**for_pretraining(shared), "output_dir": str(home)}
-            refuse_failed(run_jobs([Job(str(options.bundle), "pretrain", own, "pretrain")], pool, "source", console))
+            pretrain = {**for_pretraining(shared), "output_dir": str(home)}
+            job = Job(str(options.bundle), "pretrain", pretrain, "pretrain")
+            refuse_failed(run_jobs([job], pool, "source", console))
             shared |= dict.fromkeys(("pretrained", "ckpt"), str(home / "models" / "model.pt"))
         jobs = []
         for seed in range(options.seeds):
             for trial in trials:
                 if seed and not trial.arm.seeded:
                     continue
-                own = {"arm": trial.name, "seed": seed, "output_dir": str(out / f"{trial.name}-{seed}")}
+                own: dict[str, Any] = {"arm": trial.name, "seed": seed, "output_dir": str(out / f"{trial.name}-{seed}")}
+                if reason_of(out, trial.name, seed):
+                    own["fresh"] = True  # what failed starts over, perhaps under a mended configuration
                 overrides = {**shared, **budget(options.steps), **trial.arm.overrides, **own}
                 jobs.append(Job(str(options.bundle), trial.arm.workflow, overrides, f"{trial.name}, seed {seed}"))
         since = time.time()
 
-        def done(job: Job, error: BaseException | None) -> None:
-            record = {"status": "failed" if error else "finished", "reason": first_line(error) if error else ""}
+        def done(job: Job, error: BaseException | None, seconds: float) -> None:
+            record: dict[str, Any] = {"status": "failed" if error else "finished", "reason": ""}
+            record["reason"] = first_line(error) if error else ""
             summary = job.output / "summary.json"
             content = json.loads(summary.read_text(encoding="utf-8")) if summary.is_file() and not error else {}
             metrics = {name: value["mean"] for name, value in content.get("metrics", {}).items()}
             record |= {"arm": job.overrides["arm"], "seed": job.overrides["seed"], "steps": options.steps}
-            write_json(out / "cells" / f"{job.output.name}.json", {**record, "metrics": metrics})
+            record |= {"seconds": round(seconds, 1), "metrics": metrics}
+            write_json(out / "cells" / f"{job.output.name}.json", record)
 
         run_jobs(jobs, pool, "cells", console, done)
         console.print(f"minutes: {(time.time() - since) / 60:.1f}")
+
+
+def reason_of(out: Path, name: str, seed: int) -> str:
+    """Why a cell failed; empty where it did not."""
+    cell = out / "cells" / f"{name}-{seed}.json"
+    return json.loads(cell.read_text(encoding="utf-8"))["reason"] if cell.is_file() else ""
 
 
 def table(options: argparse.Namespace, trials: Sequence[Trial], console: Console) -> str:
@@ -131,11 +164,9 @@ def table(options: argparse.Namespace, trials: Sequence[Trial], console: Console
     for trial in trials:
         for seed in range(options.seeds):
             home = options.out / f"{trial.name}-{seed}"
-            cell = options.out / "cells" / f"{trial.name}-{seed}.json"
             if read_status(home) == "finished":
                 runs.setdefault(trial.name, {})[seed] = Run.load(home)
-            elif cell.is_file():
-                reason = json.loads(cell.read_text(encoding="utf-8"))["reason"]
+            elif reason := reason_of(options.out, trial.name, seed):
                 failures.setdefault(trial.name, {})[seed] = reason
     if not runs:
         raise InputError("holds no finished cell", path=options.out, mend="run the table first")
@@ -178,6 +209,7 @@ def _said(options: argparse.Namespace) -> list[str]:
     said = [f"--steps {options.steps}", f"--seeds {options.seeds}"]
     said += [f"--methods {options.methods}"] if options.methods else []
     said += [f"--skip {options.skip}"] if options.skip else []
+    said += [f"--argument {pair}" for pair in options.argument]
     return said + [f"--{key} {value}" for key, value in options.overrides.items() if not Path(str(value)).is_absolute()]
 
 
@@ -186,7 +218,7 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         options = arguments(words)
         quiet_libraries()
-        trials = find_trials(options.bundle)
+        trials = with_arguments(find_trials(options.bundle), options.argument)
         if not options.render:
             run(options, choose(trials, options.methods, options.skip, options.quick), console)
         text = table(options, trials, console)

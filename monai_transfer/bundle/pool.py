@@ -9,6 +9,7 @@ import logging
 import multiprocessing
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -48,9 +49,14 @@ class Job:
         return self.output.with_name(self.output.name + ".log")
 
 
-def _work(job: Job) -> None:
-    """Run one job in a worker process, quietly: its log goes beside the run folder, and into it when it has ended."""
+def _work(job: Job) -> float:
+    """Run one job in a worker process, quietly: its log goes beside the run folder, and into it when it has ended.
+
+    Returns the seconds of processor time that it took.
+    """
     import torch
+
+    since = time.process_time()
 
     torch.set_num_threads(1)
     fresh = {} if read_status(job.output) == "running" else {"fresh": True}
@@ -62,6 +68,7 @@ def _work(job: Job) -> None:
             traceback.print_exc()
             raise _plain(error) from None
     job.log.replace(job.output / "log.txt")
+    return time.process_time() - since
 
 
 def _plain(error: BaseException) -> InputError | RuntimeError:
@@ -109,11 +116,12 @@ def run_jobs(
     pool: ProcessPoolExecutor,
     title: str,
     console: Console,
-    done: Callable[[Job, BaseException | None], None] | None = None,
+    done: Callable[[Job, BaseException | None, float], None] | None = None,
 ) -> dict[Job, BaseException]:
     """Run what is not finished yet, some at a time, with a bar on a terminal and a line per run elsewhere.
 
-    A run that fails does not stop the others. ``done`` is told of each run that has ended. Returns the failed ones.
+    A run that fails does not stop the others. ``done`` is told of each run that has ended, with its
+    error if it failed and the seconds of processor time. Returns the failed ones.
     """
     todo = [job for job in jobs if read_status(job.output) != "finished"]
     if len(todo) < len(jobs):
@@ -133,7 +141,7 @@ def run_jobs(
                 if error:
                     failed[job] = error
                 if done is not None:
-                    done(job, error)
+                    done(job, error, 0.0 if error else future.result())
                 progress.update(bar, advance=1, description=f"{title}: {job.label}")
                 if not terminal:
                     ending = f" FAILED: {first_line(error)}" if error else ""
