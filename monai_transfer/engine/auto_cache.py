@@ -77,6 +77,10 @@ class FeatureCache:
         """
         if isinstance(self.result, NotCached) or (self.result is not None and self._weights == self._frozen()):
             return
+        if self.enabled == "auto" and all(parameter.requires_grad for parameter in self.network.parameters()):
+            self.result = NotCached("the whole network learns")  # the usual case: nothing that the user could mend
+            logger.info("no feature cache: %s", self.result.reason)
+            return
         self.result = cache_features(
             self.network,
             self.source,

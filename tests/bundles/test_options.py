@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from ignite.engine import Events
 from monai.bundle import ConfigWorkflow
 
 from monai_transfer.bundle.run import config_files, run_workflow
 from monai_transfer.data.phantom.sets import write_set
+from monai_transfer.errors import InputError
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 SHORT = {"max_epochs": 2, "steps_per_epoch": 2, "val_interval": 1}
@@ -158,3 +160,40 @@ def test_bf16_and_channels_last_are_config_lines(bundle, given, tmp_path):
     for key, value in weights(run).items():
         assert value.dtype == weights(plain)[key].dtype
         torch.testing.assert_close(value, weights(plain)[key], rtol=0.2, atol=0.02)
+
+
+@CLASSIFICATION
+def test_a_frozen_backbone_runs_once_and_resuming_gives_the_same(bundle, given, tmp_path, caplog):
+    frozen = {"strategy": {"_target_": "monai_transfer.strategies.head_only.HeadOnly"}, "train#random_transforms": []}
+    base = {**given, **frozen, "n_labelled": 2, "max_epochs": 3}
+    with caplog.at_level("INFO", logger="monai_transfer"):
+        whole = run_workflow(bundle, "train", {**base, "output_dir": str(tmp_path / "whole")}, log=False)
+    assert [line for line in caplog.messages if "feature cache: features of" in line]
+    off = {**base, "feature_cache#enabled": False, "output_dir": str(tmp_path / "off")}
+    assert same(run_workflow(bundle, "train", off, log=False), whole)
+    part = tmp_path / "part"
+    flow = opened(bundle, "train", {**base, "output_dir": str(part)})
+    trainer = flow.parser.get_parsed_content("train#trainer")
+
+    @trainer.on(Events.EPOCH_COMPLETED(once=2))
+    def _stop(engine):
+        raise KeyboardInterrupt
+
+    with pytest.raises((KeyboardInterrupt, RuntimeError)):
+        flow.run()
+    assert json.loads((part / "run.json").read_text())["status"] == "running"
+    again = run_workflow(bundle, "train", {**base, "output_dir": str(part)}, log=False)
+    assert same(again, whole) and (again / "cases.csv").read_text() == (whole / "cases.csv").read_text()
+
+
+@CLASSIFICATION
+def test_probabilities_under_a_logits_loss_stop_the_first_batch(bundle, given):
+    dense = "monai.networks.nets.DenseNet(2, 1, 2, init_features=8, growth_rate=4, block_config=(1, 1))"
+    softmax = f"$torch.nn.Sequential({dense}, torch.nn.Softmax(1))"
+    options = {"network_def": softmax, "pretrained": "none", "n_labelled": 2}
+    with pytest.raises(Exception, match="") as caught:
+        run_workflow(bundle, "train", {**given, **options}, log=False)
+    error: BaseException = caught.value
+    while error.__cause__ is not None:
+        error = error.__cause__
+    assert isinstance(error, InputError) and "softmax" in str(error).lower()

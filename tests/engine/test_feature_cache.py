@@ -258,7 +258,7 @@ def test_auto_falls_back_and_insists_on_request():
     cache = FeatureCache(network, loader())
     for batch in cache.loader:
         assert batch["image"].shape[1:] == (1, 16, 16)
-    assert "one part" in cache.reason and len(cache.loader) == 3
+    assert "whole network learns" in cache.reason and len(cache.loader) == 3
     with pytest.raises(InputError, match="cannot be cached"):
         next(iter(FeatureCache(network, loader(), enabled=True).loader))
     off = FeatureCache(frozen(densenet), loader(), enabled=False)
