@@ -189,6 +189,8 @@ def build_manifest(
         **built,  # type: ignore[arg-type]
     )
     manifest.save(output)
+    if any(folder.layout not in ("dicom", "npz", "manifest") for folder in folders):  # DICOM gets pseudonyms
+        notes.append("cases and paths are called as your files and folders are: rename those that name people")
     return Manifest.load(output), list(dict.fromkeys(notes))
 
 
