@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from pathlib import Path
 
@@ -18,4 +19,6 @@ def sha256_image(path: str | Path) -> str:
             sha256_file(file) for file in path.iterdir() if file.is_file() and not file.name.startswith(".")
         )
         return hashlib.sha256("".join(hashes).encode()).hexdigest()
+    if path.exists() and not path.is_file():  # opening a pipe or a device would wait for ever
+        raise OSError(errno.EINVAL, "neither a file nor a folder", str(path))
     return sha256_file(path)

@@ -77,6 +77,8 @@ def mend_volume(path: str | Path, target: Path) -> Path:
 
 def _mended_content(path: str | Path) -> bytes | None:
     path = Path(path)
+    if not path.is_file():  # opening a pipe would wait for ever
+        return None
     try:
         with path.open("rb") as stream:
             packed = stream.read(2) == b"\x1f\x8b"

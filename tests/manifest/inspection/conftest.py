@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
+from monai_transfer.data.readers import SafeReader
+from monai_transfer.errors import InputError, printable
 from monai_transfer.manifest.checksums import sha256_image
+from monai_transfer.manifest.inspection.case import inspect_case
 from monai_transfer.manifest.model import Manifest
 
 AFFINE = np.diag([1.0, 1.0, 3.0, 1.0])
@@ -72,3 +76,41 @@ class DataSet:
 def data(tmp_path: Path) -> DataSet:
     (tmp_path / "set").mkdir()
     return DataSet(tmp_path / "set")
+
+
+@pytest.fixture
+def judge():
+    """Reads items of a collection; returns how many came out equal, how many were refused, and what came out wrong."""
+
+    def run(items):
+        reader, equal, refused, wrong = SafeReader(), 0, 0, []
+        for one in items:
+            try:
+                volume = reader.read_volume(one.path)
+            except InputError as error:
+                message, refused = str(error), refused + 1
+                if "\n" in message or printable(one.path) not in message:
+                    wrong.append(f"{one.name}: the message is not one line with the path: {message!r}")
+                elif one.truth is not None and not one.either:
+                    wrong.append(f"{one.name}: sound, but refused: {message}")
+                elif one.words and not re.search(one.words, message):
+                    wrong.append(f"{one.name}: {message!r} does not say {one.words!r}")
+                findings = inspect_case({"images": [str(one.path)], "sha256": [None], "label": None})["findings"]
+                if [f["code"] for f in findings] != ["unreadable"]:
+                    wrong.append(f"{one.name}: check finds {findings}")
+                continue
+            except Exception as error:
+                wrong.append(f"{one.name}: {type(error).__name__}: {error}")
+                continue
+            equal += 1
+            if one.truth is None:
+                wrong.append(f"{one.name}: accepted, as {volume.array.shape} {volume.array.dtype}")
+                continue
+            due, found = np.squeeze(one.truth).astype(float), np.squeeze(volume.array).astype(float)
+            if due.shape != found.shape or not np.allclose(due, found, rtol=1e-6, atol=one.atol or 1e-7):
+                wrong.append(f"{one.name}: other voxels than were written")
+            elif one.affine is not None and not np.allclose(volume.affine, one.affine, atol=1e-4):
+                wrong.append(f"{one.name}: another affine than was written: {volume.affine.tolist()}")
+        return equal, refused, wrong
+
+    return run
