@@ -7,9 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from monai_transfer.errors import InputError
+from monai_transfer.weights.classes import same_name
+
 __all__ = ["CHANNEL_MODES", "adapt_channels", "adapt_patch_channels"]
 
-CHANNEL_MODES = ("auto", "repeat", "average", "first")
+CHANNEL_MODES = ("auto", "name", "repeat", "average", "first")
 
 
 def adapt_channels(
@@ -27,20 +30,35 @@ def adapt_channels(
             that an image which is the same in all channels gives the response that it gave before: a channel that
             stands k times is divided by k, an average is multiplied by I_s / I_t (for I_t = 1 it is the sum).
             ``first``: the first channels as they are; further ones stay fresh. ``auto``: by name where both sides
-            have names of which some agree, else ``repeat`` for more channels and ``average`` for fewer.
-        source_names, target_names: channel names in order. A channel without a namesake stays fresh.
+            have names of which some agree, else ``repeat`` for more channels and ``average`` for fewer. ``name``:
+            by name or not at all.
+        source_names, target_names: channel names in order; case, spaces, ``_`` and ``-`` make no difference. A
+            channel without a namesake stays fresh.
+
+    Raises:
+        InputError: ``mode`` is ``name`` and there are no names on both sides, or none in common.
     """
     n, m = weight.shape[1], fresh.shape[1]
-    if mode == "auto" and source_names and target_names and len(source_names) == n and len(target_names) == m:
-        there = {name.casefold(): channel for channel, name in enumerate(source_names)}
-        pairs = [(c, there[name.casefold()]) for c, name in enumerate(target_names) if name.casefold() in there]
+    named = source_names and target_names and len(source_names) == n and len(target_names) == m
+    if mode in ("auto", "name") and source_names and target_names and named:
+        there = {same_name(name): channel for channel, name in enumerate(source_names)}
+        pairs = [(c, there[same_name(name)]) for c, name in enumerate(target_names) if same_name(name) in there]
         if pairs:
             result = fresh.clone()
             for channel, origin in pairs:
                 result[:, channel] = weight[:, origin].to(fresh)
             new = [name for c, name in enumerate(target_names) if c not in dict(pairs)]
             note = f"input channels by name: {', '.join(target_names[c] for c, _ in pairs)}"
-            return result, note + (f"; new, as initialised: {', '.join(new)}" if new else "")
+            used = {origin for _, origin in pairs}
+            dropped = [name for c, name in enumerate(source_names) if c not in used]
+            note += f"; new, as initialised: {', '.join(new)}" if new else ""
+            return result, note + (f"; dropped: {', '.join(dropped)}" if dropped else "")
+    if mode == "name":
+        known = f"{', '.join(source_names or ['unknown'])} in the source, {', '.join(target_names or ['unknown'])} here"
+        fault = f"input channels cannot be mapped by name: {known}"
+        raise InputError(fault, mend="pass source_channels and target_channels with a name in common")
+    if n == m:
+        return weight.to(fresh), ""
     if mode == "first":
         result = fresh.clone()
         k = min(n, m)

@@ -11,14 +11,17 @@ from torch import Tensor, nn
 
 from monai_transfer.errors import InputError
 
-__all__ = ["ClassMap", "class_axes", "class_names", "names_for"]
+__all__ = ["ClassMap", "class_axes", "class_names", "names_for", "same_name"]
 
 
-def class_names(names: Sequence[str] | Mapping[str, str] | None) -> list[str] | None:
+def class_names(names: Sequence[str] | Mapping[str, str] | None, what: str = "class") -> list[str] | None:
     """Class names in the order of the channels, from a list or a ``{"0": "background", ...}`` mapping.
 
+    Args:
+        names: the names, or ``None``. what: what they are of, for the error (``"class"``, ``"channel"``).
+
     Raises:
-        InputError: two classes have one name (names are compared without case), or keys are no numbers from 0 on.
+        InputError: two have one name (names are compared without case), or keys are no numbers from 0 on.
     """
     if names is None:
         return None
@@ -26,21 +29,23 @@ def class_names(names: Sequence[str] | Mapping[str, str] | None) -> list[str] | 
         try:
             numbered = sorted((int(key), str(value)) for key, value in names.items())
         except ValueError:
-            raise InputError(f"class numbers must be whole numbers, not {list(names)}") from None
+            raise InputError(f"{what} numbers must be whole numbers, not {list(names)}") from None
         if [number for number, _ in numbered] != list(range(len(numbered))):
-            raise InputError(f"class numbers must run from 0 without a gap, not {[n for n, _ in numbered]}")
+            raise InputError(f"{what} numbers must run from 0 without a gap, not {[n for n, _ in numbered]}")
         names = [value for _, value in numbered]
     if isinstance(names, str):
-        raise InputError(f"class names must be a list, not the text {names!r}")
+        raise InputError(f"{what} names must be a list, not the text {names!r}")
     result = [str(name) for name in names]
-    plain = [_key(name) for name in result]
+    plain = [same_name(name) for name in result]
     if len(set(plain)) < len(plain):
         twice = next(name for name, key in zip(result, plain, strict=True) if plain.count(key) > 1)
-        raise InputError(f"two classes are named {twice!r} (upper and lower case count as equal)")
+        of = "classes" if what == "class" else f"{what}s"
+        raise InputError(f"two {of} are named {twice!r} (upper and lower case count as equal)")
     return result
 
 
-def _key(name: str) -> str:
+def same_name(name: str) -> str:
+    """A name without what makes no difference: case, spaces, ``_`` and ``-``."""
     return " ".join(name.replace("_", " ").replace("-", " ").split()).casefold()
 
 
@@ -62,8 +67,10 @@ class ClassMap:
     @classmethod
     def by_name(cls, source: Sequence[str], target: Sequence[str]) -> ClassMap:
         """Match equal names; upper and lower case, spaces, ``_`` and ``-`` make no difference."""
-        there = {_key(name): channel for channel, name in enumerate(source)}
-        pairs = tuple((channel, there[_key(name)]) for channel, name in enumerate(target) if _key(name) in there)
+        there = {same_name(name): channel for channel, name in enumerate(source)}
+        pairs = tuple(
+            (channel, there[same_name(name)]) for channel, name in enumerate(target) if same_name(name) in there
+        )
         kept = {channel for channel, _ in pairs}
         used = {channel for _, channel in pairs}
         note = f"classes by name: {', '.join(target[c] for c in sorted(kept)) or 'none in common'}"
@@ -100,7 +107,7 @@ def names_for(names: Sequence[str] | None, width: int) -> list[str] | None:
     out (one sigmoid output per structure) is named by the other classes."""
     if names is None:
         return None
-    if len(names) == width + 1 and _key(names[0]) in ("background", "bg"):
+    if len(names) == width + 1 and same_name(names[0]) in ("background", "bg"):
         return list(names[1:])
     return list(names) if len(names) == width else None
 

@@ -6,9 +6,10 @@ the weights, which table of key rules (``key_rules``) applies, and which prefix 
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,44 +87,113 @@ def plain(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu")
 
 
-def match_names(content: Any, target: Mapping[str, Tensor], *, plausible=None) -> Named:
+def match_names(content: Any, target: Mapping[str, Tensor], *, plausible=None, part: str | None = None) -> Named:
     """Bring a checkpoint's content into the names of ``target``, the network's state dict.
 
     Args:
         content: what the checkpoint file holds: a state dict, or nested dictionaries with one.
         target: tensors of the network by name.
         plausible: ``(name, source shape, target shape) -> bool``: whether unequal shapes could still be adapted.
+        part: the key, or the prefix of names, of the network to take, where there are several.
 
     Raises:
-        InputError: ``content`` holds no weights.
+        InputError: ``content`` holds no weights, not the part that is asked for, or several parts that fit equally.
     """
     sizes = {name: tuple(tensor.shape) for name, tensor in target.items()}
+    places = find_state_dicts(content)
+    if part is not None:
+        places = _only(places, part)
     best: tuple[float, Named] | None = None
-    for place, tensors in find_state_dicts(content).items():
+    rivals: list[tuple[str, Named]] = []
+    for place, tensors in places.items():
         for dialect in DIALECTS:
             if not dialect.recognises(tensors):
                 continue
             renamed = dialect.apply(tensors, sizes)
-            score, strip, add = _best_prefix(renamed, sizes, plausible)
-            if best is None or score > best[0]:
-                best = score, _named(tensors, renamed, sizes, strip, add, dialect, place)
+            found = _best_prefixes(renamed, sizes, plausible)
+            score = found[0][0]
+            if best is not None and (score < best[0] or (score == best[0] and _stands_behind(place, rivals[0][0]))):
+                continue
+            named = [(strip, _named(tensors, renamed, sizes, strip, add, dialect, place)) for _, strip, add in found]
+            candidates = [(_joined(place, strip), one) for strip, one in named]
+            if best is not None and score == best[0]:
+                rivals += candidates
+            else:
+                best, rivals = (score, named[0][1]), candidates
     assert best is not None  # find_state_dicts raises where there is nothing, and the plain dialect takes anything
+    if best[0] > 0:
+        _refuse_ambiguous(best[1], rivals)
     return best[1]
 
 
-def _best_prefix(renamed: Mapping[str, tuple[str, Tensor]], sizes, plausible) -> tuple[float, str, str]:
-    """The prefix to take off the source's names and the one to put on, by the elements that then find their place."""
+def _only(places: Mapping[str, dict[str, Tensor]], part: str) -> dict[str, dict[str, Tensor]]:
+    """The dictionaries under the key ``part``, else the tensors whose names begin with it."""
+    part = part.strip("./").replace(".", "/") if part.replace(".", "/") in places else part.rstrip(".")
+    under = {place: tensors for place, tensors in places.items() if place == part or place.endswith(f"/{part}")}
+    prefixed = {
+        place: named
+        for place, tensors in places.items()
+        for named in [{n: t for n, t in tensors.items() if n.startswith(f"{part}.")}]
+        if named
+    }
+    if not under and not prefixed:
+        names = {name for tensors in places.values() for name in tensors}
+        depth = 1
+        while depth < 4 and len({".".join(name.split(".")[:depth]) for name in names}) == 1:
+            depth += 1
+        first = sorted({".".join(name.split(".")[:depth]) for name in names})
+        have = ", ".join(([place for place in places if place] + first)[:12])
+        raise InputError(f"the checkpoint has no part {part!r}", mend=f"it has {have}")
+    return under or prefixed
+
+
+def _stands_behind(place: str, first: str) -> bool:
+    """A second dictionary that fits equally: left aside where it is an average or the first has a usual key."""
+    return _likelihood(place) > _likelihood(first.partition(":")[0])
+
+
+def _joined(place: str, strip: str) -> str:
+    """Where a candidate's tensors are, for people: the key, then the prefix."""
+    return f"{place}:{strip}" if strip else place
+
+
+def _refuse_ambiguous(chosen: Named, rivals: Sequence[tuple[str, Named]]) -> None:
+    """Two parts that fit equally well and hold other values: which one is meant cannot be guessed.
+
+    Raises:
+        InputError: naming both.
+    """
+    memory = {tensor.data_ptr() for tensor in chosen.tensors.values()}
+    for where, other in rivals:
+        same = other.tensors.keys() == chosen.tensors.keys()
+        if same and all(torch.equal(tensor, other.tensors[name]) for name, tensor in chosen.tensors.items()):
+            continue
+        if {t.data_ptr() for t in other.tensors.values()} & memory:
+            continue  # the same tensors under another reading
+        first = next(name for name, named in rivals if named is chosen)
+        keys = [key.rpartition(":")[2].rstrip(".") or "the whole" for key in (first, where)]
+        raise InputError(
+            f"the checkpoint holds two networks that fit equally well: {keys[0]!r} and {keys[1]!r}",
+            mend=f"name the one to take, e.g. part={keys[1]!r}",
+        )
+
+
+def _best_prefixes(renamed: Mapping[str, tuple[str, Tensor]], sizes, plausible) -> list[tuple[float, str, str]]:
+    """The prefixes to take off the source's names and to put on, by the elements that then find their place; all that
+    are equally good, the likeliest first."""
     theirs = {strip: _without(strip, renamed) for strip in _prefixes(renamed)}
     ours = {add: _without(add, sizes) for add in _prefixes(sizes)}
-    best = (-1.0, "", "")
+    best = [(-1.0, "", "")]
     for strip, given in theirs.items():
         for add, wanted in ours.items():
             if _siblings(strip, add):
                 continue
             common = given.keys() & wanted.keys()
             score = sum(_worth(add + name, given[name][1], sizes, plausible) for name in common)
-            if score > best[0]:
-                best = (score, strip, add)
+            if score > best[0][0]:
+                best = [(score, strip, add)]
+            elif score == best[0][0] and score > 0:
+                best.append((score, strip, add))
     return best
 
 
@@ -137,11 +207,15 @@ def _without(prefix: str, names: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _worth(name: str, tensor: Tensor, sizes: Mapping[str, tuple[int, ...]], plausible) -> float:
-    """Elements that this tensor brings: all where shapes agree, half where they can be adapted, little otherwise."""
+    """Elements of the network that this tensor fills: all where shapes agree, half where they can be adapted, little
+    otherwise. A larger tensor of the source brings no more than the network has room for."""
     size = sizes[name]
+    room = max(math.prod(size), 1)
     if size == tuple(tensor.shape):
-        return max(tensor.numel(), 1)
-    return max(tensor.numel(), 1) * (0.5 if plausible and plausible(name, tuple(tensor.shape), size) else 0.01)
+        return room
+    return min(room, max(tensor.numel(), 1)) * (
+        0.5 if plausible and plausible(name, tuple(tensor.shape), size) else 0.01
+    )
 
 
 def _prefixes(names) -> list[str]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from monai_transfer.errors import CoverageError, InputError
+from monai_transfer.networks.depth import encoder_decoder
 from monai_transfer.weights.classes import class_names
 from monai_transfer.weights.dialects import Named, match_names
 from monai_transfer.weights.report import WeightReport, shorten
@@ -36,6 +37,8 @@ def load_weights(
     target_channels: Names | None = None,
     inflate: str = "center",
     head: Sequence[str] | None = None,
+    part: str | None = None,
+    only: str | Sequence[str] | None = None,
 ) -> WeightReport:
     """Load weights into ``network`` in place, adapting what can be adapted: all or nothing, never in silence.
 
@@ -47,17 +50,22 @@ def load_weights(
             head are mapped by name; new classes stay as the network initialised them. Without names, a head with
             another number of classes is skipped and stays fresh.
         min_coverage: share of the elements of ``network.parameters()`` that must be loaded or adapted.
-        channels: for another number of input channels: ``auto``, ``repeat``, ``average``, ``first``
-            (``weights.channels.adapt_channels``). source_channels, target_channels: their names, in order.
+        channels: for other input channels: ``auto``, ``name``, ``repeat``, ``average``, ``first``
+            (``weights.channels.adapt_channels``). source_channels, target_channels: their names, in order; with names
+            on both sides, equally many channels in another order find their places too.
         inflate: for 2D weights in a 3D network: ``center`` or ``mean`` (``weights.inflation.inflate``).
         head: names of the layers that give the class scores, where the last layer is not it.
+        part: of a checkpoint that holds several networks, the one to take, by its key or prefix (``teacher``).
+        only: load into these modules alone, by name, or into the ``encoder``; the rest stays fresh, and the coverage
+            is that of these modules.
 
     Returns:
         The report: loaded, adapted, skipped, missing, unused, and the coverage.
 
     Raises:
         CoverageError: less than ``min_coverage`` was found; the network is unchanged, to the bit.
-        InputError: the source cannot be read, or holds NaN or infinity, or an argument is wrong.
+        InputError: the source cannot be read, holds NaN or infinity, or several networks that fit equally well, or
+            an argument is wrong.
     """
     if not 0 <= min_coverage <= 1:
         raise InputError(f"min_coverage is a share from 0 to 1, not {min_coverage}")
@@ -74,23 +82,25 @@ def load_weights(
         network,
         source_classes=theirs or source.classes,
         target_classes=class_names(target_classes),
-        source_channels=class_names(source_channels) or source.channels,
-        target_channels=class_names(target_channels),
+        source_channels=class_names(source_channels, "channel") or source.channels,
+        target_channels=class_names(target_channels, "channel"),
         channels=channels,
         inflation=inflate,
         head=head,
+        strict_channels=source_channels is not None,
         strict_source=theirs is not None and theirs != source.classes,  # a bundle may name them wrongly
     )
     target = {k: t for k, t in network.state_dict(keep_vars=True).items() if isinstance(t, Tensor)}
     lazy = next((k for k, t in target.items() if t.is_meta or nn.parameter.is_lazy(t)), None)
     if lazy is not None:
         raise InputError(f"the network's {lazy} has no values yet", mend="initialise it (run it once, or `to_empty`)")
-    named = match_names(source.state_dict, target, plausible=surgery.plausible)
+    named = match_names(source.state_dict, target, plausible=surgery.plausible, part=part)
     _refuse_nan(named, source)
-    report, values = _plan(surgery, named, target)
+    wanted = _wanted(network, only)
+    report, values = _plan(surgery, named, target, wanted)
     report.source, report.source_sha256 = source.description, source.sha256
     report.dialect, report.licence, report.url = named.dialect, source.licence or named.licence, source.url
-    report.coverage = _coverage(network, [target[name] for name in values])
+    report.coverage = _coverage(network, [target[name] for name in values], wanted)
     if report.coverage < min_coverage:
         raise CoverageError(_too_little(report, min_coverage, network, named.hint))
     with torch.no_grad():
@@ -112,7 +122,33 @@ def unwrap(network: nn.Module) -> nn.Module:
             return network
 
 
-def _plan(surgery: Surgery, named: Named, target: Mapping[str, Tensor]) -> tuple[WeightReport, dict[str, Tensor]]:
+def _wanted(network: nn.Module, only: str | Sequence[str] | None) -> set[int] | None:
+    """The tensors that are to be loaded, by identity; ``None``: all.
+
+    Raises:
+        InputError: a module is not in the network, or its encoder cannot be told from the rest.
+    """
+    if only is None:
+        return None
+    modules = dict(network.named_modules())
+    if only == "encoder" and "encoder" not in modules:
+        inside = set(encoder_decoder(network)[0])
+        owners = {name.rpartition(".")[0] for name in inside}
+        buffers = {name for name, _ in network.named_buffers() if name.rpartition(".")[0] in owners}
+        tensors = [*network.named_parameters(), *network.named_buffers()]
+        return {id(tensor) for name, tensor in tensors if name in inside | buffers}
+    names = [only] if isinstance(only, str) else list(only)
+    unknown = next((name for name in names if name not in modules), None)
+    if unknown is not None:
+        mend = f"its first ones are {', '.join([name for name in modules if name and '.' not in name][:8])}"
+        raise InputError(f"the network has no module {unknown!r} to load into", mend=mend)
+    parts = [modules[name] for name in names]
+    return {id(tensor) for part in parts for tensor in (*part.parameters(), *part.buffers())}
+
+
+def _plan(
+    surgery: Surgery, named: Named, target: Mapping[str, Tensor], wanted: set[int] | None
+) -> tuple[WeightReport, dict[str, Tensor]]:
     """Decide on every tensor without touching the network. A tensor may have several names (tied weights)."""
     report = WeightReport(unused=list(named.unused))
     values: dict[str, Tensor] = {}
@@ -125,6 +161,10 @@ def _plan(surgery: Surgery, named: Named, target: Mapping[str, Tensor]) -> tuple
             report.missing += names
             continue
         tensor = target[given[0]]
+        if wanted is not None and id(tensor) not in wanted:
+            report.skipped += names
+            report.notes.update(dict.fromkeys(names, "left out: not among the modules to load into"))
+            continue
         fit = surgery.fit(given[0], named.tensors[given[0]], tensor, widen=named.widen)
         note = fit.note
         if any(not _equal(named.tensors[given[0]], named.tensors[other]) for other in given[1:]):
@@ -152,10 +192,11 @@ def _refuse_nan(named: Named, source: Source) -> None:
             raise InputError(fault, path=source.path, mend="take an earlier checkpoint: this run had diverged")
 
 
-def _coverage(network: nn.Module, done: Sequence[Tensor]) -> float:
-    """Share of the elements of ``parameters()`` (each tensor once) that are among ``done``."""
+def _coverage(network: nn.Module, done: Sequence[Tensor], wanted: set[int] | None) -> float:
+    """Share of the elements of ``parameters()`` (each tensor once; of those wanted) that are among ``done``."""
     ids = {id(tensor) for tensor in done}
-    sizes = [(id(parameter) in ids, parameter.numel()) for parameter in network.parameters()]
+    asked = [p for p in network.parameters() if wanted is None or id(p) in wanted]
+    sizes = [(id(parameter) in ids, parameter.numel()) for parameter in asked]
     total = sum(size for _, size in sizes)
     return sum(size for found, size in sizes if found) / total if total else 1.0
 

@@ -98,8 +98,9 @@ class WeightReport:
             if names and title not in ("loaded", "adapted", "skipped"):
                 line += f"  {shorten(names)}"
             lines.append(line)
-            if title in ("adapted", "skipped"):
-                lines += [f"{'':17}{text}" for text in self._remarks(names)]
+            if title in ("loaded", "adapted", "skipped"):
+                remarked = [name for name in names if title != "loaded" or name in self.notes]
+                lines += [f"{'':17}{text}" for text in self._remarks(remarked)]
         if self.licence:
             warning = " (NON-COMMERCIAL: it binds what you train from these weights too)" if self.non_commercial else ""
             lines.append(f"  licence of the weights: {self.licence}{warning}")

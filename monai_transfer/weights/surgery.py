@@ -13,7 +13,7 @@ from torch.nn.modules.conv import _ConvNd
 from monai_transfer.errors import InputError
 from monai_transfer.networks.head import find_head, find_stem
 from monai_transfer.weights.channels import CHANNEL_MODES, adapt_channels, adapt_patch_channels
-from monai_transfer.weights.classes import ClassMap, class_axes, names_for
+from monai_transfer.weights.classes import ClassMap, class_axes, names_for, same_name
 from monai_transfer.weights.inflation import INFLATIONS, inflate, widen_kernel
 from monai_transfer.weights.positions import resize_positions, resize_relative_table
 
@@ -24,15 +24,17 @@ _NORM = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.PReLU)
 
 @dataclass(frozen=True)
 class Fit:
-    """The outcome for one tensor: ``tensor`` in the network's shape and type (``None``: skipped), and the note."""
+    """The outcome for one tensor: ``tensor`` in the network's shape and type (``None``: skipped), and the note.
+    ``changed=False``: the note is a remark on values that were copied as they are."""
 
     tensor: Tensor | None
     note: str = ""
+    changed: bool = True
 
     @property
     def adapted(self) -> bool:
         """Whether the values were changed on the way."""
-        return self.tensor is not None and bool(self.note)
+        return self.tensor is not None and bool(self.note) and self.changed
 
 
 @dataclass
@@ -45,7 +47,8 @@ class Surgery:
         source_channels, target_channels: names of the input channels, likewise.
         channels: see ``channels.adapt_channels``. inflation: see ``inflation.inflate``.
         head: names of the layers that give the class scores, where ``find_head`` would be wrong.
-        strict_names: a wrong number of class names raises, instead of being noted (for names that the user gave).
+        strict_source, strict_target, strict_channels: a wrong number of class names on that side, of the source's
+            channel names, raises instead of being left aside (for names that the user gave).
     """
 
     network: nn.Module
@@ -56,6 +59,7 @@ class Surgery:
     channels: str = "auto"
     inflation: str = "center"
     head: Sequence[str] | None = None
+    strict_channels: bool = True
     strict_source: bool = True
     strict_target: bool = True
     _modules: dict[str, nn.Module] = field(init=False, repr=False)
@@ -127,7 +131,10 @@ class Surgery:
             adapted = self._channels(owner, module, values, fresh)
             if adapted:
                 values = adapted[0]
-                notes.append(adapted[1])
+                if not adapted[1] and not notes and values.shape == target.shape and values.shape[1] > 1:
+                    remark = "input channels taken in order: the names have none in common"
+                    return Fit(values.to(target.dtype), remark, changed=False)
+                notes += [adapted[1]] if adapted[1] else []
         if values.shape != target.shape:
             return self._other_shape(name, source, target)
         return Fit(values.to(target.dtype), "; ".join(notes))
@@ -139,15 +146,47 @@ class Surgery:
 
     def _channels(self, owner: str, module: nn.Module, source: Tensor, fresh: Tensor) -> tuple[Tensor, str] | None:
         """The stem's part: values and note, or ``None`` where the number of channels is not what differs."""
-        how = self.channels, self.source_channels, self.target_channels
-        if source.ndim != fresh.ndim or source.shape[0] != fresh.shape[0] or source.shape[1] == fresh.shape[1]:
+        if source.ndim != fresh.ndim or source.shape[0] != fresh.shape[0]:
             return None
         if isinstance(module, _ConvNd) and module.groups == 1 and source.shape[2:] == fresh.shape[2:]:
-            return adapt_channels(source, fresh, *how)
+            how = self._channel_names(source.shape[1], fresh.shape[1])
+            if source.shape[1] == fresh.shape[1] and self._same_channels(how):
+                return None
+            return adapt_channels(source, fresh, self.channels, *how)
         parent, _, last = owner.rpartition(".")
         patches = self._modules[parent][0] if isinstance(module, nn.Linear) and last == "1" else None  # type: ignore[index]
         sides = getattr(patches, "axes_lengths", None)  # einops' Rearrange, in MONAI's "perceptron" patch embedding
-        return adapt_patch_channels(source, fresh, math.prod(sides.values()), *how) if sides else None
+        if not sides:
+            return None
+        voxels = math.prod(sides.values())
+        how = self._channel_names(source.shape[1] // voxels, fresh.shape[1] // voxels)
+        if source.shape == fresh.shape and self._same_channels(how):
+            return None
+        return adapt_patch_channels(source, fresh, voxels, self.channels, *how)
+
+    def _channel_names(self, n: int, m: int) -> tuple[Sequence[str] | None, Sequence[str] | None]:
+        """The names on both sides, where they are as many as the channels.
+
+        Raises:
+            InputError: the user gave another number of names than there are channels.
+        """
+        theirs, ours = self.source_channels, self.target_channels
+        for what, names, count, strict in (
+            ("source_channels", theirs, n, self.strict_channels),
+            ("target_channels", ours, m, True),
+        ):
+            if names is not None and len(names) != count and strict:
+                whose = "source" if what == "source_channels" else "network"
+                fault = f"{what} names {len(names)} ({', '.join(names)}), but the {whose} has {count} input channels"
+                raise InputError(fault, mend="name every channel once, in order")
+        return (theirs if theirs and len(theirs) == n else None), ours
+
+    def _same_channels(self, names: tuple[Sequence[str] | None, Sequence[str] | None]) -> bool:
+        """For as many channels on either side: whether they are the same in the same order, as far as names say."""
+        theirs, ours = names
+        if self.channels not in ("auto", "name") or (self.channels == "auto" and not (theirs and ours)):
+            return True
+        return [same_name(name) for name in theirs or ()] == [same_name(name) for name in ours or ()] != []
 
     def _classes(self, owner: str, module: nn.Module, parameter: str, source: Tensor, fresh: Tensor):
         """The head's part: (values, note, whether they fit)."""
