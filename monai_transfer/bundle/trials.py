@@ -70,7 +70,6 @@ class _Configs:
     adapt: dict[str, Any]
     task: str
     dims: int
-    source_random: list[Any] = field(default_factory=list)
     target_random: list[Any] = field(default_factory=list)
 
 
@@ -97,7 +96,6 @@ def _read(bundle: str | Path) -> _Configs:
             adapt,
             str(adapt["run_folder"]["info"]["task"]),
             int(adapt["run_folder"]["info"]["spatial_dims"]),
-            list(adapt["train"]["random_transforms"]),
             list(adapt["target"]["random_transforms"]),
         )
     except KeyError as error:
@@ -149,7 +147,7 @@ def _without_term(configs: _Configs, **more: Any) -> dict[str, Any]:
 def _controls(configs: _Configs) -> list[Trial]:
     def augmented(name: str, **arguments: Any) -> Trial:
         extra = {"_target_": _APPEARANCE, "keys": ["image"], **arguments}
-        overrides = {"train#random_transforms": [*configs.source_random, extra], "run_folder#info#method": name}
+        overrides = {"augmentations": [extra], "run_folder#info#method": name}
         return Trial(Arm(name, "adapt", _without_term(configs, **overrides)), "control", ("source_longer",))
 
     return [
@@ -182,7 +180,7 @@ def _term(name: str, kind: Any, configs: _Configs) -> Trial:
         strong = {"_target_": "monai_transfer.data.randomisation.StrongViewd"}
         overrides["target#random_transforms"] = [*configs.target_random, strong]
         if any(field.startswith("source_strong") for field in needs):
-            overrides["train#random_transforms"] = [*configs.source_random, strong]
+            overrides["augmentations"] = [strong]
     if "target_order" in needs:
         overrides["target#dataset#data"] = {"_target_": _path(with_order), "items": "$@lists.target_unlabelled"}
     return Trial(Arm(name, "adapt", overrides), "no target labels", ("target_statistics",), refused, _remark(kind))
@@ -192,25 +190,13 @@ def _input_space(configs: _Configs) -> list[Trial]:
     """Methods that change the source's images: before normalisation, or by a translation behind it."""
     from monai_transfer.methods.translation import Translation
 
-    place = _before_normalisation(configs)
-    target = f"$@target#deterministic_transforms[:{place}]"
-    load = {"_target_": "monai.transforms.Compose", "transforms": target}
     trials = []
     for name, path in (
         ("fourier", "monai_transfer.data.fourier.FourierDomainAdaptd"),
         ("histogram", "monai_transfer.data.histogram.HistogramMatchToTargetd"),
     ):
-        extra = {"_target_": path, "keys": ["image"], "targets": "$@lists.target_unlabelled", "load": load}
-        order = (
-            f"$@train#deterministic_transforms[:{place}] + @train#random_transforms[-1:]"
-            f" + @train#deterministic_transforms[{place}:] + @train#random_transforms[:-1]"
-        )
-        own: dict[str, Any] = {
-            "train#random_transforms": [*configs.source_random, extra],
-            "train#preprocessing#transforms": order,
-            "run_folder#info#method": path,
-        }
-        arm = Arm(name, "adapt", _without_term(configs, **own))
+        look = {"_target_": path, "keys": ["image"], "targets": "$@lists.target_unlabelled", "load": "@load_target"}
+        arm = Arm(name, "adapt", _without_term(configs, style=[look], **{"run_folder#info#method": path}))
         trials.append(Trial(arm, "input space", ("source_longer",)))
     translate = {
         "_target_": "monai_transfer.data.translate.TranslateToTargetd",
@@ -220,26 +206,17 @@ def _input_space(configs: _Configs) -> list[Trial]:
     }
     overrides: dict[str, Any] = {
         "method": {"_target_": _path(Translation)},
-        "train#random_transforms": [*configs.source_random, translate],
+        "augmentations": [translate],
         "run": [
             _TRAINED[0],
             "$@method.fit(@train#dataloader, @target#dataloader)",
-            "$setattr(@train#random_transforms[-1], 'prob', 1.0)",
+            "$setattr(@augmentations[-1], 'prob', 1.0)",
             *_TRAINED[1:],
         ],
     }
     arm = Arm("translation", "adapt", _without_term(configs, **overrides))
-    trials.append(
-        Trial(arm, "input space", ("source_longer",), _refusal(Translation, configs), "steps of its own to fit it")
-    )
-    return trials
-
-
-def _before_normalisation(configs: _Configs) -> int:
-    """Where intensities are still the scanner's own: the index of the first intensity transform."""
-    transforms = configs.adapt["target"]["deterministic_transforms"]
-    names = [str(t.get("_target_", "")).rsplit(".", 1)[-1] if isinstance(t, dict) else "" for t in transforms]
-    return next((i for i, name in enumerate(names) if "Intensity" in name), len(names))
+    said = "steps of its own to fit it"
+    return [*trials, Trial(arm, "input space", ("source_longer",), _refusal(Translation, configs), said)]
 
 
 def _test_time(name: str, kind: Any, configs: _Configs) -> Trial:
