@@ -84,6 +84,10 @@ def find_trials(bundle: str | Path) -> list[Trial]:
     found += [_term(name, kind, configs) for name, kind in _classes(methods, Method)]
     found += _input_space(configs)
     found += [_test_time(name, kind, configs) for name, kind in _classes(testtime, SourceFree)]
+    if "domain_picture" in configs.adapt:  # costs time, and tells nothing that the table shows
+        for trial in found:
+            if trial.arm.workflow == "adapt":
+                trial.arm.overrides["domain_picture"] = False
     own = "a network of its own, in place of the bundle's"
     return [*found, Trial(Arm("mil", "train"), "few target labels", refused=own)]
 
