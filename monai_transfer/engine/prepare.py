@@ -6,6 +6,7 @@ is made: a loading handler would overwrite a federated server's weights in every
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from monai_transfer.weights import WeightReport, load_weights
 
 __all__ = ["Prepared"]
 
+logger = logging.getLogger(__name__)
+
 
 class Prepared:
     """The network to train, its optimizer groups, and the report of what was loaded into it.
@@ -35,6 +38,11 @@ class Prepared:
         min_coverage: share of the parameters that the source must fill.
         channels_last: lay the convolutions' weights out so; see ``engine.precision``.
         checkpoint_activations: less memory for more time; see ``engine.activation_checkpointing``.
+        missing_later: weights that are not there are an error only when ``require`` is called, so that a bundle can be
+            looked at (``check_properties``) before its ``pretrain`` has run.
+
+    Raises:
+        InputError: the weights are not there, or no weights of such a network.
     """
 
     def __init__(
@@ -48,19 +56,25 @@ class Prepared:
         min_coverage: float = 0.5,
         channels_last: bool = False,
         checkpoint_activations: bool = False,
+        missing_later: bool = False,
     ) -> None:
         self.strategy = strategy if strategy is not None else Strategy()
         self.report: WeightReport | None = None
-        if pretrained is not None and str(pretrained).lower() not in ("", "none"):
-            if not Path(pretrained).exists():
-                raise InputError(
-                    "the weights to start from are not there",
-                    path=pretrained,
-                    mend="run its pretrain first, or name others with --pretrained; --pretrained none is from scratch",
-                )
+        self._missing: InputError | None = None
+        start = None if pretrained is None or str(pretrained).lower() in ("", "none") else Path(pretrained)
+        if start is not None and not start.exists():
+            self._missing = InputError(
+                "the weights to start from are not there",
+                path=pretrained,
+                mend="run its pretrain first, or name others with --pretrained; --pretrained none is from scratch",
+            )
+            if not missing_later:
+                raise self._missing
+            logger.warning("%s", self._missing)
+        elif start is not None:
             self.report = load_weights(
                 network,
-                pretrained,
+                start,
                 source_classes=source_classes,
                 target_classes=target_classes,
                 min_coverage=min_coverage,
@@ -71,6 +85,11 @@ class Prepared:
         if channels_last:
             network = lay_out(network)
         self.network = network.to(device)
+
+    def require(self) -> None:
+        """Raise the ``InputError`` of weights that were not there; a config's ``run`` begins with it."""
+        if self._missing is not None:
+            raise self._missing
 
     def param_groups(self, network: nn.Module | None = None) -> list[dict[str, Any]]:
         """What any torch optimizer takes; ``network`` when it was wrapped since."""

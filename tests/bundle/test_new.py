@@ -23,7 +23,7 @@ SITES = {"source_site": "north", "target_site": "south"}
 SMALL = {**SITES, "size": "small", "batch_size": 2}
 
 
-def assert_runs(bundle: Path, workflow: str, monkeypatch) -> Path:
+def assert_sound(bundle: Path, monkeypatch) -> None:
     monkeypatch.chdir(bundle)
     for kind, name in (("train", "train"), ("infer", "inference")):
         flow = ConfigWorkflow(
@@ -37,6 +37,10 @@ def assert_runs(bundle: Path, workflow: str, monkeypatch) -> Path:
         verify_net_in_out(
             net_id="network_def", meta_file="configs/metadata.json", config_file=f"configs/{name}.yaml", device="cpu"
         )
+
+
+def assert_runs(bundle: Path, workflow: str, monkeypatch) -> Path:
+    assert_sound(bundle, monkeypatch)
     run = run_workflow(bundle, workflow, SHORT, log=False)
     assert json.loads((run / "run.json").read_text())["status"] == "finished"
     rows = list(csv.DictReader((run / "cases.csv").open()))
@@ -66,9 +70,12 @@ def test_without_a_source(tiny_set, tmp_path, monkeypatch, task, dims):
     spec = new_bundle(tmp_path / f"my_{task}", tiny_set(task, dims), **SMALL)
     assert (spec.task, spec.spatial_dims) == (task, dims)
     bundle = tmp_path / f"my_{task}"
+    assert_sound(bundle, monkeypatch)  # before any training
+    assert not (bundle / "runs").exists()
     with pytest.raises(Exception, match="") as caught:
         run_workflow(bundle, "train", SHORT, log=False)
     assert "pretrain first" in str(_root(caught.value)), "no silent training from scratch"
+    assert not (bundle / "runs").exists()
     run_workflow(bundle, "pretrain", SHORT, log=False)
     tuned = assert_runs(bundle, "train", monkeypatch)  # from the pretraining's best, without naming it
     assert json.loads((tuned / "weights.json").read_text())["coverage"] == 1

@@ -43,6 +43,15 @@ def test_from_scratch_reports_nothing(none):
 def test_missing_weights_are_named(tmp_path):
     with pytest.raises(InputError, match=r"absent\.pt.*not there.*--pretrained none"):
         Prepared(unet(), tmp_path / "absent.pt")
+    prepared = Prepared(unet(), tmp_path / "absent.pt", missing_later=True)
+    with pytest.raises(InputError, match=r"absent\.pt.*not there"):
+        prepared.require()
+
+
+def test_weights_that_are_there_are_all_that_is_required(weights):
+    path, _ = weights
+    Prepared(unet(), path, missing_later=True).require()
+    Prepared(unet(), None, missing_later=True).require()
 
 
 @pytest.mark.parametrize("strategy", [None, Lora(rank=2)])
