@@ -133,12 +133,13 @@ def build_manifest(
     default_sites(cases, output, notes)
     founds = [f.found for f in folders]
     task = settle_task(founds, task)
-    if binarize and task != "segmentation":
+    masks = task in ("segmentation", "localization")
+    if binarize and not masks:
         raise InputError(f"--binarize is for masks, and the task is {task}", mend="leave it out")
     case_names = name_cases(cases, [f.path.name for f in folders for _ in f.found.cases])
     if task == "classification":
         names = number_classes(founds, labels, notes)
-    elif task == "segmentation":
+    elif masks:
         rest = iter(case_names)
         by_folder = [[next(rest) for _ in found.cases] for found in founds]
         notes.extend(draw_segments(founds, by_folder, labels, options.files / "masks"))
