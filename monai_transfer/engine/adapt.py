@@ -6,6 +6,7 @@ A ``SupervisedTrainer`` fires ``LOSS_COMPLETED`` after its loss and before backw
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -97,6 +98,7 @@ class Adapt:
         self._iterator: Iterator | None = None
         self._ready = False
         self._idle = False
+        self._target_image: Any = None
         self._pending: dict[str, Any] | None = None
         self._lent: dict[str, Tensor] | None = None  # the network's own weights, while the method's stand in for them
         self._fields: Fields | None = None
@@ -217,6 +219,7 @@ class Adapt:
                 raise InputError("the target loader's batches hold no tensor under 'image'")
             for key, value in target.items():
                 fields[f"target_{key}"] = value
+            self._target_image = target.get("image")
             if "image" in target:
                 self._forward(engine, fields, target["image"], "target")
             if self._needs("target_strong", "target_strong_logits", "target_strong_features"):
@@ -323,10 +326,8 @@ class Adapt:
     def _step_own(self, engine: Any) -> None:
         if not is_step(engine):
             return
-        if self._idle:  # a gradient of nothing would still be a step of weight decay
-            for parameter in engine.network.parameters():
-                if parameter.grad is not None and not parameter.grad.any():
-                    parameter.grad = None
+        if self._idle:
+            _drop_zero_gradients(engine.network)
         if self._norms_optimizer is not None:
             DomainNorms.follow(self._norms_optimizer, engine.optimizer)
         scaler = getattr(engine, "scaler", None)
@@ -339,9 +340,34 @@ class Adapt:
             else:
                 optimizer.step()
 
+    def _repeat(self, engine: Any) -> None:
+        """The network's further steps on the same target batch, as the trainer makes its own."""
+        scaler = engine.scaler if getattr(engine, "amp", False) else None
+        precision = torch.autocast("cuda", **engine.amp_kwargs) if scaler is not None else contextlib.nullcontext()
+        for _ in range(self.method.repeats - 1):
+            engine.optimizer.zero_grad(set_to_none=True)
+            fields = Fields(target_image=self._target_image)
+            with precision:
+                self._forward(engine, fields, self._target_image, "target")
+                loss = self.weight * self.method.again(fields, progress(engine))
+                if isinstance(engine.network, nn.parallel.DistributedDataParallel):
+                    loss = loss + 0.0 * fields["target_logits"].sum()
+            if scaler is None:
+                loss.backward()
+                _drop_zero_gradients(engine.network)
+                engine.optimizer.step()
+            else:
+                scaler.scale(loss).backward()
+                _drop_zero_gradients(engine.network)
+                scaler.step(engine.optimizer)
+                scaler.update()
+        engine.optimizer.zero_grad(set_to_none=True)
+
     def _after_step(self, engine: Engine) -> None:
         network = bare_network(engine)
         if is_step(engine):
+            if self.method.repeats > 1:
+                self._repeat(engine)
             self.method.after_step(network, progress(engine))
         length = engine.state.epoch_length
         if length and engine.state.iteration % length == 0:
@@ -400,3 +426,10 @@ class Adapt:
         self._norms.load_state_dict(kept["layers"])
         if self._norms_optimizer is not None and kept["optimizer"]:
             self._norms_optimizer.load_state_dict(kept["optimizer"])
+
+
+def _drop_zero_gradients(network: nn.Module) -> None:
+    """A gradient of nothing would still be a step of weight decay and momentum."""
+    for parameter in network.parameters():
+        if parameter.grad is not None and not parameter.grad.any():
+            parameter.grad = None

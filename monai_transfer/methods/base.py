@@ -52,6 +52,7 @@ class Method(nn.Module):
         experimental: no benefit was shown on real data here; the page that shows one stands beside a ``False``.
         default_pool: what ``Adapt``'s ``pool="mean"`` means here: ``None`` where the method pools by itself.
 
+        repeats: steps of the network per iteration; those after the first are on ``again`` alone.
         domain_norms: each domain has BatchNorm layers of its own (``Adapt(statistics="domain")``, always).
 
     Attributes that ``Adapt`` sets before ``setup``, for methods that look into a copy of the network:
@@ -71,6 +72,7 @@ class Method(nn.Module):
     experimental: ClassVar[bool] = True
     default_pool: ClassVar[str | None] = "mean"
     domain_norms: ClassVar[bool] = False
+    repeats: int = 1
     layer: str | None = None
     pool: str | None = "mean"
 
@@ -84,6 +86,13 @@ class Method(nn.Module):
     def forward(self, fields: Fields, progress: float) -> Tensor:
         """The term to add to the loss: a scalar. ``progress`` is the share of the run that is done, in [0, 1]."""
         raise TypeError(f"{type(self).__name__} defines no term")
+
+    def again(self, fields: Fields, progress: float) -> Tensor:
+        """The loss of the network's further steps (``repeats``), on the same target batch passed through once more.
+
+        ``fields`` holds what comes of the target's images alone; the critic's parameters stand still.
+        """
+        raise TypeError(f"{type(self).__name__} repeats no step")
 
     def critic_step(self, fields: Fields) -> Tensor | None:
         """The critic's own loss in a min-max game, on *detached* fields; stepped with the method's optimizer."""
