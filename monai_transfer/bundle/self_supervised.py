@@ -41,8 +41,9 @@ def readme(spec: BundleSpec) -> str:
 
 {spec.description}.
 
-Channels: {", ".join(spec.channel_names)}. Sites: {spec.source_site}, {spec.target_site}. All their training and
-unlabelled images, whatever their labels; validation images choose the epoch; test images are never seen.
+Channels: {", ".join(spec.channel_names)}. Sites: {spec.source_site}, {spec.target_site}.
+It learns from all their training and unlabelled images, whatever their labels; validation images choose the epoch; test
+images are never seen.
 
 | workflow | config files | expect |
 |---|---|---|
