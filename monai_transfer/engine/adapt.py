@@ -117,7 +117,8 @@ class Adapt:
         engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self._step_own)
         # first in line: decollation and postprocessing also listen to this event and reshape the output
         engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self._after_step)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self._publish)
+        # before EPOCH_COMPLETED, where logs attached earlier than this handler already read it
+        engine.add_event_handler(Events.ITERATION_COMPLETED(event_filter=_last_of_epoch), self._publish)
         engine.add_event_handler(Events.COMPLETED, self._finish)
 
     def _needs(self, *names: str) -> bool:
@@ -433,3 +434,7 @@ def _drop_zero_gradients(network: nn.Module) -> None:
     for parameter in network.parameters():
         if parameter.grad is not None and not parameter.grad.any():
             parameter.grad = None
+
+
+def _last_of_epoch(engine: Engine, _count: int) -> bool:
+    return engine.state.iteration % (engine.state.epoch_length or 1) == 0
