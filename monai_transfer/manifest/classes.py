@@ -35,7 +35,12 @@ def settle_task(founds: Sequence[Found], task: str | None) -> str:
         told = {found.texts.get("task") for found in founds} - {None}
         if len(told) == 1:
             return str(told.pop())
-        raise InputError("no case has a label to tell the task by", mend="say --task and --labels")
+        mend = (
+            "give labels with --table FILE or --label-regex, say --layout classes where folders are classes, or, for "
+            "images without labels, --task and --labels"
+        )
+        number = sum(len(found.cases) for found in founds)
+        raise InputError(f"none of the {number} cases found has a label to tell the task by", mend=mend)
     if "mask files" in kinds:
         return "segmentation"
     numbers = [label for label in labels if not isinstance(label, str)]

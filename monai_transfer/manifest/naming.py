@@ -57,7 +57,9 @@ def name_patients(
         InputError: the expression is none, has no group, or does not fit a case.
     """
     if regex is not None:
-        for case, text in zip(cases, _matches(cases, regex, "--patient-regex"), strict=True):
+        for case, text in zip(
+            cases, _matches(cases, [case.place for case in cases], regex, "--patient-regex"), strict=True
+        ):
             case.patient = text
         return
     within = Counter((folder, case.key) for folder, case in zip(folders, cases, strict=True))
@@ -85,11 +87,12 @@ def label_by_name(cases: Sequence[RawCase], regex: str) -> None:
         InputError: the expression is none, has no group, or does not fit a case.
     """
     bare = [case for case in cases if case.label is None]
-    for case, text in zip(bare, _matches(bare, regex, "--label-regex"), strict=True):
+    places = [case.place if case.origin is None else case.origin.with_suffix("").as_posix() for case in bare]
+    for case, text in zip(bare, _matches(bare, places, regex, "--label-regex"), strict=True):
         case.label = int(text) if text.isdecimal() else text
 
 
-def _matches(cases: Sequence[RawCase], regex: str, option: str) -> list[str]:
+def _matches(cases: Sequence[RawCase], places: Sequence[str], regex: str, option: str) -> list[str]:
     try:
         pattern = re.compile(regex)
     except re.error as error:
@@ -97,8 +100,8 @@ def _matches(cases: Sequence[RawCase], regex: str, option: str) -> list[str]:
     if pattern.groups < 1:
         raise InputError(f"{option} {regex!r} has no group", mend="mark what is meant by brackets: '^(.+?)_'")
     texts = []
-    for case in cases:
-        hit = pattern.search(case.place)
+    for case, place in zip(cases, places, strict=True):
+        hit = pattern.search(place)
         if not hit or not hit.group(1):
             mend = "mend the expression; it is matched against the path below the folder, without suffix"
             raise InputError(f"{option} {regex!r} does not fit {case.place!r}", mend=mend)

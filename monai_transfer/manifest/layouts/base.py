@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from monai_transfer.errors import InputError
+
 __all__ = [
     *("SPLIT_NAMES", "Found", "Options", "RawCase"),
     *("count", "derived_path", "is_image", "list_files", "split_name", "stem"),
@@ -42,6 +44,7 @@ class RawCase:
         label: mask path, class name, class number, float, or ``None``.
         patient, site, split, acquired: where the layout itself tells them.
         aliases: other names under which a table may list the case; never shown, since they may identify a patient.
+        origin: path below the folder as it was found, where ``place`` is a pseudonym; never shown for the same reason.
     """
 
     images: list[Path]
@@ -53,6 +56,7 @@ class RawCase:
     split: str | None = None
     acquired: float | None = None
     aliases: list[str] = field(default_factory=list)
+    origin: Path | None = None
 
 
 @dataclass
@@ -113,9 +117,19 @@ def is_image(path: Path) -> bool:
 
 
 def list_files(folder: Path) -> Iterator[Path]:
-    """All files below ``folder``, sorted; hidden ones and what archivers leave behind are passed over."""
+    """All files below ``folder``, sorted; hidden ones and what archivers leave behind are passed over.
+
+    Raises:
+        InputError: a name is not UTF-8 (copied from a system of another language), which JSON cannot hold.
+    """
     for where, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+        for name in [*folders, *names]:
+            try:
+                name.encode()
+            except UnicodeEncodeError:
+                mend = "rename it, e.g. with convmv; a manifest is UTF-8"
+                raise InputError("the name is not UTF-8", path=Path(where) / name, mend=mend) from None
         yield from (Path(where) / name for name in sorted(names) if not name.startswith("."))
 
 

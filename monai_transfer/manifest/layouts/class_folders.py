@@ -3,15 +3,19 @@
 Above the class there may be a folder per split (``train/normal/1.png``) or per site (``north/normal/1.png``, where the
 sites hold the same classes), below it one per patient. A table in the folder that names the images may add patients,
 sites and class numbers.
+
+With DICOM below the classes, every series (or projection) is a case, as ``layouts.dicom`` reads it; since a tree of
+patients looks alike, this has to be asked for (``--layout classes``).
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
 from monai_transfer.errors import InputError
+from monai_transfer.manifest.layouts import dicom
 from monai_transfer.manifest.layouts.base import Found, Options, RawCase, count, is_image, list_files, split_name, stem
 from monai_transfer.manifest.layouts.csv_table import find_table
 from monai_transfer.manifest.table import parse_label
@@ -22,7 +26,9 @@ _WRAPPERS = ("images", "image", "imgs", "img", "data")
 
 
 def detect(folder: Path) -> float:
-    """0.6 where the images lie in at least two folders, all equally deep."""
+    """0.6 where the images lie in at least two folders, all equally deep; 0.3 where it is DICOM that does."""
+    if folder.is_dir() and dicom.detect(folder) and not any(is_image(path) for path in list_files(folder)):
+        return 0.3 if sum(path.is_dir() for path in folder.iterdir()) > 1 else 0.0
     try:
         classes = {case.label for case in _cases(folder)[0]} - {None}
     except InputError:
@@ -37,6 +43,8 @@ def read(folder: Path, options: Options) -> Found:
         InputError: images lie at different depths, or the table contradicts the folders.
     """
     cases, notes = _cases(folder)
+    if not cases and folder.is_dir() and dicom.detect(folder):
+        return _dicom(folder, options)
     if not cases:
         raise InputError("no images in class folders", path=folder)
     found = Found(cases, notes, texts={"task": "classification"})
@@ -82,13 +90,11 @@ def _cases(folder: Path) -> tuple[list[RawCase], list[str]]:
         raise InputError(
             "images lie too deep for class folders", path=folder, mend="use class/image or site/class/image"
         )
-    below: dict[str, set[str]] = defaultdict(set)
+    below: dict[str, Counter[str]] = defaultdict(Counter)
     if depth == 2:
         for parts in dirs:
-            below[parts[0]].add(parts[1])
-    # The same (at least two) names under every folder: those are the classes, and the folders above are sites.
-    sites = depth == 2 and len(below) > 1 and len({frozenset(names) for names in below.values()}) == 1
-    sites = sites and len(next(iter(below.values()))) > 1
+            below[parts[0]][parts[1]] += 1
+    sites = depth == 2 and _are_sites(below)
     if depth == 2:
         what = "sites, the lower ones classes" if sites else "classes, the lower ones patients"
         notes.append(f"two levels of folders: the upper ones read as {what}")
@@ -104,3 +110,36 @@ def _cases(folder: Path) -> tuple[list[RawCase], list[str]]:
     if other:
         notes.append(f"{count(other, 'file')} of another kind left out")
     return cases, notes
+
+
+def _are_sites(below: dict[str, Counter[str]]) -> bool:
+    """The same (at least two) names under every folder: those are the classes, and the folders above are sites.
+
+    Unless most hold a single image: then they are patients or cases that are numbered anew under every class.
+    """
+    names = [set(group) for group in below.values()]
+    alike = len(names) > 1 and len(names[0]) > 1 and all(group == names[0] for group in names)
+    return alike and sum(map(Counter.total, below.values())) >= 2 * sum(map(len, names))
+
+
+def _dicom(folder: Path, options: Options) -> Found:
+    found = dicom.read(folder, options, every=True)
+    below: dict[str, Counter[str]] = defaultdict(Counter)
+    places = []
+    for case in found.cases:
+        parts = [part for part in (case.origin or Path()).parts[:-1] if part.lower() not in _WRAPPERS]
+        case.split = next((split_name(part) for part in parts if split_name(part)), None)
+        parts = [part for part in parts if split_name(part) is None]
+        if not parts:
+            raise InputError("DICOM files lie outside the class folders", path=folder, mend="move them into one")
+        below[parts[0]][parts[1] if len(parts) > 1 else ""] += 1
+        places.append(parts)
+    sites = _are_sites(below)
+    for case, parts in zip(found.cases, places, strict=True):
+        case.label = parts[1 if sites else 0]
+        case.site = case.site or (parts[0] if sites else None)
+    names = ", ".join(sorted({str(case.label) for case in found.cases}))
+    found.notes.append(f"folders read as {'sites and below them ' if sites else ''}classes: {names}")
+    found.texts["task"] = "classification"
+    found.labels, found.drawn = {}, False
+    return found

@@ -54,8 +54,8 @@ def detect(folder: Path) -> float:
     return 0.85 if any(has_magic(path) for path in itertools.islice(others, _LOOKED_AT)) else 0.0
 
 
-def read(folder: Path, options: Options) -> Found:
-    """One case per chosen series.
+def read(folder: Path, options: Options, every: bool = False) -> Found:
+    """One case per chosen series, or (``every``) per series that is no localizer.
 
     Raises:
         InputError: no series, no such description or header keyword, or labels that fit no structure.
@@ -69,7 +69,8 @@ def read(folder: Path, options: Options) -> Found:
         raise InputError("no DICOM image series in it", path=folder)
     objects = _objects([one for one in series if one.is_label], images, notes)
     volumes = _volumes([path for path in files if path.name.lower().endswith(_VOLUMES)], images, folder, notes)
-    chosen = _choose(images, {*objects, *volumes}, options, folder, notes)
+    labelled = {id(one) for one in images if not one.is_localizer} if every else {*objects, *volumes}
+    chosen = _choose(images, labelled, options, folder, notes)
     pseudonyms = Pseudonyms()
     dates = [one.date for one in chosen if one.date]
     numbering = (
@@ -91,6 +92,7 @@ def read(folder: Path, options: Options) -> Found:
         copied += was_copied
         case = RawCase([image], key=name, place=name, patient=patient, site=_site(one, options.site_from))
         identities = ("PatientID", "StudyInstanceUID", "AccessionNumber", "SeriesInstanceUID")
+        case.origin = one.files[0].relative_to(folder)
         case.aliases = [str(one.header.get(key)) for key in identities if one.header.get(key)]
         case.acquired = float((one.date - min(dates)).days) if one.date else None
         try:
