@@ -425,7 +425,7 @@ def test_odd_names_become_safe_case_names(tmp_path):
         (classes, {"binarize": True}, "is for masks"),
         (classes, {"fractions": (1, 1, 1)}, "sum to 1"),
         (classes, {"folds": 99}, "99 folds cannot be made"),
-        (lambda d: picture(d / "1.png"), {}, "say --task and --labels"),
+        (lambda d: picture(d / "1.png"), {}, "none of the 1 cases found has a label"),
         (lambda d: picture(d / "1.png"), {"table": "nowhere.csv"}, "no such table"),
         (lambda d: pairs(d, values=(0, 1), suffix="xyz"), {}, "no mask has the name of an image"),
     ],

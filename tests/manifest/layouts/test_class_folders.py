@@ -84,7 +84,7 @@ def test_a_name_that_is_not_utf8_is_named(tmp_path):
     for name in ("a", "b"):
         (tmp_path / "d" / name).mkdir(parents=True)
         Image.new("L", (5, 5)).save(tmp_path / "d" / name / "x.png")
-    odd = str(tmp_path / "d" / "a").encode() + b"/\xd3\xb0.png"
+    odd = str(tmp_path / "d" / "a").encode() + b"/\xff\xfe.png"
     with open(odd, "wb") as stream:  # noqa: PTH123 - a path of bytes
         stream.write((tmp_path / "d" / "a" / "x.png").read_bytes())
     with pytest.raises(InputError, match="the name is not UTF-8") as caught:
