@@ -16,7 +16,7 @@ from monai_transfer.report.metrics import PRIMARY, higher_is_better
 from monai_transfer.report.patients import available_metrics
 from monai_transfer.report.run import Run
 from monai_transfer.report.sentences import conclusion, verdict_sentence
-from monai_transfer.report.statistics import NO_VERDICT, Verdict, crossed_difference, verdict
+from monai_transfer.report.statistics import NO_VERDICT, Verdict, crossed_difference, gap_recovered, verdict
 from monai_transfer.report.summary import summarise
 from monai_transfer.report.transfer_report import (
     BASELINES,
@@ -62,9 +62,12 @@ def compare_runs(
         if arm not in (*BASELINES, ORACLE):
             found = _judge(arm, tables, sign)
             gap = _gap(results, arm, sign)
-            sentence = verdict_sentence(arm, metric, results[arm], found, gap, tables)
+            reach = _gap_interval(tables, arm) if gap is not None else None
+            sentence = verdict_sentence(arm, metric, results[arm], found, gap, tables, reach)
             differences = {b: _difference(c) for b, c in found.comparisons.items()}
-            judgements[arm] = Judgement(arm, found.word, found.reason, sentence, differences, found.detectable, gap)
+            judgements[arm] = Judgement(
+                arm, found.word, found.reason, sentence, differences, found.detectable, gap, reach
+            )
     report = TransferReport(
         task=task,
         metric=metric,
@@ -150,6 +153,15 @@ def _gap(results: dict[str, ArmResult], arm: str, sign: float) -> float | None:
     if not math.isfinite(whole) or sign * whole <= 1e-9:
         return None
     return (results[arm].mean - results[FIXED].mean) / whole
+
+
+def _gap_interval(tables: Tables, arm: str) -> tuple[float, float] | None:
+    """The 95 % interval of the gap recovered; None where the oracle has other seeds, or no patient has a value."""
+    values = tables.values
+    if not tables.patients or values[ORACLE].shape != values[arm].shape:
+        return None
+    _, low, high = gap_recovered(values[arm], values[FIXED], values[ORACLE])
+    return low, high
 
 
 def _sites(arms: dict[str, dict[int, Run]], metric: str, task: str, sign: float) -> list[SiteResult]:

@@ -13,13 +13,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from monai_transfer.files import write_text
+from monai_transfer.report.adaptation import feature_alignment, game_sentences
 from monai_transfer.report.localization_metrics import MEANS
 from monai_transfer.report.metrics import PRIMARY, higher_is_better
 from monai_transfer.report.patients import case_column, is_mean
 from monai_transfer.report.plots import arm_colours, curves, dots, forest
 from monai_transfer.report.statistics import HELPED, HURT, MIN_SEEDS, NO_EVIDENCE
 from monai_transfer.report.summary import case_number
-from monai_transfer.report.wording import arm_name, arm_note, explain, metric_name, number, signed, span
+from monai_transfer.report.wording import arm_name, arm_note, explain, metric_name, number, share, shares, signed, span
 
 if TYPE_CHECKING:
     from monai_transfer.report.compare import TransferReport
@@ -43,8 +44,14 @@ def render(report: TransferReport) -> str:
         loader=PackageLoader("monai_transfer.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=StrictUndefined,
     )  # fmt: skip
-    environment.filters |= {"number": number, "signed": signed, "arm": arm_name, "metric": metric_name}
-    environment.globals |= {"span": span, "explain": explain, "arm_note": arm_note, "min_seeds": MIN_SEEDS}
+    environment.filters |= {"number": number, "signed": signed, "arm": arm_name, "metric": metric_name, "share": share}
+    environment.globals |= {
+        "span": span,
+        "shares": shares,
+        "explain": explain,
+        "arm_note": arm_note,
+        "min_seeds": MIN_SEEDS,
+    }
     first = next(iter(next(iter(report.runs.values())).values()))
     others = _other_metrics(report)
     return environment.get_template("report.html.j2").render(
@@ -59,6 +66,8 @@ def render(report: TransferReport) -> str:
         forest=forest(report),
         dots=dots(report),
         curves=curves(report),
+        alignment=feature_alignment(report),
+        games=game_sentences(report),
         examples=_examples(report),
         weights=_weights(report),
         versions=first.record.get("versions") or {},

@@ -120,6 +120,8 @@ def curves(report: TransferReport) -> str | None:
             epochs = sorted(set.intersection(*[set(values) for values in runs]))
             mean = [np.mean([values[e] for values in runs]) for e in epochs]
             (handles[arm],) = axes.plot(epochs, mean, color=colours[arm], linewidth=2, marker="o" * (len(epochs) < 2))
+        if title.startswith("discriminator accuracy"):
+            axes.axhline(0.5, color=_UNCLEAR, linewidth=1, linestyle="--")  # chance
         axes.set_title(title, fontsize=9.5, loc="left", color=_INK)
         axes.set_xlabel("epoch", fontsize=8)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
@@ -150,8 +152,8 @@ def _series(run: Run) -> dict[str, dict[int, float]]:
 
 
 def _panel_order(title: str) -> tuple[int, str]:
-    first = ("loss (training)", "supervised loss (training)")
-    return (first.index(title) if title in first else 2 if "(validation)" in title else 3, title)
+    first = ("loss (training)", "supervised loss (training)", "discriminator accuracy (training)")
+    return (first.index(title) if title in first else 3 if "(validation)" in title else 4, title)
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Any]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from monai_transfer.report.alignment import Tables
 from monai_transfer.report.statistics import HELPED, HURT, NO_EVIDENCE, CrossedDifference, Verdict
-from monai_transfer.report.wording import arm_name, metric_name, number, span
+from monai_transfer.report.wording import arm_name, metric_name, number, share, shares, span
 
 if TYPE_CHECKING:
     from monai_transfer.report.compare import ArmResult, Difference, TransferReport
@@ -17,7 +17,13 @@ _BASELINE = {"scratch": "training from scratch", "source": "the untouched source
 
 
 def verdict_sentence(
-    arm: str, metric: str, result: ArmResult, found: Verdict, gap: float | None, tables: Tables
+    arm: str,
+    metric: str,
+    result: ArmResult,
+    found: Verdict,
+    gap: float | None,
+    tables: Tables,
+    reach: tuple[float, float] | None = None,
 ) -> str:
     """The verdict on one arm: the word, both comparisons, and what the study could have seen."""
     name, measure = arm_name(arm), metric_name(metric)
@@ -37,7 +43,8 @@ def verdict_sentence(
     if missing and found.comparisons:
         text += f" This says nothing about {missing[0]}, which is not among the runs."
     if gap is not None:
-        text += f" It recovered {100 * gap:.0f} % of the gap between the untouched source and the oracle."
+        text += f" It recovered {share(gap)} of the gap between the untouched source and the oracle"
+        text += f" (95 % interval {shares(*reach)})." if reach else "."
     if found.word == NO_EVIDENCE:
         text += f" A true improvement of {number(found.detectable)} would have been seen in 80 % of such studies."
     return text

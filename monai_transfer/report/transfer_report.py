@@ -11,7 +11,7 @@ from rich.table import Table
 
 from monai_transfer.report.alignment import FIXED
 from monai_transfer.report.run import Run
-from monai_transfer.report.wording import arm_name, metric_name, number, signed, span
+from monai_transfer.report.wording import arm_name, metric_name, number, share, shares, signed, span
 
 __all__ = ["BASELINES", "ArmResult", "Difference", "Judgement", "SiteResult", "TransferReport"]
 
@@ -51,7 +51,8 @@ class ArmResult:
 @dataclass
 class Judgement:
     """The verdict on one arm; ``differences`` by baseline. ``detectable``: the smallest true improvement that would
-    have been called helped in 80 % of such studies. ``gap_recovered``: (arm - source) / (oracle - source)."""
+    have been called helped in 80 % of such studies. ``gap_recovered``: (arm - source) / (oracle - source);
+    ``gap_interval``: its 95 % interval, infinite where the gap itself is too uncertain; None with other seeds."""
 
     arm: str
     word: str
@@ -60,6 +61,7 @@ class Judgement:
     differences: dict[str, Difference]
     detectable: float
     gap_recovered: float | None
+    gap_interval: tuple[float, float] | None = None
 
 
 @dataclass
@@ -125,7 +127,8 @@ class TransferReport:
                 cells.append(f"{signed(d.mean)} ({span(d.low, d.high, sign=True)})" if d else "")
             if gaps:
                 gap = judged.gap_recovered if judged else None
-                cells.append("" if gap is None else f"{100 * gap:.0f} %")
+                reach = judged.gap_interval if judged else None
+                cells.append("" if gap is None else share(gap) + (f" ({shares(*reach)})" if reach else ""))
             table.add_row(*cells, judged.word if judged else "")
         return table
 

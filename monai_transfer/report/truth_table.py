@@ -26,7 +26,7 @@ from monai_transfer.report.statistics import (
     gap_recovered,
     verdict,
 )
-from monai_transfer.report.wording import arm_name, metric_name, number, signed, span
+from monai_transfer.report.wording import arm_name, metric_name, number, share, shares, signed, span
 
 __all__ = ["Row", "markdown", "measure", "write_section"]
 
@@ -163,12 +163,6 @@ def _gain(c: CrossedDifference | None) -> str:
     return "" if c is None else f"{signed(c.mean)} ({span(c.low, c.high, sign=True)})"
 
 
-def _percent(value: float) -> str:
-    if math.isinf(value):
-        return "−∞" if value < 0 else "∞"
-    return f"{100 * value:.0f} %".replace("-", "−")
-
-
 def markdown(rows: Sequence[Row], metric: str) -> str:
     """The rows as a Markdown table, group by group as they come."""
     measure_name = metric_name(metric)
@@ -183,8 +177,7 @@ def markdown(rows: Sequence[Row], metric: str) -> str:
         first = next(iter(row.against), None)
         recovered = ""
         if row.recovered is not None and math.isfinite(row.recovered[0]):
-            share, low, high = map(_percent, row.recovered)
-            recovered = f"{share} ({low} to {high})"
+            recovered = f"{share(row.recovered[0])} ({shares(*row.recovered[1:])})"
         cells = [
             row.name if row.group != "reference" else arm_name(row.name), row.group, mean, _gain(row.gain),
             _gain(row.against[first]) if first else "", recovered, row.word, "; ".join(row.notes),

@@ -6,7 +6,7 @@ import math
 
 from monai_transfer.report.metrics import higher_is_better
 
-__all__ = ["ARM_ORDER", "arm_name", "arm_note", "explain", "metric_name", "number", "signed", "span"]
+__all__ = ["ARM_ORDER", "arm_name", "arm_note", "explain", "metric_name", "number", "share", "shares", "signed", "span"]
 
 _METRICS = {
     "dice": ("Dice", "Overlap of the predicted and the true region: 1 is perfect, 0 is no overlap at all."),
@@ -136,3 +136,15 @@ def span(low: float | None, high: float | None, sign: bool = False) -> str:
     if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
         return "–"
     return f"{write(low)} to {write(high)}"
+
+
+def share(value: float) -> str:
+    """A share in whole per cent; infinity as such."""
+    if math.isinf(value):
+        return "−∞" if value < 0 else "∞"
+    return f"{100 * value:.0f} %".replace("-", "−")
+
+
+def shares(low: float, high: float) -> str:
+    """An interval of shares."""
+    return f"{share(low)} to {share(high)}"

@@ -117,14 +117,14 @@ class Study:
         (folder / "run.json").write_text(json.dumps(content))
         if trained:
             with (folder / "metrics.csv").open("w", newline="") as stream:
-                names = ["epoch", "split", "lr", "loss", "val_mean_dice", "adapt_loss", "domain_accuracy"]
+                names = ["epoch", "split", "lr", "loss", "val_mean_dice", "adapt_loss", "discriminator_accuracy"]
                 writer = csv.DictWriter(stream, names, restval="")
                 writer.writeheader()
                 for epoch in range(1, 21):
                     train = {"epoch": epoch, "split": "training", "lr": 1e-3}
                     train["loss"] = float(np.exp(-epoch / 6) + 1 - mean + 0.02 * rng.normal())
                     if arm == "adapted":
-                        train |= {"adapt_loss": 0.7 + 0.01 * rng.normal(), "domain_accuracy": 0.5 + 0.4 / epoch}
+                        train |= {"adapt_loss": 0.7 + 0.01 * rng.normal(), "discriminator_accuracy": 0.5 + 0.4 / epoch}
                     writer.writerow(train)
                     if epoch % 2 == 0:
                         value = mean * (1 - np.exp(-epoch / 5)) + 0.01 * rng.normal()

@@ -24,6 +24,9 @@ def test_transfer_that_helps(study):
     arms = {name: arm.mean for name, arm in report.arms.items()}
     gap = (arms["fine_tuned"] - arms["source"]) / (arms["oracle"] - arms["source"])
     assert report.judgements["fine_tuned"].gap_recovered == pytest.approx(gap)
+    low, high = report.judgements["fine_tuned"].gap_interval
+    assert low < gap < high
+    assert f"{100 * low:.0f} % to {100 * high:.0f} %" in report.judgements["fine_tuned"].sentence
     assert report.conclusion.startswith("Transfer helped: fine-tuned reached Dice 0.7")
     assert all(word in report.verdicts[0] for word in ("helped", "training from scratch", "the untouched source"))
 
