@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,7 +16,10 @@ __all__ = ["gap", "rank"]
 
 def gap(
     manifest_a: Annotated[Path, typer.Argument(help="Manifest of the first domain.")],
-    manifest_b: Annotated[Path, typer.Argument(help="Manifest of the second; may be the same file, with sites.")],
+    manifest_b: Annotated[
+        Path | None,
+        typer.Argument(help="Manifest of the second; may be the same file, with sites.", show_default=False),
+    ] = None,
     site_a: Annotated[str | None, typer.Option(help="Take only this site of A.")] = None,
     site_b: Annotated[str | None, typer.Option(help="Take only this site of B.")] = None,
     source: Annotated[
@@ -26,21 +29,31 @@ def gap(
     patients: Annotated[int, typer.Option(help="Look at no more patients of each set than this.")] = 60,
     seed: Annotated[int, typer.Option(help="Seed of all random choices.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    over_time: Annotated[
+        bool, typer.Option("--over-time", help="One manifest: its earlier against its later patients (`acquired`).")
+    ] = False,
     fail_on_drift: Annotated[bool, typer.Option(help="Exit with 1 when a drift over time raises the alarm.")] = False,
 ) -> None:
     """How far two domains are apart, in numbers and a picture."""
-    from monai_transfer.selection.gap import domain_gap
+    from monai_transfer.selection.gap import domain_gap, gap_over_time
 
-    found = domain_gap(
-        manifest_a,
-        manifest_b,
-        site_a=site_a,
-        site_b=site_b,
-        source=source,
-        max_patients=patients,
-        seed=seed,
-        progress=sys.stderr.isatty(),
-    )
+    if over_time and (manifest_b is not None or site_b is not None):
+        raise InputError("--over-time looks at one set", mend="name one manifest, and a site of it with --site-a")
+    if not over_time and manifest_b is None:
+        if site_a is None or site_b is None:
+            mend = "name a second manifest, two sites of this one (--site-a, --site-b), or --over-time"
+            raise InputError("a gap has two sides", path=manifest_a, mend=mend)
+        manifest_b = manifest_a
+    settings: dict[str, Any] = {
+        "source": source,
+        "max_patients": patients,
+        "seed": seed,
+        "progress": sys.stderr.isatty(),
+    }
+    if manifest_b is None:
+        found = gap_over_time(manifest_a, site=site_a, **settings)
+    else:
+        found = domain_gap(manifest_a, manifest_b, site_a=site_a, site_b=site_b, **settings)
     if out is not None:
         from monai_transfer.selection.gap_picture import save_gap_picture
 

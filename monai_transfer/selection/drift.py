@@ -91,6 +91,6 @@ def _one_site(site: str, times: np.ndarray, features: np.ndarray, n: int, seed: 
     if alarm:
         text = f"ALARM: the images of {site} changed around acquired = {since:g}, most in {name} (p = {p_value:.3f})"
     else:
-        text = f"no drift seen over time at {site} ({len(times)} patients, p = {p_value:.2f})"
+        text = f"no drift seen over time at {site} ({len(times)} patients, p = {p_value:.3f})"
     values = tuple(float(v) for v in features[:, which])
     return Drift(site, alarm, p_value, name, since, tuple(float(t) for t in times), values, text)

@@ -1,8 +1,8 @@
 """Domain gap: how far two sets of images are apart, measure by measure, each with an interval and a sentence.
 
 Patients are the units: measurements are averaged over a patient's images, and intervals (95 %) come from resampling
-patients. Distances that cannot be negative are corrected for what chance alone gives (the mean under exchange of
-patients between the sets), so 0 means "no more apart than two halves of one set".
+patients, widened for small sets. Distances that cannot be negative are corrected for what chance alone gives (the mean
+under exchange of patients between the sets), so 0 means "no more apart than two halves of one set".
 
 Patients who stand in both sets cannot be on both sides of a comparison: each is put on one side at random, many times
 over. A set against itself is thus compared half against half, and its gap is 0 within its interval.
@@ -11,22 +11,23 @@ over. A set against itself is thus compared half against half, and its gap is 0 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import t as student
 from tqdm import tqdm
 
 from monai_transfer.errors import InputError
 from monai_transfer.manifest.model import Case, Manifest
 from monai_transfer.selection.describe import CaseDescription, describe_case
-from monai_transfer.selection.drift import Drift, drift
+from monai_transfer.selection.drift import MIN_PATIENTS, Drift, drift
 from monai_transfer.selection.gap_measures import Measure, measures
 from monai_transfer.selection.learned_gap import GapRow, learned_rows
 from monai_transfer.selection.sides import Sides
 
-__all__ = ["DomainGap", "GapRow", "chosen_cases", "domain_gap"]
+__all__ = ["DomainGap", "GapRow", "chosen_cases", "domain_gap", "gap_over_time"]
 
 SPLITS = ("training", "validation", "unlabeled")
 _REPLICATES = 400
@@ -111,6 +112,8 @@ def domain_gap(
     sets = [_load(manifest, site, splits) for manifest, site in ((manifest_a, site_a), (manifest_b, site_b))]
     (full_a, cases_a, name_a), (full_b, cases_b, name_b) = sets
     same = full_a.path is not None and (full_a.path, site_a) == (full_b.path, site_b)
+    if site_a and site_b and full_a.name == full_b.name:  # the sites alone tell the sides apart
+        name_a, name_b = site_a, site_b
     notes = []
     rng = np.random.default_rng(seed)
     total = [len({case.patient for case in cases}) for cases in (cases_a, cases_b)]
@@ -158,11 +161,70 @@ def domain_gap(
             sides,
             seed,
         )
-    drifts = [*drift(a, seed=seed), *([] if same else drift(b, seed=seed))]
+    if len(rows) >= 10:
+        notes.append(f"of {len(rows)} measures about {0.05 * len(rows):.0f} would be marked by chance alone")
+    drifts = drift(list(done.values()), seed=seed) if same else [*drift(a, seed=seed), *drift(b, seed=seed)]
     return DomainGap(
         name_a, name_b, sides.patients_a, sides.patients_b, sides.shared,
         tuple(rows), tuple(drifts), tuple(notes), tuple(a), tuple(b),
     )  # fmt: skip
+
+
+def gap_over_time(
+    manifest: Manifest | str | Path,
+    *,
+    site: str | None = None,
+    splits: Sequence[str] = SPLITS,
+    source: Any = None,
+    max_patients: int = 60,
+    seed: int = 0,
+    progress: bool = False,
+) -> DomainGap:
+    """The gap between the earlier and the later half of a site's patients (by ``acquired``), and its drift.
+
+    The halves are parted at the middle of the patients, not where the change is seen, so the intervals stay honest.
+
+    Args:
+        manifest: a manifest whose cases carry ``acquired``.
+        site: take only that site; needed where there are several, since their mixture may change over time.
+        splits, source, max_patients, seed, progress: see ``domain_gap``.
+
+    Raises:
+        InputError: several sites and none named, nothing is dated, or all of it at one time; else see ``domain_gap``.
+    """
+    full, cases, _ = _load(manifest, site, splits)
+    sites = sorted({case.site for case in cases})
+    if len(sites) > 1:
+        fault = f"holds {len(sites)} sites ({', '.join(sites)}), whose mixture may change over time"
+        raise InputError(fault, path=full.path, mend="name one with --site-a")
+    dated = [case for case in cases if case.acquired is not None]
+    first: dict[str, float] = {}
+    for case in dated:
+        assert case.acquired is not None
+        first[case.patient] = min(case.acquired, first.get(case.patient, case.acquired))
+    times = sorted(first.values())
+    if len(set(times)) < 2:
+        fault = "no case says when it was acquired" if not times else "all cases were acquired at one time"
+        raise InputError(fault, path=full.path, mend="give `acquired`: days since the first scan, or an order")
+    middle = times[len(times) // 2]
+    border = middle if middle > times[0] else next(t for t in times if t > times[0])
+    parts = [
+        replace(
+            full,
+            name=f"earlier (acquired < {border:g})" if early else f"later (acquired >= {border:g})",
+            training=[case for case in dated if (first[case.patient] < border) == early],
+            **{split: [] for split in ("validation", "test", "unlabeled")},  # type: ignore[arg-type]
+        )
+        for early in (True, False)
+    ]
+    kept = {"source": source, "max_patients": max_patients, "seed": seed, "progress": progress}
+    gap = domain_gap(*parts, splits=("training",), **kept)
+    if len(dated) < len(cases):
+        gap = replace(gap, notes=(*gap.notes, f"{len(cases) - len(dated)} cases without `acquired` were left out"))
+    if not gap.drifts:
+        note = f"drift over time needs {MIN_PATIENTS} patients, and there are {len(first)}"
+        gap = replace(gap, notes=(*gap.notes, note))
+    return gap
 
 
 def chosen_cases(manifest: Manifest, splits: Sequence[str] = SPLITS, site: str | None = None) -> list[Case]:
@@ -210,10 +272,21 @@ def _row(
         pooled = np.vstack([of_a, of_b])
         point -= _chance(measure, pooled, sides)
         low, high = point - 1.96 * replicates.std(), point + 1.96 * replicates.std()
-    value, low, high = (round(measure.shown(v), 6) + 0.0 for v in (point, min(low, point), max(high, point)))
+    wider = _small_sample(sides)
+    low, high = point + wider * (min(low, point) - point), point + wider * (max(high, point) - point)
+    value, low, high = (round(measure.shown(v), 6) + 0.0 for v in (point, low, high))
     differs = bool(low > 0 or high < 0)
     sentence = measure.sentence(_mean(of_a), _mean(of_b), (value, low, high), differs, name_a, name_b)
     return GapRow(measure.name, value, low, high, measure.unit, differs, sentence)
+
+
+def _small_sample(sides: Sides) -> float:
+    """How much wider than the bootstrap's own an interval must be with few patients.
+
+    Resampling n patients gives (n - 1) / n of their variance, and a normal's quantile where Student's is due.
+    """
+    n, both = sides.smaller_side, sides.smaller_side + sides.larger_side
+    return float(np.sqrt(n / (n - 1)) * student.ppf(0.975, both - 2) / 1.96)
 
 
 def _chance(measure: Measure, pooled: np.ndarray, sides: Sides) -> float:

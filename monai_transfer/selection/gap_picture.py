@@ -74,9 +74,10 @@ def _histograms(axes: Any, gap: DomainGap) -> None:
     centres = np.linspace(-0.1, 1.1, 60)
     for cases, name, colour in zip((gap.cases_a, gap.cases_b), (gap.name_a, gap.name_b), _COLOURS, strict=True):
         curves = np.stack([np.gradient(np.interp(centres, c.quantiles, LEVELS, 0, 1), centres) for c in cases])
+        curves = np.sqrt(np.maximum(curves, 0))  # else the peak of the background hides the tissue
         axes.plot(centres, curves.mean(0), color=colour, label=name)
         axes.fill_between(centres, *np.quantile(curves, (0.1, 0.9), axis=0), color=colour, alpha=0.15, linewidth=0)
-    axes.set_title("intensities (each image scaled to its range)", fontsize=9)
+    axes.set_title("intensities, scaled (root of density)", fontsize=9)
     axes.set_yticks([])
     axes.legend(fontsize=7)
 
@@ -94,6 +95,9 @@ def _intervals(axes: Any, gap: DomainGap) -> None:
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(range(len(rows)), [row.name for row in reversed(rows)], fontsize=7)
     axes.set_xticks([0], ["no gap"], fontsize=8)
+    values = axes.twinx()
+    values.set_ylim(axes.get_ylim())
+    values.set_yticks(range(len(rows)), [f"{row.value:+.3g} {row.unit}".strip() for row in reversed(rows)], fontsize=7)
     axes.set_title("gap with 95 % interval, in widths of it (red: not 0)", fontsize=9)
 
 
@@ -105,7 +109,7 @@ def _cloud(axes: Any, gap: DomainGap) -> None:
     first = len(gap.cases_a)
     for points, colour, marker in zip((flat[:first], flat[first:]), _COLOURS, "ox", strict=True):
         axes.plot(points[:, 0], points[:, 1], marker, color=colour, markersize=4, alpha=0.7)
-    axes.set_title("cases by handcrafted features (two main directions)", fontsize=9)
+    axes.set_title("cases by handcrafted features", fontsize=9)
     axes.set_xticks([])
     axes.set_yticks([])
 

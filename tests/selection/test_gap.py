@@ -12,7 +12,7 @@ from PIL import Image
 from monai_transfer.errors import InputError
 from monai_transfer.files import write_json
 from monai_transfer.manifest import Manifest
-from monai_transfer.selection.gap import domain_gap
+from monai_transfer.selection.gap import domain_gap, gap_over_time
 from monai_transfer.selection.gap_picture import save_gap_picture
 
 
@@ -139,6 +139,56 @@ def test_drift_rings_when_images_change_and_is_silent_when_not(folder, plain, no
     assert len(alarmed) == 1
     assert alarmed[0].since == pytest.approx(12, abs=1)
     assert "ALARM" in alarmed[0].sentence
+
+
+def test_a_set_against_its_own_past(folder, plain, tmp_path):
+    drifting = make(folder, "aging", n=20, drift_at=12, first=400)
+    gap = gap_over_time(drifting)
+    assert (gap.name_a, gap.name_b) == ("earlier (acquired < 10)", "later (acquired >= 10)")
+    assert gap.patients_a == gap.patients_b == 10 and gap.shared_patients == 0
+    assert gap["noise"].differs and gap["noise"].value > 0
+    assert not gap["size of ball"].differs
+    (one,) = gap.drifts
+    assert one.alarm and one.since == pytest.approx(12, abs=1) and len(one.times) == 20, "over both halves"
+    page = save_gap_picture(gap, tmp_path / "time.html").read_text()
+    assert "ALARM" in page and "Over time" in page
+    still = gap_over_time(plain)
+    assert not still["noise"].differs and not any(d.alarm for d in still.drifts)
+
+
+def test_over_time_says_what_it_lacks(folder, plain):
+    content = json.loads(plain.read_text())
+    two = [dict(item, site="st"[i % 2]) for i, item in enumerate(content["training"])]
+    both = Manifest.from_dict(content | {"training": two}, folder)
+    with pytest.raises(InputError, match="holds 2 sites .s, t., whose mixture may change over time; name one"):
+        gap_over_time(both)
+    some = gap_over_time(both, site="t")
+    assert any("drift over time needs 8 patients, and there are 6" in note for note in some.notes)
+    for value, fault in ((None, "no case says when"), (3, "at one time")):
+        items = [
+            {k: v for k, v in (item | {"acquired": value}).items() if v is not None} for item in content["training"]
+        ]
+        with pytest.raises(InputError, match=fault):
+            gap_over_time(Manifest.from_dict(content | {"training": items}, folder))
+    dated = [item if i else {k: v for k, v in item.items() if k != "acquired"} for i, item in enumerate(two)]
+    part = gap_over_time(Manifest.from_dict(content | {"training": dated}, folder), site="s")
+    assert "1 cases without `acquired` were left out" in part.notes
+
+
+def test_the_command_line(plain, capsys):
+    from monai_transfer.cli import main
+
+    def run(*words):
+        with pytest.raises(SystemExit) as end:
+            main(["gap", *map(str, words)])
+        return end.value.code, capsys.readouterr()
+
+    code, out = run(plain, "--over-time")
+    assert code == 0 and "no drift seen over time at s (12 patients" in out.out
+    code, out = run(plain)
+    assert code == 2 and "a gap has two sides" in out.err and out.err.count("\n") == 1
+    code, out = run(plain, plain, "--over-time")
+    assert code == 2 and "--over-time looks at one set" in out.err
 
 
 def test_pictures_are_written(tmp_path, known):
