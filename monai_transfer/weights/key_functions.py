@@ -1,4 +1,4 @@
-"""Renamings that have to count: block numbers of EfficientNet, stages of nnU-Net; and one change of layout."""
+"""Renamings that have to count: blocks of EfficientNet and HoVer-Net, stages of nnU-Net; and one change of layout."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 from torch import Tensor
 
-__all__ = ["efficientnet_blocks", "nnunet_stages", "squeeze_linear"]
+__all__ = ["efficientnet_blocks", "hovernet_blocks", "nnunet_stages", "squeeze_linear"]
 
 
 def squeeze_linear(name: str, tensor: Tensor) -> Tensor:
@@ -46,6 +46,31 @@ def efficientnet_blocks(names: Collection[str], target: Collection[str]) -> dict
                 renamed[name] = f"{staged[1]}_blocks.{staged[2]}.{block}.{table[staged[4]]}.{staged[5]}"
         elif timm and end and end[2] in _TIMM_ENDS:
             renamed[name] = f"{end[1]}{_TIMM_ENDS[end[2]]}.{end[3]}"
+    return renamed
+
+
+def hovernet_blocks(names: Collection[str], target: Collection[str]) -> dict[str, str]:
+    """A standard ResNet-50 into ``HoVerNet``'s encoder, whose blocks have their norm in front, as MONAI maps it.
+
+    The third norm of a block becomes the first of the next; the shortcut's norm becomes the stage's last. It is a
+    start for training, not the same function.
+    """
+    renamed = {}
+    for name in names:
+        block = re.fullmatch(r"(.*?)layer(\d)\.(\d+)\.(\w+)\.(.+)", name)
+        stem = re.fullmatch(r"((?:.*\.)?)(conv|bn)1\.(\w+)", name)
+        if block:
+            stage, number, kind, rest = f"{block[1]}res_blocks.d{int(block[2]) - 1}", int(block[3]), block[4], block[5]
+            layer = f"{stage}.layers.denselayer_{number}.layers"
+            if kind == "bn3":
+                renamed[name] = f"{stage}.layers.denselayer_{number + 1}.layers.preact/bn.{rest}"
+            elif kind == "downsample":
+                where, _, rest = rest.partition(".")
+                renamed[name] = f"{stage}.{'shortcut' if where == '0' else 'bna_block.bn'}.{rest}"
+            else:
+                renamed[name] = f"{layer}.{kind.replace('bn', 'conv') + '/bn' if 'bn' in kind else kind}.{rest}"
+        elif stem:
+            renamed[name] = f"{stem[1]}conv0.{stem[2]}.{stem[3]}"
     return renamed
 
 

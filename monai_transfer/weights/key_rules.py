@@ -16,7 +16,12 @@ from typing import Literal
 
 from torch import Tensor
 
-from monai_transfer.weights.key_functions import efficientnet_blocks, nnunet_stages, squeeze_linear
+from monai_transfer.weights.key_functions import (
+    efficientnet_blocks,
+    hovernet_blocks,
+    nnunet_stages,
+    squeeze_linear,
+)
 
 __all__ = ["DIALECTS", "WITHOUT_MATCH", "Dialect"]
 
@@ -147,6 +152,25 @@ DIALECTS: tuple[Dialect, ...] = (
         rename=efficientnet_blocks,
         status="implementation-verified",
         reference="lukemelas' EfficientNet-PyTorch, efficientnet-b0-355c32eb.pth and its like; timm tf_efficientnet_b*",
+    ),
+    Dialect(
+        "HoVer-Net's preact ResNet-50",
+        sign=r"(.*\.)?d0\.units\.0\.conv1\.weight",
+        rules=(
+            (r"(^|\.)conv0\./\.?", r"\1conv0.conv."),
+            (r"(^|\.)(d\d)\.units\.(\d+)\.", r"\1res_blocks.\2.layers.denselayer_\3.layers."),
+            (r"(^|\.)(d\d)\.blk_bna\.", r"\1res_blocks.\2.bna_block."),
+            (r"(^|\.)(d\d)\.shortcut\.", r"\1res_blocks.\2.shortcut."),
+        ),
+        status="implementation-verified",
+        reference="HoVer-Net, ImageNet-ResNet50-Preact_pytorch.tar (Graham et al., arXiv:1812.06499)",
+    ),
+    Dialect(
+        "standard ResNet-50 into HoVerNet",
+        sign=r"(.*\.)?layer4\.2\.conv3\.weight",
+        rename=hovernet_blocks,
+        status="implementation-verified",
+        reference="torchvision resnet50, as MONAI's adapt_standard_resnet maps it",
     ),
     Dialect(
         "nnU-Net v2 plain U-Net to DynUNet",

@@ -7,6 +7,7 @@ import re
 import pytest
 import torch
 from monai.networks import nets
+from monai.networks.nets import hovernet
 from monai.networks.nets.swin_unetr import filter_swinunetr
 from monai.networks.utils import copy_model_state
 from torch import Tensor, nn
@@ -87,3 +88,40 @@ def test_masked_autoencoder_encodes_alike(dims):
         network(image)
     ours = torch.stack([heard["ours"][b, torch.cat([torch.zeros(1).long(), 1 + order[b]])] for b in range(2)])
     torch.testing.assert_close(ours, heard["theirs"], rtol=1e-4, atol=1e-5)
+
+
+def preact(network: nn.Module) -> dict[str, Tensor]:
+    """The encoder's tensors under the names of HoVer-Net's published file, from the patterns that MONAI reads."""
+    names = (
+        (r"^conv0\.conv\.", "conv0./."),
+        (r"^res_blocks\.(d\d)\.layers\.denselayer_(\d+)\.layers\.", r"\1.units.\2."),
+        (r"^res_blocks\.(d\d)\.bna_block\.", r"\1.blk_bna."),
+        (r"^res_blocks\.(d\d)\.shortcut\.", r"\1.shortcut."),
+    )
+    state = {}
+    for name, tensor in network.state_dict().items():
+        if name.startswith(("conv0", "res_blocks")):
+            for pattern, replacement in names:
+                name = re.sub(pattern, replacement, name)
+            state[name] = torch.randn_like(tensor) if tensor.is_floating_point() else tensor
+    return state | {"upsample2x.unpool_mat": torch.ones(2, 2)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("standard", [False, True], ids=["preact", "standard"])
+def test_hovernet_encoder_as_pretrained_url_reads_it(standard, original, monkeypatch):
+    """The oracle: MONAI's own renaming, given the same file instead of a download."""
+    ours = nets.HoVerNet(mode="fast")
+    published = original("torchvision_resnet50").state if standard else preact(ours)
+    fresh = {name: tensor.clone() for name, tensor in ours.state_dict().items()}
+    monkeypatch.setattr(hovernet, "download_url", lambda *args, **more: None)
+    content = dict(published) if standard else {"desc": dict(published)}
+    monkeypatch.setattr(hovernet.torch, "load", lambda *args, **more: content)
+    theirs = nets.HoVerNet(mode="fast", pretrained_url="x", adapt_standard_resnet=standard).state_dict()
+    report = load_weights(ours, published if standard else {"desc": published}, min_coverage=0.2)
+    state = ours.state_dict()
+    assert report.dialect.startswith("standard ResNet-50" if standard else "HoVer-Net's preact")
+    encoder = {name for name in state if name.startswith(("conv0", "res_blocks"))}
+    assert all(torch.equal(state[name], theirs[name]) for name in report.loaded)
+    assert len(report.loaded) == len(encoder) if not standard else len(report.loaded) > 0.9 * len(encoder)
+    assert all(torch.equal(state[name], fresh[name]) for name in report.missing)
