@@ -116,6 +116,7 @@ def build_manifest(
         site_from=tuple(site_from),
         channels=tuple(channels),
         labels=labels,
+        exclude=tuple(exclude),
     )
     notes: list[str] = []
     folders = [_read(path, layout, options, notes, i if len(paths) > 1 else None) for i, path in enumerate(paths)]
@@ -216,7 +217,8 @@ def _exclude(folders: Sequence[_Folder], patterns: Sequence[str], notes: list[st
     for folder in folders:
         cases = folder.found.cases
         kept = [c for c in cases if not any(fnmatch(path.name, p) for path in c.images for p in patterns)]
-        notes.append(f"{count(len(cases) - len(kept), 'case')} left out by --exclude {' '.join(patterns)}")
+        if len(kept) < len(cases):
+            notes.append(f"{count(len(cases) - len(kept), 'case')} left out by --exclude {' '.join(patterns)}")
         folder.found.cases = kept
         if not kept:
             raise InputError("no case is left", path=folder.path, mend="give narrower patterns with --exclude")

@@ -93,6 +93,7 @@ class Options:
         site_from: DICOM header keywords that make up the site.
         channels: BIDS suffixes that make up the image, e.g. ``T1w, FLAIR``.
         labels: class names as the user gives them; needed where structures are drawn into masks.
+        exclude: patterns of file names to leave out; here for layouts in which several masks fit an image.
     """
 
     files: Path
@@ -102,6 +103,7 @@ class Options:
     site_from: Sequence[str] = ()
     channels: Sequence[str] = ()
     labels: Sequence[str] | Mapping[Any, str] | None = None
+    exclude: Sequence[str] = ()
 
 
 def stem(path: str | Path) -> str:

@@ -1,15 +1,20 @@
 """BIDS: ``sub-01[/ses-1]/anat/sub-01[_ses-1]_T1w.nii.gz``, masks (``_dseg``, ``_mask``) under ``derivatives``.
 
 The image is the suffix that most cases have, or the suffixes in ``options.channels`` as channels. A mask belongs to an
-image when all its ``sub``, ``ses``, ``run`` and ``acq`` entities are the image's. Sites, splits (and, where asked for,
-labels) come from ``participants.tsv``; acquisition times of ``*_scans.tsv`` are kept as days since the first scan only.
+image when all its ``sub``, ``ses``, ``run`` and ``acq`` entities are the image's, and the words in its name, if any
+(``sub-01_T2w_label-SC_seg``), are the image's suffix; ``options.exclude`` leaves other kinds of mask out.
+
+Sites, splits (and, where asked for, labels) come from ``participants.tsv``; acquisition times of ``*_scans.tsv`` are
+kept as days since the first scan only.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from datetime import datetime
+from fnmatch import fnmatch
 from pathlib import Path
 
 from monai_transfer.errors import InputError
@@ -42,7 +47,7 @@ def read(folder: Path, options: Options) -> Found:
     for path in list_files(folder):
         name, _, suffix = stem(path).rpartition("_")
         entities = dict(_ENTITY.findall(name))
-        if not is_image(path) or "sub" not in entities:
+        if not is_image(path) or "sub" not in entities or any(fnmatch(path.name, p) for p in options.exclude):
             continue
         place = path.relative_to(folder).parts
         if suffix in _MASKS or entities.get("label"):
@@ -65,7 +70,7 @@ def read(folder: Path, options: Options) -> Found:
             lacking += any(suffix in files for suffix in channels)
             continue
         entities = {name: value for name, value in zip(_KEYS, key, strict=True) if value}
-        mask = _mask(entities, masks, files[channels[0]])
+        mask = _mask(entities, masks, files[channels[0]], channels)
         if mask:
             taken.add(mask)
         name = "_".join(f"{name}-{value}" for name, value in entities.items())
@@ -94,9 +99,14 @@ def read(folder: Path, options: Options) -> Found:
     return found
 
 
-def _mask(entities: dict[str, str], masks: list[tuple[dict[str, str], Path]], image: Path) -> Path | None:
+def _mask(
+    entities: dict[str, str], masks: list[tuple[dict[str, str], Path]], image: Path, channels: Sequence[str]
+) -> Path | None:
     fits = []
     for named, path in masks:
+        words = [part for part in stem(path).split("_")[:-1] if "-" not in part]
+        if not all(word in channels for word in words):
+            continue
         shared = [key for key in _KEYS if key in named]
         # A mask in a template's space does not lie on the subject's own image.
         if "space" not in named and all(entities.get(key) == named[key] for key in shared):
@@ -107,7 +117,7 @@ def _mask(entities: dict[str, str], masks: list[tuple[dict[str, str], Path]], im
     best = [path for n, path in fits if n == most]
     if len(best) > 1:
         names = " and ".join(path.name for path in best[:2])
-        raise InputError(f"{names} both fit it", path=image, mend="leave one mask per image")
+        raise InputError(f"{names} both fit it", path=image, mend="leave one kind of mask, with --exclude")
     return best[0]
 
 

@@ -128,6 +128,39 @@ def test_prostate_of_several_sites(tmp_path):
     assert set(np.unique(nibabel.load(manifest.training[0].label).dataobj)) == {0, 1}
 
 
+def test_spine_of_many_sites(tmp_path):
+    rows = ["participant_id\tsex\tage\tdate_of_scan\tinstitution_id\tinstitution\tmanufacturer"]
+    for site, maker in (("amu", "Siemens"), ("beijing750", "GE"), ("fslAchieva", "Philips")):
+        for i in range(1, 6):
+            name = f"sub-{site}{i:02d}"
+            rows.append(f"{name}\tF\t-\t2019-02-12\t{site}\tHospital of {site}\t{maker}")
+            labels = tmp_path / "d" / "derivatives" / "labels" / name / "anat"
+            for contrast in ("T1w", "T2w", "T2star"):
+                volume(tmp_path / "d" / name / "anat" / f"{name}_{contrast}.nii.gz")
+                volume(labels / f"{name}_{contrast}_label-SC_seg.nii.gz", top=2 if contrast == "T2w" else 1)
+                volume(labels / f"{name}_space-other_{contrast}_label-SC_seg.nii.gz", top=1)
+            for kind in (
+                "label-canal_seg",
+                "label-discs_dlabel",
+                "label-spine_dseg",
+                "label-rootlets_dseg",
+                "PAM50_seg",
+            ):
+                volume(labels / f"{name}_T2w_{kind}.nii.gz", top=9)
+    (tmp_path / "d" / "participants.tsv").write_text("\n".join(rows) + "\n")
+    manifest, notes = build_dataset("spine-many-sites", tmp_path / "d", tmp_path / "m.json")
+    assert (
+        manifest.sites == ["amu", "beijing750", "fslAchieva"] and len(manifest.patients) == len(every(manifest)) == 15
+    )
+    assert manifest.class_names == ["background", "spinal cord"] and manifest.licence == "CC0"
+    for case in every(manifest):
+        assert case.image.endswith("_T2w.nii.gz") and case.acquired is None  # a calendar date stays behind
+        given = tmp_path / "d" / "derivatives" / "labels" / case.patient / "anat"
+        given = nibabel.load(given / f"{case.patient}_T2w_label-SC_seg.nii.gz").get_fdata()
+        assert np.array_equal(nibabel.load(case.label).get_fdata(), given > 0)
+    assert any("left out: T1w" in note or "T1w (15 images)" in note for note in notes)
+
+
 def test_embedded_set_keeps_its_splits(tmp_path):
     from monai_transfer.data.phantom.sets import write_set
     from monai_transfer.manifest import Manifest
