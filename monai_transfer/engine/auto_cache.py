@@ -145,6 +145,13 @@ class _Inferer(Inferer):
         super().__init__()
         self._cache = cache
 
+    @property
+    def dtype(self) -> Any:
+        """That of autocast, where the trainer's own inferer has it switched on (``engine.memory`` asks)."""
+        if not getattr(self._cache.plain_inferer, "enabled", True):
+            raise AttributeError("dtype")
+        return self._cache.plain_inferer.dtype  # type: ignore[attr-defined]
+
     def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Any:
         result = self._cache.result
         run = result.inferer if isinstance(result, CachedFeatures) else self._cache.plain_inferer

@@ -17,6 +17,7 @@ from monai.transforms import Compose, RandFlipd, ScaleIntensityd
 from monai_transfer.engine.auto_cache import FeatureCache
 from monai_transfer.engine.checkpoint import Checkpoint
 from monai_transfer.engine.epoch_seed import EpochSeed
+from monai_transfer.engine.precision import AutocastInferer
 from monai_transfer.errors import InputError
 from monai_transfer.strategies.full import Full
 from monai_transfer.strategies.head_only import HeadOnly
@@ -123,6 +124,11 @@ def test_other_data_of_a_cached_dataset_are_seen():
     data.set_data([{"image": torch.randn(1, 16, 16), "label": n} for n in (0, 1)])
     (batch,) = cache.loader
     assert len(cache.loader.dataset) == 2 and batch["image"].ndim == 2, "features, not images"
+
+
+def test_whether_autocast_is_on_is_seen_through_it():
+    for inferer, seen in ((AutocastInferer(), True), (AutocastInferer(enabled=False), False), (None, False)):
+        assert hasattr(FeatureCache(network(), loader(), inferer).inferer, "dtype") == seen
 
 
 def test_switched_off_and_on():
