@@ -10,6 +10,7 @@ import argparse
 import shutil
 from pathlib import Path
 
+from monai_transfer.bundle.packaged_statistics import packaged_statistics
 from monai_transfer.bundle.run import run_workflow
 from monai_transfer.bundle.spec import BundleSpec
 from monai_transfer.bundle.write import write_bundle
@@ -231,7 +232,10 @@ def _self_supervised() -> BundleSpec:
 
 def packaged_specs() -> list[BundleSpec]:
     """The specs of the packaged bundles."""
-    return [_segmentation(), _classification(), _regression(), _localization(), _self_supervised()]
+    specs = [_segmentation(), _classification(), _regression(), _localization(), _self_supervised()]
+    for spec in specs:
+        spec.data_statistics = packaged_statistics(spec.name)
+    return specs
 
 
 def _train(folder: Path, spec: BundleSpec) -> None:
