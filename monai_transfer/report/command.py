@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from monai_transfer.errors import InputError
+from monai_transfer.report.choice import choose_arm
 from monai_transfer.report.compare import TransferReport, compare_runs
 from monai_transfer.report.statistics import HELPED, HURT
 
@@ -26,6 +27,13 @@ def compare(
         str | None, typer.Option(help="What to judge by; by default Dice, AUC or mean absolute error.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+    choose_by: Annotated[
+        str | None,
+        typer.Option(
+            help="Choose among adapt arms without target labels: entropy, information_maximisation, snd, bnm or "
+            "class_clustering."
+        ),
+    ] = None,
     gate: Annotated[
         str | None,
         typer.Option(help="Exit with 1 unless an arm 'helped', or if an arm was hurt ('not-hurt')."),
@@ -35,10 +43,14 @@ def compare(
     if gate is not None and gate not in _GATES:
         raise InputError(f"--gate {gate!r} is not one of {', '.join(_GATES)}")
     report = compare_runs([run for path in runs for run in _folders(path)], output, metric=metric)
+    choice = choose_arm(report, choose_by) if choose_by else None
     if json:
-        typer.echo(json_module.dumps(report.to_dict(), indent=2, ensure_ascii=False))
+        content = report.to_dict() | ({"choice": choice.to_dict()} if choice else {})
+        typer.echo(json_module.dumps(content, indent=2, ensure_ascii=False))
     else:
         print_report(report, output)
+        if choice:
+            typer.echo(choice.sentence)
     words = {judged.word for judged in report.judgements.values()}
     if (gate == "helped" and HELPED not in words) or (gate == "not-hurt" and HURT in words):
         raise typer.Exit(1)

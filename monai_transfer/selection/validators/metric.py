@@ -24,9 +24,9 @@ from monai_transfer.selection.validators.neighbourhood import snd
 from monai_transfer.selection.validators.nuclear_norm import bnm
 from monai_transfer.selection.validators.summary import PredictionSummary
 
-__all__ = ["UnlabelledValidator"]
+__all__ = ["SCORES", "UnlabelledValidator"]
 
-_SCORES: dict[str, Callable[[PredictionSummary], float]] = {
+SCORES: dict[str, Callable[[PredictionSummary], float]] = {
     "entropy": entropy,
     "information_maximisation": information_maximisation,
     "snd": snd,
@@ -76,9 +76,9 @@ class UnlabelledValidator(Metric):
         output_transform: Callable[[Any], Any] | None = None,
         device: str | torch.device = "cpu",
     ) -> None:
-        if name not in _SCORES:
+        if name not in SCORES:
             mend = "use the functions `dev` and `ist` with source features" if name in ("dev", "ist") else None
-            raise InputError(f"validator {name!r} is not one of {', '.join(_SCORES)}", mend=mend)
+            raise InputError(f"validator {name!r} is not one of {', '.join(SCORES)}", mend=mend)
         if task not in ("classification", "segmentation"):
             raise InputError(
                 f"validators judge class probabilities, and {task!r} has none",
@@ -126,6 +126,14 @@ class UnlabelledValidator(Metric):
             output = output.sigmoid()
         return torch.cat([1 - output, output], 1) if single else output
 
+    def scores(self) -> dict[str, float]:
+        """What each validator of ``SCORES`` says of everything this process has seen, without any veto."""
+        return {name: score(self.summary) for name, score in SCORES.items()}
+
+    def look(self) -> Collapse:
+        """The collapse alarm for everything this process has seen."""
+        return collapse(self.summary, expected=self.expected, class_names=self.class_names)
+
     def compute(self) -> float:
         """The score over everything seen on all processes."""
         summary, discrete = self.summary, self._discrete
@@ -144,7 +152,7 @@ class UnlabelledValidator(Metric):
         self.alarm = collapse(summary, expected=self.expected, class_names=self.class_names)
         for message in self.alarm.messages:
             logger.warning("%s: %s", self.name, message)
-        score = _SCORES[self.name](summary)
+        score = SCORES[self.name](summary)
         vetoed = ("constant" in self.veto and self.alarm.constant) or ("vanished" in self.veto and self.alarm.vanished)
         if vetoed or not math.isfinite(score):
             # below every sound score (the least is -1), keeping the order among the collapsed ones
