@@ -94,8 +94,10 @@ class Surgery:
     def plausible(self, name: str, source: tuple[int, ...], target: tuple[int, ...]) -> bool:
         """Whether a tensor of another shape may still be adapted; a cheap guess that guides the search for names."""
         module = name.rpartition(".")[0]
-        ends = module in self._ends["head"] or module in self._ends["stem"] or "position" in name or "pos_embed" in name
-        return ends or (len(source), len(target)) == (4, 5)
+        if (len(source), len(target)) == (4, 5) or "position" in name or "pos_embed" in name:
+            return True
+        ends = module in self._ends["head"] or module in self._ends["stem"]
+        return ends and len(source) == len(target) and source[2:] == target[2:]
 
     def fit(self, name: str, source: Tensor, target: Tensor, *, widen: bool = False) -> Fit:
         """Fit ``source`` to the network's tensor ``name``, which is ``target``; ``widen``: as in ``key_rules``.
