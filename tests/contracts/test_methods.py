@@ -271,7 +271,9 @@ def _rank(rank: int, folder: str, cells: list) -> None:
         network = network_for(task, dims)
         torch.manual_seed(1 + rank)  # nothing may hang on equal generators
         try:
-            handler, trainer = train(method_class(path)(), task, dims, network, rank=rank)
+            cls = method_class(path)
+            repeated = {"repeats": 2} if "repeats" in inspect.signature(cls).parameters else {}
+            handler, trainer = train(cls(**repeated), task, dims, network, rank=rank)
             method = {f"method.{k}": v.detach() for k, v in handler.method.named_parameters()}
             found[path, task, dims] = {**{k: v.detach() for k, v in network.named_parameters()}, **method}
             found[path, task, dims]["log"] = torch.tensor(trainer.state.adapt_log["adapt_loss"])
