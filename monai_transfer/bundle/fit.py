@@ -14,7 +14,7 @@ from monai_transfer.errors import InputError
 from monai_transfer.manifest import Case, Manifest
 from monai_transfer.manifest.inspection.case import inspect_case
 from monai_transfer.manifest.inspection.sets import Looked
-from monai_transfer.manifest.inspection.suitability import describe_looked
+from monai_transfer.manifest.inspection.suitability import describe_looked, read_source
 
 __all__ = ["DataFit", "fit_data"]
 
@@ -50,16 +50,28 @@ class DataFit:
     background: float
     described: dict[str | None, dict[str, Any]] = field(default_factory=dict)
 
-    def statistics(self) -> dict[str, Any]:
-        """As data for the bundle's metadata: of the first site, where its training begins, and of the others.
+    def statistics(self, source: str | Path | None = None) -> dict[str, Any]:
+        """As data for the bundle's metadata: of what its weights were trained on first, and ``other_sites`` by name.
 
         Keys of ``describe_data``, ``site``, and ``other_sites`` (the same keys by site). No case is named.
+
+        Args:
+            source: the bundle or run folder that the weights come from: then its own training data come first, as far
+                as it tells; without one, those of the first site, where pretraining begins.
         """
         named = {site: found for site, found in self.described.items() if site is not None}
-        if not named:
-            return dict(self.described.get(None, {}))
-        (site, first), *others = named.items()
-        return first | {"site": site} | ({"other_sites": dict(others)} if others else {})
+        if source is not None:
+            try:
+                told = read_source(source)["statistics"]
+            except InputError:  # a bare checkpoint
+                told = {}
+            first = {key: value for key, value in told.items() if key != "other_sites"}
+        elif named:
+            site = next(iter(named))
+            first = named.pop(site) | {"site": site}
+        else:
+            first = dict(self.described.get(None, {}))
+        return first | ({"other_sites": named} if named else {})
 
 
 def _suffix(path: str) -> str:

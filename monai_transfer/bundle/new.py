@@ -132,7 +132,7 @@ def new_bundle(
         description=data.description or "",
         data_note=f"the manifest {path.name} and its images; or --dataset_dir DIR --manifest FILE",
         data_source=data.reference or "the user's own manifest",
-        data_statistics=fit.statistics(),
+        data_statistics=fit.statistics(source if given is not None else None),
         layer=bottleneck(network) if getattr(kind, "default_pool", "mean") else None,  # class heads stand on the last
         label_mean=regression[0],
         label_std=regression[1],

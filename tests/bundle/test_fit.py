@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from monai_transfer.bundle.fit import fit_data
 from monai_transfer.errors import InputError
 from monai_transfer.manifest import Manifest
+from monai_transfer.manifest.inspection.suitability import read_source
 
 # voxels of 2 x 1.5 x 4 mm; the file's axes run to the front, to the left and upwards
 AFFINE = np.array([[0, -2.0, 0, 9], [1.5, 0, 0, -4], [0, 0, 4.0, 2], [0, 0, 0, 1]])
@@ -54,6 +57,28 @@ def test_statistics_are_those_of_the_site_where_training_begins(tmp_path):
     assert statistics["size"]["ball"] == pytest.approx(5 * 4 * 4 / (20 * 16 * 8))
     assert json.loads(json.dumps(statistics)) == statistics
     assert "a0" not in json.dumps(statistics), "no case is named"
+
+
+def test_weights_of_a_source_bring_its_own_statistics(tmp_path):
+    """The bundle's weights saw the source's data; a run trained on ours is told apart by its site."""
+    fit = fit_data(write(tmp_path, {"a": 100, "b": 500}), ["a", "b"])
+    packaged = Path(__file__).parents[2] / "bundles" / "head_mr_segmentation"
+    statistics = fit.statistics(packaged)
+    told = read_source(packaged)["statistics"]
+    assert statistics["intensity"] == told["intensity"] and statistics["site"] == "site_a"
+    assert sorted(statistics["other_sites"]) == ["a", "b"], "those of the data, not the source's"
+    bundle, run = tmp_path / "bundle" / "configs", tmp_path / "run"
+    bundle.mkdir(parents=True)
+    run.mkdir()
+    metadata = {"transfer": {"task": "segmentation", "data_statistics": statistics}}
+    (bundle / "metadata.json").write_text(json.dumps(metadata))
+    (run / "config.yaml").write_text(yaml.safe_dump({"_meta_": metadata}))
+    (run / "run.json").write_text(json.dumps({"target_site": "b"}))
+    assert read_source(bundle.parent)["statistics"]["site"] == "site_a"
+    assert read_source(run)["statistics"]["intensity"]["p95"] > 495
+    bare = tmp_path / "weights.pt"
+    bare.write_bytes(b"x")
+    assert list(fit.statistics(bare)) == ["other_sites"], "a checkpoint tells nothing, and nothing is made up"
 
 
 def test_without_sites_all_of_the_set_is_described(tmp_path):

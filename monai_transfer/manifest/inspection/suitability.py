@@ -251,7 +251,7 @@ def _silent(source: dict[str, Any]) -> list[str]:
         "voxel size": source["spacing"] or statistics.get("spacing") or source["dims"] == 2,
         "orientation": source["orientation"] or statistics.get("orientation") or source["dims"] == 2,
         "intensities": source["window"] or statistics.get("intensity"),
-        "field of view": statistics.get("field_of_view") or (source["dims"] == 2 and statistics),
+        "field of view": statistics.get("field_of_view") or (source["dims"] == 2 and statistics.get("shape")),
         "classes": source["labels"],
         "class frequencies": statistics.get("prevalence"),
     }
