@@ -10,6 +10,8 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+import torch
+from monai.networks.nets import UNet
 from PIL import Image
 
 from monai_transfer.bundle.new import new_bundle
@@ -224,3 +226,90 @@ def test_refusals(segmenter, sample, tmp_path, tiny_set):
     with pytest.raises(InputError, match="no weights here; pretrain first"):
         predict_images(tmp_path / "fresh", [sample], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_bundle_of_the_model_zoos_layout(tmp_path, sample):
+    """JSON, short targets, a file list of its own, a folder for each output, no id ckpt: two equal names stay apart."""
+    bundle = tmp_path / "zoo"
+    (bundle / "configs").mkdir(parents=True)
+    (bundle / "models").mkdir()
+    network = {"_target_": "UNet", "spatial_dims": 3, "in_channels": 1, "out_channels": 2, "channels": [4, 8]}
+    config = {
+        "imports": ["$import glob", "$import os"],
+        "bundle_root": ".",
+        "output_dir": "$@bundle_root + '/eval'",
+        "dataset_dir": "/nowhere",
+        "datalist": "$list(sorted(glob.glob(os.path.join(@dataset_dir, 'imagesTs', '*.nii.gz'))))",
+        "device": "$torch.device('cpu')",
+        "network_def": {**network, "strides": [2]},
+        "network": "$@network_def.to(@device)",
+        "preprocessing": {
+            "_target_": "Compose",
+            "transforms": [
+                {"_target_": "LoadImaged", "keys": "image"},
+                {"_target_": "EnsureChannelFirstd", "keys": "image"},
+                {"_target_": "Orientationd", "keys": "image", "axcodes": "LAS"},
+                {"_target_": "ScaleIntensityd", "keys": "image"},
+            ],
+        },
+        "dataset": {
+            "_target_": "Dataset",
+            "data": "$[{'image': i} for i in @datalist]",
+            "transform": "@preprocessing",
+        },
+        "dataloader": {
+            "_target_": "DataLoader",
+            "dataset": "@dataset",
+            "batch_size": 2,
+            "shuffle": False,
+            "num_workers": 2,
+        },
+        "inferer": {"_target_": "SlidingWindowInferer", "roi_size": [32, 32, 32], "sw_batch_size": 4},
+        "postprocessing": {
+            "_target_": "Compose",
+            "transforms": [
+                {"_target_": "Invertd", "keys": "pred", "transform": "@preprocessing", "orig_keys": "image"},
+                {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
+                {"_target_": "SaveImaged", "keys": "pred", "output_dir": "@output_dir", "output_postfix": "seg"},
+            ],
+        },
+        "handlers": [
+            {
+                "_target_": "CheckpointLoader",
+                "load_path": "$@bundle_root + '/models/model.pt'",
+                "load_dict": {"model": "@network"},
+            }
+        ],
+        "evaluator": {
+            "_target_": "SupervisedEvaluator",
+            "device": "@device",
+            "val_data_loader": "@dataloader",
+            "network": "@network",
+            "inferer": "@inferer",
+            "postprocessing": "@postprocessing",
+            "val_handlers": "@handlers",
+        },
+        "run": ["$@evaluator.run()"],
+    }
+    image = {"num_channels": 1, "spatial_shape": [32, 32, 32], "channel_def": {"0": "MR"}}
+    pred = {"type": "image", "num_channels": 2, "channel_def": {"0": "background", "1": "thing"}}
+    formats = {"inputs": {"image": image}, "outputs": {"pred": pred}}
+    config["imports"].append("$import torch")
+    (bundle / "configs" / "inference.json").write_text(json.dumps(config))
+    (bundle / "configs" / "metadata.json").write_text(json.dumps({"network_data_format": formats}))
+    torch.manual_seed(0)
+    torch.save(UNet(3, 1, 2, [4, 8], [2]).state_dict(), bundle / "models" / "model.pt")
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "scan.nii.gz").write_bytes(sample.read_bytes())
+    done = predict_images(bundle, [tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+    names = [path.relative_to(tmp_path / "out").as_posix() for path in done.written]
+    assert names == ["a/scan_seg.nii.gz", "b/scan_seg.nii.gz"]
+    given, got = nibabel.load(sample), nibabel.load(done.written[0])
+    assert got.shape == given.shape
+    np.testing.assert_allclose(got.affine, given.affine, atol=1e-4)
+    with pytest.raises(InputError, match="no id ckpt"):
+        other = tmp_path / "run" / "models"
+        other.mkdir(parents=True)
+        shutil.copyfile(bundle / "models" / "model.pt", other / "model.pt")
+        predict_images(bundle, [tmp_path / "a"], tmp_path / "out", run=tmp_path / "run")
