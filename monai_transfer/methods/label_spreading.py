@@ -11,10 +11,10 @@ The graph holds a memory of the latest ``memory`` source and target features (pa
 batches, so that it is more than one batch wide; memories are from slightly older weights. Features are standardised and
 the graph links nearest neighbours: a Gaussian kernel of fixed width (scikit-learn's default, gamma 20) on raw deep
 features collapses to one class. The graph is solved on the CPU: about 0.1 s of one core in each step with the default
-memory, 0.16 s with four times as much, whatever the network. Labels are constants for the gradient, weighted by their certainty as in the second
-paper. Before the features separate the source's classes the labels are noise: use ``start``, or a pretrained network.
-Classification only: a graph over voxels does not fit. Normalisation statistics: the target batch is a second forward
-pass, so each domain is normalised by its own batch and both enter the running averages.
+memory, 0.16 s with four times as much, whatever the network. Labels are constants for the gradient, weighted by their
+certainty as in the second paper. Before the features separate the source's classes the labels are noise: use ``start``,
+or a pretrained network. Classification only: a graph over voxels does not fit. Normalisation statistics: the target
+batch is a second forward pass, so each domain is normalised by its own batch and both enter the running averages.
 """
 
 from __future__ import annotations
