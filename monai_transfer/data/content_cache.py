@@ -61,7 +61,8 @@ class ContentCacheDataset(CacheDataset):
         self.cache_dir = None if cache_dir is None or str(cache_dir).lower() in ("", "none") else Path(cache_dir)
         self.found = self.computed = 0
         self._transforms_key: str | None = None
-        self._warned = False
+        self._warned = self._filling = False
+        self._fault: tuple[int, Exception] | None = None
         if self.cache_dir is not None:
             if options.get("hash_as_key"):
                 raise InputError("hash_as_key and cache_dir exclude each other")
@@ -95,7 +96,34 @@ class ContentCacheDataset(CacheDataset):
     def _deterministic(self) -> list[Any]:
         return list(self._compose.transforms[: self._first_random])
 
+    def _fill_cache(self, indices: Sequence[int] | None = None) -> list:
+        """As in ``CacheDataset``; after a fault the cases that are under way end first.
+
+        MONAI leaves their threads alone, and a thread that still computes when Python ends aborts the process: the
+        message would be right and the exit code not.
+        """
+        self._filling, self._fault = True, None
+        try:
+            cache = super()._fill_cache(indices)
+        finally:
+            self._filling = False
+        if self._fault is not None:
+            raise self._fault[1]
+        return cache
+
     def _load_cache_item(self, idx: int) -> Any:
+        if not self._filling:
+            return self._load(idx)
+        if self._fault is not None:
+            return None
+        try:
+            return self._load(idx)
+        except Exception as error:
+            if self._fault is None or idx < self._fault[0]:
+                self._fault = (idx, error)
+            return None
+
+    def _load(self, idx: int) -> Any:
         if self.cache_dir is None:
             return super()._load_cache_item(idx)
         item = self.data[idx]

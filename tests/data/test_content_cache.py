@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import time
 from functools import partial
 from pathlib import Path
 
@@ -248,6 +249,30 @@ def test_two_processes_at_once(tmp_path):
     data = ContentCacheDataset(items, steps(), tmp_path / "cache", progress=False)
     assert (data.found, data.computed) == (6, 0) and [float(case["image"].sum()) for case in data] == sums
     assert len(list((tmp_path / "cache").iterdir())) == 6, "no temporary file is left"
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_after_a_fault_no_thread_is_left_at_work(tmp_path, cached):
+    """Such a thread would abort the process at its end, and the exit code would not be that of the fault."""
+    at_work, begun = [], []
+
+    def slow_or_faulty(value):
+        begun.append(value)
+        at_work.append(value)
+        try:
+            if value == 0:
+                raise InputError("broken", path="scan0")
+            time.sleep(0.3)
+            return value
+        finally:
+            at_work.remove(value)
+
+    items = [{"image": n} for n in range(40)]
+    folder = tmp_path / "cache" if cached else None
+    transform = Compose([Lambdad(keys=["image"], func=slow_or_faulty)])
+    with pytest.raises(RuntimeError) as caught:
+        ContentCacheDataset(items, transform, folder, num_workers=4, progress=False)
+    assert isinstance(caught.value.__cause__, InputError) and not at_work and len(begun) < 20
 
 
 def test_without_a_folder_it_is_a_cache_dataset(item, tmp_path):
