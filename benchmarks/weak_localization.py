@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import tempfile
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from scipy.ndimage import map_coordinates
 from monai_transfer.bundle.packaged import packaged_specs
 from monai_transfer.bundle.run import open_workflow, run_workflow
 from monai_transfer.bundle.write import write_bundle
-from monai_transfer.data.phantom import SITES, scan_patient
+from monai_transfer.data.phantom import SITES, Scan, scan_patient
 from monai_transfer.data.phantom.sets import SEED, write_set
 from monai_transfer.engine.run_folder import read_status
 from monai_transfer.localization import boxes_from_labels, boxes_from_probabilities, match_boxes
@@ -44,10 +45,15 @@ PIXEL_MM = 3.0
 PACKAGED = Path(__file__).parents[1] / "bundles" / "head_mr_slice_classification" / "models" / "model.pt"
 
 
+@lru_cache(maxsize=4)  # the slices of a patient follow each other
+def _scan(site_name: str, number: int) -> Scan:
+    return scan_patient(SITES[site_name], number, seed=SEED)
+
+
 def lesion_mask(case: str) -> np.ndarray:
     """Where the lesion is in a slice of the classification set; axes as MONAI's reader gives them: (column, row)."""
     site_name, number, index = case[:6], int(case[7:10]), int(case.split("slice")[1])
-    scan = scan_patient(SITES[site_name], number, seed=SEED)
+    scan = _scan(site_name, number)
     count = len(scan.lesion_mm2)
     height = (index - (count - 1) / 2) * SITES[site_name].spacing[2]
     steps = (np.arange(64) - 31.5) * PIXEL_MM
