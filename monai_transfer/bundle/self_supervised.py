@@ -59,9 +59,9 @@ anywhere; `figures/reconstruction.png` of the run shows what is filled in. Own s
 
     monai-transfer run ../head_mr_segmentation train --pretrained {spec.name}/models/model.pt
 
-The network there must be the same up to its last layer. `weights.json` of that run lists what came over: here all but
-the last layer, which is skipped (it fills in intensities, the other one tells classes) and stays as initialised. Of
-`contrastive` runs the encoder comes over and the decoder is missing: add `--prepared::min_coverage 0.3`.
+The network there must be the same up to its last block. `weights.json` of that run lists what came over: here 96 % of
+the parameters. The last block is skipped (it fills in intensities, the other one tells classes) and stays as
+initialised. Of `contrastive` runs the encoder comes over and the decoder is missing.
 In Python: `load_weights(network, "{spec.name}")`.
 
 Whether it helps was measured: `docs/self_supervised.md` of the project.
