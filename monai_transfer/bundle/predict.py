@@ -294,6 +294,9 @@ def _settle(item: Item, staged: Path, output: Path, format: str, takes: _Takes, 
     for path in _files(staged):
         if path.suffix == ".csv":
             continue
+        if format == "dicom-seg" and not path.name.endswith((".nii", ".nii.gz")):
+            fault = f"the bundle writes {path.suffix} files, and only masks become DICOM SEG"
+            raise InputError(fault, path=bundle, mend="leave --format out")
         if format == "dicom-seg":
             place = target / f"{path.name.removesuffix('.gz').removesuffix('.nii')}.dcm"
             settled.append(write_dicom_seg(path, item.dicom, place, takes.names, model=bundle.resolve().name))
@@ -316,7 +319,7 @@ def _name_rows(path: Path, shown: dict[str, str], root: str, takes: _Takes) -> N
     names = [takes.names[key] for key in sorted(takes.names)]
     if len(names) != width:
         names = [f"output {i}" for i in range(width)]
-    classes = width > 1
+    classes = width > 1 and takes.kind != "array"  # else they are features, and none of them is the prediction
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(

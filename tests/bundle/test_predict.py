@@ -105,6 +105,12 @@ def test_classes_become_a_csv_with_names(packaged, tmp_path):
         assert row["prediction"] == max(scores, key=scores.__getitem__)
 
 
+def test_features_are_numbers_without_a_prediction(packaged, sample, tmp_path):
+    (path,) = predict_images(packaged / "head_mr_self_supervised", [sample], tmp_path).written
+    (row,) = csv.DictReader(path.open())
+    assert list(row)[:2] == ["image", "output 0"] and "prediction" not in row
+
+
 def test_png_masks_keep_the_pictures_size_and_side(tiny_set, tmp_path):
     data = tiny_set("segmentation", 2)
     bundle = tmp_path / "cells_segmentation"
