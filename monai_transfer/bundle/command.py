@@ -193,11 +193,34 @@ def study(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the runs; default BUNDLE/runs/study.")] = None,
     jobs: Annotated[int, typer.Option(help="Runs at the same time, one thread each.", min=1)] = 2,
+    leave_one_site_out: Annotated[
+        bool,
+        typer.Option(
+            "--leave-one-site-out", help="Each site in turn is the target of a source pretrained on all the others."
+        ),
+    ] = False,
 ) -> None:
     """Run several arms under one equal budget and compare them; continues where it was interrupted."""
     from monai_transfer.bundle.run import parse_overrides
     from monai_transfer.bundle.study import parse_arms, run_study
 
+    if leave_one_site_out:
+        from monai_transfer.bundle.leave_one_site_out import leave_one_site_out as held_out
+
+        if fractions is not None:
+            raise InputError("--fractions does not go with --leave-one-site-out", mend="use --n_labelled")
+        folder = out if out is not None else bundle / "runs" / "leave_one_site_out"
+        rows = held_out(
+            bundle,
+            folder,
+            parse_arms(arms),
+            seeds=list(range(seeds)),
+            jobs=jobs,
+            overrides=parse_overrides(context.args),
+        )
+        for row in rows:
+            typer.echo(f"report: {folder / row.report}")
+        return
     reports = run_study(
         bundle,
         out if out is not None else bundle / "runs" / "study",
