@@ -94,12 +94,16 @@ def test_segmentation_networks_and_unknown_heads():
         Adda().setup(nn.Sequential(nn.ReLU()), Fields(target_features=torch.randn(2, 3)))
 
 
-def test_undoes_a_shift_starting_from_a_source_network(adapt, batches, clouds, perceptron, accuracy):
+SEEDS = [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_undoes_a_shift_starting_from_a_source_network(adapt, batches, clouds, perceptron, accuracy, seed):
     source, target, test = batches(*clouds(300, 0.0, 1)), batches(clouds(300, 2.5, 2)[0]), clouds(400, 2.5, 3)
-    network = adapt(None, perceptron(), source, None)
+    network = adapt(None, perceptron(seed=seed), source, None, seed=seed)
     before = accuracy(network, *test)
     head = copy.deepcopy(network[4].state_dict())
-    after = accuracy(adapt(Adda(hidden=64), network, source, target, lr=1e-3, epochs=6), *test)
+    after = accuracy(adapt(Adda(hidden=64), network, source, target, lr=1e-3, epochs=6, seed=seed), *test)
     for key, value in network[4].state_dict().items():
         torch.testing.assert_close(value, head[key], rtol=0, atol=0)
     assert before < 0.8

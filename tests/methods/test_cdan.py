@@ -161,8 +161,10 @@ def play(method, seed, steps=400):
     return (head(features(xt, 1)).argmax(1) == yt).float().mean().item()
 
 
-def test_aligns_classes_across_a_shift():
-    without = [play(None, seed) for seed in (0, 1)]
-    with_ = [play(Cdan(), seed) for seed in (0, 1)]
-    assert max(without) < 0.6
-    assert min(with_) > 0.9
+SEEDS = [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_aligns_classes_across_a_shift(seed):
+    assert play(None, seed) < 0.6
+    assert play(Cdan(), seed) > 0.9

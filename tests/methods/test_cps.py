@@ -84,10 +84,13 @@ def test_all_new_and_resume():
         Cps(start="encoder")
 
 
-def test_follows_a_rotation(adapt, batches, moons, perceptron, accuracy):
+SEEDS = [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_follows_a_rotation(adapt, batches, moons, perceptron, accuracy, seed):
     source, target = batches(*moons(200, 0, 1)), batches(moons(200, 30, 2)[0])
-    for seed in (0, 1):
-        before = accuracy(adapt(None, perceptron(seed=seed), source, None, epochs=10), *moons(400, 30, 3))
-        method = Cps(start="all", lr=3e-3)
-        after = accuracy(adapt(method, perceptron(seed=seed), source, target, epochs=10), *moons(400, 30, 3))
-        assert after > before + 0.05
+    before = accuracy(adapt(None, perceptron(seed=seed), source, None, epochs=10), *moons(400, 30, 3))
+    method = Cps(start="all", lr=3e-3)
+    after = accuracy(adapt(method, perceptron(seed=seed), source, target, epochs=10), *moons(400, 30, 3))
+    assert after > before + 0.05

@@ -118,3 +118,16 @@ def test_points_at_the_lesion_in_a_picture(adapt, batches, accuracy):
         row, column = divmod(int(network.lesion_map(x[i : i + 1]).argmax()), 32)
         hits.append(all(abs(p - c - 2) <= 2 + 4 for p, c in zip((row, column), corner[i].tolist(), strict=True)))
     assert sum(hits) / len(hits) > 0.75  # by chance: 0.16
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_evidence_adds_up_to_the_logits(classes):
+    network = Mil(instances="patches", num_classes=classes, embedding=8, hidden=4).eval()
+    x = torch.randn(2, 1, 32, 32)
+    bias, logits = network.head.bias, network(x)
+    for c in range(classes):
+        others = [k for k in range(classes) if k != c]
+        expected = (logits - bias)[:, c] - (logits - bias)[:, others].mean(1)
+        torch.testing.assert_close(network.evidence(x, c).flatten(1).sum(1), expected, rtol=1e-4, atol=1e-5)
+    heat = network.lesion_map(x, class_index=1)
+    assert heat.shape == x.shape and heat.min() >= 0 and heat.max() <= 1
