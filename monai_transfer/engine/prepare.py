@@ -7,7 +7,7 @@ is made: a loading handler would overwrite a federated server's weights in every
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,8 @@ class Prepared:
         checkpoint_activations: less memory for more time; see ``engine.activation_checkpointing``.
         missing_later: weights that are not there are an error only when ``require`` is called, so that a bundle can be
             looked at (``check_properties``) before its ``pretrain`` has run.
+        loading: further words of ``load_weights``: ``channels, source_channels, target_channels, inflate, head, part,
+            only``. In a config: ``prepared::loading: {only: encoder}``.
 
     Raises:
         InputError: the weights are not there, or no weights of such a network.
@@ -57,6 +59,7 @@ class Prepared:
         channels_last: bool = False,
         checkpoint_activations: bool = False,
         missing_later: bool = False,
+        loading: Mapping[str, Any] | None = None,
     ) -> None:
         self.strategy = strategy if strategy is not None else Strategy()
         self.report: WeightReport | None = None
@@ -78,6 +81,7 @@ class Prepared:
                 source_classes=source_classes,
                 target_classes=target_classes,
                 min_coverage=min_coverage,
+                **(loading or {}),
             )
         network = self.strategy.apply(network)
         if checkpoint_activations:

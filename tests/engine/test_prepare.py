@@ -71,3 +71,12 @@ def test_layout_and_recomputation_change_no_value(weights, strategy):
     assert gradients[0].keys() == gradients[1].keys()
     for name, gradient in gradients[0].items():
         assert torch.allclose(gradient, gradients[1][name], atol=1e-5), name
+
+
+def test_words_of_the_loading_reach_it(weights):
+    path, source = weights
+    prepared = Prepared(unet(), path, loading={"only": "encoder"}, min_coverage=0.1)
+    assert prepared.report is not None
+    assert "model.0.conv.weight" in prepared.report.loaded
+    assert not any(name.startswith("model.2.") for name in prepared.report.loaded)
+    assert torch.equal(prepared.network.model[0].conv.weight, source.model[0].conv.weight)
