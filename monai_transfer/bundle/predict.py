@@ -155,7 +155,7 @@ def _run(
             faults[n] = error
             _clear(staged)
 
-    _go_through(flow, items, faults, done, takes, staged)
+    _go_through(flow, items, faults, done, written, staged)
     flow.finalize()
     bar.close()
     result = Predictions([path for n in sorted(written) for path in written[n]], n_images=len(items))
@@ -236,7 +236,7 @@ def _go_through(
     items: list[Item],
     faults: dict[int, InputError],
     done: Callable[[int], None],
-    takes: _Takes,
+    written: dict[int, list[Path]],
     staged: Path,
 ) -> None:
     """Run; where the network fails on an image, note it and go on with the others."""
@@ -262,7 +262,7 @@ def _go_through(
             fault = f"the network failed on it ({type(cause).__name__}: {text})"
             faults[n] = cause if isinstance(cause, InputError) else InputError(fault, path=items[n].shown)
             _clear(staged)
-            if takes.tabular:
+            if not any(written.values()):
                 finished.clear()  # a table is written at the end of a whole run alone
 
 
@@ -319,7 +319,8 @@ def _name_rows(path: Path, shown: dict[str, str], root: str, takes: _Takes) -> N
     names = [takes.names[key] for key in sorted(takes.names)]
     if len(names) != width:
         names = [f"output {i}" for i in range(width)]
-    classes = width > 1 and takes.kind != "array"  # else they are features, and none of them is the prediction
+    # without classes they are features, and none of them is the prediction
+    classes = width > 1 and (takes.kind in ("probabilities", "classes") or len(takes.names) == width)
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(
