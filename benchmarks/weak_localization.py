@@ -88,7 +88,7 @@ def maps(bundle: Path, weights: Path, arm: str, site: str, dataset_dir: str) -> 
             continue
         image = item["image"].as_tensor()[None]
         if arm == "mil":
-            heat = attention_map(network, image)
+            heat = attention_map(network, image, 1)
         else:
             heat = activation_map(network, image, "features.denseblock2", 1)
         found.append((str(item["case"]), np.asarray(image[0, 0]), np.asarray(heat[0, 0])))

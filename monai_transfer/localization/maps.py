@@ -59,13 +59,15 @@ def activation_map(
     return _scaled(maps.detach().clamp_min(0), image)
 
 
-def attention_map(network: nn.Module, image: Tensor) -> Tensor:
+def attention_map(network: nn.Module, image: Tensor, class_index: int | None = None) -> Tensor:
     """The attention of a ``Mil`` network on the image's grid, B x 1 x spatial, each image's from 0 to 1.
+
+    With ``class_index`` its evidence for that class instead: attention times what the place adds to the class's logit.
 
     Raises:
         InputError: the network has no ``lesion_map``.
     """
-    lesion_map: Callable[[Tensor], Tensor] | None = getattr(network, "lesion_map", None)
+    lesion_map: Callable[..., Tensor] | None = getattr(network, "lesion_map", None)
     if lesion_map is None:
         raise InputError(
             f"{type(network).__name__} has no attention over instances", mend="use monai_transfer.methods.mil.Mil"
@@ -73,7 +75,7 @@ def attention_map(network: nn.Module, image: Tensor) -> Tensor:
     mode = network.training
     network.eval()
     try:
-        maps = lesion_map(image.as_tensor() if isinstance(image, MetaTensor) else image)
+        maps = lesion_map(image.as_tensor() if isinstance(image, MetaTensor) else image, class_index)
     finally:
         network.train(mode)
     return _scaled(maps, image)

@@ -129,17 +129,33 @@ class Mil(nn.Module):
         return self.attention(h, present).unflatten(1, shape)
 
     @torch.no_grad()
-    def lesion_map(self, x: Tensor) -> Tensor:
-        """Attention at the image's own resolution: B x 1 x spatial, scaled to a maximum of 1 for each case.
+    def evidence(self, x: Tensor, class_index: int) -> Tensor:
+        """What each instance adds to a class's logit over the mean of the others', shaped as ``attention_weights``.
+
+        The logits are linear in z, so that the sum over instances is that difference, but for the head's bias.
+        """
+        h, present, shape = self._instances(x)
+        others = self.head.weight.sum(0).sub(self.head.weight[class_index]) / max(1, len(self.head.weight) - 1)
+        return (self.attention(h, present) * (h @ (self.head.weight[class_index] - others))).unflatten(1, shape)
+
+    @torch.no_grad()
+    def lesion_map(self, x: Tensor, class_index: int | None = None) -> Tensor:
+        """A map at the image's own resolution: B x 1 x spatial, scaled to a maximum of 1 for each case.
 
         Slices give a map that is constant within each slice.
+
+        Args:
+            x: as in ``forward``.
+            class_index: show the positive ``evidence`` for this class, which points better than attention, since that
+                knows no class; ``None`` shows the attention.
 
         Raises:
             ValueError: for ``instances="bag"``, whose instances have no place in an image.
         """
         if self.instances == "bag":
             raise ValueError("instances of a bag have no place in an image: read attention_weights")
-        weights = self.attention_weights(x).unsqueeze(1)
+        weights = self.attention_weights(x) if class_index is None else self.evidence(x, class_index).clamp_min(0)
+        weights = weights.unsqueeze(1)
         if self.instances == "slices":
             weights = weights[:, :, None, None].expand(-1, -1, *x.shape[2:4], -1)
         else:
