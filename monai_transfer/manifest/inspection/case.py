@@ -64,9 +64,10 @@ def inspect_case(job: dict[str, Any]) -> dict[str, Any]:
                 findings.append(_fault(label, "unreadable", "not found", "correct the path in the manifest"))
         else:
             mask = _read(SafeReader(max_memory=job.get("max_memory"), palette="index"), label, findings)
-            if mask is not None and first is not None:
+            if mask is not None:
                 classes = {int(k): v for k, v in job.get("classes", {}).items()}
-                faults, values = check_label(mask, first, classes)
+                # an image that cannot be read must not hide the label's own faults
+                faults, values = check_label(mask, mask if first is None else first, classes)
                 findings += [{"file": label, **fault} for fault in [*faults, *_mask_faults(label)]]
     return {"findings": findings, "images": facts, "label_values": values}
 

@@ -121,6 +121,13 @@ def test_damage_has_its_finding(data, damage, code, severity, words):
     assert finding.file == str(data.label(2) if code.startswith("label") else data.image(2))
 
 
+def test_an_unreadable_image_hides_no_fault_of_its_label(data):
+    data.image(2).write_bytes(data.image(2).read_bytes()[:-9])
+    data.write(data.label(2), data.mask(2) * 255)
+    codes = [f.code for f in check_manifest(data.manifest()) if f.case == "c02"]
+    assert sorted(codes) == ["label-scale", "unreadable"]
+
+
 def test_checksum(data):
     data.hash()
     content = np.asarray(nib.load(data.image(3)).dataobj).copy()
