@@ -97,12 +97,15 @@ class DataLists:
 
     @property
     def target_unlabelled(self) -> Items:
-        """All training and unlabelled images of the target, without labels."""
+        """All training and unlabelled images of the target, without labels; with ``acquired`` where all have it."""
         items = [
             item
             for split in ("training", "unlabeled")
             for item in self.manifest.datalist(split, site=self.target_site, labelled=False)
         ]
+        cases = [c for split in ("training", "unlabeled") for c in self.manifest.cases(split, site=self.target_site)]
+        if all(case.acquired is not None for case in cases):  # what an order can be made of: data.order.with_order
+            items = [{**item, "acquired": case.acquired} for item, case in zip(items, cases, strict=True)]
         if not items:
             raise InputError(f"no unlabelled image at site {self.target_site!r}", path=self.path)
         return items

@@ -8,6 +8,7 @@ import pytest
 
 from monai_transfer.data.lists import DataLists
 from monai_transfer.errors import InputError
+from monai_transfer.manifest import Manifest
 
 
 @pytest.fixture
@@ -86,3 +87,20 @@ def test_pretraining_without_labels_sees_both_sites_and_no_test_case(manifest):
     }
     assert names(DataLists(manifest).self_supervised_training) == names(both.self_supervised_training)
     assert names(DataLists(manifest, ["a"], "b").self_supervised_training) == names(both.self_supervised_training)
+
+
+def test_acquisition_order_stays_with_unlabelled_images_where_all_have_it(tmp_path):
+    def listed(days: list[int | None]) -> list[dict]:
+        items = [
+            {"image": f"{i}.png", "label": "a", "case": f"c{i}", "patient": f"p{i}", "site": "s"}
+            for i in range(len(days))
+        ]
+        for item, day in zip(items, days, strict=True):
+            if day is not None:
+                item["acquired"] = day
+        content = {"name": "x", "task": "classification", "labels": {"0": "a", "1": "b"}, "training": items}
+        Manifest.from_dict(content, tmp_path).save(tmp_path / "manifest.json")
+        return DataLists(tmp_path / "manifest.json", "s", "s").target_unlabelled
+
+    assert [item["acquired"] for item in listed([3, 1])] == [3, 1]
+    assert all("acquired" not in item for item in listed([3, None])), "a batch's cases have the same keys"
