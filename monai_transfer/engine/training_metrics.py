@@ -28,16 +28,18 @@ class TrainingMetrics:
     or B; for a regression both are values. The sums are per process and added over processes at the epoch's end.
 
     Args:
-        task: ``segmentation`` (mean Dice over the foreground classes that occur), ``classification`` or ``regression``.
+        task: ``segmentation`` or ``localization`` (mean Dice over the foreground classes that occur),
+            ``classification`` or ``regression``.
+        scale: what one unit of a regression's normalised labels is worth.
 
     Raises:
         InputError: another task.
     """
 
-    def __init__(self, task: str) -> None:
-        if task not in ("segmentation", "classification", "regression"):
+    def __init__(self, task: str, scale: float = 1.0) -> None:
+        if task not in ("segmentation", "localization", "classification", "regression"):
             raise InputError(f"no training metric for the task {task!r}")
-        self.task = task
+        self.task, self.scale = task, scale
         self._sums: Tensor | None = None
 
     def attach(self, engine: Engine) -> None:
@@ -62,11 +64,12 @@ class TrainingMetrics:
     def _publish(self, engine: Any) -> None:
         if self._sums is None:
             return
-        sums = self._sums
+        sums = self._sums  # whole numbers of voxels: float32 would lose them in a large epoch
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(sums)
+        sums = sums.cpu().double()
         if self.task == "regression":
-            values = {"training_mae": float(sums[0] / sums[1])}
+            values = {"training_mae": self.scale * float(sums[0] / sums[1])}
         elif self.task == "classification":
             values = {"training_accuracy": float(sums.diagonal().sum() / sums.sum())}
         else:
@@ -86,4 +89,4 @@ def _confusion(prediction: Tensor, label: Tensor) -> Tensor:
         label = label[:, 0] if label.shape[1] == 1 else label.argmax(1)  # else one-hot
     pairs = label.long() * classes + hard
     inside = (label >= 0) & (label < classes)  # an ignored label, such as -1, counts for nothing
-    return torch.bincount(pairs[inside].flatten(), minlength=classes**2).reshape(classes, classes).double()
+    return torch.bincount(pairs[inside].flatten(), minlength=classes**2).reshape(classes, classes)

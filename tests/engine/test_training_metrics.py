@@ -16,7 +16,7 @@ from monai_transfer.engine.training_metrics import TrainingMetrics
 from monai_transfer.errors import InputError
 
 
-def run(tmp_path, task, batches):
+def run(tmp_path, task, batches, **options):
     """A stock trainer whose network gives what the batch says; the epoch's row."""
 
     class Given(torch.nn.Module):
@@ -31,7 +31,7 @@ def run(tmp_path, task, batches):
     SupervisedTrainer(
         device=torch.device("cpu"), max_epochs=1, train_data_loader=batches, network=network, decollate=False,
         optimizer=torch.optim.SGD(network.parameters(), 0.0), loss_function=lambda pred, label: pred.mean(),
-        train_handlers=[TrainingMetrics(task), MetricsLog(tmp_path)],
+        train_handlers=[TrainingMetrics(task, **options), MetricsLog(tmp_path)],
     ).run()  # fmt: skip
     with (tmp_path / "metrics.csv").open() as stream:
         return next(csv.DictReader(stream))
@@ -73,6 +73,8 @@ def test_accuracy_and_error(tmp_path):
     batches = [{"image": torch.randn(5, 1), "label": torch.randn(5, 1)} for _ in range(2)]
     error = mean_absolute_error(*(torch.cat([batch[key] for batch in batches]) for key in ("label", "image")))
     assert float(run(tmp_path, "regression", batches)["training_mae"]) == pytest.approx(error, abs=1e-5)
+    row = run(tmp_path, "regression", batches, scale=12.5)
+    assert float(row["training_mae"]) == pytest.approx(12.5 * error, rel=1e-5)
 
 
 def test_ignored_labels_count_for_nothing(tmp_path):
