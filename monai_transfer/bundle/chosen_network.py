@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from monai_transfer.bundle.fit import DataFit
+import torch
+from monai.bundle import ConfigParser
 
-__all__ = ["SIZES", "bottleneck", "choose_network", "levels"]
+from monai_transfer.bundle.fit import DataFit
+from monai_transfer.errors import InputError
+
+__all__ = ["SIZES", "bottleneck", "choose_network", "levels", "taken_patch"]
 
 _CHANNELS = {"small": [8, 16, 32], "medium": [16, 32, 64, 128], "large": [32, 64, 128, 256, 512]}
 SIZES = tuple(_CHANNELS)
@@ -46,6 +51,33 @@ def levels(network: dict[str, Any]) -> int:
     if isinstance(strides, list):
         return sum(1 for stride in strides if (max(stride) if isinstance(stride, list) else stride) > 1)
     return 5 if "Swin" in network["_target_"] else 4
+
+
+def taken_patch(network: dict[str, Any], channels: int, patch: Sequence[int], *, fixed: bool) -> list[int]:
+    """``patch`` if the network takes an image of that size, else with its short axes made as long as it needs.
+
+    Found by passing an empty image through it. A pooling network halves its input several times, and the few slices of
+    a thick volume run out before that.
+
+    Raises:
+        InputError: the network takes none of them, or not ``patch`` itself where that is ``fixed``.
+    """
+    built = ConfigParser({"network": network}).get_parsed_content("network").eval()
+    fault = ""
+    for least in (1,) if fixed else (1, 16, 32, 64):
+        longer = [max(least, voxels) for voxels in patch]
+        try:
+            with torch.no_grad():
+                built(torch.zeros(1, channels, *longer))
+        except (RuntimeError, ValueError, AssertionError) as error:
+            fault = fault or (str(error).splitlines() or [type(error).__name__])[0]
+        else:
+            return longer
+    name = network["_target_"].rsplit(".", 1)[-1]
+    raise InputError(
+        f"the network {name} does not take images of {' x '.join(map(str, patch))} voxels ({fault})",
+        mend="pass --patch with longer axes",
+    )
 
 
 def bottleneck(network: dict[str, Any]) -> str | None:

@@ -13,7 +13,7 @@ from monai_transfer.bundle.fit import DataFit
 from monai_transfer.errors import InputError
 from monai_transfer.manifest import Manifest
 
-__all__ = ["fit_patch", "label_scale", "normalisation", "one_per_axis", "resampled_shape"]
+__all__ = ["cover", "fit_grid", "fit_patch", "label_scale", "normalisation", "one_per_axis", "resampled_shape"]
 
 _VOXELS = {
     2: {"small": 128**2, "medium": 256**2, "large": 512**2},
@@ -42,7 +42,38 @@ def fit_patch(shape: Sequence[int], task: str, size: str, levels: int, fit: Data
     budget = _VOXELS[fit.spatial_dims][size]
     scale = min(1.0, (budget / math.prod(shape)) ** (1 / len(shape)))
     patch = [max(unit, math.ceil(n * scale / unit - 0.25) * unit) for n in shape]
-    return patch if dense else [min(p, 64 if size == "small" else 224) for p in patch]
+    return patch if dense else [min(p, _longest(size)) for p in patch]
+
+
+def _longest(size: str) -> int:
+    """Voxels of a whole image's longest axis."""
+    return 64 if size == "small" else 224
+
+
+def cover(fit: DataFit, spacing: Sequence[float]) -> list[int]:
+    """Voxels per axis that hold the median field of view at ``spacing`` (mm), as multiples of 8."""
+    assert fit.spacing is not None
+    fields = [n * mm for n, mm in zip(fit.shape, fit.spacing, strict=True)]
+    return [max(8, 8 * math.ceil(field / mm / 8 - 1e-6)) for field, mm in zip(fields, spacing, strict=True)]
+
+
+def fit_grid(fit: DataFit, size: str, patch: Sequence[int] | None = None) -> tuple[list[float], list[int]]:
+    """Spacing (mm) and voxels per axis of whole volumes that are padded or cut, never resized: a millimetre stays one.
+
+    The data's own spacing where the median field of view then fits into the voxels that ``size`` allows, or into
+    ``patch``; else the finest axes are made coarser until it does.
+    """
+    assert fit.spacing is not None
+    if patch is not None:
+        needed = [n * mm / voxels for n, mm, voxels in zip(fit.shape, fit.spacing, patch, strict=True)]
+        return [max(mm, math.ceil(1e3 * v) / 1e3) for mm, v in zip(fit.spacing, needed, strict=True)], list(patch)
+    finest = min(fit.spacing)
+    while True:
+        spacing = [max(mm, float(f"{finest:.3g}")) for mm in fit.spacing]
+        voxels = cover(fit, spacing)
+        if math.prod(voxels) <= _VOXELS[fit.spatial_dims][size] and max(voxels) <= _longest(size):
+            return spacing, voxels
+        finest *= 1.05
 
 
 def normalisation(data: Manifest, fit: DataFit) -> list[dict[str, Any]]:

@@ -9,10 +9,12 @@ from typing import Any
 
 import torch
 
-from monai_transfer.bundle.chosen_network import SIZES, bottleneck, choose_network, levels
+from monai_transfer.bundle.chosen_network import SIZES, bottleneck, choose_network, levels, taken_patch
 from monai_transfer.bundle.components import component
 from monai_transfer.bundle.fit import fit_data
 from monai_transfer.bundle.fitted_pipeline import (
+    cover,
+    fit_grid,
     fit_patch,
     label_scale,
     normalisation,
@@ -61,7 +63,7 @@ def new_bundle(
         source_site, target_site: sites of the manifest; with two sites and one given, the other is taken.
         n_labelled: labelled target cases; default all.
         strategy, method: a name in ``monai_transfer.strategies`` / ``.methods``, or a full ``_target_`` path.
-        spacing: mm per axis; default the data's median.
+        spacing: mm per axis; default the data's median, coarser for a 3D regression whose volumes would not fit whole.
         patch: voxels per axis; default fitted to the data and ``size``.
         size: ``small``, ``medium`` or ``large``; default small without a GPU, else medium.
         force: overwrite the configs of an existing bundle.
@@ -96,13 +98,21 @@ def new_bundle(
         if given is not None
         else choose_network(data.task, fit, labels, size)
     )
-    grid = asked or source_spacing(given, fit.spatial_dims) or fit.spacing
-    shape = resampled_shape(fit, grid)
-    patch = (
-        [int(v) for v in one_per_axis(patch, fit.spatial_dims, "--patch")]
-        if patch
-        else fit_patch(shape, data.task, size, levels(network), fit)
-    )
+    given_patch = [int(v) for v in one_per_axis(patch, fit.spatial_dims, "--patch")] if patch else None
+    grid = asked or source_spacing(given, fit.spatial_dims)
+    # the number of a volume may be one of millimetres: resizing unlike fields of view to one grid would falsify it
+    whole = data.task == "regression" and fit.spatial_dims == 3 and fit.spacing is not None
+    if not whole:
+        grid = grid or fit.spacing
+        shape = resampled_shape(fit, grid)
+        patch = given_patch or fit_patch(shape, data.task, size, levels(network), fit)
+    elif grid:
+        shape = patch = given_patch or cover(fit, grid)
+    else:
+        grid, patch = fit_grid(fit, size, given_patch)
+        shape = patch
+    if not dense:
+        patch = taken_patch(network, fit.channels, patch, fixed=given_patch is not None)
     regression = label_scale(data, source_site, target_site)
     spec = BundleSpec(
         name=folder.resolve().name,
@@ -114,7 +124,8 @@ def new_bundle(
         patch=patch,
         spacing=None if fit.raster or data.task == "classification" and fit.spatial_dims == 2 else grid,
         oriented=not fit.raster and fit.spatial_dims == 3,
-        resize=not dense,
+        resize=not dense and not whole,
+        crop=whole,
         grey=fit.raster,
         normalise=normalisation(data, fit),
         flips=[0, 1] if fit.raster and dense else [0],

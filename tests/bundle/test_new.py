@@ -6,15 +6,20 @@ import csv
 import json
 from pathlib import Path
 
+import nibabel
+import numpy as np
 import pytest
 import torch
 import yaml
 from monai.bundle import ConfigWorkflow, verify_net_in_out
 from monai.networks.nets import UNet
 
+from monai_transfer.bundle.fit import DataFit
+from monai_transfer.bundle.fitted_pipeline import fit_grid
 from monai_transfer.bundle.new import new_bundle
 from monai_transfer.bundle.run import run_workflow
 from monai_transfer.errors import InputError
+from monai_transfer.manifest import Manifest
 from monai_transfer.weights import Source, load_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -179,3 +184,65 @@ def test_strategy_and_method_stand_in_the_configs(tiny_set, tmp_path):
     adapt = yaml.safe_load((tmp_path / "b" / "configs" / "adapt.yaml").read_text())
     assert train["strategy"]["_target_"] == "monai_transfer.strategies.head_only.HeadOnly"
     assert adapt["method"]["_target_"] == "monai_transfer.methods.coral.Coral"
+
+
+def _thick(folder: Path, slices: int = 10, task: str = "regression") -> Path:
+    """Few thick slices, and at one site half the field of view of the other."""
+    rng = np.random.default_rng(0)
+    content: dict = {"name": "thick", "task": task}
+    if task == "classification":
+        content["labels"] = {"0": "no", "1": "yes"}
+    for site, side in (("north", 60), ("south", 30)):
+        for split, count in (("training", 3), ("validation", 2), ("test", 2)):
+            for number in range(count):
+                case = f"{site}_{split}_{number}"
+                image = nibabel.Nifti1Image(
+                    rng.normal(50, 5, (side, side, slices)).astype("float32"), np.diag([1, 1, 6, 1])
+                )
+                nibabel.save(image, folder / f"{case}.nii.gz")
+                label = float(number) + 0.5 if task == "regression" else ("no", "yes")[number % 2]
+                content.setdefault(split, []).append(
+                    {"case": case, "patient": case, "site": site, "image": f"{case}.nii.gz", "label": label}
+                )
+    Manifest.from_dict(content, folder).save(folder / "manifest.json")
+    return folder / "manifest.json"
+
+
+def test_a_3d_regression_keeps_its_millimetres_and_fits_its_network(tmp_path, monkeypatch):
+    """Whole volumes are padded or cut, not resized; ten slices are padded to what the network needs."""
+    data = _thick(tmp_path)
+    spec = new_bundle(tmp_path / "my_regression", data, **SMALL)
+    assert spec.crop and not spec.resize
+    assert spec.spacing == [1.0, 1.0, 6.0] and spec.patch == [48, 48, 16], "median 45 x 45 x 10 voxels"
+    flow = ConfigWorkflow(
+        workflow_type="train",
+        config_file=str(tmp_path / "my_regression" / "configs" / "train.yaml"),
+        logging_file=False,
+    )
+    flow.initialize()
+    sizes = {item["image"].shape for item in flow.parser.get_parsed_content("test#dataset")}
+    zooms = {tuple(item["image"].pixdim.tolist()) for item in flow.parser.get_parsed_content("test#dataset")}
+    assert sizes == {(1, 48, 48, 16)} and zooms == {(1.0, 1.0, 6.0)}
+    run_workflow(tmp_path / "my_regression", "pretrain", SHORT, log=False)
+    run_workflow(tmp_path / "my_regression", "train", SHORT, log=False)
+
+
+def test_coarser_until_the_median_field_of_view_fits(tmp_path):
+    fit = DataFit(3, ".nii.gz", False, 1, [0.5, 0.5, 5.0], [400, 480, 32], 0, 1, 0, 1, 0)
+    for size in ("small", "medium", "large"):
+        spacing, patch = fit_grid(fit, size)
+        assert spacing[2] == 5.0, "the finest axes alone are made coarser"
+        assert spacing[0] == spacing[1] > 0.5
+        for voxels, mm, field in zip(patch, spacing, (200, 240, 160), strict=True):
+            assert field <= voxels * mm < field + 8 * mm
+    spacing, patch = fit_grid(fit, "small", [40, 40, 40])
+    assert (spacing, patch) == ([5.0, 6.0, 5.0], [40, 40, 40])
+
+
+@pytest.mark.parametrize("task", ["regression", "classification"])
+def test_a_patch_that_the_network_cannot_take_is_refused(tmp_path, task):
+    data = _thick(tmp_path, task=task)
+    with pytest.raises(InputError, match="DenseNet does not take images of 48 x 48 x 8 voxels .*--patch"):
+        new_bundle(tmp_path / "b", data, patch=[48, 48, 8], **SMALL)
+    assert not (tmp_path / "b").exists()
+    assert min(new_bundle(tmp_path / "b", data, **SMALL).patch) == 16
