@@ -3,9 +3,10 @@
     python benchmarks/weak_localization.py --seeds 5 --out DIR
 
 Trains on the slices of the embedded classification set at site_a, which say "lesion" or "no lesion" and nothing of
-where, by the packaged bundle's own ``pretrain``, with MIL in place of its network by one override. Grad-CAM looks into
-the bundle's packaged weights, which that workflow made. Then looks where the maps point in the test slices that hold a
-lesion. The truth comes from the generator; no training sees it.
+where, by the packaged bundle's own ``pretrain``, with MIL in place of its network and the packaged weights as the
+start of MIL's backbone (``--from-scratch``: also without them). Grad-CAM looks into the packaged weights, which that
+workflow made from the same labels. Then looks where the maps point in the test slices that hold a lesion. The truth
+comes from the generator; no training sees it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.ndimage import map_coordinates
+from sklearn.metrics import roc_auc_score
 
 from monai_transfer.bundle.packaged import packaged_specs
 from monai_transfer.bundle.run import open_workflow, run_workflow
@@ -38,9 +40,14 @@ MIL = {
     "in_channels": 1,
     "num_classes": 2,
     "instances": "patches",
+    # the packaged classifier's layers up to denseblock2; their weights are found by name
+    "backbone": "$monai.networks.nets.DenseNet("
+    "2, 1, 2, init_features=16, growth_rate=8, block_config=[2, 4, 4], bn_size=2).features[:7]",
+    "features": 48,
     "embedding": 64,
     "hidden": 32,
 }
+EPOCHS = 20  # of 10 steps
 PIXEL_MM = 3.0
 PACKAGED = Path(__file__).parents[1] / "bundles" / "head_mr_slice_classification" / "models" / "model.pt"
 
@@ -63,36 +70,42 @@ def lesion_mask(case: str) -> np.ndarray:
     return (inside.reshape(64, 64) >= 0.5).T
 
 
-def train(bundle: Path, out: Path, seed: int, given: dict[str, Any]) -> Path:
-    """The run folder of one seed of MIL; a finished one is used again."""
-    run = out / f"mil-{seed}"
+def train(bundle: Path, out: Path, seed: int, pretrained: str, given: dict[str, Any]) -> Path:
+    """The weights of one seed of MIL; a finished run is used again."""
+    run = out / f"mil{'-scratch' if pretrained == 'none' else ''}-{seed}"
     if read_status(run) != "finished":
-        overrides = {"output_dir": str(run), "seed": seed, "fresh": True, "network_def": MIL, **given}
+        overrides: dict[str, Any] = {"output_dir": str(run), "seed": seed, "fresh": True, "network_def": MIL}
+        overrides |= {"pretrained": pretrained, "max_epochs": EPOCHS, **given}
         run_workflow(bundle, "pretrain", overrides, log=False)
     return run / "models" / "model.pt"
 
 
-Maps = list[tuple[str, np.ndarray, np.ndarray]]
+Maps = dict[str, list[tuple[str, np.ndarray, np.ndarray]]]
 
 
-def maps(bundle: Path, weights: Path, arm: str, site: str, dataset_dir: str) -> Maps:
-    """(case, image, map) of every test slice of the site that holds a lesion."""
+def maps(bundle: Path, weights: Path, mil: bool, site: str, dataset_dir: str) -> tuple[Maps, float]:
+    """(case, image, map) of every test slice of the site that holds a lesion, by kind of map; and the AUC of all."""
     overrides: dict[str, Any] = {"ckpt": str(weights), "target_site": site, "dataset_dir": dataset_dir}
-    if arm == "mil":
+    if mil:
         overrides["network_def"] = MIL
     parser = open_workflow(bundle, "evaluate", overrides, log=False).parser
     network = parser.get_parsed_content("prepared").network.eval()
-    found = []
+    found: Maps = {}
+    truth, scores = [], []
     for item in parser.get_parsed_content("test#dataset"):
-        if int(item["label"]) != 1:
-            continue
         image = item["image"].as_tensor()[None]
-        if arm == "mil":
-            heat = attention_map(network, image, 1)
+        with torch.no_grad():
+            scores.append(float(network(image).softmax(1)[0, 1]))
+        truth.append(int(item["label"]))
+        if truth[-1] != 1:
+            continue
+        if mil:
+            kinds = {"evidence": attention_map(network, image, 1), "attention": attention_map(network, image)}
         else:
-            heat = activation_map(network, image, "features.denseblock2", 1)
-        found.append((str(item["case"]), np.asarray(image[0, 0]), np.asarray(heat[0, 0])))
-    return found
+            kinds = {"grad_cam": activation_map(network, image, "features.denseblock2", 1)}
+        for kind, heat in kinds.items():
+            found.setdefault(kind, []).append((str(item["case"]), np.asarray(image[0, 0]), np.asarray(heat[0, 0])))
+    return found, float(roc_auc_score(truth, scores))
 
 
 def centred(image: np.ndarray) -> np.ndarray:
@@ -125,18 +138,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--out", type=Path, help="keeps the runs; a finished one is used again")
+    parser.add_argument("--from-scratch", action="store_true", help="MIL without the packaged weights as well")
     parser.add_argument("--quick", action="store_true", help="smallest size, to see that it runs")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     out = Path(tempfile.mkdtemp()) if arguments.out is None else arguments.out
     try:
-        _compare(out, 1 if arguments.quick else arguments.seeds, arguments.quick)
+        _compare(out, 1 if arguments.quick else arguments.seeds, arguments.quick, arguments.from_scratch)
     finally:
         if arguments.out is None:
             shutil.rmtree(out)
 
 
-def _compare(out: Path, seeds: int, quick: bool) -> None:
+def _compare(out: Path, seeds: int, quick: bool, from_scratch: bool) -> None:
     spec = next(spec for spec in packaged_specs() if spec.task == "classification")
     bundle = write_bundle(spec, out / "bundle")
     data = out / "set"
@@ -145,22 +159,26 @@ def _compare(out: Path, seeds: int, quick: bool) -> None:
     given: dict[str, Any] = {"dataset_dir": str(data)}
     if quick:
         given |= {"max_epochs": 1, "steps_per_epoch": 2}
-    arms = [("grad_cam", PACKAGED)] + [("mil", train(bundle, out, seed, given)) for seed in range(seeds)]
+    starts = {"mil": str(PACKAGED)} | ({"mil from scratch": "none"} if from_scratch else {})
+    arms = [("", PACKAGED)]
+    arms += [(arm, train(bundle, out, seed, start, given)) for arm, start in starts.items() for seed in range(seeds)]
     masks: dict[str, np.ndarray] = {}
     rows: dict[str, list[dict[str, float]]] = {}
     for arm, weights in arms:
         for site in ("site_a", "site_b"):
-            slices = []
-            for case, image, heat in maps(bundle, weights, arm, site, str(data)):
-                masks[case] = masks[case] if case in masks else lesion_mask(case)
-                slices.append((image, heat, masks[case]))
-            rows.setdefault(f"{arm}, {site}", []).append(measure([(heat, mask) for _, heat, mask in slices]))
-            if arm == "grad_cam":
-                middle = measure([(centred(image), mask) for image, _, mask in slices])
+            found, auc = maps(bundle, weights, bool(arm), site, str(data))
+            for kind, slices in found.items():
+                for case, _, _ in slices:
+                    masks[case] = masks[case] if case in masks else lesion_mask(case)
+                measured = {"auc": auc, **measure([(heat, masks[case]) for case, _, heat in slices])}
+                rows.setdefault(f"{arm} {kind}, {site}".strip(), []).append(measured)
+            if not arm:
+                images = [(image, masks[case]) for case, image, _ in found["grad_cam"]]
+                middle = measure([(centred(image), mask) for image, mask in images])
                 rows[f"centre of the head, {site}"] = [{k: middle[k] for k in ("pointing", "within_6_mm")}]
-                chance = [mask[image > np.median(image)].mean() for image, _, mask in slices]
+                chance = [mask[image > np.median(image)].mean() for image, mask in images]
                 rows[f"chance within the head, {site}"] = [{"pointing": float(np.mean(chance))}]
-                print(f"{site}: {len(slices)} test slices with a lesion")
+                print(f"{site}: {len(images)} test slices with a lesion")
     for name, found in rows.items():
         told = []
         for key in found[0]:
