@@ -89,7 +89,8 @@ def predict_images(
     if format == "dicom-seg":
         check_highdicom()
         if takes.tabular or takes.kind == "boxes":
-            raise InputError("predicts no masks, so there is no DICOM SEG of them", path=bundle, mend="leave --format")
+            mend = "leave --format out: boxes and values come as JSON and CSV"
+            raise InputError("predicts no masks, so there is no DICOM SEG of them", path=bundle, mend=mend)
         for item in items:
             if not item.dicom and item.fault is None:
                 mend = "leave --format out for it"
