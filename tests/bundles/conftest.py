@@ -58,7 +58,7 @@ def python():
             env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
             text=True,
             capture_output=True,
-            timeout=300,
+            timeout=900,
             check=False,
         )
         assert done.returncode == code, f"{words}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"

@@ -45,7 +45,7 @@ def prediction(dims: int, classes: int, name: str) -> MetaTensor:
 @pytest.mark.parametrize(
     ("dims", "labels", "boxes"),
     [
-        (3, {0: "background", 1: "lesion"}, {"min_size": 60.0}),
+        (3, {0: "background", 1: "lesion"}, {"min_size": 60.0, "threshold": 0.5}),
         (3, {0: "background", 1: "nodule", 2: "mass"}, {"threshold": 0.4, "score": "max", "connectivity": 1}),
         (2, {0: "background", 1: "lesion"}, {"score": "max", "connectivity": 2}),
     ],
