@@ -1,4 +1,8 @@
-"""What the scripts here share: rounds that alternate between the peers, and one way to print and record ratios."""
+"""What the scripts here share: rounds that alternate between the peers, and one way to print and record ratios.
+
+Times are processor seconds of one thread (`time.process_time`), so that others on a shared machine disturb them less;
+waiting for a disk is not in them.
+"""
 
 from __future__ import annotations
 
