@@ -96,6 +96,8 @@ def new(
     network = spec.network["_target_"].rsplit(".", 1)[-1]
     typer.echo(f"{folder}: {spec.spatial_dims}D {spec.task}, {network}, outputs {', '.join(spec.class_names)}")
     typer.echo(f"patch {spec.patch}, spacing {spec.spacing or 'as it is'}")
+    if spec.regulariser is not None:
+        typer.echo(f"{method} looks at no target image: it is the regulariser of `train`; `adapt` has dann")
     if spec.weights_note:
         weights = spec.weights_note["weights"]
         typer.echo(

@@ -27,6 +27,7 @@ from monai_transfer.bundle.write import write_bundle
 from monai_transfer.engine.capabilities import refuse_unfit
 from monai_transfer.errors import InputError
 from monai_transfer.manifest import Manifest
+from monai_transfer.methods.base import Method
 
 __all__ = ["new_bundle"]
 
@@ -62,7 +63,8 @@ def new_bundle(
         source: a bundle folder, a checkpoint, a run folder, or ``"none"``.
         source_site, target_site: sites of the manifest; with two sites and one given, the other is taken.
         n_labelled: labelled target cases; default all.
-        strategy, method: a name in ``monai_transfer.strategies`` / ``.methods``, or a full ``_target_`` path.
+        strategy, method: a name in ``monai_transfer.strategies`` / ``.methods``, or a full ``_target_`` path. A method
+            that looks at no target image becomes fine-tuning's ``regulariser``; adaptation then has ``dann``.
         spacing: mm per axis; default the data's median, coarser for a 3D regression whose volumes would not fit whole.
         patch: voxels per axis; default fitted to the data and ``size``.
         size: ``small``, ``medium`` or ``large``; default small without a GPU, else medium.
@@ -78,8 +80,10 @@ def new_bundle(
     data = Manifest.load(path)
     source_site, target_site = _sites(data, source_site, target_site)
     chosen = component("methods", method)
-    kind = pydoc.locate(chosen["_target_"])
+    kind: Any = pydoc.locate(chosen["_target_"])
     refuse_unfit(kind, data.task)
+    tuning = issubclass(kind, Method) and not any(need.startswith("target_") for need in kind.needs)
+    pooled = tuning or getattr(kind, "default_pool", "mean") is not None  # what adaptation's method looks at
     size = size or ("medium" if torch.cuda.is_available() else "small")
     if size not in SIZES:
         raise InputError(f"no network size {size!r}", mend=f"one of {', '.join(SIZES)}")
@@ -137,14 +141,15 @@ def new_bundle(
         dataset_dir=str(path.resolve().parent),
         manifest=f"$os.path.join(@dataset_dir, {path.name!r})",
         strategy=component("strategies", strategy),
-        method=chosen,
+        method=component("methods", "dann") if tuning else chosen,
+        regulariser=chosen if tuning else None,
         suffix=fit.suffix or ".nii.gz",
         modality=data.modality if isinstance(data.modality, str) else "",
         description=data.description or "",
         data_note=f"the manifest {path.name} and its images; or --dataset_dir DIR --manifest FILE",
         data_source=data.reference or "the user's own manifest",
         data_statistics=fit.statistics(source if given is not None else None),
-        layer=bottleneck(network) if getattr(kind, "default_pool", "mean") else None,  # class heads stand on the last
+        layer=bottleneck(network) if pooled else None,  # class heads stand on the last
         label_mean=regression[0],
         label_std=regression[1],
         **{"batch_size": (4 if fit.spatial_dims == 3 else 8) if dense else 16, **numbers},

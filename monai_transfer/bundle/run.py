@@ -184,17 +184,17 @@ def run_workflow(
         raise InputError(
             "holds a finished run", path=output, mend="pass --fresh to start over, or another --output_dir"
         )
-    if workflow == "adapt":
-        _check_method(flow)
+    if workflow in ("adapt", "train"):
+        _check_method(flow, "method" if workflow == "adapt" else "regulariser")
     flow.initialize()
     flow.run()
     flow.finalize()
     return output
 
 
-def _check_method(flow: ConfigWorkflow) -> None:
+def _check_method(flow: ConfigWorkflow, name: str) -> None:
     """Refuse a method that is not for the bundle's task before anything is loaded; see ``docs/methods.md``."""
-    named, config = flow.parser.config.get("method"), flow.parser.config
+    named, config = flow.parser.config.get(name), flow.parser.config
     info = config.get("run_folder", {}).get("info", {})
     if not isinstance(named, Mapping) or not isinstance(info.get("task"), str):
         return

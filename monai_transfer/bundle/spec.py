@@ -74,6 +74,7 @@ class BundleSpec:
         balanced_crops: centre crops on foreground and background in turn.
         dataset_dir, manifest: config values, usually expressions.
         source_site, target_site, n_labelled: as in ``DataLists``.
+        strategy, method, regulariser: configs of what trains, of adaptation's term and of fine-tuning's own.
         boxes: how boxes are made of probabilities, arguments of ``boxes_from_probabilities``.
         label_mean, label_std: of a regression's training labels.
         suffix: of the image files, for inference.
@@ -120,6 +121,7 @@ class BundleSpec:
     strategy: dict[str, Any] = field(default_factory=lambda: {"_target_": "monai_transfer.strategies.full.Full"})
     method: dict[str, Any] = field(default_factory=lambda: {"_target_": "monai_transfer.methods.dann.Dann"})
     method_weight: float = 1.0
+    regulariser: dict[str, Any] | None = None
     cache_rate: float = 1.0
     num_workers: int = 0
     label_mean: float = 0.0

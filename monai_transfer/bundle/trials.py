@@ -18,7 +18,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -66,11 +66,9 @@ class Trial:
 class _Configs:
     """What the bundle's configs say before anything is built."""
 
-    train: dict[str, Any]
     adapt: dict[str, Any]
     task: str
     dims: int
-    target_random: list[Any] = field(default_factory=list)
 
 
 def find_trials(bundle: str | Path) -> list[Trial]:
@@ -93,14 +91,12 @@ def find_trials(bundle: str | Path) -> list[Trial]:
 
 
 def _read(bundle: str | Path) -> _Configs:
-    train, adapt = (open_workflow(bundle, name, {}, log=False).parser.config for name in ("train", "adapt"))
+    adapt = open_workflow(bundle, "adapt", {}, log=False).parser.config
     try:
         return _Configs(
-            train,
             adapt,
             str(adapt["run_folder"]["info"]["task"]),
             int(adapt["run_folder"]["info"]["spatial_dims"]),
-            list(adapt["target"]["random_transforms"]),
         )
     except KeyError as error:
         raise InputError(
@@ -167,11 +163,8 @@ def _term(name: str, kind: Any, configs: _Configs) -> Trial:
     method: dict[str, Any] = {"_target_": _path(kind)}
     refused, needs = _refusal(kind, configs), kind.needs
     overrides: dict[str, Any] = {}
-    if name in ("l2_sp", "ewc"):  # the pull to the start takes the place of weight decay
-        overrides["optimizer#weight_decay"] = 0.0
     if not any(field.startswith("target_") for field in needs):
-        handler = {"_target_": _ADAPT, "method": method}
-        overrides |= {"selector": None, "train#handlers": [*configs.train["train"]["handlers"], handler]}
+        overrides |= {"selector": None, "regulariser": method}
         overrides["run_folder#info#selected_by"] = "last epoch"
         arm = Arm(name, "train", overrides)
         return Trial(arm, "few target labels", ("fine_tuned", "scratch"), refused, _remark(kind))
@@ -180,11 +173,6 @@ def _term(name: str, kind: Any, configs: _Configs) -> Trial:
     if kind.default_pool is None:
         overrides["layer"] = None  # unpooled features go into class heads: those before the network's own
     overrides["method"] = method
-    if any("strong" in field for field in needs):
-        strong = {"_target_": "monai_transfer.data.randomisation.StrongViewd"}
-        overrides["target#random_transforms"] = [*configs.target_random, strong]
-        if any(field.startswith("source_strong") for field in needs):
-            overrides["augmentations"] = [strong]
     if "target_order" in needs:
         overrides["target#dataset#data"] = {"_target_": _path(with_order), "items": "$@lists.target_unlabelled"}
     return Trial(Arm(name, "adapt", overrides), "no target labels", ("target_statistics",), refused, _remark(kind))

@@ -52,6 +52,7 @@ class Method(nn.Module):
         experimental: no benefit was shown on real data here; the page that shows one stands beside a ``False``.
         default_pool: what ``Adapt``'s ``pool="mean"`` means here: ``None`` where the method pools by itself.
 
+        replaces_weight_decay: it pulls weights to a point of its own, so that the optimizer's pull to zero goes.
         repeats: steps of the network per iteration; those after the first are on ``again`` alone.
         domain_norms: each domain has BatchNorm layers of its own (``Adapt(statistics="domain")``, always).
 
@@ -72,6 +73,7 @@ class Method(nn.Module):
     experimental: ClassVar[bool] = True
     default_pool: ClassVar[str | None] = "mean"
     domain_norms: ClassVar[bool] = False
+    replaces_weight_decay: ClassVar[bool] = False
     repeats: int = 1
     layer: str | None = None
     pool: str | None = "mean"

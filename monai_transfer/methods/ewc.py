@@ -107,6 +107,7 @@ class Ewc(Method):
     """
 
     needs = frozenset({"source_image"})
+    replaces_weight_decay = True
     tasks = ("classification", "segmentation")
     norm_statistics = "untouched: estimated in eval mode"
 

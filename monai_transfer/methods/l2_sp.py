@@ -71,6 +71,7 @@ class L2Sp(Method):
         InputError: a factor is negative, or (from ``setup``) a name is not in the network.
     """
 
+    replaces_weight_decay = True
     norm_statistics = "untouched: no forward pass of its own"
 
     def __init__(self, alpha: float = 0.1, beta: float = 0.01, new: str | list[str] | None = None) -> None:

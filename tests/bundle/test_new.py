@@ -246,3 +246,15 @@ def test_a_patch_that_the_network_cannot_take_is_refused(tmp_path, task):
         new_bundle(tmp_path / "b", data, patch=[48, 48, 8], **SMALL)
     assert not (tmp_path / "b").exists()
     assert min(new_bundle(tmp_path / "b", data, **SMALL).patch) == 16
+
+
+@pytest.mark.parametrize("name", ["l2_sp", "bss", "co_tuning", "distillation", "ewc"])
+def test_a_method_without_target_images_is_fine_tunings(tiny_set, tmp_path, name):
+    data = tiny_set("classification", 2)
+    spec = new_bundle(tmp_path / "my_classification", data, method=name, **SMALL)
+    assert spec.regulariser["_target_"].startswith(f"monai_transfer.methods.{name}.")
+    assert spec.method["_target_"] == "monai_transfer.methods.dann.Dann"
+    for workflow in ("pretrain", "train", "adapt"):
+        run = run_workflow(tmp_path / "my_classification", workflow, {**SHORT, "max_epochs": 2}, log=False)
+        with (run / "metrics.csv").open() as file:
+            assert ("adapt_loss" in next(csv.reader(file))) == (workflow != "pretrain")

@@ -41,7 +41,7 @@ def test_every_method_has_a_trial_with_its_control(packaged):
     assert trials["advent"].refused == "not for classification"
     assert trials["coral"].controls == ("target_statistics",)
     assert trials["l2_sp"].controls == ("fine_tuned", "scratch"), "it asks for no target image: a way of fine-tuning"
-    assert trials["l2_sp"].arm.overrides["optimizer#weight_decay"] == 0.0
+    assert trials["l2_sp"].arm.overrides["regulariser"]["_target_"].endswith("L2Sp")
 
 
 @pytest.mark.slow

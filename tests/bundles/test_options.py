@@ -197,3 +197,40 @@ def test_probabilities_under_a_logits_loss_stop_the_first_batch(bundle, given):
     while error.__cause__ is not None:
         error = error.__cause__
     assert isinstance(error, InputError) and "softmax" in str(error).lower()
+
+
+@CLASSIFICATION
+@pytest.mark.parametrize(
+    ("method", "views"), [("fixmatch.Fixmatch", 1), ("mean_teacher.MeanTeacher", 1), ("coral.Coral", 0)]
+)
+def test_a_strong_view_comes_with_the_method_that_asks_for_it(bundle, given, method, views, caplog):
+    given = {**given, "max_epochs": 1, "method": {"_target_": f"monai_transfer.methods.{method}"}}
+    flow = opened(bundle, "adapt", given)
+    target, source = (flow.parser.get_parsed_content(f"{part}#dataset") for part in ("target", "train"))
+    case = target[0]
+    assert ("strong" in case, "strong" in source[0]) == (bool(views), False)
+    if views:
+        assert case["strong"].shape == case["image"].shape and not torch.equal(case["strong"], case["image"])
+        flow.run()
+        assert "strongly augmented view" not in caplog.text
+
+
+@CLASSIFICATION
+def test_fine_tuning_can_be_held_to_its_source(bundle, given, tmp_path):
+    """The term, in place of weight decay, keeps the weights nearer to where they started."""
+    start, base = weights_of_start(bundle), {**given, "max_epochs": 1, "n_labelled": 2, "lr": 0.01}
+    held = {"_target_": "monai_transfer.methods.l2_sp.L2Sp", "alpha": 10.0}
+    far = []
+    for name, regulariser in (("free", None), ("held", held)):
+        options = {**base, "regulariser": regulariser, "output_dir": str(tmp_path / name)}
+        flow = opened(bundle, "train", options)
+        decay = flow.parser.get_parsed_content("optimizer").param_groups[0]["weight_decay"]
+        assert decay == (0.0 if regulariser else 1e-4)
+        flow.run()
+        moved = weights(tmp_path / name)
+        far.append(sum(float((moved[k] - start[k]).square().sum()) for k in start if start[k].ndim > 1))
+        assert ("adapt_loss" in (tmp_path / name / "metrics.csv").read_text()) == bool(regulariser)
+    assert far[1] < far[0]
+    for workflow in ("pretrain", "adapt"):
+        text = yaml.safe_load((bundle / "configs" / f"{workflow}.yaml").read_text())
+        assert text["regulariser"] is None, "the term is fine-tuning's alone"
