@@ -1,6 +1,7 @@
 """Case labels alone: the documented example runs, and MIL takes the place of a bundle's network by one override."""
 
 import re
+import shlex
 from pathlib import Path
 
 import torch
@@ -21,11 +22,14 @@ def test_the_documented_example(monkeypatch):
     assert len(names["boxes"]) >= 1 and names["boxes"].voxels.shape[1] == 4
 
 
-def test_the_documented_override(tmp_path):
-    value = re.search(r"\"(\{'_target_'.*?\})\"", TEXT)[1]
-    overrides = parse_overrides(["--network_def", value, "--output_dir", str(tmp_path / "run")])
-    flow = open_workflow(ROOT / "bundles" / "head_mr_slice_classification", "pretrain", overrides, log=False)
-    network = flow.parser.get_parsed_content("prepared").network
+def test_the_documented_override(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    command = re.search(r"^    (monai-transfer run \S+ pretrain .*?\}')$", TEXT, re.DOTALL | re.MULTILINE)[1]
+    _, _, bundle, workflow, *words = shlex.split(command.replace("\\\n", " ").replace("RUN", str(tmp_path / "run")))
+    network = open_workflow(bundle, workflow, parse_overrides(words), log=False).parser.get_parsed_content("network")
     assert isinstance(network, Mil) and network.instances == "patches"
+    packaged = torch.load(f"{bundle}/models/model.pt", weights_only=True)
+    taken = network.backbone.state_dict()
+    assert taken and all(torch.equal(value, packaged[f"features.{name}"]) for name, value in taken.items())
     assert network(torch.randn(2, 1, 64, 64)).shape == (2, 2)
-    assert network.lesion_map(torch.randn(2, 1, 64, 64)).shape == (2, 1, 64, 64)
+    assert network.lesion_map(torch.randn(2, 1, 64, 64), 1).shape == (2, 1, 64, 64)
