@@ -1,7 +1,7 @@
 """The contract of every strategy: each file in ``strategies/`` is picked up by itself and trains in a stock trainer.
 
-Six MONAI networks and our FCN in 2D and 3D, each with two steps under every strategy: what does not learn is bitwise unchanged,
-buffers included, and what is in the optimizer moves.
+Six MONAI networks and our FCN in 2D and 3D, each with two steps under every strategy: what does not learn is bitwise
+unchanged, buffers included, and what is in the optimizer moves.
 """
 
 from __future__ import annotations
