@@ -47,7 +47,7 @@ def train(epochs: int, cases: int, size: int, cached: bool) -> tuple[float, torc
 
 def main() -> None:
     options = _measure.arguments(__doc__)
-    cases, size, runs = (4, 16, (2,)) if options.quick else (40, 40, (10, 50))
+    cases, size, runs = (4, 16, (2,)) if options.quick else (40, 32, (10, 50))
     rows = []
     for epochs in runs:
         plain, expected, accuracy = train(epochs, cases, size, cached=False)
