@@ -212,7 +212,12 @@ def test_an_interrupt_says_how_to_go_on(bundle, data):
     words = [sys.executable, "-m", "monai_transfer", "run", str(bundle), "train", "--max_epochs", "500"]
     words += ["--steps_per_epoch", "2", "--dataset_dir", str(data), "--n_labelled", "2"]
     process = subprocess.Popen(
-        words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        words,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )
     record = bundle / "runs" / "train-0" / "models" / "last.pt"
     while process.poll() is None and not record.is_file():
