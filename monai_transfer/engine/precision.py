@@ -65,8 +65,8 @@ class AutocastInferer(Inferer):
 def channels_last(network: nn.Module) -> nn.Module:
     """Lay the weights of a 2D or 3D convolution network out with channels last, in place: same values, same names.
 
-    Convolutions follow their weights' layout, so inputs need no change. On the CPUs measured a 3D U-Net's training step
-    took about 1.3x less time, with bfloat16 about 2x less (``benchmarks/precision.py``).
+    Convolutions follow their weights' layout, so inputs need no change. ``benchmarks/precision.py`` measures what it
+    brings on a given machine.
 
     Args:
         network: any network; weights of other than 4 or 5 axes (Conv1d, Linear) stay.
