@@ -117,7 +117,7 @@ def new(
 def run(
     context: typer.Context,
     bundle: Annotated[Path, typer.Argument(help="Bundle folder. Running it runs its code.")],
-    workflow: Annotated[str, typer.Argument(help="pretrain, train (fine-tune), adapt, evaluate or infer.")],
+    workflow: Annotated[str, typer.Argument(help="pretrain, train (fine-tune), adapt, evaluate, infer, contrastive.")],
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of continuing.")] = False,
     run: Annotated[Path | None, typer.Option(help="For infer and evaluate: the run whose best weights to use.")] = None,
 ) -> None:
