@@ -242,7 +242,7 @@ def test_two_processes_at_once(tmp_path):
     both = [context.Process(target=_in_a_process, args=(start, items, tmp_path, results)) for _ in range(2)]
     for process in both:
         process.start()
-    (*one, sums), (*two, others) = results.get(timeout=60), results.get(timeout=60)
+    (*one, sums), (*two, others) = results.get(timeout=300), results.get(timeout=300)
     for process in both:
         process.join()
     assert sums == others and sum(one) == sum(two) == 6

@@ -199,7 +199,7 @@ def test_two_ranks_write_one_table(tmp_path):
         )
     )
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]
     assert [row["case"] for row in read(tmp_path / "run" / "cases.csv")] == [f"x{i}" for i in range(5)]
 
