@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -34,6 +34,26 @@ def medians(peers: dict[str, Callable[[], float]], rounds: int) -> dict[str, flo
         for name, run in peers.items():
             figures[name].append(run())
     return {name: statistics.median(values) for name, values in figures.items()}
+
+
+def kept_for_backward(
+    run: Callable[[], torch.Tensor], weights: Iterable[torch.Tensor] = ()
+) -> tuple[float, torch.Tensor]:
+    """Bytes of the tensors that autograd saves while ``run`` goes forward, ``weights`` left out; and what it returns."""
+    known = {tensor.untyped_storage().data_ptr() for tensor in weights}
+    sizes: dict[int, int] = {}
+    alive = []  # a freed storage's address would be given out again
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            sizes[storage.data_ptr()] = storage.nbytes()
+        alive.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        output = run()
+    return float(sum(sizes.values())), output
 
 
 def report(script: str, rows: Sequence[tuple[str, float]], record: bool) -> None:

@@ -25,19 +25,8 @@ def step(strategy: Full | Lora, size: int, folder: Path) -> tuple[float, float, 
     torch.manual_seed(0)
     network: nn.Module = strategy.apply(SegResNet(3, init_filters=16, in_channels=1, out_channels=3)).train()
     optimizer = torch.optim.AdamW(strategy.param_groups(network), lr=1e-3)
-    weights = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
-    sizes: dict[int, int] = {}
-    alive = []
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            sizes[storage.data_ptr()] = storage.nbytes()
-        alive.append(tensor)
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        output = network(torch.rand(1, 1, size, size, size))
+    image = torch.rand(1, 1, size, size, size)
+    kept, output = _measure.kept_for_backward(lambda: network(image), network.parameters())
     output.square().mean().backward()
     optimizer.step()
     tensors = list(network.parameters())
@@ -49,7 +38,7 @@ def step(strategy: Full | Lora, size: int, folder: Path) -> tuple[float, float, 
         torch.save(lora_state_dict(network), path)
     else:
         torch.save(network.state_dict(), path)
-    return held, float(sum(sizes.values())), float(path.stat().st_size)
+    return held, kept, float(path.stat().st_size)
 
 
 def main() -> None:

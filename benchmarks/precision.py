@@ -47,18 +47,8 @@ def seconds(net: UNet, steps: int, size: int, bfloat16: bool) -> float:
 
 
 def kept(net: UNet, size: int, bfloat16: bool) -> float:
-    sizes: dict[int, int] = {}
-    alive = []
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        sizes[storage.data_ptr()] = storage.nbytes()
-        alive.append(tensor)
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        AutocastInferer(enabled=bfloat16)(torch.rand(2, 1, size, size, size), net.train())
-    return float(sum(sizes.values()))
+    infer, image = AutocastInferer(enabled=bfloat16), torch.rand(2, 1, size, size, size)
+    return _measure.kept_for_backward(lambda: infer(image, net.train()))[0]
 
 
 def main() -> None:
