@@ -39,7 +39,7 @@ def medians(peers: dict[str, Callable[[], float]], rounds: int) -> dict[str, flo
 def kept_for_backward(
     run: Callable[[], torch.Tensor], weights: Iterable[torch.Tensor] = ()
 ) -> tuple[float, torch.Tensor]:
-    """Bytes of the tensors that autograd saves while ``run`` goes forward, ``weights`` left out; and what it returns."""
+    """Bytes that autograd saves while ``run`` goes forward, ``weights`` left out; and what ``run`` returns."""
     known = {tensor.untyped_storage().data_ptr() for tensor in weights}
     sizes: dict[int, int] = {}
     alive = []  # a freed storage's address would be given out again
