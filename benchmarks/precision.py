@@ -1,6 +1,6 @@
 """bfloat16, channels-last and recomputed activations against a plain float32 training step: ratios measured in one run.
 
-    python benchmarks/precision.py [--quick] [--record]
+    python benchmarks/precision.py [--quick] [--record] [--device cuda]
 
 The same 3D U-Net and batches in MONAI's trainer; only the inferer, the weights' layout or the blocks differ. The kept
 bytes are those that autograd holds between forward and backward, read off the tensors that it saves.
@@ -8,7 +8,6 @@ bytes are those that autograd holds between forward and backward, read off the t
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import _measure
@@ -21,9 +20,10 @@ from monai_transfer.engine.activation_checkpointing import checkpoint_activation
 from monai_transfer.engine.precision import AutocastInferer, channels_last
 
 
-def network() -> UNet:
+def network(device: str) -> UNet:
     torch.manual_seed(0)
-    return UNet(3, 1, 3, channels=(16, 32, 64, 128), strides=(2, 2, 2), num_res_units=1, norm="BATCH")
+    net = UNet(3, 1, 3, channels=(16, 32, 64, 128), strides=(2, 2, 2), num_res_units=1, norm="BATCH")
+    return net.to(device)
 
 
 def loss_of(prediction: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
@@ -35,40 +35,41 @@ def batches(steps: int, size: int) -> DataLoader:
     return DataLoader(Dataset([item] * (2 * steps)), batch_size=2)
 
 
-def seconds(net: UNet, steps: int, size: int, bfloat16: bool) -> float:
+def seconds(net: UNet, device: str, steps: int, size: int, bfloat16: bool) -> float:
     engine = SupervisedTrainer(
-        device="cpu", max_epochs=1, train_data_loader=batches(steps, size), network=net, decollate=False,
+        device=torch.device(device), max_epochs=1, train_data_loader=batches(steps, size), network=net, decollate=False,
         optimizer=torch.optim.AdamW(net.parameters(), lr=1e-3), loss_function=loss_of,
         inferer=AutocastInferer(enabled=bfloat16),
     )  # fmt: skip
-    since = time.process_time()
+    since = _measure.now(device)
     engine.run()
-    return time.process_time() - since
+    return _measure.now(device) - since
 
 
-def kept(net: UNet, size: int, bfloat16: bool) -> float:
-    infer, image = AutocastInferer(enabled=bfloat16), torch.rand(2, 1, size, size, size)
+def kept(net: UNet, device: str, size: int, bfloat16: bool) -> float:
+    infer, image = AutocastInferer(enabled=bfloat16), torch.rand(2, 1, size, size, size, device=device)
     return _measure.kept_for_backward(lambda: infer(image, net.train()))[0]
 
 
 def main() -> None:
     options = _measure.arguments(__doc__)
-    steps, size, rounds = (1, 16, 1) if options.quick else (5, 64, 5)
+    steps, size, rounds = (1, 16, 1) if options.quick else (5, 64, 5) if options.device == "cpu" else (20, 96, 7)
+    device = options.device
     variants: dict[str, tuple[Callable[[], UNet], bool]] = {
-        "float32": (network, False),
-        "bfloat16": (network, True),
-        "channels last": (lambda: channels_last(network()), False),
-        "bfloat16 and channels last": (lambda: channels_last(network()), True),
-        "recomputed activations": (lambda: checkpoint_activations(network()), False),
+        "float32": (lambda: network(device), False),
+        "bfloat16": (lambda: network(device), True),
+        "channels last": (lambda: channels_last(network(device)), False),
+        "bfloat16 and channels last": (lambda: channels_last(network(device)), True),
+        "recomputed activations": (lambda: checkpoint_activations(network(device)), False),
     }
     took = _measure.medians(
         {
-            name: lambda build=build, low=low: seconds(build(), steps, size, low)
+            name: lambda build=build, low=low: seconds(build(), device, steps, size, low)
             for name, (build, low) in variants.items()
         },
         rounds,
     )
-    memory = {name: kept(build(), size, low) for name, (build, low) in variants.items()}
+    memory = {name: kept(build(), device, size, low) for name, (build, low) in variants.items()}
     rows = [
         (f"float32 / {name}, time of a step", took["float32"] / took[name]) for name in variants if name != "float32"
     ]
@@ -76,7 +77,7 @@ def main() -> None:
         (f"{name} / float32, bytes kept for backward", memory[name] / memory["float32"])
         for name in ("bfloat16", "recomputed activations")
     ]
-    _measure.report(__file__, rows, options.record)
+    _measure.report(__file__, rows, options.record, device)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ any point leaves a pair that verifies.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
 import logging
@@ -34,10 +35,13 @@ def _hash_path(path: Path) -> Path:
 
 
 def save_checkpoint(content: Any, path: str | Path) -> None:
-    """``torch.save`` that never leaves a broken file under ``path``, with its SHA-256 in ``<path>.sha256``."""
+    """``torch.save`` that never leaves a broken file under ``path``, with its SHA-256 in ``<path>.sha256``.
+
+    Tensors are written from the CPU: a file made on a GPU opens on a machine without, whoever reads it.
+    """
     path = Path(path)
     buffer = io.BytesIO()
-    torch.save(content, buffer)
+    torch.save(_on_cpu(content), buffer)
     data = buffer.getvalue()
     new = hashlib.sha256(data).hexdigest()
     hash_path = _hash_path(path)
@@ -46,6 +50,18 @@ def save_checkpoint(content: Any, path: str | Path) -> None:
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
     write_text(hash_path, f"{new}  {path.name}\n")
+
+
+def _on_cpu(content: Any) -> Any:
+    if isinstance(content, torch.Tensor):
+        return content.cpu()
+    if isinstance(content, dict):
+        moved = copy.copy(content)  # keeps a state dict's own type and version numbers
+        moved.update({key: _on_cpu(value) for key, value in content.items()})
+        return moved
+    if type(content) in (list, tuple):
+        return type(content)(_on_cpu(value) for value in content)
+    return content
 
 
 def load_checkpoint(path: str | Path, map_location: Any = "cpu") -> Any:

@@ -9,10 +9,10 @@ import pytest
 import torch
 from monai.engines import SupervisedTrainer
 from monai.metrics import DiceHelper
-from sklearn.metrics import accuracy_score, mean_absolute_error
+from sklearn.metrics import accuracy_score, confusion_matrix, mean_absolute_error
 
 from monai_transfer.engine.metrics_log import MetricsLog
-from monai_transfer.engine.training_metrics import TrainingMetrics
+from monai_transfer.engine.training_metrics import TrainingMetrics, _confusion
 from monai_transfer.errors import InputError
 
 
@@ -85,3 +85,12 @@ def test_ignored_labels_count_for_nothing(tmp_path):
 def test_refuses_an_unknown_task():
     with pytest.raises(InputError, match="'detection'"):
         TrainingMetrics("detection")
+
+
+@pytest.mark.parametrize("classes", [2, 3, 15, 16, 20])
+def test_any_number_of_classes_as_scikit_learn_counts_them(classes):
+    torch.manual_seed(classes)
+    scores = torch.randn(2, classes, 5, 5).round()  # with ties: the first of the highest
+    label = torch.randint(0, classes, (2, 1, 5, 5))
+    expected = confusion_matrix(label.flatten(), scores.argmax(1).flatten(), labels=range(classes))
+    assert (_confusion(scores, label.float()).numpy() == expected).all()
