@@ -84,7 +84,7 @@ def adapted(method: Method, device: str, steps: int, size: int) -> float:
 
 def main() -> None:
     options = _measure.arguments(__doc__)
-    steps, size, rounds = (2, 16, 1) if options.quick else (5, 48, 9) if options.device == "cpu" else (20, 96, 5)
+    steps, size, rounds = (2, 16, 1) if options.quick else (5, 48, 9) if options.device == "cpu" else (8, 96, 5)
     rows = []
     for kind in METHODS:
         peers: dict[str, Callable[[], float]] = {

@@ -53,7 +53,7 @@ def kept(net: UNet, device: str, size: int, bfloat16: bool) -> float:
 
 def main() -> None:
     options = _measure.arguments(__doc__)
-    steps, size, rounds = (1, 16, 1) if options.quick else (5, 64, 5) if options.device == "cpu" else (20, 96, 7)
+    steps, size, rounds = (1, 16, 1) if options.quick else (5, 64, 5) if options.device == "cpu" else (10, 96, 5)
     device = options.device
     variants: dict[str, tuple[Callable[[], UNet], bool]] = {
         "float32": (lambda: network(device), False),

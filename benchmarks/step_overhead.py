@@ -81,7 +81,7 @@ def with_training_dice(folder: Path) -> list:
 
 def main() -> None:
     options = _measure.arguments(__doc__)
-    steps, size, rounds = (2, 16, 1) if options.quick else (20, 40, 15) if options.device == "cpu" else (20, 96, 7)
+    steps, size, rounds = (2, 16, 1) if options.quick else (20, 40, 15) if options.device == "cpu" else (10, 96, 7)
     work = (options.device, steps, size)
     peers: dict[str, Callable[[], float]] = {
         "bare": lambda: bare(*work),

@@ -134,7 +134,9 @@ def batches_for(task: str, dims: int, seed: int, labelled: bool, rank: int = 0) 
 def loss_for(task: str):
     if task == "segmentation":
         return lambda pred, label: nn.functional.cross_entropy(pred, label[:, 0].long())
-    return nn.MSELoss() if task == "regression" else nn.CrossEntropyLoss()
+    if task == "regression":  # on CUDA, torch's has no backward pass for two dtypes
+        return lambda pred, label: nn.functional.mse_loss(pred.float(), label)
+    return nn.CrossEntropyLoss()
 
 
 def build(method, task, dims, network, epochs=2, state=None, handlers=(), rank=0, pool="mean", **more):
@@ -255,10 +257,17 @@ def test_an_interrupted_run_goes_on_bit_by_bit(path, task, dims, tmp_path):
         else:
             trainer.run()
 
-    run("whole")
-    run("cut", interrupt=True)
-    run("cut")
-    same(*(load_checkpoint(tmp_path / folder / "models" / "last.pt") for folder in ("whole", "cut")))
+    with torch.backends.cudnn.flags(deterministic=True, allow_tf32=False):  # what MONAI's set_determinism asks of it
+        run("whole")
+        run("cut", interrupt=True)
+        run("cut")
+    whole, cut = (load_checkpoint(tmp_path / folder / "models" / "last.pt") for folder in ("whole", "cut"))
+    if DEVICE.type == "cuda" and task == "segmentation" and path.endswith(("mcd", "mme")):
+        # they resize score maps, whose gradient torch sums in any order there
+        for key, value in whole["network"].items():
+            torch.testing.assert_close(cut["network"][key], value, rtol=1e-3, atol=1e-5, msg=key)
+    else:
+        same(whole, cut)
 
 
 # ---------------------------------------------------------------------- two ranks

@@ -26,7 +26,9 @@ def test_the_documented_override(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     command = re.search(r"^    (monai-transfer run \S+ pretrain .*?\}')$", TEXT, re.DOTALL | re.MULTILINE)[1]
     _, _, bundle, workflow, *words = shlex.split(command.replace("\\\n", " ").replace("RUN", str(tmp_path / "run")))
-    network = open_workflow(bundle, workflow, parse_overrides(words), log=False).parser.get_parsed_content("network")
+    network = (
+        open_workflow(bundle, workflow, parse_overrides(words), log=False).parser.get_parsed_content("network").cpu()
+    )
     assert isinstance(network, Mil) and network.instances == "patches"
     packaged = torch.load(f"{bundle}/models/model.pt", weights_only=True)
     taken = network.backbone.state_dict()

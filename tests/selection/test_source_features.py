@@ -78,8 +78,8 @@ def test_classifiers_give_the_input_of_their_last_layer(pictures):
     network.class_layers.out.register_forward_pre_hook(lambda _m, inputs: seen.update(x=inputs[0]))
     image = LoadImage(ensure_channel_first=True)(case.image).as_tensor().float()
     low, high = np.percentile(image.numpy(), (1, 99))
-    network(((image - low) / (high - low)).clip(0, 1)[None])
-    assert look.pooled == pytest.approx(seen["x"][0].detach().numpy(), rel=1e-3, abs=1e-4)
+    network(((image - low) / (high - low)).clip(0, 1)[None].to(next(network.parameters()).device))
+    assert look.pooled == pytest.approx(seen["x"][0].detach().cpu().numpy(), rel=1e-3, abs=1e-4)
     assert look.outputs.shape == (3,)
     with pytest.raises(InputError, match="one feature vector"):
         source.look(case.image, case.image, [0, 1])

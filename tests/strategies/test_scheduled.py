@@ -245,6 +245,7 @@ def _ddp_worker(rank: int, world: int, folder: str, make) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a forked process cannot use a device that its parent has used")
 @pytest.mark.parametrize(
     ("make", "early", "late"),
     [
