@@ -11,7 +11,14 @@ import pytest
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
 
-@pytest.mark.parametrize("script", sorted(FOLDER.glob("[!_]*.py")), ids=lambda p: p.name)
+SLOW = "weak_localization.py"
+SCRIPTS = [
+    pytest.param(path, id=path.name, marks=pytest.mark.slow if path.name in SLOW else ())
+    for path in sorted(FOLDER.glob("[!_]*.py"))
+]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_runs(script):
     done = subprocess.run([sys.executable, script, "--quick"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
