@@ -22,7 +22,9 @@ from monai.networks.blocks import Convolution
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from monai_transfer.errors import InputError
 from monai_transfer.methods.base import pool_features
+from monai_transfer.networks.head import find_stem
 
 __all__ = ["Attention", "Mil"]
 
@@ -66,13 +68,14 @@ class Mil(nn.Module):
             ``"bag"``: the input is B x N x C x spatial.
         backbone: from instances to N x F features, or N x F x spatial maps (needed for patches); default: a small
             convolutional network.
-        features: F; default: the width of the backbone's last layer.
+        features: F; default: what the backbone gives for a small blank image.
         embedding: L.
         hidden: D.
         gated: multiply by the sigmoid gate.
 
     Raises:
-        ValueError: ``instances`` is none of the three.
+        InputError: ``instances`` is none of the three; the backbone's width was not found and is not given, or is not
+            what it gives (then from ``forward``); or the input's shape does not fit.
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("classification",)
@@ -94,27 +97,39 @@ class Mil(nn.Module):
     ) -> None:
         super().__init__()
         if instances not in ("slices", "patches", "bag"):
-            raise ValueError(f"instances must be 'slices', 'patches' or 'bag', not {instances!r}")
+            raise InputError(f"instances must be 'slices', 'patches' or 'bag', not {instances!r}")
+        if spatial_dims not in (2, 3):
+            raise InputError(f"instances have 2 or 3 spatial dimensions, not {spatial_dims}")
         self.spatial_dims, self.instances = spatial_dims, instances
         self.backbone = backbone if backbone is not None else _small_backbone(spatial_dims, in_channels)
-        self.embedding = nn.Sequential(nn.Linear(features or _width(self.backbone), embedding), nn.ReLU())
+        width = features or _width(self.backbone, spatial_dims, in_channels)
+        self.embedding = nn.Sequential(nn.Linear(width, embedding), nn.ReLU())
         self.attention = Attention(embedding, hidden, gated)
         self.head = nn.Linear(embedding, num_classes)
 
     def _instances(self, x: Tensor) -> tuple[Tensor, Tensor | None, tuple[int, ...]]:
         """Embeddings B x N x L, which instances are present (B x N), and the shape that N unfolds to."""
         if self.instances == "patches":
-            maps = self.backbone(x)
+            maps = self._checked(self.backbone(x))
             if maps.ndim != self.spatial_dims + 2:
-                raise ValueError(f"patches need a backbone that gives feature maps, not {tuple(maps.shape)}")
+                raise InputError(f"patches need a backbone that gives feature maps, not {tuple(maps.shape)}")
             return self.embedding(maps.flatten(2).transpose(1, 2)), None, tuple(maps.shape[2:])
         if x.ndim != self.spatial_dims + 3:
-            raise ValueError(f"{self.instances} of {self.spatial_dims}D instances do not fit {tuple(x.shape)}")
+            raise InputError(f"{self.instances} of {self.spatial_dims}D instances do not fit {tuple(x.shape)}")
         bags = x.movedim(-1, 1) if self.instances == "slices" else x
         flat = bags.flatten(2)
         present = flat.amax(2) > flat.amin(2)
-        features = pool_features(self.backbone(bags.flatten(0, 1)))
+        features = pool_features(self._checked(self.backbone(bags.flatten(0, 1))))
         return self.embedding(features.unflatten(0, bags.shape[:2])), present, (bags.shape[1],)
+
+    def _checked(self, features: Tensor) -> Tensor:
+        width = self.embedding[0].in_features
+        if features.shape[1] != width:
+            raise InputError(
+                f"the backbone gives {features.shape[1]} features, and Mil was made for {width}",
+                mend=f"features={features.shape[1]}",
+            )
+        return features
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of the cases, B x classes."""
@@ -150,10 +165,10 @@ class Mil(nn.Module):
                 knows no class; ``None`` shows the attention.
 
         Raises:
-            ValueError: for ``instances="bag"``, whose instances have no place in an image.
+            InputError: for ``instances="bag"``, whose instances have no place in an image.
         """
         if self.instances == "bag":
-            raise ValueError("instances of a bag have no place in an image: read attention_weights")
+            raise InputError("instances of a bag have no place in an image", mend="read attention_weights")
         weights = self.attention_weights(x) if class_index is None else self.evidence(x, class_index).clamp_min(0)
         weights = weights.unsqueeze(1)
         if self.instances == "slices":
@@ -172,9 +187,29 @@ def _small_backbone(dims: int, channels: int) -> nn.Sequential:
     return nn.Sequential(*blocks)
 
 
-def _width(backbone: nn.Module) -> int:
-    for module in reversed(list(backbone.modules())):
-        for name in ("out_features", "out_channels", "num_features", "num_channels"):
-            if isinstance(getattr(module, name, None), int):
-                return getattr(module, name)
-    raise ValueError("the backbone's width was not found: name it by features=")
+@torch.no_grad()
+def _width(backbone: nn.Module, dims: int, channels: int) -> int:
+    """Features that a backbone gives, by passing a blank image: its last layer does not tell (dense blocks)."""
+    stem = find_stem(backbone)
+    channels = getattr(backbone.get_submodule(stem[0]), "in_channels", channels) if stem else channels
+    like = next(iter(backbone.parameters()), torch.zeros(()))
+    modes = [(module, module.training) for module in backbone.modules()]
+    backbone.eval()
+    try:
+        for edge in (32, 64, 128):  # some halve an image five times
+            try:
+                output = backbone(torch.zeros(1, channels, *[edge] * dims, dtype=like.dtype, device=like.device))
+            except (RuntimeError, ValueError, TypeError):
+                continue
+            if isinstance(output, Tensor) and output.ndim in (2, dims + 2):
+                return output.shape[1]
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    last = list(backbone.modules())[-1]
+    if isinstance(last, nn.Linear):  # made for one size of image
+        return last.out_features
+    raise InputError(
+        f"the number of features that {type(backbone).__name__} gives was not found by passing it a blank image",
+        mend="give a backbone from B x C x spatial to one tensor, B x F or B x F x spatial, and name F: features=F",
+    )

@@ -2,9 +2,10 @@ import math
 
 import pytest
 import torch
-from monai.networks.nets import resnet10
+from monai.networks.nets import DenseNet, resnet10
 from torch import nn
 
+from monai_transfer.errors import InputError
 from monai_transfer.methods.mil import Attention, Mil
 
 
@@ -70,6 +71,29 @@ def test_a_transferred_backbone():
     pooled = Mil(instances="patches", backbone=nn.Sequential(nn.Flatten(), nn.Linear(9, 7)))
     with pytest.raises(ValueError, match="feature maps"):
         pooled(torch.randn(1, 1, 3, 3))
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_a_backbone_of_dense_blocks_has_more_features_than_its_last_layer(dims):
+    """A dense block's last convolution gives its growth rate alone; the block adds what came before."""
+    dense = DenseNet(dims, 2, 2, init_features=8, growth_rate=4, block_config=(2, 2), bn_size=2).features[:7]
+    before = {k: v.clone() for k, v in dense.state_dict().items()}
+    network = Mil(dims, in_channels=2, instances="patches", backbone=dense, embedding=16, hidden=8)
+    x = torch.randn(2, 2, *[32] * dims)
+    assert network.embedding[0].in_features == dense(x).shape[1] == 16
+    assert network(x).shape == (2, 2)
+    assert dense.training and all(torch.equal(v, dense.state_dict()[k]) for k, v in before.items() if "weight" in k)
+    wrong = Mil(dims, instances="patches", backbone=dense, features=4)
+    with pytest.raises(InputError, match="gives 16 features, and Mil was made for 4; features=16"):
+        wrong(x)
+
+
+def test_a_backbone_that_takes_no_blank_image_must_say_its_width():
+    with pytest.raises(InputError, match="features=F"):
+        Mil(backbone=nn.Sequential(nn.Flatten(), nn.Linear(9, 7), nn.ReLU()))
+    assert Mil(backbone=nn.Sequential(nn.Flatten(), nn.Linear(9, 7), nn.ReLU()), features=7)(
+        torch.randn(2, 1, 3, 3, 4)
+    ).shape == (2, 2)
 
 
 def volumes(n, seed):
