@@ -14,9 +14,10 @@ import torch
 from monai.data import save_net_with_metadata
 
 from monai_transfer.bundle.run import best_weights, open_workflow
+from monai_transfer.bundle.run_metadata import run_metadata
 from monai_transfer.engine.checkpoint import load_checkpoint
 from monai_transfer.errors import InputError
-from monai_transfer.files import atomic_path
+from monai_transfer.files import atomic_path, write_json
 from monai_transfer.weights.large_files import LargeFile, write_large_files
 from monai_transfer.weights.provenance import Provenance, provenance_of
 
@@ -31,7 +32,8 @@ def export_bundle(
     """Export a bundle's (or a run's) best model; returns what was written.
 
     The licence and the origin of weights that the model was trained from go with it: into ``large_files.yml``, the
-    script's metadata, the ONNX file's metadata.
+    script's metadata, the ONNX file's metadata. So do the statistics of the data that it was trained on (a run's own
+    site, not what the bundle's weights saw before), as ``transfer`` in the metadata.
 
     ``bundle``: a folder with the inference config, metadata, licence and weights. ``torchscript``: one ``.ts`` file
     with metadata and inference config as extra files, as MONAI Deploy reads it. ``onnx``: one file with free batch and
@@ -44,16 +46,16 @@ def export_bundle(
         raise InputError(f"cannot export to {to!r}", mend=f"one of {', '.join(KINDS)}")
     bundle = Path(bundle)
     weights = best_weights(bundle, run)
+    metadata = run_metadata(bundle, weights.parent.parent if run is not None else None)
     if to == "bundle":
-        return _export_folder(
-            bundle, weights, Path(output) if output else bundle.resolve().with_name(bundle.resolve().name + "_deploy")
-        )
+        home = bundle.resolve()
+        place = Path(output) if output else home.with_name(f"{home.name}_deploy")
+        return _export_folder(bundle, weights, place, metadata)
     flow = open_workflow(bundle, "infer", {}, log=False)
     flow.initialize()
     network = flow.parser.get_parsed_content("network_def").cpu()
     network.load_state_dict(load_checkpoint(weights))
     network.eval()
-    metadata = json.loads((bundle / "configs" / "metadata.json").read_text(encoding="utf-8"))
     metadata |= _origin(provenance_of(weights))
     example = _example(metadata)
     with torch.no_grad():
@@ -120,7 +122,10 @@ def _onnx(network: Any, example: Any, expected: Any, path: Path, metadata: dict[
             network, (example,), str(temporary), input_names=["image"], output_names=["pred"], dynamo=False,
             dynamic_axes={"image": axes, "pred": axes if expected.ndim == example.ndim else {0: "batch"}},
         )  # fmt: skip
-        _note_in_onnx(temporary, {key: metadata[key] for key in metadata if key.startswith("weights_")})
+        notes = {key: metadata[key] for key in metadata if key.startswith("weights_")}
+        if statistics := (metadata.get("transfer") or {}).get("data_statistics"):
+            notes["data_statistics"] = json.dumps(statistics)
+        _note_in_onnx(temporary, notes)
         session = onnxruntime.InferenceSession(str(temporary), providers=["CPUExecutionProvider"])
         (got,) = session.run(None, {"image": example.numpy()})
         _agree(torch.from_numpy(got), expected, path)
@@ -136,7 +141,7 @@ def _note_in_onnx(path: Path, notes: dict[str, str]) -> None:
         onnx.save(model, str(path))
 
 
-def _export_folder(bundle: Path, weights: Path, output: Path) -> Path:
+def _export_folder(bundle: Path, weights: Path, output: Path, metadata: dict[str, Any]) -> Path:
     """The bundle without what trains it; refused if its inference config still needs this package."""
     config = next((p for p in (bundle / "configs").glob("inference.*")), None)
     if config is None:
@@ -150,9 +155,10 @@ def _export_folder(bundle: Path, weights: Path, output: Path) -> Path:
     (temporary / "models").mkdir(parents=True)
     (temporary / "configs").mkdir()
     try:
-        for path in (config, bundle / "configs" / "metadata.json", bundle / "configs" / "logging.conf"):
+        for path in (config, bundle / "configs" / "logging.conf"):
             if path.is_file():
                 shutil.copyfile(path, temporary / "configs" / path.name)
+        write_json(temporary / "configs" / "metadata.json", metadata)
         for name in ("scripts", "docs", "sample"):
             if (bundle / name).is_dir():
                 shutil.copytree(bundle / name, temporary / name, ignore=shutil.ignore_patterns("__pycache__"))

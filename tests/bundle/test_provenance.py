@@ -70,4 +70,6 @@ def test_in_an_onnx_file(packaged, tmp_path):
     (bundle / "large_files.yml").write_text(yaml.safe_dump(listing))
     model = onnx.load(str(export_bundle(bundle, "onnx", tmp_path / "model.onnx")))
     notes = {entry.key: entry.value for entry in model.metadata_props}
+    metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
+    assert json.loads(notes.pop("data_statistics")) == metadata["transfer"]["data_statistics"]
     assert notes == {"weights_licence": LICENCE, "weights_origin": "a challenge's weights"}

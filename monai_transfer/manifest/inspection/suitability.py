@@ -14,6 +14,7 @@ import yaml
 from monai_transfer.errors import InputError
 from monai_transfer.manifest.inspection.case import QUANTILES
 from monai_transfer.manifest.inspection.finding import Finding
+from monai_transfer.manifest.inspection.run_statistics import run_statistics
 from monai_transfer.manifest.inspection.sets import Looked
 from monai_transfer.manifest.model import Manifest
 
@@ -128,7 +129,7 @@ def read_source(bundle: str | Path) -> dict[str, Any]:
         InputError: no bundle there, or its metadata cannot be read.
     """
     bundle = Path(bundle)
-    metadata, path, trained_at = _metadata(bundle)
+    metadata, path, is_run, trained_at = _metadata(bundle)
     try:
         inputs = metadata.get("network_data_format", {}).get("inputs", {})
         image: dict[str, Any] = inputs.get("image") or next(iter(inputs.values()), {})
@@ -136,8 +137,8 @@ def read_source(bundle: str | Path) -> dict[str, Any]:
         pred: dict[str, Any] = outputs.get("pred") or next(iter(outputs.values()), {})
         transfer = metadata.get("transfer") or {}
         statistics = metadata.get("data_statistics") or transfer.get("data_statistics") or {}
-        if trained_at is not None:  # a run's own site, where the bundle was fitted to several
-            statistics = (statistics.get("other_sites") or {}).get(trained_at, statistics)
+        if is_run:  # its own site's, where the bundle was fitted to several; else nothing is known
+            statistics = run_statistics(transfer, trained_at) or {}
         names = {int(k): str(v) for k, v in (image.get("channel_def") or {}).items()}
         labels = {int(k): str(v) for k, v in (pred.get("channel_def") or {}).items()}
     except (ValueError, AttributeError) as error:
@@ -166,17 +167,17 @@ def read_source(bundle: str | Path) -> dict[str, Any]:
     return source
 
 
-def _metadata(bundle: Path) -> tuple[dict[str, Any], Path, str | None]:
-    """The metadata of a bundle or a run folder, where they stand, and the site that a run was trained at."""
+def _metadata(bundle: Path) -> tuple[dict[str, Any], Path, bool, Any]:
+    """The metadata of a bundle or a run folder, where they stand, whether it is a run, and its site or sites."""
     path, record = bundle / "configs" / "metadata.json", bundle / "run.json"
     try:
         if path.is_file():
-            return json.loads(path.read_text(encoding="utf-8")), path, None
+            return json.loads(path.read_text(encoding="utf-8")), path, False, None
         path = bundle / "config.yaml"
         if record.is_file() and path.is_file():
             config = yaml.safe_load(path.read_text(encoding="utf-8"))
             site = json.loads(record.read_text(encoding="utf-8")).get("target_site")
-            return config.get("_meta_") or {}, path, site
+            return config.get("_meta_") or {}, path, True, site
     except (ValueError, AttributeError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"broken metadata ({error})", path=path, mend="see MONAI's bundle specification") from error
     mend = "name a MONAI bundle's folder (with configs/metadata.json), or a run folder"
