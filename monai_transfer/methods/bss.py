@@ -14,11 +14,14 @@ trainer's own forward pass: norm statistics are untouched.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from monai_transfer.errors import InputError
 from monai_transfer.methods.base import Fields, Method
+from monai_transfer.networks.outputs import wide
 
 __all__ = ["Bss", "bss_penalty"]
 
@@ -26,7 +29,7 @@ __all__ = ["Bss", "bss_penalty"]
 def bss_penalty(features: Tensor, k: int = 1) -> Tensor:
     """Sum of the ``k`` smallest squared singular values of B x F features; a scalar, without eta.
 
-    ``k`` is cut to min(B, F) - 1, so that the largest is never shrunk.
+    ``k`` is cut to min(B, F) - 1, so that the largest is never shrunk. NaN where the features are not finite.
 
     Raises:
         ValueError: the features are not two-dimensional, or k is below 1.
@@ -34,8 +37,10 @@ def bss_penalty(features: Tensor, k: int = 1) -> Tensor:
     if features.ndim != 2 or k < 1:
         raise ValueError(f"BSS needs B x F features and k >= 1, got {tuple(features.shape)} and k = {k}")
     with torch.autocast(features.device.type, enabled=False):
-        wide = features if features.dtype.itemsize >= 4 else features.float()
-        values = torch.linalg.svdvals(wide)  # in descending order
+        rows = wide(features)
+        if not torch.isfinite(rows).all():
+            return (rows * math.nan).sum()  # for whoever watches the loss; LAPACK would end the run in a riddle
+        values = torch.linalg.svdvals(rows)  # in descending order
         return values[max(len(values) - k, 1) :].square().sum()
 
 

@@ -32,7 +32,7 @@ from monai_transfer.errors import InputError
 from monai_transfer.methods.base import Fields, Method, pool_features
 from monai_transfer.networks.copying import copy_network
 from monai_transfer.networks.head import find_features, find_head
-from monai_transfer.networks.outputs import label_indices, log_probabilities, probabilities
+from monai_transfer.networks.outputs import label_indices, log_probabilities, probabilities, wide
 
 __all__ = ["CoTuning", "category_relationship", "co_tuning_loss"]
 
@@ -49,6 +49,7 @@ def category_relationship(predictions: Tensor, labels: Tensor, classes: int | No
         C_t x C_s; rows sum to one, those of classes without a case are zero.
     """
     classes = int(labels.max()) + 1 if classes is None else classes
+    predictions = wide(predictions)
     member = F.one_hot(labels.long(), classes).to(predictions.dtype)
     return member.T @ predictions / member.sum(0).clamp(min=1).unsqueeze(1)
 
@@ -134,6 +135,7 @@ class CoTuning(Method):
         super().train(mode)
         if self.source_model is not None:
             self.source_model.eval()
+            self.first_head.eval()  # its own dropout would blur the relationship
         return self
 
     def make_optimizer(self) -> torch.optim.Optimizer:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from monai_transfer.errors import InputError
 from monai_transfer.methods.base import Fields, Method
 from monai_transfer.networks.copying import copy_network
-from monai_transfer.networks.outputs import log_probabilities
+from monai_transfer.networks.outputs import log_probabilities, wide
 
 __all__ = ["Distillation", "distillation_loss"]
 
@@ -37,8 +37,8 @@ def distillation_loss(student: Tensor, teacher: Tensor, temperature: float = 2.0
     """
     if student.shape != teacher.shape:
         raise ValueError(f"the student gives {tuple(student.shape)}, the teacher {tuple(teacher.shape)}")
-    ours = log_probabilities(student / temperature)
-    theirs = log_probabilities(teacher.detach() / temperature)
+    ours = log_probabilities(wide(student) / temperature)
+    theirs = log_probabilities(wide(teacher.detach()) / temperature)
     return temperature**2 * (theirs.exp() * (theirs - ours)).sum(1).mean()
 
 

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from monai_transfer.errors import InputError
 from monai_transfer.methods.base import Fields, Method
-from monai_transfer.networks.outputs import log_probabilities
+from monai_transfer.networks.outputs import log_probabilities, wide
 from monai_transfer.networks.snapshot import Snapshot
 
 __all__ = ["Ewc", "ewc_penalty", "fisher_information"]
@@ -35,12 +35,14 @@ __all__ = ["Ewc", "ewc_penalty", "fisher_information"]
 def ewc_penalty(
     weights: Iterable[Tensor], start: Iterable[Tensor], fisher: Iterable[Tensor], strength: float = 400.0
 ) -> Tensor:
-    """strength/2 * sum F (w - w0)^2 over three lists of tensors of equal shapes; a scalar.
+    """strength/2 * sum F (w - w0)^2 over three lists of tensors of equal shapes; a scalar in float32 or wider.
 
     Raises:
         ValueError: the lists differ in length or are empty.
     """
-    parts = [(f * (now - then).square()).float().sum() for now, then, f in zip(weights, start, fisher, strict=True)]
+    parts = [
+        (wide(f) * (wide(now) - wide(then)).square()).sum() for now, then, f in zip(weights, start, fisher, strict=True)
+    ]
     if not parts:
         raise ValueError("there are no weights to regularise")
     return strength / 2 * torch.stack([part.to(parts[0].device) for part in parts]).sum()

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from monai_transfer.errors import InputError
 from monai_transfer.methods.base import Fields, Method
 from monai_transfer.networks.head import find_head
+from monai_transfer.networks.outputs import wide
 from monai_transfer.networks.snapshot import Snapshot
 
 __all__ = ["L2Sp", "l2_sp_penalty"]
@@ -36,7 +37,7 @@ def l2_sp_penalty(
     alpha: float = 0.1,
     beta: float = 0.01,
 ) -> Tensor:
-    """alpha/2 * ||w - w0||^2 + beta/2 * ||w_new||^2 over lists of tensors; a scalar, 0 where nothing has moved.
+    """alpha/2 * ||w - w0||^2 + beta/2 * ||w_new||^2 over lists of tensors; a scalar, in float32 or wider.
 
     Args:
         weights: the transferred tensors as they are.
@@ -51,8 +52,8 @@ def l2_sp_penalty(
     for now, then in zip(weights, start, strict=True):
         if now.shape != then.shape:
             raise ValueError(f"a weight of shape {tuple(now.shape)} started as {tuple(then.shape)}")
-        parts.append(alpha / 2 * (now - then).float().square().sum())
-    parts += [beta / 2 * tensor.float().square().sum() for tensor in new]
+        parts.append(alpha / 2 * (wide(now) - wide(then)).square().sum())
+    parts += [beta / 2 * wide(tensor).square().sum() for tensor in new]
     if not parts:
         raise ValueError("there are no weights to regularise")
     return torch.stack([part.to(parts[0].device) for part in parts]).sum()

@@ -37,6 +37,8 @@ def test_small_batches_and_half_precision():
     zeros = torch.zeros(3, 4, requires_grad=True)  # dead features: no gradient, but no NaN either
     bss_penalty(zeros).backward()
     assert zeros.grad.isfinite().all()
+    broken = torch.tensor([[1.0, torch.nan], [2.0, torch.inf], [0.0, 1.0]], requires_grad=True)
+    assert bss_penalty(broken).isnan() and bss_penalty(broken).requires_grad, "seen in the loss, as without BSS"
     with torch.autocast("cpu", torch.bfloat16):
         assert bss_penalty(torch.randn(4, 8).bfloat16()).dtype is torch.float32
 

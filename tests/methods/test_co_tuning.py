@@ -55,6 +55,18 @@ def test_relationship_is_learned_from_the_source_model_and_then_kept(perceptron)
     torch.testing.assert_close(twin(fields, 0.9), method(fields, 0.9))
 
 
+def test_a_source_head_with_dropout_tells_the_same_each_time(perceptron):
+    network, x, y = perceptron(), torch.randn(40, 2), torch.arange(40) % 2
+    head = nn.Sequential(nn.Dropout(0.5), nn.Linear(32, 5))
+    method = CoTuning(source_head=copy.deepcopy(head))
+    method.setup(network, Fields(**parts(network, x), source_label=y))
+    method.train()
+    assert method.source_head.training
+    method(Fields(**parts(network, x), source_label=y), 0.0)
+    said = torch.softmax(head.eval()(network[:4](x)), 1).detach()
+    torch.testing.assert_close(method.relationship, category_relationship(said, y, 2))
+
+
 def test_gradient_reaches_network_and_source_head(perceptron):
     network, x, y = perceptron(), torch.randn(8, 2), torch.arange(8) % 2
     method = CoTuning(relationship=[[1.0, 0.0], [0.0, 1.0]])

@@ -22,6 +22,12 @@ def test_formula():
         ewc_penalty([w], [w0], [])
 
 
+def test_precision_is_that_of_the_weights_or_better():
+    w, w0 = torch.randn(3, 4, dtype=torch.float64, requires_grad=True), torch.randn(3, 4, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda x: ewc_penalty([x], [w0], [w0.square()]), w)
+    assert ewc_penalty([w.bfloat16()], [w0.bfloat16()], [w0.bfloat16()]).dtype is torch.float32
+
+
 def test_fisher_of_logistic_regression():
     """For one logit z = w x + b, the Fisher information is p (1 - p) x^2 in w and p (1 - p) in b."""
     torch.manual_seed(0)

@@ -31,6 +31,14 @@ def test_formula():
         l2_sp_penalty([], [])
 
 
+def test_precision_is_that_of_the_weights_or_better():
+    w, w0, new = (torch.randn(3, 4, dtype=torch.float64, requires_grad=True) for _ in range(3))
+    assert torch.autograd.gradcheck(lambda *x: l2_sp_penalty([x[0]], [x[1]], [x[2]]), (w, w0.detach(), new))
+    small = torch.full((100, 100), 1e-3, dtype=torch.bfloat16)
+    penalty = l2_sp_penalty([small], [0 * small])
+    assert penalty.dtype is torch.float32 and penalty.item() == pytest.approx(0.05 * 1e4 * small[0, 0].item() ** 2)
+
+
 def test_weights_only_and_the_head_apart():
     network = DenseNet(2, 1, 2, init_features=4, growth_rate=2, block_config=(1,))
     method = L2Sp()
