@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 
 from monai_transfer.errors import InputError
 
-__all__ = ["as_classes", "as_features", "as_labels", "as_probabilities", "is_regression"]
+__all__ = ["as_array", "as_classes", "as_features", "as_labels", "as_probabilities", "is_regression"]
 
 
 def as_features(features: Any, what: str = "features") -> np.ndarray:
@@ -17,7 +18,7 @@ def as_features(features: Any, what: str = "features") -> np.ndarray:
     Raises:
         InputError: not two-dimensional, empty, or holding NaN or infinity.
     """
-    array = np.asarray(features, dtype=np.float64)
+    array = as_array(features).astype(np.float64, copy=False)
     if array.ndim != 2 or 0 in array.shape:
         raise InputError(
             f"{what} must be N x D with N, D >= 1, not of shape {array.shape}", mend="pool over space first"
@@ -34,7 +35,7 @@ def as_labels(labels: Any, n: int) -> np.ndarray:
     Raises:
         InputError: another length than the features, or missing (NaN) entries.
     """
-    array = np.asarray(labels)
+    array = as_array(labels)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim not in (1, 2) or len(array) != n:
@@ -55,7 +56,7 @@ def as_classes(labels: Any, n: int) -> tuple[np.ndarray, int]:
         raise InputError("class labels must be one whole number or name a row", mend="use a regression score instead")
     classes, indices = np.unique(array, return_inverse=True)
     if len(classes) < 2:
-        raise InputError(f"all {n} labels are {classes[0]!r}: a score needs at least two classes")
+        raise InputError(f"all {n} labels are {str(classes[0])!r}: a score needs at least two classes")
     return indices, len(classes)
 
 
@@ -75,4 +76,12 @@ def as_probabilities(probabilities: Any) -> np.ndarray:
 
 def is_regression(labels: Any) -> bool:
     """Whether labels are quantities rather than classes: a float dtype says so."""
-    return np.asarray(labels).dtype.kind == "f"
+    return as_array(labels).dtype.kind == "f"
+
+
+def as_array(values: Any) -> np.ndarray:
+    """An array of anything; of a tensor wherever it lies, in whatever precision, learning or not."""
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu()
+        values = values.float() if values.is_floating_point() and values.dtype.itemsize < 4 else values
+    return np.asarray(values)

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from monai_transfer.selection.inputs import as_classes, as_labels, as_probabilities
+from monai_transfer.selection.inputs import as_array, as_classes, as_labels, as_probabilities
 
 __all__ = ["leep", "nce", "prepare_leep", "prepare_nce"]
 
@@ -61,7 +61,7 @@ def nce(source_labels: Any, labels: Any) -> float:
 
 def prepare_nce(source_labels: Any) -> Callable[[Any], float]:
     """The same as a function of the labels alone."""
-    given = np.asarray(source_labels)
+    given = as_array(source_labels)
     if given.ndim == 2 and given.shape[1] > 1:
         given = as_probabilities(given).argmax(1)
     given = as_labels(given, len(given))

@@ -19,7 +19,7 @@ from monai_transfer.errors import InputError
 from monai_transfer.selection.ccfv import ccfv, prepare_ccfv
 from monai_transfer.selection.gbc import gbc, prepare_gbc
 from monai_transfer.selection.h_score import h_score, prepare_h_score
-from monai_transfer.selection.inputs import as_labels
+from monai_transfer.selection.inputs import as_array, as_labels
 from monai_transfer.selection.leep import leep, nce, prepare_leep, prepare_nce
 from monai_transfer.selection.logme import logme, prepare_logme
 from monai_transfer.selection.transrate import prepare_transrate, transrate
@@ -83,7 +83,7 @@ def permutation_null(
         raise InputError(f"a permutation null needs at least one permutation, not {n}")
     if within and groups is None:
         raise InputError("within=True needs groups")
-    labels = np.asarray(labels)
+    labels = as_array(labels)
     if score is ccfv:
         arguments = {"groups": groups, **arguments}
     prepare = _PREPARED.get(score)

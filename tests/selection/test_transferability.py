@@ -7,6 +7,7 @@ from contextlib import nullcontext
 
 import numpy as np
 import pytest
+import torch
 from scipy.optimize import linear_sum_assignment, minimize
 from scipy.spatial.distance import cdist
 from scipy.stats import multivariate_normal
@@ -330,6 +331,16 @@ def test_bad_input_is_one_clear_line():
         ccfv(features, labels, np.where(labels == 0, "a", np.where(labels == 1, "b", "c")))
     with pytest.raises(InputError, match="needs groups"):
         permutation_null(logme, features, labels, within=True)
+
+
+@pytest.mark.parametrize("score", [logme, h_score, gbc, transrate, nce])
+def test_tensors_are_as_good_as_arrays(score):
+    features, labels = torch.randn(30, 2, requires_grad=True), torch.arange(30) % 2
+    if score is nce:
+        features = features.softmax(1)
+    half = features.to(torch.bfloat16) if score is not nce else features
+    assert score(half, labels) == score(half.detach().float().numpy(), labels.numpy())
+    assert permutation_null(score, half, labels, n=3).score == score(half, labels)
 
 
 def test_null_is_affordable_at_real_sizes():
