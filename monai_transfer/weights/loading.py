@@ -39,6 +39,8 @@ def load_weights(
     head: Sequence[str] | None = None,
     part: str | None = None,
     only: str | Sequence[str] | None = None,
+    source_grid: Sequence[int] | None = None,
+    target_grid: Sequence[int] | None = None,
 ) -> WeightReport:
     """Load weights into ``network`` in place, adapting what can be adapted: all or nothing, never in silence.
 
@@ -58,6 +60,8 @@ def load_weights(
         part: of a checkpoint that holds several networks, the one to take, by its key or prefix (``teacher``).
         only: load into these modules alone, by name, or into the ``encoder``; the rest stays fresh, and the coverage
             is that of these modules.
+        source_grid, target_grid: patches per axis of a vision transformer's position embeddings on either side; where
+            neither they nor the network (``UNETR`` does) tell them, grids are taken to be square or cubic.
 
     Returns:
         The report: loaded, adapted, skipped, missing, unused, and the coverage.
@@ -87,6 +91,8 @@ def load_weights(
         channels=channels,
         inflation=inflate,
         head=head,
+        source_grid=source_grid,
+        target_grid=target_grid,
         strict_channels=source_channels is not None,
         strict_source=theirs is not None and theirs != source.classes,  # a bundle may name them wrongly
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -13,29 +14,36 @@ __all__ = ["resize_positions", "resize_relative_table"]
 _MODES = {1: "linear", 2: "bicubic", 3: "trilinear"}
 
 
-def resize_positions(source: Tensor, target_shape: torch.Size, dims: int) -> Tensor | None:
-    """Learned embeddings 1 x N x F for another number of patches; ``None`` where no regular grid explains the sizes.
+def resize_positions(
+    source: Tensor,
+    target_shape: torch.Size,
+    dims: int,
+    source_grid: Sequence[int] | None = None,
+    target_grid: Sequence[int] | None = None,
+) -> Tensor | None:
+    """Learned embeddings 1 x N x F for another grid of patches; ``None`` where no regular grid explains the sizes.
 
-    Both grids are taken to be square (cubic), as their shape is not stored. A token in front of the patches (the
-    class token of timm and MAE) is kept where the network has one too, else left out. From 2D to 3D the plane is
+    A grid that is not named is taken to be square (cubic), as its shape is not stored. A token in front of the patches
+    (the class token of timm and MAE) is kept where the network has one too, else left out. From 2D to 3D the plane is
     repeated along the new last axis.
 
     Args:
         source: 1 x N_s x F. ``target_shape``: (1, N_t, F). ``dims``: number of spatial dimensions of the network.
+        source_grid, target_grid: patches per axis.
     """
     if source.ndim != 3 or source.shape[0] != 1 or source.shape[2] != target_shape[2]:
         return None
     for extra in (0, 1):
-        new = _side(target_shape[1] - extra, dims)
+        new = _grid(target_shape[1] - extra, dims, target_grid)
         if not new:
             continue
         for given in (extra, 1):
             for source_dims in (dims, 2):
-                old = _side(source.shape[1] - given, source_dims)
+                old = _grid(source.shape[1] - given, source_dims, source_grid)
                 if old:
                     tokens, grid = source[:, :extra], source[0, given:]
-                    grid = _resize(grid, [old] * source_dims, [new] * source_dims)
-                    grid = grid.repeat_interleave(new, dim=0) if source_dims < dims else grid
+                    grid = _resize(grid, old, new[:source_dims])
+                    grid = grid.repeat_interleave(new[-1], dim=0) if source_dims < dims else grid
                     return torch.cat([tokens, grid[None]], dim=1)
     return None
 
@@ -61,6 +69,14 @@ def resize_relative_table(source: Tensor, target_shape: torch.Size, dims: int) -
         return None
     plane = _resize(source, [flat] * 2, [new] * 2)
     return plane.repeat_interleave(new, dim=0)
+
+
+def _grid(count: int, dims: int, named: Sequence[int] | None) -> list[int] | None:
+    """The grid of ``count`` patches: the named one if it has so many, else a square or cube."""
+    if named is not None:
+        return list(named) if len(named) == dims and math.prod(named) == count else None
+    side = _side(count, dims)
+    return [side] * dims if side else None
 
 
 def _side(count: int, dims: int) -> int | None:

@@ -6,6 +6,8 @@ of whole objects) ends in one ``InputError`` that says which, and what to do.
 
 from __future__ import annotations
 
+import argparse
+import pathlib
 import pickle
 import re
 import zipfile
@@ -21,15 +23,22 @@ from monai_transfer.weights.tfjs import is_tfjs, read_tfjs
 
 __all__ = ["read_checkpoint"]
 
+_PATHS = ("PosixPath", "PurePosixPath", "PureWindowsPath")
 RESAVE = "open it where its own code is trusted and save `model.state_dict()` alone, best as .safetensors"
 AGAIN = "download or copy it again and compare its checksum"
 
-_scalar = np.float64(0).__reduce__()[0]  # numpy's own, under whatever name it has today
+# numpy's own, under whatever name they have today
+_scalar, _array = np.float64(0).__reduce__()[0], np.zeros(1).__reduce__()[0]
 
-# Scalars that numpy leaves in training logs. They hold numbers only, so reading them runs no code of the file's.
-_NUMPY_SCALARS: list[Any] = [
+# What training scripts leave beside the weights: numbers and arrays of numpy, their arguments, paths. These are
+# containers of plain data, which is unpickled under the same rules, so reading them runs no code of the file's.
+_PLAIN: list[Any] = [
+    argparse.Namespace,
+    *((getattr(pathlib, name), f"{module}.{name}") for name in _PATHS for module in ("pathlib", "pathlib._local")),
     np.dtype,
+    np.ndarray,
     *((_scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    *((_array, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
     *(type(np.dtype(code)) for code in ("?", "b", "B", "h", "H", "i", "I", "l", "L", "q", "Q", "e", "f", "d")),
 ]
 
@@ -70,7 +79,7 @@ def read_checkpoint(path: str | Path) -> tuple[Any, dict[str, str]]:
     if start.startswith(b"PK"):
         _refuse_other_archives(path)
     try:
-        with torch.serialization.safe_globals(_NUMPY_SCALARS):
+        with torch.serialization.safe_globals(_PLAIN):
             return torch.load(path, map_location="cpu", weights_only=True), {}
     except pickle.UnpicklingError as error:
         raise _refused(path, str(error)) from error
@@ -112,14 +121,14 @@ def _refuse_other_archives(path: Path) -> None:
 
 def _refused(path: Path, message: str) -> InputError:
     """``weights_only`` refused: either an object that is no plain data, or bytes that are no pickle."""
-    found = re.search(r"GLOBAL ([\w.]+) was not an allowed global", message) or re.search(
-        r"Unsupported (?:global|class): (?:GLOBAL )?([\w.]+)", message
-    )
+    found = re.search(r"(?:GLOBAL|Unsupported (?:global|class):|but got <class) '?([\w.]+)", message)
     if found:
         return InputError(f"holds more than tensors and numbers: a {found[1]!r} object", path=path, mend=RESAVE)
     if "Unsupported operand" in message or "legacy" in message or "magic" in message:
         return InputError("is cut off, damaged, or no PyTorch checkpoint", path=path, mend=AGAIN)
-    return InputError(f"cannot be read as plain weights ({_first_line(message)})", path=path, mend=RESAVE)
+    # not the lines before it, which advise to run whatever the file holds
+    reason = _first_line(message.rpartition("WeightsUnpickler error:")[2])
+    return InputError(f"cannot be read as plain weights ({reason})", path=path, mend=RESAVE)
 
 
 def _first_line(error: object) -> str:

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
@@ -20,6 +21,9 @@ from monai_transfer.weights.positions import resize_positions, resize_relative_t
 __all__ = ["Fit", "Surgery"]
 
 _NORM = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.PReLU)
+
+
+_POSITIONS = re.compile(r"(position_embeddings?|pos_embed)$")
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ class Surgery:
         source_channels, target_channels: names of the input channels, likewise.
         channels: see ``channels.adapt_channels``. inflation: see ``inflation.inflate``.
         head: names of the layers that give the class scores, where ``find_head`` would be wrong.
+        source_grid, target_grid: patches per axis of the position embeddings on either side, where they are no cubes.
         strict_source, strict_target, strict_channels: a wrong number of class names on that side, of the source's
             channel names, raises instead of being left aside (for names that the user gave).
     """
@@ -59,6 +64,8 @@ class Surgery:
     channels: str = "auto"
     inflation: str = "center"
     head: Sequence[str] | None = None
+    source_grid: Sequence[int] | None = None
+    target_grid: Sequence[int] | None = None
     strict_channels: bool = True
     strict_source: bool = True
     strict_target: bool = True
@@ -137,7 +144,7 @@ class Surgery:
                     remark = "input channels taken in order: the names have none in common"
                     return Fit(values.to(target.dtype), remark, changed=False)
                 notes += [adapted[1]] if adapted[1] else []
-        if values.shape != target.shape:
+        if values.shape != target.shape or self._other_grid(name):
             return self._other_shape(name, source, target)
         return Fit(values.to(target.dtype), "; ".join(notes))
 
@@ -237,13 +244,37 @@ class Surgery:
         resized: Tensor | None = None
         if name.endswith("relative_position_bias_table"):
             resized = resize_relative_table(source, target.shape, self._dims)
-        elif re.search(r"(position_embeddings?|pos_embed)$", name):
+        elif _POSITIONS.search(name):
             if getattr(self._modules[name.rpartition(".")[0]], "pos_embed_type", "") in ("sincos", "fourier"):
                 return Fit(None, f"is computed from the image size and is kept ({change})")
-            resized = resize_positions(source, target.shape, self._dims)
+            grids = self.source_grid, self.target_grid or self._grid(name)
+            resized = resize_positions(source, target.shape, self._dims, *grids)
+            if resized is None and (self.source_grid or self.target_grid):
+                named = " and ".join(_size(grid) for grid in grids if grid)
+                fault = f"a grid of {named} patches does not explain the position embeddings {name} ({change})"
+                raise InputError(fault, mend="pass source_grid and target_grid, the patches per axis on either side")
+            if resized is None:
+                change += "; pass source_grid and target_grid, the patches per axis"
         if resized is not None:
             return Fit(resized.to(target.dtype), f"positions interpolated ({change})")
         return Fit(None, f"shape differs: {change}")
+
+    def _other_grid(self, name: str) -> bool:
+        """Equally many patches, but in a grid that the user names otherwise."""
+        grids = self.source_grid, self.target_grid
+        return bool(all(grids) and list(grids[0] or ()) != list(grids[1] or ()) and _POSITIONS.search(name))
+
+    def _grid(self, name: str) -> list[int] | None:
+        """Patches per axis of the network itself, where one of the modules around the embeddings knows its image."""
+        while name:
+            name = name.rpartition(".")[0]
+            module: Any = self._modules[name]
+            if type(module).__name__ == "UNETR":
+                return list(module.feat_size)
+            image, patch = getattr(module, "img_size", None), getattr(module, "patch_size", None)
+            if isinstance(image, tuple) and isinstance(patch, tuple):
+                return [side // step for side, step in zip(image, patch, strict=True)]
+        return None
 
 
 def _size(shape: Sequence[int]) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import collections
+import datetime
 import pathlib
 import zipfile
 
@@ -58,7 +60,28 @@ def test_safetensors_and_their_metadata(tmp_path):
     assert torch.equal(read_checkpoint(tmp_path / "renamed.pt")[0]["w"], WEIGHTS["w"])
 
 
-@pytest.mark.parametrize("thing", [argparse.Namespace(a=1), pathlib.Path("a"), nn.Linear(1, 1), np.ones(2)])
+@pytest.mark.parametrize("new_format", [True, False])
+def test_what_training_scripts_leave_beside_the_weights(tmp_path, new_format):
+    """As timm and MAE do their arguments, and others a score per class."""
+    args = argparse.Namespace(lr=0.1, out=pathlib.Path("runs"), inner=argparse.Namespace(k=[1]))
+    content = {"model": WEIGHTS, "args": args, "dice": np.array([[0.5, 1.0]]), "count": np.arange(3)}
+    found, _ = read_checkpoint(saved(tmp_path, content, _use_new_zipfile_serialization=new_format))
+    assert found["args"] == args and torch.equal(found["model"]["w"], WEIGHTS["w"])
+    assert np.array_equal(found["dice"], content["dice"]) and np.array_equal(found["count"], content["count"])
+
+
+THINGS = [
+    nn.Linear(1, 1),
+    collections.defaultdict(list),
+    datetime.date(2020, 1, 1),
+    np.array(["name"]),
+    np.array([None]),
+    argparse.Namespace(a=nn.Linear(1, 1)),
+    np.array([nn.Linear(1, 1)]),
+]
+
+
+@pytest.mark.parametrize("thing", THINGS)
 def test_objects_are_named_and_refused(tmp_path, thing):
     with pytest.raises(
         InputError, match=r"w\.pt: holds more than tensors and numbers: a '[\w.]+' object; .*state_dict"
@@ -70,9 +93,13 @@ def test_objects_are_named_and_refused(tmp_path, thing):
 def test_nothing_in_a_file_is_run(tmp_path, new_format):
     mark = tmp_path / "was-run"
     path = saved(tmp_path, {"w": WEIGHTS, "t": Trap(mark)}, _use_new_zipfile_serialization=new_format)
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match=r"holds more than tensors and numbers: a '[\w.]+' object") as error:
         read_checkpoint(path)
-    assert not mark.exists()
+    assert not mark.exists() and "weights_only" not in str(error.value), "no advice to run it after all"
+    for where in (argparse.Namespace(x=Trap(mark)), np.array([Trap(mark)])):
+        with pytest.raises(InputError):
+            read_checkpoint(saved(tmp_path, {"w": WEIGHTS, "t": where}, _use_new_zipfile_serialization=new_format))
+        assert not mark.exists()
 
 
 @pytest.mark.parametrize(

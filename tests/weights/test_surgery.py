@@ -188,6 +188,52 @@ def test_positions_are_interpolated():
     assert torch.all(resized[1:] > resized[:-1]) and torch.allclose(resized, resized[:, :1].expand(4, 4), atol=1e-6)
     assert resize_positions(torch.randn(1, 15, 4), torch.Size((1, 16, 4)), 2) is None
     assert resize_positions(torch.randn(1, 16, 4), torch.Size((1, 16, 5)), 2) is None
+
+
+def ramp(grid):
+    """Embeddings that are each patch's own place, in shares of the image: linear, so interpolation is exact inside."""
+    axes = torch.meshgrid(*[(torch.arange(n) + 0.5) / n for n in grid], indexing="ij")
+    return torch.stack(axes, -1).reshape(1, -1, len(grid)).repeat(1, 1, 2)
+
+
+def inner(values, grid):
+    return values.reshape(*grid, -1)[tuple(slice(1, -1) for _ in grid)]
+
+
+def test_positions_on_grids_that_are_no_cubes():
+    def vit(image, **k):
+        return nets.ViT(1, image, (4, 4, 4), 6, 8, 1, 1, spatial_dims=3, **k)
+
+    source, target, name = vit((16, 16, 24)), vit((24, 16, 32)), "patch_embedding.position_embeddings"
+    source.patch_embedding.position_embeddings.data = ramp((4, 4, 6))
+    grids = {"source_grid": (4, 4, 6), "target_grid": (6, 4, 8)}
+    report = load_weights(target, source.state_dict(), min_coverage=0)
+    assert name in report.skipped and "pass source_grid and target_grid" in report.notes[name]
+    report = load_weights(target, source.state_dict(), **grids)
+    assert name in report.adapted and report.coverage == 1
+    got, there = target.patch_embedding.position_embeddings.data, grids["target_grid"]
+    torch.testing.assert_close(inner(got, there), inner(ramp(there), there))
+    with pytest.raises(InputError, match="4 x 4 x 5 and 6 x 4 x 8 patches does not explain"):
+        load_weights(target, source.state_dict(), source_grid=(4, 4, 5), target_grid=(6, 4, 8))
+
+    turned = vit((24, 16, 16))  # equally many patches
+    load_weights(turned, source.state_dict(), source_grid=(4, 4, 6), target_grid=(6, 4, 4))
+    torch.testing.assert_close(
+        inner(turned.patch_embedding.position_embeddings, (6, 4, 4)), inner(ramp((6, 4, 4)), (6, 4, 4))
+    )
+    load_weights(turned, source.state_dict())
+    assert torch.equal(turned.patch_embedding.position_embeddings, source.patch_embedding.position_embeddings)
+
+
+def test_a_network_that_knows_its_image_needs_no_grid():
+    def unetr(image):
+        return nets.UNETR(1, 2, image, feature_size=4, hidden_size=6, mlp_dim=8, num_heads=1)
+
+    source, target, name = unetr((64, 64, 64)), unetr((64, 64, 32)), "vit.patch_embedding.position_embeddings"
+    source.vit.patch_embedding.position_embeddings.data = ramp((4, 4, 4))
+    assert name in load_weights(target, source.state_dict()).adapted
+    got = target.vit.patch_embedding.position_embeddings.reshape(4, 4, 2, 6)
+    torch.testing.assert_close(got[1:-1, 1:-1], ramp((4, 4, 2)).reshape(4, 4, 2, 6)[1:-1, 1:-1])
     table = torch.randn(13**2, 3)
     assert resize_relative_table(table, torch.Size((7**2, 3)), 2).shape == (49, 3)
     deep = resize_relative_table(table, torch.Size((13**3, 3)), 3).reshape(13, 13, 13, 3)
