@@ -50,15 +50,15 @@ class Adapt:
         weight: factor of the term.
         pool: how B x F x spatial features become B x F: ``"mean"``, ``"max"``, or ``None`` to leave them.
         statistics: whose batches count in BatchNorm's running averages, which evaluation uses: ``"both"`` domains, as
-            in the papers, or ``"target"`` alone, for a network that will only serve the target. Training normalises
+            in most papers, or ``"target"`` alone, for a network that will only serve the target. Training normalises
             each batch by its own either way. ``"domain"`` goes further (DSBN, ``networks.domain_norms``): each domain
             has its own scale and shift as well, and the network is left with the target's. The latter two need a
-            method that passes target images through.
+            method that passes target images through. ``None``: what the method declares, which mostly is ``"both"``.
         name: the name of its entry in the checkpoint, for two of them on one trainer.
 
     Raises:
-        InputError: the method needs a target loader and none was given, asks for an unknown field, or is not for the
-            task (as far as outputs and labels tell it) or the dimensions of the images; or a batch lacks a key.
+        InputError: ``method`` is none, needs a target loader and none was given, asks for an unknown field, or is not
+            for the task (as far as outputs and labels tell it) or the dimensions of the images; or a batch lacks a key.
     """
 
     def __init__(
@@ -69,9 +69,14 @@ class Adapt:
         layer: str | None = None,
         weight: float = 1.0,
         pool: str | None = "mean",
-        statistics: str = "both",
+        statistics: str | None = None,
         name: str = "adapt",
     ) -> None:
+        if not isinstance(method, Method):
+            raise InputError(
+                f"{getattr(method, '__name__', None) or type(method).__name__} is no method that adds a term to a loss",
+                mend="give an object such as monai_transfer.methods.coral.Coral(); docs/methods.md says what each is",
+            )
         unknown = set(method.needs) - FIELDS
         if unknown:
             raise InputError(f"{type(method).__name__} asks for unknown fields {sorted(unknown)}")
@@ -81,6 +86,7 @@ class Adapt:
         self.layer, self.weight, self.name = layer, weight, name
         self.pool = method.default_pool if pool == "mean" else pool
         method.layer, method.pool = self.layer, self.pool
+        statistics = method.statistics if statistics is None else statistics
         if statistics not in ("both", "target", "domain"):
             raise InputError(f"no statistics {statistics!r}", mend="one of both, target, domain")
         statistics = "domain" if method.domain_norms else statistics
@@ -100,6 +106,9 @@ class Adapt:
         self._idle = False
         self._target_image: Any = None
         self._pending: dict[str, Any] | None = None
+        self._done = 0.0  # share of the run, as the checkpoint knows it
+        self._from = 0.0  # where the run stood when a trainer that counts from its own start took it over
+        self._loaded: float | None = None
         self._lent: dict[str, Tensor] | None = None  # the network's own weights, while the method's stand in for them
         self._fields: Fields | None = None
         self._sums: dict[str, Any] = {}
@@ -246,7 +255,7 @@ class Adapt:
         elif isinstance(label, Tensor) and label.shape == logits.shape and not ((label == 0) | (label == 1)).all():
             task = "regression" if logits.shape[1] == 1 else None  # several numbers may be soft labels
         if task is not None:
-            refuse_unfit(type(self.method), task, dims)
+            refuse_unfit(self.method, task, dims)
 
     def _setup(self, engine: Engine, fields: Fields) -> None:
         """Size the method's parts from the first fields; a state loaded before is applied now."""
@@ -272,9 +281,13 @@ class Adapt:
             self._setup(engine, fields)
         for optimizer in self._optimizers if self._starts_accumulation(engine) else ():
             optimizer.zero_grad(set_to_none=True)
+        if self.optimizer is not None and self.method.follows_lr:
+            fastest = max(group["lr"] for group in engine.optimizer.param_groups)
+            for group in self.optimizer.param_groups:
+                group["lr"] = fastest
         if type(self.method).critic_step is not Method.critic_step:
             self._play_critic(fields)
-        term = self.method(fields, progress(engine))
+        term = self.method(fields, self._progress(engine))
         output = engine.state.output
         supervised = output["loss"]
         added = self.weight * term
@@ -289,6 +302,14 @@ class Adapt:
             self._sums[key] = self._sums.get(key, 0.0) + logs[key]
         output.update(logs)
         self._count += 1
+
+    def _progress(self, engine: Any) -> float:
+        """The run's progress; where the trainer was not resumed with this handler, from where the latter stood on."""
+        if self._loaded is not None:
+            self._from, self._loaded = self._loaded if engine.state.iteration <= 1 else 0.0, None
+        whole = max((engine.state.epoch_length or 1) * engine.state.max_epochs, 1)
+        self._done = self._from + (1 - self._from) * min(engine.state.iteration / whole, 1.0)
+        return self._from + (1 - self._from) * progress(engine)
 
     def _starts_accumulation(self, engine: Any) -> bool:
         steps = getattr(engine, "accumulation_steps", 1)
@@ -350,7 +371,7 @@ class Adapt:
             fields = Fields(target_image=self._target_image)
             with precision:
                 self._forward(engine, fields, self._target_image, "target")
-                loss = self.weight * self.method.again(fields, progress(engine))
+                loss = self.weight * self.method.again(fields, self._progress(engine))
                 if isinstance(engine.network, nn.parallel.DistributedDataParallel):
                     loss = loss + 0.0 * fields["target_logits"].sum()
             if scaler is None:
@@ -369,7 +390,7 @@ class Adapt:
         if is_step(engine):
             if self.method.repeats > 1:
                 self._repeat(engine)
-            self.method.after_step(network, progress(engine))
+            self.method.after_step(network, self._progress(engine))
         length = engine.state.epoch_length
         if length and engine.state.iteration % length == 0:
             weights = self.method.deployed(network)
@@ -393,11 +414,15 @@ class Adapt:
             self._tap = None
 
     def state_dict(self) -> dict[str, Any]:
-        """The method's state and its optimizer's; with them what ``statistics="domain"`` keeps for the source."""
+        """The method's state and its optimizer's, and the share of the run that is done, which weights follow.
+
+        With them what ``statistics="domain"`` keeps for the source.
+        """
         state = self._pending or {
             "method": self.method.state_dict() if self._ready else {},
             "optimizer": self.optimizer.state_dict() if self.optimizer is not None else {},
         }
+        state = {**state, "progress": self._done if self._loaded is None else self._loaded}
         if self._lent is not None:
             state = {**state, "lent": self._lent}
         if self._norms is not None:
@@ -409,6 +434,7 @@ class Adapt:
         """Restore; before the method's parts are sized the state is kept and applied then."""
         state = dict(state)
         self._lent = state.pop("lent", None)
+        self._loaded = float(state.pop("progress", 0.0))
         if self._norms is not None:
             self._load_norms(state)
         if not self._ready:

@@ -81,8 +81,8 @@ def capabilities() -> list[Capability]:
     return found
 
 
-def refuse_unfit(cls: Any, task: str, dims: int | None = None) -> None:
-    """Refuse a method for a task or a number of dimensions that it does not declare.
+def refuse_unfit(method: Any, task: str, dims: int | None = None) -> None:
+    """Refuse a method (its class or an object, whose options may narrow it) for what it does not declare.
 
     A localization is trained as a segmentation. A class that declares nothing (the user's own) passes.
 
@@ -90,14 +90,15 @@ def refuse_unfit(cls: Any, task: str, dims: int | None = None) -> None:
         InputError: with the reason, and the methods that fit.
     """
     task = "segmentation" if task == "localization" else task
-    tasks, able = getattr(cls, "tasks", TASKS), getattr(cls, "dims", (2, 3))
+    tasks, able = getattr(method, "tasks", TASKS), getattr(method, "dims", (2, 3))
+    name = getattr(method, "__name__", type(method).__name__)
     if task in tasks and (dims is None or dims in able):
         return
     if task not in tasks:
-        reason = getattr(cls, "limits", {}).get(task)
-        fault = f"{cls.__name__} is not for {task}" + (f", since {reason}" if reason else "")
+        reason = getattr(method, "limits", {}).get(task)
+        fault = f"{name} is not for {task}" + (f", since {reason}" if reason else "")
     else:
-        fault = f"{cls.__name__} is not for {dims}D images"
+        fault = f"{name} is not for {dims}D images"
     fitting = [
         c.name.split("/")[1]
         for c in capabilities()

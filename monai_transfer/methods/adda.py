@@ -8,13 +8,21 @@ Paper: Tzeng, Hoffman, Saenko and Darrell, Adversarial Discriminative Domain Ada
 E_t is the trainer's network, so start it from weights trained on the source; E_s is a frozen copy of it, made at the
 start. The trainer's own loss is dropped (``supervised = False``), and what lies behind the tapped layer gets no
 gradient: the classifier stays that of the source. Nothing but the discriminator ties E_t to the classes, so a long run
-can swap them; keep it short, with a small learning rate, and watch the validators. Defaults are the authors': two
-hidden layers of 500, Adam at 2e-4 with beta 0.5. Normalisation statistics: E_s runs in eval mode. The trainer also
-passes its source batch through the network in training mode, so running averages blend both domains; re-estimate them
-on the target afterwards (``testtime.adabn``) where the network has BatchNorm.
+can swap them; keep it short, with a small learning rate (the authors' is 2e-4), and watch the validators. As there,
+both players learn at one rate: the discriminator takes that of the trainer's optimizer, unless ``lr`` says otherwise;
+two hidden layers of 500, Adam with beta 0.5.
+
+What the classifier sees must be what the discriminator sees. So leave ``layer`` at what enters the class head: from a
+layer inside a U-Net the skips carry the rest past the discriminator, and nothing holds them. In a segmentation every
+place is judged by itself, as in Hoffman, Wang, Yu and Darrell, FCNs in the Wild, 2016, arXiv:1612.02649.
+
+Normalisation statistics: E_s runs in eval mode. E_t is the target's alone, so only the target's batches count in its
+running averages (``Adapt(statistics="target")``, the default here), although the trainer passes its source batch too.
 """
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -31,20 +39,22 @@ __all__ = ["Adda"]
 class Adda(Method):
     """Adversarial term with an inverted label, against a frozen copy of the source network.
 
-    With ``Adapt(pool=None)`` the discriminator judges every place of a feature map.
+    The discriminator judges every place of a feature map; ``Adapt(pool="max")`` pools it instead.
 
     Args:
         hidden: width of the discriminator's two hidden layers.
-        lr: learning rate of the discriminator.
+        lr: learning rate of the discriminator; ``None``: that of the trainer's optimizer, as it changes.
     """
 
     needs = frozenset({"source_image", "target_features"})
     supervised = False
-    norm_statistics = "source copy: frozen; the network's running averages blend both domains"
+    norm_statistics = "source copy: frozen; the network's running averages are the target's alone"
+    statistics = "target"
+    default_pool: ClassVar[str | None] = None
 
-    def __init__(self, hidden: int = 500, lr: float = 2e-4) -> None:
+    def __init__(self, hidden: int = 500, lr: float | None = None) -> None:
         super().__init__()
-        self.hidden, self.lr = hidden, lr
+        self.hidden, self.lr, self.follows_lr = hidden, lr, lr is None
         self.source_network: nn.Module | None = None
         self.discriminator: nn.Module | None = None
         self._tap: Tap | None = None
@@ -59,7 +69,9 @@ class Adda(Method):
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         assert self.discriminator is not None
-        return torch.optim.Adam(self.discriminator.parameters(), lr=self.lr, betas=(0.5, 0.999))
+        return torch.optim.Adam(
+            self.discriminator.parameters(), lr=2e-4 if self.lr is None else self.lr, betas=(0.5, 0.999)
+        )
 
     @torch.no_grad()
     def source_features(self, image: Tensor) -> Tensor:

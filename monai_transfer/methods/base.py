@@ -55,6 +55,8 @@ class Method(nn.Module):
         replaces_weight_decay: it pulls weights to a point of its own, so that the optimizer's pull to zero goes.
         repeats: steps of the network per iteration; those after the first are on ``again`` alone.
         domain_norms: each domain has BatchNorm layers of its own (``Adapt(statistics="domain")``, always).
+        statistics: what ``Adapt`` takes where its ``statistics`` are not given.
+        follows_lr: its own optimizer takes the network's learning rate (the largest of its groups) at each step.
 
     Attributes that ``Adapt`` sets before ``setup``, for methods that look into a copy of the network:
         layer: name of the module whose output is the features; ``None``: what enters the class head.
@@ -73,6 +75,8 @@ class Method(nn.Module):
     experimental: ClassVar[bool] = True
     default_pool: ClassVar[str | None] = "mean"
     domain_norms: ClassVar[bool] = False
+    statistics: ClassVar[str] = "both"
+    follows_lr: bool = False
     replaces_weight_decay: ClassVar[bool] = False
     repeats: int = 1
     layer: str | None = None

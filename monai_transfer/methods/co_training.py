@@ -7,13 +7,13 @@
 Paper: Qiao, Shen, Zhang, Wang and Yuille, Deep Co-Training for Semi-Supervised Image Recognition, ECCV 2018,
 arXiv:1803.05984
 
-The first network is the trainer's, the second is the method's (``peer.*`` in its state) with an optimizer of its own;
-its head is drawn anew. The views of classical co-training are made by the view difference: each network learns to stand
-where the other falls. w is the sigmoid ramp over the first ``ramp`` of the run. In L_dif the clean answers are
-constants, and adversarial examples (fast gradient sign, eps 0.02 for images of unit spread) come from labels on the
-source and from the network's own answer on the target. Costs about four times a plain step. Normalisation statistics:
-adversarial examples are made in eval mode; the networks see them in training mode, so running averages blend both
-domains, clean and adversarial.
+The first network is the trainer's, the second is the method's (``peer.*`` in its state) with an optimizer of its own,
+at the trainer's learning rate; its head is drawn anew. The views of classical co-training are made by the view
+difference: each network learns to stand where the other falls. w is the sigmoid ramp over the first ``ramp`` of the
+run. In L_dif the clean answers are constants, and adversarial examples (fast gradient sign, eps 0.02 for images of unit
+spread) come from labels on the source and from the network's own answer on the target. Costs about four times a plain
+step. Normalisation statistics: adversarial examples are made in eval mode; the networks see them in training mode, so
+running averages blend both domains, clean and adversarial.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class CoTraining(Method):
         difference: factor of the view difference; 0 saves its cost.
         eps: step of the adversarial examples.
         ramp: share of the run after which the factors have their full value.
-        lr: learning rate of the peer's Adam optimizer.
+        lr: learning rate of the peer's Adam optimizer; ``None``: that of the trainer's optimizer, as it changes.
     """
 
     needs = frozenset({"source_image", "source_label", "source_logits", "target_image", "target_logits"})
@@ -86,10 +86,16 @@ class CoTraining(Method):
     norm_statistics = "separate batches; running averages blend both domains, clean and adversarial"
 
     def __init__(
-        self, agreement: float = 10.0, difference: float = 0.5, eps: float = 0.02, ramp: float = 0.15, lr: float = 1e-3
+        self,
+        agreement: float = 10.0,
+        difference: float = 0.5,
+        eps: float = 0.02,
+        ramp: float = 0.15,
+        lr: float | None = None,
     ) -> None:
         super().__init__()
         self.agreement, self.difference, self.eps, self.ramp, self.lr = agreement, difference, eps, ramp, lr
+        self.follows_lr = lr is None
         self.peer: nn.Module | None = None
         self._network: tuple[nn.Module, ...] = ()  # in a tuple, so that it is no submodule
         self._log: dict[str, Tensor] = {}
@@ -99,7 +105,9 @@ class CoTraining(Method):
         self.peer = peer_network(network)
 
     def make_optimizer(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam((p for p in self.parameters() if p.requires_grad), lr=self.lr)
+        return torch.optim.Adam(
+            (p for p in self.parameters() if p.requires_grad), lr=1e-3 if self.lr is None else self.lr
+        )
 
     def forward(self, fields: Fields, progress: float) -> Tensor:
         assert self.peer is not None, "setup() comes before forward()"

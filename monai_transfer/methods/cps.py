@@ -9,9 +9,12 @@ arXiv:2106.01226
 The first network is the trainer's; the second is the method's (``peer.*`` in its state), with an optimizer of its own,
 and is thrown away afterwards. As in the paper both start from the same pretrained weights and differ in the head, which
 the peer draws anew (``start="head"``); ``"all"`` draws everything anew, for training from scratch. weight is 1.5, the
-paper's for its main set. The peer's supervised loss is cross-entropy, plus soft Dice for a segmentation. Costs a second
-network in time and memory. Normalisation statistics: each network normalises source and target batches separately, and
-its own running averages blend both.
+paper's for its main set. There both networks are new and equal at each time. Here the trainer's often comes trained on
+the source, and a peer with a new head has little to teach at first: so the weight grows over the whole run, as in Luo,
+Hu, Song, Wang and Zhang, Semi-Supervised Medical Image Segmentation via Cross Teaching between CNN and Transformer,
+MIDL 2022, arXiv:2112.04894; and the peer learns at the rate of the trainer's optimizer. The peer's supervised loss is
+cross-entropy, plus soft Dice for a segmentation. Costs a second network in time and memory. Normalisation statistics:
+each network normalises source and target batches separately, and its own running averages blend both.
 """
 
 from __future__ import annotations
@@ -42,7 +45,7 @@ class Cps(Method):
         weight: factor of the cross pseudo loss.
         ramp: share of the run after which it has its full weight.
         start: what the peer draws anew, ``"head"`` or ``"all"``.
-        lr: learning rate of the peer's Adam optimizer.
+        lr: learning rate of the peer's Adam optimizer; ``None``: that of the trainer's optimizer, as it changes.
 
     Raises:
         ValueError: ``start`` is neither of the two.
@@ -52,11 +55,11 @@ class Cps(Method):
     tasks = ("classification", "segmentation")
     norm_statistics = "separate batches; each network's running averages blend both domains"
 
-    def __init__(self, weight: float = 1.5, ramp: float = 0.1, start: str = "head", lr: float = 1e-3) -> None:
+    def __init__(self, weight: float = 1.5, ramp: float = 1.0, start: str = "head", lr: float | None = None) -> None:
         super().__init__()
         if start not in ("head", "all"):
             raise ValueError(f"start must be 'head' or 'all', not {start!r}")
-        self.weight, self.ramp, self.start, self.lr = weight, ramp, start, lr
+        self.weight, self.ramp, self.start, self.lr, self.follows_lr = weight, ramp, start, lr, lr is None
         self.peer: nn.Module | None = None
         self._log: dict[str, Tensor] = {}
 
@@ -64,7 +67,9 @@ class Cps(Method):
         self.peer = peer_network(network, self.start)
 
     def make_optimizer(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam((p for p in self.parameters() if p.requires_grad), lr=self.lr)
+        return torch.optim.Adam(
+            (p for p in self.parameters() if p.requires_grad), lr=1e-3 if self.lr is None else self.lr
+        )
 
     def forward(self, fields: Fields, progress: float) -> Tensor:
         assert self.peer is not None, "setup() comes before forward()"

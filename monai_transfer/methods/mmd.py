@@ -123,6 +123,8 @@ class Mmd(Method):
     def __init__(self, joint: bool = False, powers: Sequence[int] = POWERS, unbiased: bool = False) -> None:
         super().__init__()
         self.joint, self.powers, self.unbiased = joint, tuple(powers), unbiased
+        if joint:
+            self.tasks = ("classification", "segmentation")  # type: ignore[misc]
 
     def forward(self, fields: Fields, progress: float) -> Tensor:
         source, target = (rows_of(x, ROWS) for x in (fields.source_features, fields.target_features))

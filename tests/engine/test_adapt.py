@@ -170,6 +170,38 @@ def test_unsupervised_method_drops_the_source_loss():
     assert all(torch.equal(before[k], v) for k, v in net.state_dict().items())
 
 
+def test_what_is_no_method_is_refused():
+    for thing in (Coral, torch.nn.Linear(1, 1), "coral"):
+        with pytest.raises(InputError, match="is no method that adds a term"):
+            Adapt(thing, loader(items(4, 1.0, 1)))
+
+
+def test_the_weight_goes_on_where_the_checkpoint_stood():
+    """Also in a trainer that begins to count anew: MONAI's own savers often keep network and optimizer alone."""
+    first = Adapt(Recorder(), loader(items(4, 1.0, 1)))
+    engine = trainer(network(), [first], epochs=4)
+    engine.add_event_handler(Events.EPOCH_COMPLETED(once=2), lambda e: e.terminate())
+    engine.run()
+    state = first.state_dict()
+    assert state["progress"] == 0.5
+
+    method = Recorder()
+    again = Adapt(method, loader(items(4, 1.0, 1)))
+    again.load_state_dict(state)
+    assert again.state_dict()["progress"] == 0.5
+    trainer(network(), [again], epochs=2).run()
+    assert method.progress == [0.5, 0.625, 0.75, 0.875]
+    assert again.state_dict()["progress"] == 1.0
+
+    method = Recorder()  # a trainer that was resumed itself knows better
+    again = Adapt(method, loader(items(4, 1.0, 1)))
+    again.load_state_dict(state)
+    engine = trainer(network(), [again], epochs=8)
+    engine.load_state_dict({"epoch": 2, "max_epochs": 8, "epoch_length": 2})
+    engine.run()
+    assert method.progress == [i / 16 for i in range(4, 16)]
+
+
 def test_dann_state_comes_back_before_and_after_sizing():
     adapt = Adapt(Dann(hidden=8), loader(items(4, 1.0, 1)))
     trainer(network(), [adapt]).run()

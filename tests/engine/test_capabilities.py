@@ -14,6 +14,7 @@ from monai_transfer.methods.base import Method
 from monai_transfer.methods.cdan import Cdan
 from monai_transfer.methods.coral import Coral
 from monai_transfer.methods.label_spreading import LabelSpreading
+from monai_transfer.methods.mmd import Mmd
 from monai_transfer.testtime.base import SourceFree
 
 PAGE = Path(__file__).parents[2] / "docs" / "methods.md"
@@ -53,6 +54,12 @@ def test_every_row_is_whole(entry):
         refuse_unfit(entry.cls, task, entry.cls.dims[0])
     with pytest.raises(InputError, match="not for 4D"):
         refuse_unfit(entry.cls, entry.cls.tasks[0], 4)
+
+
+def test_an_option_can_narrow_a_method():
+    refuse_unfit(Mmd(), "regression")
+    with pytest.raises(InputError, match=r"Mmd is not for regression, since .*probabilities"):
+        refuse_unfit(Mmd(joint=True), "regression")
 
 
 def test_localization_is_trained_as_a_segmentation_and_own_classes_pass():

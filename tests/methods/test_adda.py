@@ -2,9 +2,12 @@ import copy
 
 import pytest
 import torch
+from ignite.engine import Events
+from monai.engines import SupervisedTrainer
 from monai.networks.nets import UNet
 from torch import nn
 
+from monai_transfer.engine.adapt import Adapt
 from monai_transfer.errors import InputError
 from monai_transfer.methods.adda import Adda
 from monai_transfer.methods.base import Fields
@@ -85,11 +88,49 @@ def test_resume_brings_back_the_first_source_network(network):
     assert other(fields, 0) == method(fields, 0)
 
 
+def trainer_of(network, method, lr, **options):
+    batches = [{"image": torch.randn(2, 1, 8, 8), "label": torch.randint(0, 2, (2, 1, 8, 8))} for _ in range(2)]
+    shifted = [{"image": batch["image"] + 3} for batch in batches]
+    handler = Adapt(method, shifted, **options)
+    engine = SupervisedTrainer(
+        device="cpu", max_epochs=2, train_data_loader=batches, network=network,
+        optimizer=torch.optim.Adam(network.parameters(), lr), decollate=False, train_handlers=[handler],
+        loss_function=lambda pred, label: nn.functional.cross_entropy(pred, label[:, 0]),
+    )  # fmt: skip
+    return engine, handler
+
+
+@pytest.mark.parametrize(("lr", "expected"), [(None, [1e-3, 5e-4]), (2e-4, [2e-4, 2e-4])])
+def test_both_players_learn_at_one_rate_unless_told(lr, expected):
+    engine, handler = trainer_of(UNet(2, 1, 2, (4, 8), (2,)), Adda(hidden=4, lr=lr), 1e-3)
+    seen = []
+
+    @engine.on(Events.EPOCH_COMPLETED)
+    def halve(engine):
+        seen.append(handler.optimizer.param_groups[0]["lr"])
+        engine.optimizer.param_groups[0]["lr"] /= 2
+
+    engine.run()
+    assert seen == expected
+
+
+def test_in_a_segmentation_each_place_before_the_class_head_is_judged_and_the_target_alone_counts():
+    network = UNet(2, 1, 2, (4, 8), (2,), norm="batch")
+    head = {k: v.clone() for k, v in network.named_parameters() if k.startswith("model.2.conv")}
+    engine, handler = trainer_of(network, Adda(hidden=4), 1e-2)
+    engine.run()
+    assert handler.method.discriminator[0].weight.shape == (4, 12, 1, 1)
+    assert handler.statistics == "target"
+    assert head and all(torch.equal(v, dict(network.named_parameters())[k]) for k, v in head.items())
+    _, blended = trainer_of(network, Adda(hidden=4), 1e-2, statistics="both")
+    assert blended.statistics == "both"
+
+
 def test_segmentation_networks_and_unknown_heads():
     network = UNet(3, 1, 2, (4, 8), (2,))
     method = Adda()
     method.setup(network, Fields(target_features=torch.randn(2, 12, 8, 8, 8)))
-    assert method.source_features(torch.randn(2, 1, 8, 8, 8)).shape == (2, 12)
+    assert method.source_features(torch.randn(2, 1, 8, 8, 8)).shape == (2, 12)  # pool="mean", not through Adapt
     with pytest.raises(InputError, match="name a layer"):
         Adda().setup(nn.Sequential(nn.ReLU()), Fields(target_features=torch.randn(2, 3)))
 

@@ -84,6 +84,21 @@ def test_all_new_and_resume():
         Cps(start="encoder")
 
 
+def test_the_peer_teaches_little_at_first_and_learns_at_the_trainers_rate():
+    network = nn.Linear(3, 2)
+    x = torch.randn(6, 3)
+    fields = Fields(source_image=x, source_label=torch.tensor([0, 1] * 3), source_logits=network(x), target_image=x,
+                    target_logits=network(x))  # fmt: skip
+    method = Cps()
+    method.setup(network, fields)
+    own = supervised_loss(method.peer(x), fields.source_label)
+    cross = cross_pseudo_loss(network(x), method.peer(x)) * 2
+    for progress, share in ((0.0, math.exp(-5)), (0.5, math.exp(-1.25)), (1.0, 1.0)):
+        torch.testing.assert_close(method(fields, progress), own + 1.5 * share * cross)
+    assert method.follows_lr
+    assert not Cps(lr=1e-3).follows_lr
+
+
 SEEDS = [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)]
 
 
