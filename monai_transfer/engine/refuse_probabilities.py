@@ -1,9 +1,13 @@
-"""Stop at the first batch when a network's probabilities are given to a loss that wants logits."""
+"""Stop at the first batch when a network's probabilities are given to a loss that wants logits.
+
+One case with one output per class could sum to one by chance, so with such batches the second one decides.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
+import torch
 from ignite.engine import Engine
 from monai.engines.utils import IterationEvents
 
@@ -15,21 +19,29 @@ __all__ = ["RefuseProbabilities"]
 
 
 class RefuseProbabilities:
-    """``networks.output_check.check_logits`` on the first batch of a run, before anything has been learned.
+    """``networks.output_check.check_logits`` on the first two cases or voxels of a run, before much has been learned.
 
     Raises:
-        InputError: (in the first iteration) naming the network's end, the loss and the mend.
+        InputError: (in the first iteration, or the second) naming the network's end, the loss and the mend.
     """
 
     def attach(self, engine: Engine) -> None:
         """Attach to a MONAI trainer."""
         self._looked = False  # ignite's own event filters do not count MONAI's events
+        self._first: Any = None
         engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self)
 
     def __call__(self, engine: Any) -> None:
-        """Look at ``engine.state.output['pred']``, once."""
+        """Look at ``engine.state.output['pred']`` of the first batch; where it is one case, of the next too."""
         if self._looked:
             return
-        self._looked = True
         prediction = plain(engine.state.output["pred"])
+        if isinstance(prediction, torch.Tensor):
+            if self._first is not None and self._first.shape[1:] == prediction.shape[1:]:
+                prediction = torch.cat([self._first, prediction.detach()])
+            alone = prediction.ndim > 1 and prediction.numel() == prediction.shape[1]  # one case, no voxels
+            self._looked = not alone or self._first is not None
+            self._first = prediction.detach() if not self._looked else None
+        else:
+            self._looked = True
         check_logits(bare_network(engine), engine.loss_function, prediction)

@@ -35,6 +35,10 @@ FUNCTIONS = {
 }
 
 
+LOGARITHMS = {"NLLLoss", "NLLLoss2d", "nll_loss"}
+"""Losses of log-probabilities."""
+
+
 def loss_activation(loss: Any) -> tuple[str, str] | None:
     """The activation that a loss applies to what it is given, and the loss that does it; ``None`` for none or unknown.
 
@@ -89,8 +93,8 @@ def output_activation(network: nn.Module, prediction: Tensor | None = None) -> t
     """What a network's output already is (``"softmax"``, ``"log_softmax"``, ``"sigmoid"``), and how one knows.
 
     Two kinds of evidence: the type of its last module; and, with a ``prediction`` (B x C x spatial), channels that are
-    all non-negative and sum to 1 within 1e-4 everywhere in at least two cases or voxels (their exponentials, for the
-    logarithm). Values in [0, 1] alone prove nothing, nor does a single channel.
+    all non-negative and sum to 1 within 1e-4 (half precision: its rounding) everywhere in at least two cases or voxels
+    (their exponentials, for the logarithm). Values in [0, 1] alone prove nothing, nor does a single channel.
     """
     last = _last_module(network)
     if isinstance(last, SOFTMAX):
@@ -106,15 +110,16 @@ def output_activation(network: nn.Module, prediction: Tensor | None = None) -> t
     # scores that are equal everywhere, or zero, could sum to one by chance
     if len(columns) < 2 or not bool(torch.isfinite(columns).all()) or len(torch.unique(columns, dim=0)) < 2:
         return None
-    if bool((columns >= 0).all()) and _one(columns.sum(1)):
+    tolerance = max(1e-4, 2 * torch.finfo(prediction.dtype).eps)
+    if bool((columns >= 0).all()) and _one(columns.sum(1), tolerance):
         return "softmax", "gives channels that sum to 1"
-    if bool((columns <= 0).all()) and _one(columns.exp().sum(1)):
+    if bool((columns <= 0).all()) and _one(columns.exp().sum(1), tolerance):
         return "log_softmax", "gives channels whose exponentials sum to 1"
     return None
 
 
-def _one(sums: Tensor) -> bool:
-    return bool((sums - 1).abs().max() <= 1e-4)
+def _one(sums: Tensor, tolerance: float) -> bool:
+    return bool((sums - 1).abs().max() <= tolerance)
 
 
 def _last_module(network: nn.Module) -> nn.Module:
@@ -125,7 +130,7 @@ def _last_module(network: nn.Module) -> nn.Module:
 
 
 def check_logits(network: nn.Module, loss_function: Any, probe: Tensor | None = None) -> None:
-    """Refuse a network whose output is activated already under a loss that activates it again.
+    """Refuse a network whose output is activated already under a loss that activates it again, or wants its logarithm.
 
     Args:
         network: the bare network; only its modules are looked at, it is not run.
@@ -136,12 +141,20 @@ def check_logits(network: nn.Module, loss_function: Any, probe: Tensor | None = 
         InputError: naming the network's end, the loss and the mend.
     """
     wanted = loss_activation(loss_function)
-    if wanted is None:
+    logarithms = type(loss_function).__name__ in LOGARITHMS or getattr(loss_function, "__name__", "") in LOGARITHMS
+    if wanted is None and not logarithms:
         return
     given = output_activation(network, probe)
     if given is None:
         return
     kind, evidence = given
+    if wanted is None:
+        if kind == "softmax":
+            raise InputError(
+                f"{type(network).__name__} {evidence}, and the loss is NLLLoss, which takes their logarithms",
+                mend="end the network in LogSoftmax, or in nothing and choose CrossEntropyLoss",
+            )
+        return
     if kind == "sigmoid" and _only_inside(network, probe):
         return
     if kind == "log_softmax" and wanted[0] == "softmax":

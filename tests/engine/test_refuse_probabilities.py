@@ -24,12 +24,12 @@ class Net(nn.Module):
         return x.softmax(1) if self.probabilities else x
 
 
-def run(network: nn.Module) -> int:
+def run(network: nn.Module, batch_size: int = 3) -> int:
     data = [{"image": torch.randn(4), "label": index % 3} for index in range(6)]
     trainer = SupervisedTrainer(
         device="cpu",
         max_epochs=2,
-        train_data_loader=DataLoader(Dataset(data), batch_size=3),
+        train_data_loader=DataLoader(Dataset(data), batch_size=batch_size),
         network=network,
         optimizer=torch.optim.SGD(network.parameters(), lr=0.1),
         loss_function=nn.CrossEntropyLoss(),
@@ -49,5 +49,11 @@ def test_probabilities_are_refused_before_anything_is_learned():
         assert torch.equal(value, before[name])
 
 
+def test_a_batch_of_one_case_proves_nothing_and_two_do():
+    with pytest.raises(InputError, match="sum to 1"):
+        run(Net(True), batch_size=1)
+
+
 def test_logits_train():
     assert run(Net(False)) == 4
+    assert run(Net(False), batch_size=1) == 12

@@ -46,7 +46,6 @@ PROBABILITIES = [
     DiceLoss(),
     DiceCELoss(lambda_ce=0.0),
     TverskyLoss(),
-    nn.NLLLoss(),
     nn.BCELoss(),
     nn.MSELoss(),
     nn.L1Loss(),
@@ -142,6 +141,23 @@ def test_a_softmax_in_the_forward_method_is_found_from_a_prediction():
     check_logits(log, nn.CrossEntropyLoss(), log(image))  # harmless: softmax of it is the same
     with pytest.raises(InputError, match="exponentials"):
         check_logits(log, nn.BCEWithLogitsLoss(), log(image))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_rounds_the_sums(dtype):
+    prediction = torch.randn(4, 12, 5, 5).mul(3).softmax(1).to(dtype)
+    with pytest.raises(InputError, match="sum to 1"):
+        check_logits(nn.Conv2d(1, 12, 1), nn.CrossEntropyLoss(), prediction)
+    check_logits(nn.Conv2d(1, 12, 1), nn.CrossEntropyLoss(), (prediction * 1.05).to(dtype))
+
+
+def test_a_loss_of_logarithms_is_not_given_probabilities():
+    end = nn.Sequential(nn.Conv2d(1, 3, 1), nn.Softmax(1))
+    for loss in (nn.NLLLoss(), nn.functional.nll_loss):
+        with pytest.raises(InputError, match="logarithms"):
+            check_logits(end, loss)
+        check_logits(nn.Sequential(nn.Conv2d(1, 3, 1), nn.LogSoftmax(1)), loss)
+        check_logits(nn.Conv2d(1, 3, 1), loss)
 
 
 def test_other_ends():
