@@ -204,15 +204,20 @@ class _Filling:
         cut: Cut | None = None
         kept: list[list[Any]] = []
         nbytes = 0
+        shape: torch.Size | None = None
         for view in range(self.views):
             kept.append([])
-            for start in range(0, len(dataset), size):
-                indices = range(start, min(start + size, len(dataset)))
-                batch = [_item(dataset, index, self.seed, view) for index in indices]
+            for batch in self.batches(size, view):
                 if not all(_is_case(item, self.key) for item in batch):
                     return NotCached(
                         f"an item of the dataset is neither a dictionary with a tensor {self.key!r} nor a pair of "
                         "image and label (several patches per case, perhaps)"
+                    )
+                shapes = {_image(item, self.key).shape for item in batch}
+                shape = shape or next(iter(shapes))
+                if shapes != {shape} and self.loader.batch_size != 1:
+                    return NotCached(
+                        "images differ in size, and what a case is padded to depends on the others in its batch"
                     )
                 image = self.image(batch)
                 if cut is None:
@@ -239,6 +244,17 @@ class _Filling:
             nbytes=nbytes,
             source=self.loader,
         )
+
+    def batches(self, size: int, view: int) -> Iterator[list[Any]]:
+        """The cases of one view in their order, in batches; where each is a batch in training, those of a size."""
+        dataset: Any = self.loader.dataset
+        for start in range(0, len(dataset), size):
+            batch = [_item(dataset, index, self.seed, view) for index in range(start, min(start + size, len(dataset)))]
+            cases = self.loader.batch_size == 1 and all(_is_case(item, self.key) for item in batch)
+            if cases and len({_image(item, self.key).shape for item in batch}) > 1:
+                yield from ([item] for item in batch)
+            else:
+                yield batch
 
     def image(self, batch: list[Any]) -> Tensor:
         collated = self.loader.collate_fn(batch)
@@ -306,8 +322,12 @@ def _is_case(item: Any, key: str) -> bool:
     return isinstance(item, tuple | list) and len(item) == 2 and isinstance(item[0], Tensor)
 
 
+def _image(item: Any, key: str) -> Tensor:
+    return item[key] if isinstance(item, Mapping) else item[0]
+
+
 def _same(a: Any, b: Any, key: str) -> bool:
-    first, second = (plain(x[key] if isinstance(x, Mapping) else x[:1]) for x in (a, b))
+    first, second = (plain(_image(x, key)) for x in (a, b))
     return first.shape == second.shape and bool(torch.equal(first, second))
 
 

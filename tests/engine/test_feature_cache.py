@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from monai.data import DataLoader, Dataset, SmartCacheDataset
+from monai.data import DataLoader, Dataset, SmartCacheDataset, pad_list_data_collate
 from monai.engines import SupervisedTrainer
 from monai.losses import DiceCELoss
 from monai.networks.nets import DenseNet, EfficientNetBN, UNet, ViT
@@ -195,6 +195,25 @@ def test_images_still_go_through_the_whole_network():
     with torch.no_grad():
         torch.testing.assert_close(cached.inferer(image, network), network(image))
         torch.testing.assert_close(cached.inferer(features, network), network(image))
+
+
+def test_images_of_different_sizes():
+    """One by one they train as they are; in batches they are padded to each other, which differs by epoch."""
+    data = [item | {"image": item["image"][..., : 16 - index]} for index, item in enumerate(items(5))]
+    outcome = []
+    for cached in (False, True):
+        network = frozen(densenet)
+        loader = DataLoader(Dataset(data), batch_size=1)
+        found = FeatureCache(network, loader, enabled="auto" if cached else False)
+        outcome.append(train(network, found.loader, inferer=found.inferer))
+    assert isinstance(found.result, CachedFeatures) and len(found.result.dataset) == 5
+    for name, value in outcome[0].items():
+        torch.testing.assert_close(value, outcome[1][name], rtol=1e-4, atol=1e-6)
+    padded = DataLoader(Dataset(data), batch_size=2, collate_fn=pad_list_data_collate)
+    assert "differ in size" in cache_features(frozen(densenet), padded).reason
+    alike = [data[0], items(2)[1], data[1], items(4)[3]]  # only later ones differ
+    padded = DataLoader(Dataset(alike), batch_size=2, collate_fn=pad_list_data_collate)
+    assert "differ in size" in cache_features(frozen(densenet), padded).reason
 
 
 def test_views_are_different_deterministic_and_drawn():
