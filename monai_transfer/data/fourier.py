@@ -41,12 +41,12 @@ def swap_low_frequencies(source: Tensor, target: Tensor, share: float, per_axis:
     A target of another spatial size is resampled linearly to the source's. A target of one channel serves all.
 
     Raises:
-        ValueError: numbers of spatial axes or channels do not match, or ``share`` is not in [0, 0.5].
+        InputError: numbers of spatial axes or channels do not match, or ``share`` is not in [0, 0.5].
     """
     if source.ndim != target.ndim or target.shape[0] not in (1, source.shape[0]):
-        raise ValueError(f"target of shape {tuple(target.shape)} does not fit source of {tuple(source.shape)}")
+        raise InputError(f"target of shape {tuple(target.shape)} does not fit source of {tuple(source.shape)}")
     if not 0 <= share <= 0.5:
-        raise ValueError(f"the share of frequencies must lie in [0, 0.5], not {share}")
+        raise InputError(f"the share of frequencies must lie in [0, 0.5], not {share}")
     source = source.float() if source.dtype != torch.float64 else source
     target, spatial = target.to(source), source.shape[1:]
     if target.shape[1:] != spatial:

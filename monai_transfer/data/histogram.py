@@ -50,7 +50,7 @@ def fit_landmarks(
         InputError: there is no image, or one has no voxel to count.
     """
     if count < 2:
-        raise ValueError(f"at least two landmarks are needed, not {count}")
+        raise InputError(f"at least two landmarks are needed, not {count}")
     rows = []
     for item in images:
         image = item if load is None else load(item)

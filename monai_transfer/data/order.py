@@ -5,7 +5,9 @@ Methods that go along an order (``gradual_self_training``, ``dann`` with ``stage
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 from scipy.stats import rankdata
@@ -40,7 +42,8 @@ def with_order(
             item["order"] = float(places[item[key]])
         return ordered
     for item in ordered:
-        if isinstance(item.get(key), bool) or not isinstance(item.get(key), (int, float)):
+        value = item.get(key)
+        if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
             raise InputError(f"case {item.get('case', '?')!r} has no number under {key!r}", mend="name another column")
     ranks = rankdata([item[key] for item in ordered], method="average")
     for item, rank in zip(ordered, ranks, strict=True):

@@ -30,6 +30,8 @@ from monai.transforms import (
     RandSimulateLowResolutiond,
 )
 
+from monai_transfer.errors import InputError
+
 __all__ = ["RandAppearanced", "StrongViewd"]
 
 
@@ -63,7 +65,7 @@ class RandAppearanced(Compose):
         allow_missing_keys: bool = False,
     ) -> None:
         if strength < 0:
-            raise ValueError(f"strength must not be negative, got {strength}")
+            raise InputError(f"strength must not be negative, got {strength}")
         common: dict[str, Any] = {"keys": keys, "allow_missing_keys": allow_missing_keys}
         gamma = (1 / (1 + strength), 1 + strength)
         parts = [
@@ -107,7 +109,7 @@ class StrongViewd(MapTransform, Randomizable):
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         if len(self.keys) != 1:
-            raise ValueError(f"StrongViewd takes one image key, not {self.keys}")
+            raise InputError(f"StrongViewd takes one image key, not {self.keys}")
         self.strong_key = strong_key
         self.appearance = RandAppearanced(strong_key, prob, strength, invert)
 

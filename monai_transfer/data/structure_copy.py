@@ -72,7 +72,7 @@ class CopyStructured(RandomizableTransform, MapTransform):
         MapTransform.__init__(self, keys, allow_missing_keys)
         RandomizableTransform.__init__(self, prob)
         if len(self.keys) != 1:
-            raise ValueError(f"CopyStructured takes one image key, not {self.keys}")
+            raise InputError(f"CopyStructured takes one image key, not {self.keys}")
         if not len(donors):
             raise InputError("there are no donors to copy structures from", mend="give labelled source cases")
         self.donors, self.label_key, self.classes = donors, label_key, classes

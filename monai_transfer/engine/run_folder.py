@@ -166,7 +166,7 @@ class RunFolder:
                 raise InputError(
                     "holds an unfinished run of another configuration",
                     path=self.folder,
-                    mend="give another output_dir, or start over with --fresh",
+                    mend="delete it to start over (`run`: --fresh), or name another (--output_dir, `study`: --out)",
                 )
         self.folder.mkdir(parents=True, exist_ok=True)
         text = self._config_text()

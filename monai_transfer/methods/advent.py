@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from monai_transfer.errors import InputError
 from monai_transfer.methods.base import Fields, Method
 from monai_transfer.networks.adversarial import discriminator_accuracy, frozen_call, patch_discriminator
 from monai_transfer.networks.outputs import log_probabilities, mean_entropy
@@ -63,7 +64,7 @@ class Advent(Method):
         lr: learning rate of the discriminator.
 
     Raises:
-        ValueError: ``space`` is neither of the two.
+        InputError: ``space`` is neither of the two.
     """
 
     needs = frozenset({"source_logits", "target_logits"})
@@ -84,7 +85,7 @@ class Advent(Method):
     ) -> None:
         super().__init__()
         if space not in ("self_information", "probabilities"):
-            raise ValueError(f"space must be 'self_information' or 'probabilities', not {space!r}")
+            raise InputError(f"space must be 'self_information' or 'probabilities', not {space!r}")
         self.adversarial, self.space, self.weight, self.foreground = adversarial, space, weight, foreground
         self.width, self.lr = width, lr
         self.discriminator: nn.Module | None = None

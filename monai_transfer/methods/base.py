@@ -12,6 +12,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from monai_transfer.errors import InputError
+
 __all__ = ["FIELDS", "Fields", "Method", "pool_features", "rows_of"]
 
 FIELDS = frozenset(
@@ -133,7 +135,7 @@ def pool_features(features: Tensor, pool: str | None = "mean") -> Tensor:
         return flat.mean(-1)
     if pool == "max":
         return flat.amax(-1)
-    raise ValueError(f"pool must be 'mean', 'max' or None, not {pool!r}")
+    raise InputError(f"pool must be 'mean', 'max' or None, not {pool!r}")
 
 
 def rows_of(features: Tensor, most: int | None = None) -> Tensor:

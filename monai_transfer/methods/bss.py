@@ -32,10 +32,10 @@ def bss_penalty(features: Tensor, k: int = 1) -> Tensor:
     ``k`` is cut to min(B, F) - 1, so that the largest is never shrunk. NaN where the features are not finite.
 
     Raises:
-        ValueError: the features are not two-dimensional, or k is below 1.
+        InputError: the features are not two-dimensional, or k is below 1.
     """
     if features.ndim != 2 or k < 1:
-        raise ValueError(f"BSS needs B x F features and k >= 1, got {tuple(features.shape)} and k = {k}")
+        raise InputError(f"BSS needs B x F features and k >= 1, got {tuple(features.shape)} and k = {k}")
     with torch.autocast(features.device.type, enabled=False):
         rows = wide(features)
         if not torch.isfinite(rows).all():

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from monai_transfer.errors import InputError
 from monai_transfer.methods.base import Fields, Method, rows_of
 
 __all__ = ["Coral", "coral_loss"]
@@ -26,11 +27,12 @@ def covariance(features: Tensor) -> Tensor:
     """Covariance (F x F, divisor N - 1) of N x F features.
 
     Raises:
-        ValueError: fewer than two rows, or not two-dimensional.
+        InputError: fewer than two rows, or not two-dimensional.
     """
     if features.ndim != 2 or features.shape[0] < 2:
-        raise ValueError(
-            f"a covariance needs N x F features with N >= 2, got {tuple(features.shape)}; raise the batch size"
+        raise InputError(
+            f"a covariance needs N x F features with N >= 2, got {tuple(features.shape)}",
+            mend="raise the batch size, and drop_last=True where a loader's last batch is smaller",
         )
     centred = features - features.mean(0, keepdim=True)
     return centred.T @ centred / (features.shape[0] - 1)
@@ -40,10 +42,10 @@ def coral_loss(source: Tensor, target: Tensor) -> Tensor:
     """CORAL distance of source (N x F) and target (M x F) features; a scalar, 0 for identical batches.
 
     Raises:
-        ValueError: a batch holds fewer than two rows, or the feature counts differ.
+        InputError: a batch holds fewer than two rows, or the feature counts differ.
     """
     if source.shape[-1] != target.shape[-1]:
-        raise ValueError(f"source has {source.shape[-1]} features and target {target.shape[-1]}")
+        raise InputError(f"source has {source.shape[-1]} features and target {target.shape[-1]}")
     # float32 under autocast: squares of half-precision covariances overflow
     source, target = (x if x.dtype.itemsize >= 4 else x.float() for x in (source, target))
     difference = covariance(source) - covariance(target)

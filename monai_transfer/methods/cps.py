@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from monai_transfer.errors import InputError
 from monai_transfer.methods.base import Fields, Method
 from monai_transfer.networks.copying import peer_network
 from monai_transfer.networks.outputs import log_probabilities, supervised_loss
@@ -48,7 +49,7 @@ class Cps(Method):
         lr: learning rate of the peer's Adam optimizer; ``None``: that of the trainer's optimizer, as it changes.
 
     Raises:
-        ValueError: ``start`` is neither of the two.
+        InputError: ``start`` is neither of the two.
     """
 
     needs = frozenset({"source_image", "source_label", "source_logits", "target_image", "target_logits"})
@@ -58,7 +59,7 @@ class Cps(Method):
     def __init__(self, weight: float = 1.5, ramp: float = 1.0, start: str = "head", lr: float | None = None) -> None:
         super().__init__()
         if start not in ("head", "all"):
-            raise ValueError(f"start must be 'head' or 'all', not {start!r}")
+            raise InputError(f"start must be 'head' or 'all', not {start!r}")
         self.weight, self.ramp, self.start, self.lr, self.follows_lr = weight, ramp, start, lr, lr is None
         self.peer: nn.Module | None = None
         self._log: dict[str, Tensor] = {}

@@ -33,10 +33,10 @@ def distillation_loss(student: Tensor, teacher: Tensor, temperature: float = 2.0
     A single channel is a sigmoid's. 0 for identical logits.
 
     Raises:
-        ValueError: the shapes differ.
+        InputError: the shapes differ.
     """
     if student.shape != teacher.shape:
-        raise ValueError(f"the student gives {tuple(student.shape)}, the teacher {tuple(teacher.shape)}")
+        raise InputError(f"the student gives {tuple(student.shape)}, the teacher {tuple(teacher.shape)}")
     ours = log_probabilities(wide(student) / temperature)
     theirs = log_probabilities(wide(teacher.detach()) / temperature)
     return temperature**2 * (theirs.exp() * (theirs - ours)).sum(1).mean()

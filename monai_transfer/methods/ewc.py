@@ -38,13 +38,13 @@ def ewc_penalty(
     """strength/2 * sum F (w - w0)^2 over three lists of tensors of equal shapes; a scalar in float32 or wider.
 
     Raises:
-        ValueError: the lists differ in length or are empty.
+        InputError: the lists differ in length or are empty.
     """
     parts = [
         (wide(f) * (wide(now) - wide(then)).square()).sum() for now, then, f in zip(weights, start, fisher, strict=True)
     ]
     if not parts:
-        raise ValueError("there are no weights to regularise")
+        raise InputError("there are no weights to regularise")
     return strength / 2 * torch.stack([part.to(parts[0].device) for part in parts]).sum()
 
 

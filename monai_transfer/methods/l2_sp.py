@@ -46,16 +46,16 @@ def l2_sp_penalty(
         alpha, beta: factors of the two parts.
 
     Raises:
-        ValueError: ``weights`` and ``start`` differ in number or shape, or nothing is given at all.
+        InputError: ``weights`` and ``start`` differ in number or shape, or nothing is given at all.
     """
     parts = []
     for now, then in zip(weights, start, strict=True):
         if now.shape != then.shape:
-            raise ValueError(f"a weight of shape {tuple(now.shape)} started as {tuple(then.shape)}")
+            raise InputError(f"a weight of shape {tuple(now.shape)} started as {tuple(then.shape)}")
         parts.append(alpha / 2 * (wide(now) - wide(then)).square().sum())
     parts += [beta / 2 * wide(tensor).square().sum() for tensor in new]
     if not parts:
-        raise ValueError("there are no weights to regularise")
+        raise InputError("there are no weights to regularise")
     return torch.stack([part.to(parts[0].device) for part in parts]).sum()
 
 

@@ -71,7 +71,7 @@ class Mcd(Method):
         dims = batch.source_logits.ndim - 2
         self._pooled = dims == 0
         if dims and batch.source_features.ndim == 2:
-            raise ValueError("MCD for a segmentation needs unpooled features: Adapt(..., pool=None)")
+            raise InputError("MCD for a segmentation needs unpooled features", mend="Adapt(..., pool=None)")
 
         def layer(inputs: int, outputs: int) -> nn.Module:
             return Conv[Conv.CONV, dims](inputs, outputs, 1) if dims else nn.Linear(inputs, outputs)

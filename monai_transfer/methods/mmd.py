@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from monai_transfer.errors import InputError
 from monai_transfer.methods.base import Fields, Method, rows_of
 from monai_transfer.networks.outputs import probabilities, wide
 
@@ -71,12 +72,15 @@ def _mmd_of_kernel(kernel: Tensor, n: int, unbiased: bool) -> Tensor:
 
 def _both(source: Tensor, target: Tensor) -> Tensor:
     if source.ndim != 2 or target.ndim != 2 or source.shape[1] != target.shape[1]:
-        raise ValueError(
+        raise InputError(
             f"MMD needs N x F and M x F features, got {tuple(source.shape)} and {tuple(target.shape)}; "
             "pool spatial features first"
         )
     if min(len(source), len(target)) < 2:
-        raise ValueError("MMD needs at least two cases of each domain in a batch; raise the batch size")
+        raise InputError(
+            f"MMD needs two cases of each domain in a batch, got {len(source)} and {len(target)}",
+            mend="raise the batch size, and drop_last=True where a loader's last batch is smaller",
+        )
     return torch.cat([source, target])
 
 
@@ -84,7 +88,7 @@ def mmd_loss(source: Tensor, target: Tensor, *, powers: Sequence[int] = POWERS, 
     """Squared multi-kernel MMD of source (N x F) and target (M x F) features; a scalar, 0 for identical batches.
 
     Raises:
-        ValueError: a batch holds fewer than two rows, features are not two-dimensional, or their counts differ.
+        InputError: a batch holds fewer than two rows, features are not two-dimensional, or their counts differ.
     """
     return _mmd_of_kernel(gaussian_kernels(_both(source, target), powers), len(source), unbiased)
 
@@ -101,7 +105,7 @@ def joint_mmd_loss(
     """Squared MMD of the joint distribution of features (N x F, M x F) and class probabilities (N x C, M x C).
 
     Raises:
-        ValueError: as ``mmd_loss``.
+        InputError: as ``mmd_loss``.
     """
     kernel = gaussian_kernels(_both(source, target), powers)
     kernel = kernel * gaussian_kernels(_both(source_probabilities, target_probabilities), sigma=PREDICTION_SIGMA)

@@ -19,6 +19,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from monai_transfer.errors import InputError
 from monai_transfer.methods.base import Fields, Method
 from monai_transfer.networks.outputs import log_probabilities
 
@@ -56,7 +57,7 @@ class PseudoLabel(Method):
     """Cross-entropy of the target against its own class-balanced pseudo-labels.
 
     Args:
-        portion: share of each class that is selected at the start and at the end of the run.
+        portion: share of each class that is selected at the start and at the end of the run, or all along.
         momentum: of the moving average of the thresholds.
         weight: factor of the term.
         start: share of the run before which the term is zero, for a network that first has to learn.
@@ -67,15 +68,16 @@ class PseudoLabel(Method):
 
     def __init__(
         self,
-        portion: tuple[float, float] = (0.2, 0.5),
+        portion: float | tuple[float, float] = (0.2, 0.5),
         momentum: float = 0.9,
         weight: float = 1.0,
         start: float = 0.0,
     ) -> None:
         super().__init__()
-        if not 0 < portion[0] <= 1 or not 0 < portion[1] <= 1:
-            raise ValueError(f"portion must lie in (0, 1], got {tuple(portion)}")
-        self.portion, self.momentum, self.weight, self.start = tuple(portion), momentum, weight, start
+        shares = (portion, portion) if isinstance(portion, (int, float)) else tuple(portion)
+        if len(shares) != 2 or not all(0 < share <= 1 for share in shares):
+            raise InputError(f"portion must be two numbers in (0, 1], got {shares}")
+        self.portion, self.momentum, self.weight, self.start = shares, momentum, weight, start
         self.thresholds: Tensor
         self.register_buffer("thresholds", torch.empty(0))
         self._log: dict[str, Tensor] = {}

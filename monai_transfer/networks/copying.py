@@ -7,6 +7,7 @@ import inspect
 
 from torch import nn
 
+from monai_transfer.errors import InputError
 from monai_transfer.networks.head import find_head
 
 __all__ = ["copy_network", "peer_network"]
@@ -52,10 +53,10 @@ def peer_network(network: nn.Module, start: str = "head") -> nn.Module:
         start: what is drawn anew from torch's generator: ``"head"``, the layers of the class scores, or ``"all"``.
 
     Raises:
-        ValueError: ``start`` is neither of the two.
+        InputError: ``start`` is neither of the two.
     """
     if start not in ("head", "all"):
-        raise ValueError(f"start must be 'head' or 'all', not {start!r}")
+        raise InputError(f"start must be 'head' or 'all', not {start!r}")
     peer = copy_network(network, frozen=False)
     for module in peer.modules() if start == "all" else map(peer.get_submodule, find_head(peer)):
         reset = getattr(module, "reset_parameters", None)

@@ -11,6 +11,8 @@ from monai.losses import DiceLoss
 from torch import Tensor
 from torch.nn import functional as F
 
+from monai_transfer.errors import InputError
+
 __all__ = [
     "entropy",
     "label_indices",
@@ -71,7 +73,7 @@ def label_indices(label: Tensor, logits: Tensor) -> Tensor:
     """Class indices (long, B x spatial) of a label given as indices, with a channel of one, or one-hot.
 
     Raises:
-        ValueError: the label's shape fits none of these.
+        InputError: the label's shape fits none of these.
     """
     spatial = logits.shape[2:]
     if label.ndim == logits.ndim and label.shape[1] == 1:
@@ -79,7 +81,7 @@ def label_indices(label: Tensor, logits: Tensor) -> Tensor:
     elif label.ndim == logits.ndim and label.shape[1] == logits.shape[1]:
         label = label.argmax(1)
     if label.shape != (logits.shape[0], *spatial):
-        raise ValueError(f"a label of shape {tuple(label.shape)} does not fit outputs of {tuple(logits.shape)}")
+        raise InputError(f"a label of shape {tuple(label.shape)} does not fit outputs of {tuple(logits.shape)}")
     return label.long()
 
 

@@ -8,8 +8,9 @@ arXiv:1603.04779
 Needs no source case and no label: it is the first thing to try where a network has BatchNorm. Scale and shift stay as
 they are. Each batch counts the same, and the variance is the mean of the batches' own, so take the batch size of
 training, shuffle, and do not leave a tiny last batch. The target's class shares must resemble the source's: a batch of
-cases of one class only shifts its features onto the others. Layers that see one case at a time (InstanceNorm,
-GroupNorm, LayerNorm) keep no statistics; a network with only those is refused. Dropout stays off.
+cases of one class only shifts its features onto the others. Layers that see one case at a time (InstanceNorm unless it
+tracks statistics, GroupNorm, LayerNorm) keep none; a network with only those is refused. Dropout stays off. A batch
+with a value that is not finite is refused, and the network left as it was.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from monai_transfer.errors import InputError
 from monai_transfer.testtime.base import SourceFree, images, statistic_norms
@@ -44,7 +46,8 @@ class Adabn(SourceFree):
         """Estimate the statistics of ``network`` in place; returned in eval mode.
 
         Raises:
-            InputError: the network has no running statistics, they are held fixed by a hook, or the loader is empty.
+            InputError: the network has no running statistics, they are held fixed by a hook, the loader is empty, or
+                an image makes statistics that are not finite.
         """
         layers = statistic_norms(network)
         device = next(iter(network.buffers())).device
@@ -56,14 +59,23 @@ class Adabn(SourceFree):
                 layer.reset_running_stats()
                 layer.momentum = None  # the cumulative average
                 layer.train()
+            count = 0
             for _ in range(self.passes):
                 for image in images(unlabelled_loader, self.key, device):
+                    count += 1
+                    for layer in layers:
+                        if isinstance(layer, _InstanceNorm):  # it counts no batches, and takes None for 0
+                            layer.momentum = 1 / count
                     network(image)
                     # a hook that keeps frozen layers in eval would silently leave the reset statistics
                     if not all(layer.training for layer in layers):
                         raise InputError(
                             "norm layers are frozen in eval mode by a hook", mend="adapt a freshly loaded network"
                         )
+            if not all(torch.isfinite(x).all() for layer in layers for x in layer.buffers()):
+                raise InputError(
+                    "the target's statistics are not finite", mend="look for NaN in its images: monai-transfer check"
+                )
         except BaseException:  # leave the network as it was
             for layer, state in zip(layers, kept, strict=True):
                 layer.load_state_dict(state)

@@ -10,7 +10,8 @@ only and adapts nothing in a 3D network. A network without affine norm parameter
 copy: the one given stays as it is. Adaptation goes on from call to call; entropy then can run off to one constant
 answer, so start anew for each patient: ``wrapped.reset()``, or ``wrapped.attach(evaluator)``, which does it before each
 batch (the windows of one volume share their adaptation), or ``episodic=True``, before each call. In 3D nearly all
-voxels are background: ``foreground`` weighs predicted foreground as in ``methods.advent``. Dropout stays off.
+voxels are background: ``foreground`` weighs predicted foreground as in ``methods.advent``. Dropout stays off. An image
+whose entropy is not finite teaches nothing.
 Normalisation statistics: BatchNorm uses those of each test batch, in place of its running averages, so a call needs
 enough cases (or voxels) in it.
 """
@@ -101,7 +102,10 @@ class AdaptingNetwork(nn.Module):
                 output = self.network(x, *more)
                 logits = output[0] if isinstance(output, (tuple, list)) else output
                 self._optimizer.zero_grad()
-                mean_entropy(logits, self._options.foreground).backward()
+                loss = mean_entropy(logits, self._options.foreground)
+                if not torch.isfinite(loss):  # one broken image must not spoil the weights for all that follow
+                    break
+                loss.backward()
                 self._optimizer.step()
         return _detached(output)
 

@@ -103,6 +103,17 @@ def test_a_failing_run_is_named_with_its_log_and_the_others_are_kept(bundle, tmp
     assert json.loads((tmp_path / "s" / "scratch-0" / "run.json").read_text())["status"] == "finished"
 
 
+def test_a_run_that_was_cut_off_under_another_configuration_says_what_to_do(bundle, tmp_path):
+    """Its process is gone. `study` has no --fresh: the advice must be one that works here too."""
+    arms, none = parse_arms("scratch"), {"pretrained": "none"}
+    run_study(bundle, tmp_path / "s", arms, seeds=[0], overrides={**SHORT, **none}, console=quiet(), jobs=1)
+    path = tmp_path / "s" / "scratch-0" / "run.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "status": "running"}))
+    changed = {**SHORT, **none, "lr": 0.02}
+    with pytest.raises(InputError, match=r"holds an unfinished run.*delete it to start over.*`study`: --out"):
+        run_study(bundle, tmp_path / "s", arms, seeds=[0], overrides=changed, console=quiet(), jobs=1)
+
+
 @pytest.mark.parametrize("value", [-1, 0, 1.5])
 def test_a_fraction_that_is_none(bundle, tmp_path, value):
     with pytest.raises(InputError, match="neither a share below 1 nor a count"):

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from monai_transfer.data.order import with_order
@@ -12,6 +13,10 @@ def test_order_from_a_column():
     assert with_order([{"z": 5}], "z")[0]["order"] == 0
     with pytest.raises(InputError, match="no number under 'acquired'"):
         with_order([{"case": "a", "acquired": None}])
+    for broken in (float("nan"), float("inf"), True, "3"):
+        with pytest.raises(InputError, match="case 'a' has no number"):
+            with_order([{"case": "a", "acquired": broken}, {"case": "b", "acquired": 1}])
+    assert [i["order"] for i in with_order([{"z": np.int64(4)}, {"z": np.float32(2)}], "z")] == [1.0, 0.0]
 
 
 def test_order_of_named_domains():

@@ -54,7 +54,7 @@ def test_another_config_does_not_continue(tmp_path):
         {"lr": 0.2, "r": {"_target_": "monai_transfer.engine.run_folder.RunFolder", "output_dir": str(tmp_path / "run"),
                           "info": INFO}}
     ).get_parsed_content("r")  # fmt: skip
-    with pytest.raises(InputError, match="another configuration"):
+    with pytest.raises(InputError, match="another configuration.*delete it"):
         other.start()
 
 

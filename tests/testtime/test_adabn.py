@@ -38,6 +38,26 @@ def test_undoes_a_change_of_gain_and_offset():
         torch.testing.assert_close(network(scanned), expected, rtol=1e-2, atol=1e-2)
 
 
+@pytest.mark.parametrize("passes", [1, 2])
+def test_instance_norm_that_tracks_statistics_gets_the_targets_too(passes):
+    """torch takes its momentum of ``None`` for 0, and would leave the reset values: mean 0, variance 1."""
+    norm = nn.InstanceNorm3d(2, track_running_stats=True, momentum=0.3)
+    target = [3 + 2 * torch.randn(2, 2, 4, 4, 4) for _ in range(5)]
+    Adabn(passes=passes).fit(nn.Sequential(norm), target)
+    torch.testing.assert_close(norm.running_mean, torch.stack([x.mean((0, 2, 3, 4)) for x in target]).mean(0))
+    torch.testing.assert_close(norm.running_var, torch.stack([x.var((2, 3, 4)).mean(0) for x in target]).mean(0))
+    assert norm.momentum == 0.3
+
+
+def test_a_broken_image_leaves_the_network_as_it_was():
+    network = nn.Sequential(nn.BatchNorm2d(1))
+    image = torch.randn(4, 1, 3, 3)
+    image[0, 0, 0, 0] = float("nan")
+    with pytest.raises(InputError, match="not finite"):
+        Adabn().fit(network, [torch.randn(4, 1, 3, 3), image])
+    assert network[0].running_mean == 0 and network[0].momentum == 0.1
+
+
 @pytest.mark.parametrize("norm", ["instance", ("group", {"num_groups": 2}), None])
 def test_refuses_with_the_reason(norm):
     network = UNet(3, 1, 2, (4, 8), (2,), norm=norm)

@@ -115,3 +115,14 @@ def test_batch_statistics_undo_a_shift_and_entropy_does_where_there_are_none(clo
         network = trained(norm)
         assert stream_accuracy(network, x, y) < 0.92
         assert stream_accuracy(Tent(lr=lr, steps=5).wrap(network), x, y) > 0.98
+
+
+def test_a_broken_image_teaches_nothing(trained, clouds):
+    wrapped, x = Tent().wrap(trained(lambda: nn.LayerNorm(32))), clouds(8, 0.0, 1)[0]
+    before = wrapped(x), copy.deepcopy(wrapped.network.state_dict())
+    broken = x.clone()
+    broken[0, 0] = float("nan")
+    assert wrapped(broken)[0].isnan().all()
+    for key, value in wrapped.network.state_dict().items():
+        assert torch.equal(value, before[1][key]), key
+    assert torch.isfinite(wrapped(x)).all()
