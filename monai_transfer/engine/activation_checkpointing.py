@@ -30,7 +30,8 @@ _MOST = 6  # convolutions or linear layers in a block: an inverted bottleneck wi
 def checkpointable_blocks(network: nn.Module) -> list[str]:
     """Names of the largest modules that hold one to six convolutions or linear layers, and something beside one.
 
-    That finds the residual units, dense layers, bottlenecks and transformer blocks of MONAI's networks.
+    That finds the residual units, dense layers, bottlenecks and transformer blocks of MONAI's networks. One that begins
+    by changing its input in place (the end of a DenseNet) is none: nothing is left to compute it from again.
     """
     found: list[str] = []
     for name, module in network.named_modules():
@@ -38,9 +39,15 @@ def checkpointable_blocks(network: nn.Module) -> list[str]:
             continue
         leaves = [child for child in module.modules() if not any(True for _ in child.children())]
         weighted = sum(isinstance(child, _WEIGHTED) for child in leaves)
-        if 1 <= weighted <= _MOST and len(leaves) > weighted and type(module).forward is not nn.Module.forward:
+        runs = type(module).forward is not nn.Module.forward
+        if 1 <= weighted <= _MOST and len(leaves) > weighted and runs and not _changes_its_input(module):
             found.append(name)
     return found
+
+
+def _changes_its_input(module: nn.Module) -> bool:
+    """Whether the first layer, as they are registered, works in place."""
+    return getattr(next(m for m in module.modules() if not any(True for _ in m.children())), "inplace", False) is True
 
 
 def checkpoint_activations(network: nn.Module, blocks: Sequence[str] | None = None) -> nn.Module:
@@ -54,13 +61,17 @@ def checkpoint_activations(network: nn.Module, blocks: Sequence[str] | None = No
         The same network.
 
     Raises:
-        InputError: a name is not a module of the network, or no block was found.
+        InputError: a name is not a module of the network or begins by changing its input, or no block was found.
     """
     modules = dict(network.named_modules())
     names = checkpointable_blocks(network) if blocks is None else list(blocks)
     missing = [name for name in names if name not in modules]
     if missing:
         raise InputError(f"{type(network).__name__} has no module {missing[0]!r}", mend="see named_modules()")
+    changing = [name for name in names if _changes_its_input(modules[name])]
+    if changing:
+        fault = f"{changing[0]!r} begins by changing its input in place, so it cannot be computed again"
+        raise InputError(fault, mend="build it with inplace=False, or leave it out")
     if not names:
         raise InputError(f"no block to checkpoint was found in {type(network).__name__}", mend="name some with blocks")
     for name in names:

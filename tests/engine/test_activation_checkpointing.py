@@ -64,6 +64,22 @@ def test_same_gradients_and_statistics_with_less_kept(name):
         assert torch.equal(one, again.get_buffer(key)), f"{key} was updated twice"
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_runs_outside_of_saved_tensors_hooks(name):
+    """Those hooks switch off torch's check that nothing saved was changed in place: DenseNet's end does that."""
+    network = checkpoint_activations(NETWORKS[name]().train())
+    output = network(image_for(name))
+    (output[0] if isinstance(output, tuple) else output).square().mean().backward()
+    assert all(p.grad.isfinite().all() for p in network.parameters() if p.grad is not None)
+
+
+def test_a_block_that_changes_its_input_is_left_out_or_refused():
+    network = NETWORKS["DenseNet"]()
+    assert "class_layers" not in checkpointable_blocks(network) and len(checkpointable_blocks(network)) == 3
+    with pytest.raises(InputError, match="'class_layers' begins by changing its input"):
+        checkpoint_activations(network, ["class_layers"])
+
+
 def test_a_copy_computes_with_its_own_weights():
     network = checkpoint_activations(NETWORKS["UNet"]().train())
     teacher = copy.deepcopy(network)
