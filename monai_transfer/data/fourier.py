@@ -41,7 +41,8 @@ def swap_low_frequencies(source: Tensor, target: Tensor, share: float, per_axis:
     A target of another spatial size is resampled linearly to the source's. A target of one channel serves all.
 
     Raises:
-        InputError: numbers of spatial axes or channels do not match, or ``share`` is not in [0, 0.5].
+        InputError: numbers of spatial axes or channels do not match, ``share`` is not in [0, 0.5], or an image holds
+            values that are not finite, which would spread over the whole.
     """
     if source.ndim != target.ndim or target.shape[0] not in (1, source.shape[0]):
         raise InputError(f"target of shape {tuple(target.shape)} does not fit source of {tuple(source.shape)}")
@@ -52,6 +53,9 @@ def swap_low_frequencies(source: Tensor, target: Tensor, share: float, per_axis:
     if target.shape[1:] != spatial:
         mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(spatial)]
         target = F.interpolate(target[None], size=spatial, mode=mode, align_corners=False)[0]
+    for image, which in ((source, "source"), (target, "target")):
+        if not torch.isfinite(image).all():
+            raise InputError(f"a {which} image holds values that are not finite", mend="run monai-transfer check")
     axes = tuple(range(1, source.ndim))
     own, other = torch.fft.fftn(source, dim=axes), torch.fft.fftn(target, dim=axes).abs()
     low = torch.ones((), dtype=torch.bool, device=source.device)
@@ -76,7 +80,7 @@ class FourierDomainAdaptd(RandomizableTransform, MapTransform):
         cache: how many loaded targets are kept in memory.
 
     Raises:
-        InputError: no target is given.
+        InputError: no target is given, or ``share`` is no share.
     """
 
     def __init__(
@@ -98,6 +102,8 @@ class FourierDomainAdaptd(RandomizableTransform, MapTransform):
                 "Fourier domain adaptation needs target images", mend="give the target site's training cases"
             )
         self.share = (share, share) if isinstance(share, (int, float)) else tuple(share)
+        if len(self.share) != 2 or not 0 <= self.share[0] <= self.share[1] <= 0.5:
+            raise InputError(f"the share of frequencies is one number or a range in [0, 0.5], not {share}")
         self.per_axis, self.load, self.cache = per_axis, load, cache
         self._loaded: dict[int, Tensor] = {}
         self._chosen, self._drawn = 0, 0.0

@@ -71,7 +71,12 @@ def match_to_landmarks(image: np.ndarray, landmarks: Sequence[float], nonzero: b
     """``image`` with its quantiles mapped, piecewise linearly, onto ``landmarks``; same shape, float64.
 
     A constant image becomes the median landmark.
+
+    Raises:
+        InputError: the image holds values that are not finite: one of them would leave no histogram.
     """
+    if not np.isfinite(image).all():
+        raise InputError("an image to match holds values that are not finite", mend="run monai-transfer check")
     chosen = image != 0 if nonzero else np.ones(image.shape, dtype=bool)
     result = image.astype(np.float64, copy=True)
     if not chosen.any():
@@ -98,7 +103,7 @@ class HistogramMatchToTargetd(MapTransform):
         load: reads one target.
 
     Raises:
-        InputError: neither targets nor landmarks are given.
+        InputError: neither targets nor landmarks are given, or the latter are no landmarks.
     """
 
     def __init__(
@@ -114,7 +119,11 @@ class HistogramMatchToTargetd(MapTransform):
         super().__init__(keys, allow_missing_keys)
         if landmarks is None:
             landmarks = fit_landmarks(targets if targets is not None else [], count, nonzero, load)
-        self.landmarks, self.nonzero = list(landmarks), nonzero
+        self.landmarks, self.nonzero = [float(value) for value in landmarks], nonzero
+        if len(self.landmarks) < 2 or not np.isfinite(self.landmarks).all() or (np.diff(self.landmarks) < 0).any():
+            raise InputError(
+                "landmarks are at least two finite numbers that never fall", mend="fit_landmarks finds them"
+            )
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)

@@ -55,8 +55,10 @@ def structure_check(image: Tensor, translated: Tensor, quantile: float = 0.9) ->
     """How well edges stayed in place, whatever their contrast: 1 for the same, about 1 / dims for unrelated ones.
 
     The mean squared cosine between the gradients of the two (normalised gradient fields), at the places where either
-    has its strongest gradients; of B x C x spatial images.
+    has its strongest gradients; of B x C x spatial images. 0 where one of them is not finite.
     """
+    if not (torch.isfinite(image).all() and torch.isfinite(translated).all()):
+        return 0.0
     dims = tuple(range(2, image.ndim))
     first, second = (torch.stack(torch.gradient(x.double(), dim=dims), -1) for x in (image, translated))
     cosine = F.cosine_similarity(first, second, dim=-1).square()
@@ -153,7 +155,7 @@ class Translation(nn.Module):
         ``structure`` holds the ``structure_check`` of the last source batch afterwards.
 
         Raises:
-            InputError: a loader is empty or its batches hold no image, or the sites' images do not fit together.
+            InputError: a loader is empty, its batches hold no finite images of one size, or the sites' do not fit.
         """
         best = None
         for attempt in range(self.attempts):
@@ -243,7 +245,11 @@ class Translation(nn.Module):
                     raise InputError(f"a batch holds no tensor under {self.key!r}")
                 held.extend((image.as_tensor() if hasattr(image, "as_tensor") else image).float())
                 count += len(image)
+                if not torch.isfinite(image).all():
+                    raise InputError("a batch holds values that are not finite", mend="run monai-transfer check")
                 while len(held) >= self.batch_size:
+                    if len({one.shape for one in held[: self.batch_size]}) > 1:
+                        raise InputError("a site's images differ in size", mend="crop patches of one size")
                     yield torch.stack(held[: self.batch_size])
                     held = held[self.batch_size :]
             if not count:

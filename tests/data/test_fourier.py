@@ -93,3 +93,13 @@ def test_a_numpy_case_and_a_loader_of_its_own():
     transform = FourierDomainAdaptd("image", ["x"], prob=1.0, load=lambda _name: np.full((1, 6, 6), 4.0))
     out = transform({"image": np.zeros((1, 6, 6), np.float32)})["image"]
     assert isinstance(out, np.ndarray)
+
+
+def test_what_is_not_finite_and_what_is_no_share_is_refused():
+    sound, broken = torch.rand(1, 8, 8), torch.full((1, 8, 8), float("nan"))
+    for pair, which in (((sound, broken), "target"), ((broken, sound), "source")):
+        with pytest.raises(InputError, match=f"a {which} image .*not finite"):
+            swap_low_frequencies(*pair, 0.1)
+    for share in (0.6, (0.2, 0.1), (0.1, 0.2, 0.3)):
+        with pytest.raises(InputError, match="range in"):
+            FourierDomainAdaptd("image", [sound], share=share)

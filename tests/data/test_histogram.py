@@ -74,3 +74,11 @@ def test_transform_keeps_geometry_and_its_landmarks_go_through_a_config():
     assert out["image"].dtype == torch.float32
     assert out["image"].mean() == pytest.approx(50, abs=1.5)
     assert out["label"] == 1
+
+
+def test_what_is_not_finite_and_what_is_no_landmark_is_refused():
+    with pytest.raises(InputError, match="not finite"):  # it would make the whole image constant
+        match_to_landmarks(np.array([[1.0, np.nan], [2.0, 3.0]]), [0.0, 1.0, 2.0])
+    for landmarks in ([3.0, 2.0, 1.0], [1.0], [0.0, float("nan")]):
+        with pytest.raises(InputError, match="never fall"):
+            HistogramMatchToTargetd("image", landmarks=landmarks)

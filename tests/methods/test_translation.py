@@ -97,3 +97,12 @@ def test_a_bad_result_is_said_and_bad_input_refused():
     with pytest.raises(InputError, match="do not fit"):
         Translation(steps=1).fit([sources], [targets[..., None]])
     assert Generator(3, 2, 4, 2)(torch.randn(1, 2, 5, 6, 7)).shape == (1, 2, 5, 6, 7)
+
+
+def test_broken_and_unequal_images_are_refused():
+    sound, quick = [torch.rand(4, 1, 8, 8)], Translation(steps=1, attempts=1)
+    with pytest.raises(InputError, match="not finite"):  # the generator would be NaN, and its edges "in place"
+        quick.fit(sound, [torch.full((4, 1, 8, 8), float("nan"))])
+    assert structure_check(sound[0], sound[0] * float("nan")) == 0
+    with pytest.raises(InputError, match="differ in size"):
+        quick.fit([torch.rand(2, 1, 8, 8), torch.rand(2, 1, 10, 8)], sound)

@@ -58,7 +58,7 @@ def collapse(
     names = list(class_names) if class_names is not None else [f"class {c}" for c in range(summary.n_classes)]
     messages = []
     winner = int(share.argmax())
-    alone = n >= 2 and share[winner] > 1 - 1e-12
+    alone = bool(n >= 2 and share[winner] > 1 - 1e-12)
     # one class alone, or the same probabilities for every case (undecided between classes, say)
     constant = alone or (n >= 2 and summary.spread < _CONSTANT)
     if alone:
