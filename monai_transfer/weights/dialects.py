@@ -123,7 +123,10 @@ def match_names(content: Any, target: Mapping[str, Tensor], *, plausible=None, p
     assert best is not None  # find_state_dicts raises where there is nothing, and the plain dialect takes anything
     place, tensors = next(iter(places.items()))
     elements = min(sum(math.prod(size) for size in sizes.values()), sum(t.numel() for t in tensors.values()))
-    if best[0] < 0.02 * elements:  # a coincidence of small tensors: what is said is clearest in the source's own names
+    few = len(best[1].tensors) < 0.9 * min(len(tensors), len(sizes))
+    if (
+        best[0] < 0.02 * elements and few
+    ):  # a coincidence of small tensors: what is said is clearest in the source's own names
         return _named(tensors, DIALECTS[0].apply(tensors, sizes), sizes, "", "", DIALECTS[0], place)
     if best[0] > 0:
         _refuse_ambiguous(best[1], rivals)
@@ -184,20 +187,24 @@ def _refuse_ambiguous(chosen: Named, rivals: Sequence[tuple[str, Named]]) -> Non
 
 def _best_prefixes(renamed: Mapping[str, tuple[str, Tensor]], sizes, plausible) -> list[tuple[float, str, str]]:
     """The prefixes to take off the source's names and to put on, by the elements that then find their place; all that
-    are equally good, the likeliest first."""
+    are equally good, the likeliest first. Where some bring nearly all names together, only they: of a network of
+    another width no block moves to a place where its shape happens to fit."""
     theirs = {strip: _without(strip, renamed) for strip in _prefixes(renamed)}
     ours = {add: _without(add, sizes) for add in _prefixes(sizes)}
+    pairs = [
+        (strip, add, given.keys() & wanted.keys())
+        for strip, given in theirs.items()
+        for add, wanted in ours.items()
+        if not _siblings(strip, add)
+    ]
+    whole = 0.9 * min(len(renamed), len(sizes))
     best = [(-1.0, "", "")]
-    for strip, given in theirs.items():
-        for add, wanted in ours.items():
-            if _siblings(strip, add):
-                continue
-            common = given.keys() & wanted.keys()
-            score = sum(_worth(add + name, given[name][1], sizes, plausible) for name in common)
-            if score > best[0][0]:
-                best = [(score, strip, add)]
-            elif score == best[0][0] and score > 0:
-                best.append((score, strip, add))
+    for strip, add, common in [pair for pair in pairs if len(pair[2]) >= whole] or pairs:
+        score = sum(_worth(add + name, theirs[strip][name][1], sizes, plausible) for name in common)
+        if score > best[0][0]:
+            best = [(score, strip, add)]
+        elif score == best[0][0] and score > 0:
+            best.append((score, strip, add))
     return best
 
 

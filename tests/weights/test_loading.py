@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-from monai.networks.nets import BasicUNet, DynUNet, SwinUNETR, UNet
+from monai.networks.nets import BasicUNet, DynUNet, SegResNet, SwinUNETR, UNet
 from safetensors.torch import save_file
 from torch import nn
 
@@ -121,6 +121,17 @@ def test_equal_names_with_other_shapes_do_not_count(source):
     with pytest.raises(CoverageError, match="shape differs"):
         load_weights(wide, source.state_dict())
     assert same(before, bits(wide))
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_no_block_of_another_width_moves_to_where_it_fits(prefix):
+    """The last stage of a narrow SegResNet has the shape of a wide one's decoder: no reason to put it there."""
+    narrow = {prefix + name: value for name, value in SegResNet(3, 4, 1, 2, norm="batch").state_dict().items()}
+    network = SegResNet(3, 8, 1, 2, norm="batch")
+    before = bits(network)
+    with pytest.raises(CoverageError, match=r"convInit.conv.weight: shape differs: 4 x 1 x 3 x 3 x 3 in the source"):
+        load_weights(network, narrow)
+    assert same(before, bits(network))
 
 
 def test_a_skipped_head_is_said(source, caplog):
