@@ -86,7 +86,7 @@ def boxes_from_probabilities(
         score: of a box: ``mean`` or ``max`` of the probability inside its component.
 
     Raises:
-        InputError: a value is NaN or infinite, the axes or the kind of score do not fit.
+        InputError: a value is NaN, infinite or no probability, the axes or the kind of score do not fit.
     """
     array = _array(probabilities)
     if array.ndim not in (3, 4):
@@ -95,6 +95,10 @@ def boxes_from_probabilities(
         raise InputError(f"score {score!r} is not one of {', '.join(SCORES)}")
     if not np.isfinite(array).all():
         raise InputError("the probabilities hold NaN or infinite values", mend="the network diverged")
+    if array.size and (array.min() < -1e-3 or array.max() > 1 + 1e-3):
+        raise InputError(
+            f"values from {array.min():.3g} to {array.max():.3g} are no probabilities", mend="apply softmax or sigmoid"
+        )
     first = 1 if len(array) > 1 else 0
     parts = [(c + 1 - first, array[c] >= threshold, array[c]) for c in range(first, len(array))]
     return _collect(parts, array.ndim - 1, spacing, min_size, connectivity, score)
@@ -140,4 +144,7 @@ def _collect(
 
 
 def _array(values: Any) -> np.ndarray:
-    return np.asarray(values.detach().cpu()) if isinstance(values, torch.Tensor) else np.asarray(values)
+    if not isinstance(values, torch.Tensor):
+        return np.asarray(values)
+    values = values.detach().cpu()
+    return np.asarray(values.float() if values.dtype == torch.bfloat16 else values)  # numpy has no bfloat16

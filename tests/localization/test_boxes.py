@@ -87,3 +87,12 @@ def test_a_leading_channel_is_dropped_where_the_spacing_tells_it():
 def test_bad_input_is_told(call, words):
     with pytest.raises(InputError, match=words):
         call()
+
+
+def test_logits_are_refused_and_half_precision_is_read():
+    with pytest.raises(InputError, match="no probabilities; apply softmax"):
+        boxes_from_probabilities(5 * torch.randn(2, 5, 5, generator=torch.Generator().manual_seed(0)))
+    heat = torch.zeros(1, 6, 6, dtype=torch.bfloat16)
+    heat[0, 1:3, 2:5] = 0.75
+    boxes = boxes_from_probabilities(heat)
+    assert boxes.voxels.tolist() == [[1, 2, 3, 5]] and boxes.scores.tolist() == [0.75]
