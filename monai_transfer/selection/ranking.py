@@ -22,7 +22,8 @@ class RankedSource:
         scores: by name, the score beside its permutation null; higher is better.
         probe, probe_interval, probe_metric: the cross-validated linear probe.
         untrained_probe: the same for the architecture with random weights.
-        gap: gap rows between the data the source was trained on (A) and the target (B); empty where it names none.
+        gap: gap rows between the data the source was trained on (A) and the target (B); empty where it names none,
+            ``None`` where it was not asked for.
     """
 
     source: str
@@ -34,7 +35,7 @@ class RankedSource:
     probe_interval: tuple[float, float] | None = None
     probe_metric: str = ""
     untrained_probe: float | None = None
-    gap: list[GapRow] = field(default_factory=list)
+    gap: list[GapRow] | None = None
 
 
 @dataclass
@@ -75,9 +76,9 @@ def _lines(place: int, row: RankedSource) -> list[str]:
         sense = "beyond chance" if score.p_value <= 0.05 else "no better than random labels"
         null = f"null median {score.quantiles[0.5]:.4g}, 95 % {score.quantiles[0.95]:.4g}"
         lines.append(f"      {name} {score.score:.4g} ({null}, p = {score.p_value:.3f}: {sense})")
-    learned = [one for one in row.gap if one.name.startswith("proxy A-distance")]
+    learned = [one for one in row.gap or [] if one.name.startswith("proxy A-distance")]
     if learned:
         lines.append(f"      gap to its own data: {learned[0].sentence}")
-    else:
+    elif row.gap is not None:
         lines.append("      gap to its own data: not measured, the source names no data that is here")
     return lines

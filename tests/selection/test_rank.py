@@ -122,6 +122,13 @@ def test_ranking_is_repeatable(pictures, densenet_bundle):
     assert not np.isnan(one["rows"][0]["probe"])
 
 
+def test_of_a_gap_that_was_not_asked_for_nothing_is_said(pictures, densenet_bundle):
+    found = rank_sources(pictures, [densenet_bundle], permutations=3, n_labelled=12, gap=False)
+    assert found.rows[0].gap is None and "gap to its own data" not in str(found)
+    found.rows[0].gap = []
+    assert "gap to its own data: not measured, the source names no data" in str(found)
+
+
 def test_a_target_without_enough_labels_is_refused(volumes):
     manifest = Manifest.load(volumes)
     with pytest.raises(InputError, match="at least four"):
