@@ -110,7 +110,7 @@ class CoTuning(Method):
         features, classes = batch.source_features, max(batch.source_logits.shape[1], 2)
         self.source_head.to(features.device)
         try:
-            width = max(self.source_head(features).shape[1], 2)
+            width = max(self._scores(features, self.source_head).shape[1], 2)
         except RuntimeError as error:
             raise InputError(
                 f"the source head does not take the network's features of {tuple(features.shape)}",
@@ -152,7 +152,14 @@ class CoTuning(Method):
         labels = label_indices(fields.source_label, fields.source_logits)
         if self.source_model is not None and progress < self.learn:
             self._learn(fields.source_image, labels)
-        return self.weight * co_tuning_loss(self.source_head(fields.source_features), labels, self.relationship)
+        scores = self._scores(fields.source_features, self.source_head)
+        return self.weight * co_tuning_loss(scores, labels, self.relationship)
+
+    @staticmethod
+    def _scores(features: Tensor, head: nn.Module) -> Tensor:
+        """A head's scores; its weights may be narrower than pooled features are."""
+        kind = next((p.dtype for p in head.parameters()), features.dtype)
+        return head(features.to(kind))
 
     @torch.no_grad()
     def _learn(self, image: Tensor, labels: Tensor) -> None:
@@ -164,7 +171,7 @@ class CoTuning(Method):
             self.source_model(image)
         finally:
             handle.remove()
-        said = probabilities(self.first_head(pool_features(seen[-1])))
+        said = probabilities(self._scores(pool_features(seen[-1]), self.first_head))
         member = F.one_hot(labels, len(self.counts)).float()
         sums, counts = member.T @ said.float(), member.sum(0)
         if dist.is_available() and dist.is_initialized():  # one relationship for all ranks

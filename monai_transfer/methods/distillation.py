@@ -79,7 +79,16 @@ class Distillation(Method):
         if self.teacher is None:
             self.teacher = copy_network(network, frozen=True)
         image = batch.source_image
-        ours, theirs = self._student(batch), self._answer(self.teacher.to(image.device), image)
+        theirs = self._answer(self.teacher.to(image.device), image)
+        try:
+            ours = self._student(batch)
+        except RuntimeError as error:
+            if self.head is None:
+                raise
+            raise InputError(
+                f"the head does not take the network's features of {tuple(batch.source_features.shape)}",
+                mend="give one of their width, or let Adapt's `layer` name the module whose output enters it",
+            ) from error
         if ours.shape != theirs.shape:
             raise InputError(
                 f"the teacher gives {tuple(theirs.shape)}, the network {tuple(ours.shape)}",
@@ -100,7 +109,9 @@ class Distillation(Method):
     def _student(self, fields: Fields) -> Tensor:
         if self.head is None:
             return fields.source_logits
-        return self.head.to(fields.source_features.device)(fields.source_features)
+        head, features = self.head.to(fields.source_features.device), fields.source_features
+        kind = next((p.dtype for p in head.parameters()), features.dtype)
+        return head(features.to(kind))
 
     @staticmethod
     @torch.no_grad()

@@ -67,6 +67,15 @@ def test_a_source_head_with_dropout_tells_the_same_each_time(perceptron):
     torch.testing.assert_close(method.relationship, category_relationship(said, y, 2))
 
 
+def test_half_precision_weights_meet_wider_features(perceptron):
+    network, x, y = perceptron().bfloat16(), torch.randn(8, 2).bfloat16(), torch.arange(8) % 2
+    fields = parts(network, x) | {"source_label": y}
+    fields["source_features"] = fields["source_features"].float()  # as pooling gives them
+    method = CoTuning()
+    method.setup(network, Fields(**fields))
+    assert method(Fields(**fields), 0.0).isfinite()
+
+
 def test_gradient_reaches_network_and_source_head(perceptron):
     network, x, y = perceptron(), torch.randn(8, 2), torch.arange(8) % 2
     method = CoTuning(relationship=[[1.0, 0.0], [0.0, 1.0]])

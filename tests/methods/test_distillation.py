@@ -87,6 +87,10 @@ def test_other_classes_need_a_head(adapt, clouds, batches, perceptron):
     teacher = perceptron(classes=5, seed=4)
     with pytest.raises(InputError, match="give a head"):
         adapt(Distillation(teacher=teacher), perceptron(), batches(x, y, length=2), None, epochs=1)
+    with pytest.raises(InputError, match=r"the head does not take the network's features of \(\d+, 32\)"):
+        adapt(
+            Distillation(teacher=teacher, head=nn.Linear(7, 5)), perceptron(), batches(x, y, length=2), None, epochs=1
+        )
     method = Distillation(teacher=teacher, head=nn.Linear(32, 5))
     before = method.head.weight.detach().clone()
     adapt(method, perceptron(), batches(x, y, length=5), None, epochs=1)
