@@ -8,17 +8,17 @@ __all__ = ["RunningStatistics"]
 
 
 class RunningStatistics:
-    """Pause and resume the running averages of a network's batch-normalisation layers.
+    """Pause and resume the running averages of a network's norm layers: BatchNorm, and InstanceNorm that tracks.
 
     While paused, training batches are still normalised by their own statistics; only the running averages, which count
-    in evaluation, stay as they are. Layers without running averages (InstanceNorm, GroupNorm) are not concerned.
+    in evaluation, stay as they are. Layers without running averages (GroupNorm, most InstanceNorm) are not concerned.
     """
 
     def __init__(self, network: nn.Module) -> None:
         self._layers = [
             (module, module.momentum)
             for module in network.modules()
-            if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats
+            if isinstance(module, nn.modules.batchnorm._NormBase) and module.track_running_stats
         ]
 
     def pause(self) -> None:

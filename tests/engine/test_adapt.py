@@ -202,6 +202,16 @@ def test_the_weight_goes_on_where_the_checkpoint_stood():
     assert method.progress == [i / 16 for i in range(4, 16)]
 
 
+def test_instance_norm_that_tracks_statistics_counts_the_target_alone_as_well():
+    net = torch.nn.Sequential(
+        torch.nn.InstanceNorm2d(1, track_running_stats=True, momentum=0.5), torch.nn.Flatten(), torch.nn.Linear(256, 2)
+    )
+    target = loader(items(4, 30.0, 1, labelled=False))
+    trainer(net, [Adapt(Coral(), target, statistics="target")], items(8, 0.0, 0), epochs=8, lr=0.0).run()
+    assert 29 < net[0].running_mean.item() < 31
+    assert net[0].momentum == 0.5
+
+
 def test_dann_state_comes_back_before_and_after_sizing():
     adapt = Adapt(Dann(hidden=8), loader(items(4, 1.0, 1)))
     trainer(network(), [adapt]).run()
