@@ -19,8 +19,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.distributed.nn.functional as across_ranks
-from monai.losses import ContrastiveLoss
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from monai_transfer.errors import InputError
 from monai_transfer.methods.base import pool_features
@@ -119,7 +119,10 @@ class SimClr(nn.Module):
 
 
 class NtXent(nn.Module):
-    """The normalised, temperature-scaled cross-entropy of SimCLR (``monai.losses.ContrastiveLoss`` in float32).
+    """The normalised, temperature-scaled cross-entropy of SimCLR, in float32 or wider.
+
+    As ``monai.losses.ContrastiveLoss``, but by its logarithm, so that no temperature overflows (MONAI's gives NaN from
+    0.011 down).
 
     Args:
         temperature: T.
@@ -127,16 +130,18 @@ class NtXent(nn.Module):
             joint batch. Without it each rank compares its own views, which is another, easier loss.
 
     Raises:
-        ValueError: fewer than two cases in the (joint) batch.
+        ValueError: the temperature is not positive; or (from ``forward``) fewer than two cases in the (joint) batch.
     """
 
     def __init__(self, temperature: float = 0.5, gather: bool = True) -> None:
         super().__init__()
-        self.gather, self.loss = gather, ContrastiveLoss(temperature=temperature)
+        if not temperature > 0:
+            raise ValueError(f"the temperature is positive, got {temperature}")
+        self.gather, self.temperature = gather, temperature
 
     def forward(self, pred: Tensor, target: Any = None) -> Tensor:
         """A scalar from the projections B x 2 x P; there is no target."""
-        with torch.autocast(pred.device.type, enabled=False):  # exp(1 / T) overflows in float16
+        with torch.autocast(pred.device.type, enabled=False):
             pred = wide(plain(pred))
             if self.gather and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
                 pred = torch.cat(across_ranks.all_gather(pred.contiguous()))
@@ -144,7 +149,11 @@ class NtXent(nn.Module):
                 raise ValueError(
                     "contrastive learning needs at least two cases per batch: the others are the negatives"
                 )
-            return self.loss(pred[:, 0], pred[:, 1])
+            views = F.normalize(torch.cat([pred[:, 0], pred[:, 1]]), dim=1)
+            places = torch.arange(len(views), device=views.device)
+            itself = torch.eye(len(views), dtype=torch.bool, device=views.device)
+            alike = (views @ views.T / self.temperature).masked_fill(itself, -torch.inf)
+            return F.cross_entropy(alike, places.roll(len(pred)))
 
 
 class _Reached(Exception):

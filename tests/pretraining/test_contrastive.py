@@ -9,6 +9,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedTrainer
+from monai.losses import ContrastiveLoss
 from monai.networks.nets import DenseNet, SegResNet, UNet, ViT
 from monai.transforms import RandGaussianNoised, RandSpatialCropd
 
@@ -34,6 +35,16 @@ def nt_xent(z: torch.Tensor, temperature: float) -> float:
 def test_loss_equals_the_papers_formula(temperature):
     z = torch.randn(5, 2, 7, generator=torch.Generator().manual_seed(0))
     assert NtXent(temperature)(z).item() == pytest.approx(nt_xent(z, temperature), rel=1e-5)
+
+
+def test_the_coldest_temperature_overflows_nothing():
+    z = torch.randn(4, 2, 5, requires_grad=True)
+    loss = NtXent(1e-3)(z)
+    loss.backward()
+    assert loss.isfinite() and z.grad.isfinite().all() and z.grad.abs().sum() > 0
+    torch.testing.assert_close(NtXent(0.5)(z), ContrastiveLoss(temperature=0.5)(z[:, 0], z[:, 1]))
+    with pytest.raises(ValueError, match="positive"):
+        NtXent(0)
 
 
 def test_loss_of_perfect_and_of_collapsed_projections():
