@@ -5,6 +5,8 @@ Each run is a run folder of its own, so what was interrupted continues and what 
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import multiprocessing
 import os
@@ -24,6 +26,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from monai_transfer.bundle.run import run_workflow
 from monai_transfer.engine.run_folder import read_status
 from monai_transfer.errors import InputError
+from monai_transfer.files import write_json
 from monai_transfer.quiet import quiet_libraries
 
 __all__ = ["Job", "first_line", "refuse_failed", "run_jobs", "workers"]
@@ -68,7 +71,47 @@ def _work(job: Job) -> float:
             traceback.print_exc()
             raise _plain(error) from None
     job.log.replace(job.output / "log.txt")
+    record = job.output / "run.json"
+    write_json(record, {**json.loads(record.read_text(encoding="utf-8")), "job": _settings(job)})
     return time.process_time() - since
+
+
+def _settings(job: Job) -> dict[str, Any]:
+    """What decides a job's result: its workflow, overrides, and the bundle's configs as they are now.
+
+    Absolute paths are told from the run folder, so that a study may be moved.
+    """
+    told = {}
+    for key, value in job.overrides.items():
+        if key not in ("output_dir", "fresh"):
+            if isinstance(value, (str, Path)):
+                value = os.path.relpath(value, job.output) if Path(value).is_absolute() else str(value)
+            told[key] = value if isinstance(value, (bool, int, float, str, type(None))) else str(value)
+    files = sorted(Path(job.bundle).glob("configs/*.yaml"))
+    configs = hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()
+    return {"workflow": job.workflow, "configs": configs, **told}
+
+
+def _refuse_changed(job: Job) -> None:
+    """Refuse a finished run that was made under other settings than are asked for now.
+
+    Raises:
+        InputError: which settings differ. Runs without a record of them pass.
+    """
+    record = json.loads((job.output / "run.json").read_text(encoding="utf-8")).get("job")
+    asked = _settings(job)
+    if record is None or record == asked:
+        return
+    words = []
+    for key in sorted(record.keys() | asked.keys()):
+        if record.get(key) != asked.get(key):
+            before, now = (str(side.get(key, "not set")) for side in (record, asked))
+            words.append("the bundle's configs" if key == "configs" else f"{key} (it was {before}, now {now})")
+    raise InputError(
+        f"is finished, under other settings: {', '.join(words)}",
+        path=job.output,
+        mend="give another --out, or delete that folder to run it again",
+    )
 
 
 def _plain(error: BaseException) -> InputError | RuntimeError:
@@ -122,8 +165,14 @@ def run_jobs(
 
     A run that fails does not stop the others. ``done`` is told of each run that has ended, with its
     error if it failed and the seconds of processor time. Returns the failed ones.
+
+    Raises:
+        InputError: a finished run was made under other settings; nothing has been run.
     """
     todo = [job for job in jobs if read_status(job.output) != "finished"]
+    for job in jobs:
+        if job not in todo:
+            _refuse_changed(job)
     if len(todo) < len(jobs):
         console.print(f"{title}: {len(jobs) - len(todo)} of {len(jobs)} runs are finished already")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,22 @@ def test_a_study_with_fractions_continues_and_repeats(bundle, tmp_path):
     new = torch.load(again / "models" / "model.pt", weights_only=True)
     assert all(torch.equal(old[name], new[name]) for name in old)
     assert (tmp_path / "s" / "labelled-2" / "scratch-0" / "run.json").read_text() == before
+    # what was asked for differently is not passed off as finished
+    with pytest.raises(
+        InputError, match=r"is finished, under other settings: max_epochs \(it was 1, now 2\); give"
+    ) as caught:
+        run_study(
+            bundle,
+            tmp_path / "s",
+            arms,
+            seeds=[0],
+            fractions=[1],
+            overrides={**SHORT, "max_epochs": 2},
+            console=quiet(),
+        )
+    assert caught.value.path.name == "scratch-0"
+    shutil.copytree(tmp_path / "s", tmp_path / "moved")
+    run_study(bundle, tmp_path / "moved", arms, seeds=[0], fractions=[0.5, 1], overrides=SHORT, console=quiet())
 
 
 def test_a_failing_run_is_named_with_its_log_and_the_others_are_kept(bundle, tmp_path):
