@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from monai_transfer.errors import InputError
 from monai_transfer.methods.base import Fields, Method, pool_features
 from monai_transfer.networks.adversarial import discriminator_accuracy, domain_discriminator, frozen_call
 from monai_transfer.networks.copying import copy_network
@@ -39,10 +40,12 @@ __all__ = ["Adda"]
 class Adda(Method):
     """Adversarial term with an inverted label, against a frozen copy of the source network.
 
-    The discriminator judges every place of a feature map; ``Adapt(pool="max")`` pools it instead.
+    The discriminator judges the places of a feature map one by one; ``Adapt(pool="max")`` pools it instead.
 
     Args:
         hidden: width of the discriminator's two hidden layers.
+        places: of a feature map with more, so many per case are drawn in each step: two layers of 500 at every voxel
+            would cost more than the network.
         lr: learning rate of the discriminator; ``None``: that of the trainer's optimizer, as it changes.
     """
 
@@ -52,9 +55,11 @@ class Adda(Method):
     statistics = "target"
     default_pool: ClassVar[str | None] = None
 
-    def __init__(self, hidden: int = 500, lr: float | None = None) -> None:
+    def __init__(self, hidden: int = 500, lr: float | None = None, places: int = 1024) -> None:
         super().__init__()
-        self.hidden, self.lr, self.follows_lr = hidden, lr, lr is None
+        if places < 1:
+            raise InputError(f"ADDA's discriminator judges at least one place, got places={places}")
+        self.hidden, self.lr, self.follows_lr, self.places = hidden, lr, lr is None, places
         self.source_network: nn.Module | None = None
         self.discriminator: nn.Module | None = None
         self._tap: Tap | None = None
@@ -80,16 +85,24 @@ class Adda(Method):
         self.source_network.eval()(image)
         return pool_features(self._tap.take(), self.pool)
 
+    def _drawn(self, features: Tensor) -> Tensor:
+        """B x F as it is; of B x F x spatial with more than ``places`` places, B x F x places x 1 (x 1)."""
+        if features.ndim == 2 or features[0, 0].numel() <= self.places:
+            return features
+        rows = features.flatten(2)
+        drawn = rows[:, :, torch.randint(rows.shape[2], (self.places,), device=rows.device)]
+        return drawn.reshape(*drawn.shape, *[1] * (features.ndim - 3))
+
     def forward(self, fields: Fields, progress: float) -> Tensor:
         assert self.discriminator is not None, "setup() comes before forward()"
-        judged = frozen_call(self.discriminator, pool_features(fields.target_features, self.pool)).float()
+        judged = frozen_call(self.discriminator, self._drawn(pool_features(fields.target_features, self.pool))).float()
         return F.binary_cross_entropy_with_logits(judged, torch.zeros_like(judged))
 
     def critic_step(self, fields: Fields) -> Tensor:
         """The discriminator's loss: features of the source copy are 0, target features 1."""
         assert self.discriminator is not None, "setup() comes before critic_step()"
-        source = self.discriminator(self.source_features(fields.source_image)).float()
-        target = self.discriminator(pool_features(fields.target_features.detach(), self.pool)).float()
+        source = self.discriminator(self._drawn(self.source_features(fields.source_image))).float()
+        target = self.discriminator(self._drawn(pool_features(fields.target_features.detach(), self.pool))).float()
         self._accuracy = discriminator_accuracy(source, target)
         return 0.5 * (
             F.binary_cross_entropy_with_logits(source, torch.zeros_like(source))

@@ -149,3 +149,19 @@ def test_undoes_a_shift_starting_from_a_source_network(adapt, batches, clouds, p
         torch.testing.assert_close(value, head[key], rtol=0, atol=0)
     assert before < 0.8
     assert after > 0.95
+
+
+def test_a_large_map_is_judged_at_places_drawn_anew():
+    method = Adda(places=5)
+    for shape in ((2, 3), (2, 3, 2, 2)):
+        features = torch.randn(shape)
+        assert method._drawn(features) is features
+    features = torch.randn(2, 3, 4, 4)
+    drawn = method._drawn(features)
+    assert drawn.shape == (2, 3, 5, 1) and not torch.equal(drawn, method._drawn(features))
+    for case, rows in zip(features, drawn, strict=True):
+        columns = {tuple(column.tolist()) for column in case.flatten(1).T}
+        assert {tuple(column.tolist()) for column in rows.flatten(1).T} <= columns
+    assert method._drawn(torch.randn(1, 2, 3, 3, 3)).shape == (1, 2, 5, 1, 1)
+    with pytest.raises(InputError, match="at least one place"):
+        Adda(places=0)
