@@ -42,6 +42,7 @@ class Fixmatch(Method):
 
     needs = frozenset({"target_logits", "target_strong_logits"})
     tasks = ("classification", "segmentation")
+    experimental = False  # docs/truth_table.md: nuclei, though from .01 to .15 only
     norm_statistics = "separate: source, plain and strong target view each by its own batch; averages blend all three"
 
     def __init__(self, threshold: float = 0.95, weight: float = 1.0) -> None:

@@ -36,6 +36,7 @@ class Adabn(SourceFree):
         passes: how often the loader is run through; one is enough without random augmentation.
     """
 
+    experimental = False  # docs/truth_table.md: hippocampus, and both embedded sets
     norm_statistics = "re-estimated on the target alone, cumulative average"
 
     def __init__(self, key: str = "image", passes: int = 1) -> None:
