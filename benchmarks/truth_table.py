@@ -167,7 +167,7 @@ def table(options: argparse.Namespace, trials: Sequence[Trial], console: Console
             if read_status(home) == "finished":
                 runs.setdefault(trial.name, {})[seed] = Run.load(home)
             elif reason := reason_of(options.out, trial.name, seed):
-                failures.setdefault(trial.name, {})[seed] = reason
+                failures.setdefault(trial.name, {})[seed] = reason.replace(f"{options.out.resolve()}/", "")
     if not runs:
         raise InputError("holds no finished cell", path=options.out, mend="run the table first")
     first = next(iter(next(iter(runs.values())).values()))
