@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from scipy import ndimage
 
+from monai_transfer.arrays import as_array
 from monai_transfer.errors import InputError
 
 __all__ = ["SCORES", "Boxes", "boxes_from_labels", "boxes_from_probabilities"]
@@ -53,7 +53,7 @@ def boxes_from_labels(
     Raises:
         InputError: the map is not 2D or 3D, or holds values that are not whole numbers.
     """
-    array = _array(labels)
+    array = as_array(labels)
     if spacing is not None and array.ndim == len(spacing) + 1 and array.shape[0] == 1:
         array = array[0]
     if array.ndim not in (2, 3):
@@ -88,7 +88,7 @@ def boxes_from_probabilities(
     Raises:
         InputError: a value is NaN, infinite or no probability, the axes or the kind of score do not fit.
     """
-    array = _array(probabilities)
+    array = as_array(probabilities)
     if array.ndim not in (3, 4):
         raise InputError(f"probabilities of {array.ndim} axes: it takes a channel and 2 or 3 axes")
     if score not in SCORES:
@@ -141,10 +141,3 @@ def _collect(
         np.array(labels, dtype=np.int64)[order],
         np.array(sizes, dtype=float)[order],
     )
-
-
-def _array(values: Any) -> np.ndarray:
-    if not isinstance(values, torch.Tensor):
-        return np.asarray(values)
-    values = values.detach().cpu()
-    return np.asarray(values.float() if values.dtype == torch.bfloat16 else values)  # numpy has no bfloat16

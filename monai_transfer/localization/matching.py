@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from monai.data.box_utils import box_iou
 
+from monai_transfer.arrays import as_array
 from monai_transfer.errors import InputError
 from monai_transfer.localization.boxes import Boxes
 
@@ -85,7 +86,7 @@ def pointing_game(heat: Any, truth: Any, margin: int = 0) -> float:
     Raises:
         InputError: shapes differ, or a value is NaN.
     """
-    array, mask = (np.asarray(v.detach().cpu() if isinstance(v, torch.Tensor) else v) for v in (heat, truth))
+    array, mask = (as_array(v) for v in (heat, truth))
     if array.shape != mask.shape:
         raise InputError(f"the map has shape {array.shape}, the truth {mask.shape}")
     if np.isnan(array).any():

@@ -31,7 +31,7 @@ from torch.nn import functional as F
 from monai_transfer.errors import InputError
 from monai_transfer.methods.base import Fields, Method, pool_features
 from monai_transfer.networks.copying import copy_network
-from monai_transfer.networks.head import find_features, find_head
+from monai_transfer.networks.head import call_head, find_features, find_head
 from monai_transfer.networks.outputs import label_indices, log_probabilities, probabilities, wide
 
 __all__ = ["CoTuning", "category_relationship", "co_tuning_loss"]
@@ -110,7 +110,7 @@ class CoTuning(Method):
         features, classes = batch.source_features, max(batch.source_logits.shape[1], 2)
         self.source_head.to(features.device)
         try:
-            width = max(self._scores(features, self.source_head).shape[1], 2)
+            width = max(call_head(self.source_head, features).shape[1], 2)
         except RuntimeError as error:
             raise InputError(
                 f"the source head does not take the network's features of {tuple(features.shape)}",
@@ -152,14 +152,8 @@ class CoTuning(Method):
         labels = label_indices(fields.source_label, fields.source_logits)
         if self.source_model is not None and progress < self.learn:
             self._learn(fields.source_image, labels)
-        scores = self._scores(fields.source_features, self.source_head)
+        scores = call_head(self.source_head, fields.source_features)
         return self.weight * co_tuning_loss(scores, labels, self.relationship)
-
-    @staticmethod
-    def _scores(features: Tensor, head: nn.Module) -> Tensor:
-        """A head's scores; its weights may be narrower than pooled features are."""
-        kind = next((p.dtype for p in head.parameters()), features.dtype)
-        return head(features.to(kind))
 
     @torch.no_grad()
     def _learn(self, image: Tensor, labels: Tensor) -> None:
@@ -171,7 +165,7 @@ class CoTuning(Method):
             self.source_model(image)
         finally:
             handle.remove()
-        said = probabilities(self._scores(pool_features(seen[-1]), self.first_head))
+        said = probabilities(call_head(self.first_head, pool_features(seen[-1])))
         member = F.one_hot(labels, len(self.counts)).float()
         sums, counts = member.T @ said.float(), member.sum(0)
         if dist.is_available() and dist.is_initialized():  # one relationship for all ranks

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from monai_transfer.errors import InputError
 from monai_transfer.methods.base import Fields, Method
 from monai_transfer.networks.copying import copy_network
+from monai_transfer.networks.head import call_head
 from monai_transfer.networks.outputs import log_probabilities, wide
 
 __all__ = ["Distillation", "distillation_loss"]
@@ -109,9 +110,7 @@ class Distillation(Method):
     def _student(self, fields: Fields) -> Tensor:
         if self.head is None:
             return fields.source_logits
-        head, features = self.head.to(fields.source_features.device), fields.source_features
-        kind = next((p.dtype for p in head.parameters()), features.dtype)
-        return head(features.to(kind))
+        return call_head(self.head.to(fields.source_features.device), fields.source_features)
 
     @staticmethod
     @torch.no_grad()

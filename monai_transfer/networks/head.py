@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import re
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-__all__ = ["find_features", "find_head", "find_stem", "is_layer"]
+__all__ = ["call_head", "find_features", "find_head", "find_stem", "is_layer"]
 
 HEADS: dict[str, str] = {
     # With residual units the output block of a UNet is an up-convolution and a unit, both as wide as the classes.
@@ -81,6 +81,12 @@ def find_features(network: nn.Module) -> str | None:
     owner, pattern = _rule(network, head[0], MAIN)
     main = [name for name in head if pattern and re.fullmatch(pattern, name.removeprefix(owner))]
     return main[-1] if main else head[0]
+
+
+def call_head(head: nn.Module, features: Tensor) -> Tensor:
+    """A head's scores for pooled features, which are float32 or wider; its own weights may be narrower."""
+    kind = next((p.dtype for p in head.parameters()), features.dtype)
+    return head(features.to(kind))
 
 
 def find_stem(network: nn.Module) -> list[str]:

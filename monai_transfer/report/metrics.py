@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from monai.metrics import compute_dice, compute_hausdorff_distance, compute_surface_dice
 
+from monai_transfer.arrays import as_array
 from monai_transfer.errors import InputError
 
 __all__ = [
@@ -172,7 +173,7 @@ def regression_case(prediction: Any, truth: float | None) -> dict[str, float]:
 
 
 def _array(values: Any, what: str, nan: bool = False) -> np.ndarray:
-    array = values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
+    array = as_array(values)
     if not nan and array.dtype.kind == "f" and not np.all(np.isfinite(array)):
         raise InputError(
             f"the {what} holds NaN or infinite values", mend="the network diverged: look at its training loss"

@@ -17,6 +17,7 @@ from monai.data.utils import affine_to_spacing
 from monai.engines.utils import IterationEvents
 from monai.transforms import SpatialResample
 
+from monai_transfer.arrays import as_array
 from monai_transfer.errors import InputError
 from monai_transfer.files import atomic_path, write_json
 from monai_transfer.localization.world import box_records
@@ -144,7 +145,7 @@ class CaseRecorder:
         values = segmentation_case(prediction, truth, self.labels, spacing, tolerance=self.tolerance)
         if self._wants_figure(item["case"]):
             image = self._on_grid(item.get(self.image_key), truth, affine)
-            true, predicted = (np.asarray(t.detach().cpu())[0] for t in (truth, prediction))
+            true, predicted = (as_array(t)[0] for t in (truth, prediction))
             draw_segmentation(self._figure(item["case"]), image, true, predicted, affine)
         return values
 
@@ -251,7 +252,7 @@ def write_cases(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def _scalar(value: Any) -> float | None:
     """A label as a number; None, NaN and an empty tensor are no label."""
-    array = np.asarray(value.detach().cpu() if isinstance(value, torch.Tensor) else value)
+    array = as_array(value)
     if array.size != 1 or array.dtype == object or math.isnan(float(array.reshape(-1)[0])):
         return None
     return float(array.reshape(-1)[0])
@@ -267,7 +268,7 @@ def _grid(*tensors: torch.Tensor) -> tuple[np.ndarray, list[float]]:
 
 def _grey(image: Any) -> np.ndarray:
     """(C, ...) -> (...): the mean of an RGB image, else the first channel."""
-    array = np.asarray(image.detach().cpu() if isinstance(image, torch.Tensor) else image, dtype=np.float32)
+    array = as_array(image).astype(np.float32, copy=False)
     return array.mean(axis=0) if array.shape[0] == 3 else array[0]
 
 

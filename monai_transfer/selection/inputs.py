@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 
+from monai_transfer.arrays import as_array
 from monai_transfer.errors import InputError
 
-__all__ = ["as_array", "as_classes", "as_features", "as_labels", "as_probabilities", "is_regression"]
+__all__ = ["as_classes", "as_features", "as_labels", "as_probabilities", "is_regression"]
 
 
 def as_features(features: Any, what: str = "features") -> np.ndarray:
@@ -77,11 +77,3 @@ def as_probabilities(probabilities: Any) -> np.ndarray:
 def is_regression(labels: Any) -> bool:
     """Whether labels are quantities rather than classes: a float dtype says so."""
     return as_array(labels).dtype.kind == "f"
-
-
-def as_array(values: Any) -> np.ndarray:
-    """An array of anything; of a tensor wherever it lies, in whatever precision, learning or not."""
-    if isinstance(values, torch.Tensor):
-        values = values.detach().cpu()
-        values = values.float() if values.is_floating_point() and values.dtype.itemsize < 4 else values
-    return np.asarray(values)

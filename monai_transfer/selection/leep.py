@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from monai_transfer.selection.inputs import as_array, as_classes, as_labels, as_probabilities
+from monai_transfer.arrays import as_array
+from monai_transfer.selection.inputs import as_classes, as_labels, as_probabilities
 
 __all__ = ["leep", "nce", "prepare_leep", "prepare_nce"]
 

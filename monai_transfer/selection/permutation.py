@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from monai_transfer.arrays import as_array
 from monai_transfer.errors import InputError
 from monai_transfer.selection.ccfv import ccfv, prepare_ccfv
 from monai_transfer.selection.gbc import gbc, prepare_gbc
 from monai_transfer.selection.h_score import h_score, prepare_h_score
-from monai_transfer.selection.inputs import as_array, as_labels
+from monai_transfer.selection.inputs import as_labels
 from monai_transfer.selection.leep import leep, nce, prepare_leep, prepare_nce
 from monai_transfer.selection.logme import logme, prepare_logme
 from monai_transfer.selection.transrate import prepare_transrate, transrate

@@ -124,9 +124,8 @@ def match_names(content: Any, target: Mapping[str, Tensor], *, plausible=None, p
     place, tensors = next(iter(places.items()))
     elements = min(sum(math.prod(size) for size in sizes.values()), sum(t.numel() for t in tensors.values()))
     few = len(best[1].tensors) < 0.9 * min(len(tensors), len(sizes))
-    if (
-        best[0] < 0.02 * elements and few
-    ):  # a coincidence of small tensors: what is said is clearest in the source's own names
+    # a coincidence of small tensors: what is said is clearest in the source's own names
+    if best[0] < 0.02 * elements and few:
         return _named(tensors, DIALECTS[0].apply(tensors, sizes), sizes, "", "", DIALECTS[0], place)
     if best[0] > 0:
         _refuse_ambiguous(best[1], rivals)

@@ -1,0 +1,21 @@
+"""One way from whatever holds numbers to NumPy: tensors lie on any device and in any precision."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+__all__ = ["as_array"]
+
+
+def as_array(values: Any) -> np.ndarray:
+    """An array of anything; of a tensor wherever it lies, learning or not.
+
+    Halves become float32: NumPy has no bfloat16, and float16 sums overflow.
+    """
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu()
+        values = values.float() if values.is_floating_point() and values.dtype.itemsize < 4 else values
+    return np.asarray(values)
