@@ -8,7 +8,6 @@ import torch
 
 from monai_transfer.arrays import as_array
 
-
 FLOATS = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 
 
