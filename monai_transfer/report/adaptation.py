@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from monai_transfer.report.run import Run
     from monai_transfer.report.transfer_report import TransferReport
 
-__all__ = ["ALIGNMENT", "feature_alignment", "game_sentence", "game_sentences"]
+__all__ = ["ALIGNMENT", "feature_alignment", "game_sentence", "game_sentences", "home_sentences"]
 
 ALIGNMENT = {
     "proxy_a_distance": (
@@ -65,6 +65,14 @@ def game_sentences(report: TransferReport) -> list[str]:
             length = min(map(len, played))
             sentences.append(f"{arm_name(arm)}: {game_sentence(np.mean([c[:length] for c in played], axis=0))}")
     return sentences
+
+
+def home_sentences(report: TransferReport) -> list[str]:
+    """Whose validation curve is the source's: an adaptation may not see target labels."""
+    arms = [a for a, seeds in report.runs.items() if all(r.record.get("workflow") == "adapt" for r in seeds.values())]
+    names = ", ".join(arm_name(arm) for arm in arms)
+    said = f"{names}: validated on the source's cases, without target labels, so that curve is not of the target"
+    return [said] if arms else []
 
 
 def game_sentence(accuracy: np.ndarray) -> str:

@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from monai_transfer.files import write_text
-from monai_transfer.report.adaptation import feature_alignment, game_sentences
+from monai_transfer.report.adaptation import feature_alignment, game_sentences, home_sentences
 from monai_transfer.report.localization_metrics import MEANS
 from monai_transfer.report.metrics import PRIMARY, higher_is_better
 from monai_transfer.report.patients import case_column, is_mean
@@ -67,7 +67,7 @@ def render(report: TransferReport) -> str:
         dots=dots(report),
         curves=curves(report),
         alignment=feature_alignment(report),
-        games=game_sentences(report),
+        remarks=[*home_sentences(report), *game_sentences(report)],
         examples=_examples(report),
         weights=_weights(report),
         versions=first.record.get("versions") or {},

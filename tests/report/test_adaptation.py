@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from monai_transfer.report import compare_runs
-from monai_transfer.report.adaptation import feature_alignment, game_sentence, game_sentences
+from monai_transfer.report.adaptation import feature_alignment, game_sentence, game_sentences, home_sentences
 from monai_transfer.report.html import render
 
 
@@ -59,10 +59,13 @@ def test_the_page_shows_both(report):
     (sentence,) = game_sentences(report)
     assert sentence.startswith("adapted: the game was alive"), "0.9 in the first epoch, 0.52 in the last"
     assert sentence[1:] in page
+    (home,) = home_sentences(report)
+    assert home.startswith("adapted: validated on the source")
+    assert "dapted: validated on the source" in page
 
 
 def test_a_report_without_adaptation_says_nothing_of_it(study):
     report = compare_runs(study.write({"source": 0.5, "scratch": 0.6}, seeds=2))
     assert feature_alignment(report) == []
-    assert game_sentences(report) == []
+    assert game_sentences(report) == home_sentences(report) == []
     assert "as the network sees them" not in render(report)
