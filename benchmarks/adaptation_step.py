@@ -18,13 +18,14 @@ from monai.networks.nets import UNet
 
 from monai_transfer.engine.adapt import Adapt
 from monai_transfer.methods.advent import Advent
-from monai_transfer.methods.base import Fields, Method, pool_features
+from monai_transfer.methods.base import Fields, Method
 from monai_transfer.methods.cdan import Cdan
 from monai_transfer.methods.coral import Coral
 from monai_transfer.methods.dann import Dann
 from monai_transfer.methods.l2_sp import L2Sp
 from monai_transfer.methods.mean_teacher import MeanTeacher
 from monai_transfer.methods.mmd import Mmd
+from monai_transfer.networks.outputs import pool_features
 from monai_transfer.networks.tap import Tap
 
 METHODS = (Coral, Mmd, Dann, Cdan, Advent, MeanTeacher, L2Sp)

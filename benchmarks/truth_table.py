@@ -6,7 +6,7 @@
 
 The bundle's own weights are the source; a bundle without is pretrained first. Every arm has the same number of steps of
 the same batch size, keeps its last epoch, and stands at the defaults that its documentation gives: nothing is tuned to
-the set. ``monai_transfer/bundle/trials.py`` says what each is compared with. A killed table continues with the same
+the set. ``monai_transfer/study/method_arms.py`` says what each is compared with. A killed table continues with the same
 command: finished cells are kept, failed ones tried again, their reason noted. ``--render`` runs nothing.
 
 Each cell is a run folder DIR/<method>-<seed> with its log beside it, and a line of DIR/cells/<method>-<seed>.json.
@@ -27,17 +27,17 @@ from typing import Any
 
 from rich.console import Console
 
-from monai_transfer.bundle.pool import Job, first_line, refuse_failed, run_jobs, workers
 from monai_transfer.bundle.run import parse_overrides
-from monai_transfer.bundle.study import for_pretraining, has_weights
-from monai_transfer.bundle.trials import Trial, find_trials
 from monai_transfer.engine.run_folder import read_status
 from monai_transfer.errors import InputError
+from monai_transfer.evaluation.metrics import PRIMARY
 from monai_transfer.files import write_json
-from monai_transfer.quiet import quiet_libraries
-from monai_transfer.report.metrics import PRIMARY
+from monai_transfer.library_logging import silence_libraries
 from monai_transfer.report.run import Run
-from monai_transfer.report.truth_table import markdown, measure, write_section
+from monai_transfer.study.method_arms import MethodArm, find_method_arms
+from monai_transfer.study.pool import Job, first_line, refuse_failed, run_jobs, workers
+from monai_transfer.study.run_arms import for_pretraining, has_weights
+from monai_transfer.study.truth_table import markdown, measure, write_section
 
 PACKAGED = Path(__file__).parents[1] / "bundles"
 INTENSITY = "intensity_randomisation"
@@ -70,7 +70,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     return found
 
 
-def choose(trials: Sequence[Trial], methods: str | None, skip: str, quick: bool = False) -> list[Trial]:
+def choose(trials: Sequence[MethodArm], methods: str | None, skip: str, quick: bool = False) -> list[MethodArm]:
     """The trials to run: the named ones with all that they are compared with.
 
     Raises:
@@ -81,14 +81,14 @@ def choose(trials: Sequence[Trial], methods: str | None, skip: str, quick: bool 
     wanted = list(filter(None, (methods or "").split(","))) or list(known)
     for name in [*wanted, *left_out]:
         if name not in known:
-            raise InputError(f"no method {name!r}", mend=f"one of {', '.join(known)}")
+            raise InputError(f"no method {name!r}", hint=f"one of {', '.join(known)}")
     needed = {"source", *wanted} | (set() if quick else {"oracle", INTENSITY})
     for _ in range(2):  # controls have controls
         needed |= {c for name in needed for c in known[name].controls}
     return [t for t in trials if t.name in needed - left_out and not t.refused]
 
 
-def with_arguments(trials: Sequence[Trial], pairs: Sequence[str]) -> list[Trial]:
+def with_arguments(trials: Sequence[MethodArm], pairs: Sequence[str]) -> list[MethodArm]:
     """Trials with other arguments than a method's defaults, and a remark that says which.
 
     Raises:
@@ -99,7 +99,7 @@ def with_arguments(trials: Sequence[Trial], pairs: Sequence[str]) -> list[Trial]
         name, _, setting = pair.partition(":")
         trial = found.get(name)
         if trial is None or "=" not in setting or "method" not in trial.arm.overrides:
-            raise InputError(f"cannot set {pair!r}", mend="write it like translation:steps=200, of a method")
+            raise InputError(f"cannot set {pair!r}", hint="write it like translation:steps=200, of a method")
         method = {**trial.arm.overrides["method"], **parse_overrides([f"--{setting}"])}
         arm = replace(trial.arm, overrides={**trial.arm.overrides, "method": method})
         found[name] = replace(trial, arm=arm, remark="; ".join(filter(None, [trial.remark, f"with {setting}"])))
@@ -114,7 +114,7 @@ def budget(steps: int) -> dict[str, Any]:
     return {**fixed, "test#handlers#0#figures": 0}
 
 
-def run(options: argparse.Namespace, trials: Sequence[Trial], console: Console) -> None:
+def run(options: argparse.Namespace, trials: Sequence[MethodArm], console: Console) -> None:
     """Run the cells that are not finished yet, seed by seed, so that a table cut short is short of seeds."""
     shared = dict(options.overrides)
     out: Path = options.out.resolve()
@@ -132,7 +132,7 @@ def run(options: argparse.Namespace, trials: Sequence[Trial], console: Console) 
                     continue
                 own: dict[str, Any] = {"arm": trial.name, "seed": seed, "output_dir": str(out / f"{trial.name}-{seed}")}
                 if reason_of(out, trial.name, seed):
-                    own["fresh"] = True  # what failed starts over, perhaps under a mended configuration
+                    own["fresh"] = True  # what failed starts over, perhaps under a fixed configuration
                 overrides = {**shared, **budget(options.steps), **trial.arm.overrides, **own}
                 jobs.append(Job(str(options.bundle), trial.arm.workflow, overrides, f"{trial.name}, seed {seed}"))
         since = time.time()
@@ -157,7 +157,7 @@ def reason_of(out: Path, name: str, seed: int) -> str:
     return json.loads(cell.read_text(encoding="utf-8"))["reason"] if cell.is_file() else ""
 
 
-def table(options: argparse.Namespace, trials: Sequence[Trial], console: Console) -> str:
+def table(options: argparse.Namespace, trials: Sequence[MethodArm], console: Console) -> str:
     """The section's text, from the cells that are there."""
     runs: dict[str, dict[int, Run]] = {}
     failures: dict[str, dict[int, str]] = {}
@@ -169,7 +169,7 @@ def table(options: argparse.Namespace, trials: Sequence[Trial], console: Console
             elif reason := reason_of(options.out, trial.name, seed):
                 failures.setdefault(trial.name, {})[seed] = reason.replace(f"{options.out.resolve()}/", "")
     if not runs:
-        raise InputError("holds no finished cell", path=options.out, mend="run the table first")
+        raise InputError("holds no finished cell", path=options.out, hint="run the table first")
     first = next(iter(next(iter(runs.values())).values()))
     rows = []
     for trial in trials:
@@ -217,8 +217,8 @@ def main(words: Sequence[str] | None = None) -> int:
     console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
     try:
         options = arguments(words)
-        quiet_libraries()
-        trials = with_arguments(find_trials(options.bundle), options.argument)
+        silence_libraries()
+        trials = with_arguments(find_method_arms(options.bundle), options.argument)
         if not options.render:
             run(options, choose(trials, options.methods, options.skip, options.quick), console)
         text = table(options, trials, console)

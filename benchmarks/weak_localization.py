@@ -23,7 +23,7 @@ import torch
 from scipy.ndimage import map_coordinates
 from sklearn.metrics import roc_auc_score
 
-from monai_transfer.bundle.packaged import packaged_specs
+from bundles.packaged import packaged_specs
 from monai_transfer.bundle.run import open_workflow, run_workflow
 from monai_transfer.bundle.write import write_bundle
 from monai_transfer.data.phantom import SITES, Scan, scan_patient
@@ -35,7 +35,7 @@ from monai_transfer.localization.maps import activation_map, attention_map
 from monai_transfer.localization.matching import pointing_game
 
 MIL = {
-    "_target_": "monai_transfer.methods.mil.Mil",
+    "_target_": "monai_transfer.networks.mil.Mil",
     "spatial_dims": 2,
     "in_channels": 1,
     "num_classes": 2,

@@ -5,7 +5,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from monai_transfer import _moved
+
+__version__ = "0.2.0"
 __all__ = ["Adapt", "Manifest", "Source", "WeightReport", "compare_runs", "load_weights"]
 
 if TYPE_CHECKING:
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
     from monai_transfer.manifest import Manifest
     from monai_transfer.report.compare import compare_runs
     from monai_transfer.weights import Source, WeightReport, load_weights
+
+_moved.install()
 
 _HOMES = {
     "Adapt": "monai_transfer.engine.adapt",

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from monai_transfer.errors import CoverageError, InputError
-from monai_transfer.quiet import quiet_libraries
+from monai_transfer.library_logging import silence_libraries
 
 __all__ = ["COMMANDS", "app", "main"]
 
@@ -24,16 +24,20 @@ class _Command(NamedTuple):
 
 _BUNDLE = "monai_transfer.bundle.command"
 COMMANDS = {
-    "demo": _Command(_BUNDLE, "The whole story on embedded (simulated) data, offline, in a few minutes."),
+    "demo": _Command(
+        "monai_transfer.demo_command", "The whole story on embedded (simulated) data, offline, in a few minutes."
+    ),
     "manifest": _Command("monai_transfer.manifest.command", "Build a manifest from folders as hospitals have them."),
-    "check": _Command("monai_transfer.manifest.check_command", "Look into every file of a manifest."),
+    "check": _Command("monai_transfer.inspection.command", "Look into every file of a manifest."),
     "gap": _Command("monai_transfer.selection.command", "How far two domains are apart."),
     "rank": _Command("monai_transfer.selection.command", "Rank source models for this target."),
     "new": _Command(_BUNDLE, "Write a standard MONAI bundle fitted to this data and source."),
     "run": _Command(_BUNDLE, "Run a workflow of a bundle; any config id can be set with --id value.", True),
-    "predict": _Command(_BUNDLE, "Predict on new images, in each image's own geometry."),
+    "predict": _Command("monai_transfer.predict.command", "Predict on new images, in each image's own geometry."),
     "compare": _Command("monai_transfer.report.command", "Put arms side by side, with a verdict for each."),
-    "study": _Command(_BUNDLE, "Run several arms under one equal budget and compare them.", True),
+    "study": _Command(
+        "monai_transfer.study.command", "Run several arms under one equal budget and compare them.", True
+    ),
     "export": _Command(_BUNDLE, "A deployable artefact that needs MONAI alone."),
 }
 """Command name to the module that holds its function of the same name, and a line for ``--help``."""
@@ -109,7 +113,7 @@ def main(arguments: list[str] | None = None) -> None:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"] or ["--help"]
     if not debug:
-        quiet_libraries()
+        silence_libraries()
     try:
         code = app(words, prog_name="monai-transfer", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):

@@ -11,10 +11,10 @@ from rich.console import Console
 
 from monai_transfer.bundle.export import export_bundle
 from monai_transfer.bundle.new import new_bundle
-from monai_transfer.bundle.study import parse_arms, run_study
 from monai_transfer.data.phantom import embedded_set
 from monai_transfer.errors import InputError
 from monai_transfer.manifest import Manifest
+from monai_transfer.study.run_arms import parse_arms, run_study
 
 __all__ = ["run_demo"]
 
@@ -36,10 +36,10 @@ def run_demo(out: str | Path, *, task: str = "segmentation", jobs: int = 2, seed
         InputError: unknown task, or ``out`` is a file.
     """
     if task not in _SETTINGS:
-        raise InputError(f"no demo of {task!r}", mend=f"one of {', '.join(_SETTINGS)}")
+        raise InputError(f"no demo of {task!r}", hint=f"one of {', '.join(_SETTINGS)}")
     out, since = Path(out), time.monotonic()
     if out.is_file():
-        raise InputError("is a file", path=out, mend="name a folder for the demo")
+        raise InputError("is a file", path=out, hint="name a folder for the demo")
     terminal = sys.stdout.isatty()
     console = Console(soft_wrap=not terminal, width=None if terminal else 240, highlight=False)
     options, n_labelled = _SETTINGS[task]

@@ -13,16 +13,16 @@ class InputError(ValueError):
     Args:
         fault: what is wrong, in one clause.
         path: the file or folder concerned, if there is one; stands first in the message.
-        mend: what to do about it, in one clause.
+        hint: what to do about it, in one clause.
     """
 
-    def __init__(self, fault: str, *, path: str | Path | None = None, mend: str | None = None) -> None:
-        self.fault, self.path, self.mend = fault, path, mend
+    def __init__(self, fault: str, *, path: str | Path | None = None, hint: str | None = None) -> None:
+        self.fault, self.path, self.hint = fault, path, hint
         text = f"{printable(path)}: {fault}" if path is not None else fault
-        super().__init__(f"{text}; {mend}" if mend else text)
+        super().__init__(f"{text}; {hint}" if hint else text)
 
     def __reduce__(self):  # keyword-only arguments: pickling (worker processes) needs them named
-        return _rebuild, (self.fault, self.path, self.mend)
+        return _rebuild, (self.fault, self.path, self.hint)
 
 
 def printable(path: str | Path) -> str:
@@ -30,8 +30,8 @@ def printable(path: str | Path) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(path))
 
 
-def _rebuild(fault: str, path: str | Path | None, mend: str | None) -> InputError:
-    return InputError(fault, path=path, mend=mend)
+def _rebuild(fault: str, path: str | Path | None, hint: str | None) -> InputError:
+    return InputError(fault, path=path, hint=hint)
 
 
 class CoverageError(RuntimeError):

@@ -76,7 +76,7 @@ def taken_patch(network: dict[str, Any], channels: int, patch: Sequence[int], *,
     name = network["_target_"].rsplit(".", 1)[-1]
     raise InputError(
         f"the network {name} does not take images of {' x '.join(map(str, patch))} voxels ({fault})",
-        mend="pass --patch with longer axes",
+        hint="pass --patch with longer axes",
     )
 
 

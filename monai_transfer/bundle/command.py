@@ -1,4 +1,4 @@
-"""The commands that make and use bundles: ``new``, ``run``, ``predict``, ``study``, ``export`` and ``demo``."""
+"""The commands that make and use bundles: ``new``, ``run`` and ``export``."""
 
 from __future__ import annotations
 
@@ -9,41 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from monai_transfer.errors import InputError
+from monai_transfer.options import BundleFolder, RunFolder, number_list, whole_number_list
 
-__all__ = ["demo", "export", "new", "predict", "run", "study"]
-
-_Bundle = Annotated[Path, typer.Argument(help="Bundle folder. Using it runs its code.")]
-_Run = Annotated[Path | None, typer.Option(help="The run whose best weights to use; default the bundle's.")]
-
-
-def _floats(text: str | None, option: str) -> list[float] | None:
-    if text is None:
-        return None
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise InputError(f"{option} {text!r} is not a list of numbers", mend=f"write it like {option} 1,1,3") from None
-
-
-def _whole(text: str | None, option: str) -> list[int] | None:
-    values = _floats(text, option)
-    if values is not None and any(value != int(value) for value in values):
-        raise InputError(f"{option} {text!r} is not a list of whole numbers", mend=f"write it like {option} 64,64,32")
-    return None if values is None else [int(value) for value in values]
-
-
-def demo(
-    out: Annotated[Path, typer.Option(help="Folder for everything that the demo makes.")] = Path("demo"),
-    jobs: Annotated[int, typer.Option(help="Runs at the same time, one thread each.", min=1)] = 2,
-    seeds: Annotated[int, typer.Option(help="Seeds per arm; fewer than 5 give numbers but no verdict.", min=1)] = 5,
-    task: Annotated[
-        str, typer.Option(help="segmentation (3D), classification (2D) or regression (3D).")
-    ] = "segmentation",
-) -> None:
-    """The whole story on embedded (simulated) data, offline, in a few minutes."""
-    from monai_transfer.demo import run_demo
-
-    run_demo(out, task=task, jobs=jobs, seeds=seeds)
+__all__ = ["export", "new", "run"]
 
 
 def new(
@@ -87,8 +55,8 @@ def new(
         n_labelled=n_labelled,
         strategy=strategy,
         method=method,
-        spacing=_floats(spacing, "--spacing"),
-        patch=_whole(patch, "--patch"),
+        spacing=number_list(spacing, "--spacing"),
+        patch=whole_number_list(patch, "--patch"),
         size=size,
         force=force,
         **{key: value for key, value in numbers.items() if value is not None},
@@ -129,7 +97,7 @@ def run(
         overrides["fresh"] = True
     if run is not None:
         if workflow not in ("infer", "evaluate"):
-            raise InputError(f"--run does not go with {workflow}", mend="to start from a run use --pretrained FILE")
+            raise InputError(f"--run does not go with {workflow}", hint="to start from a run use --pretrained FILE")
         best = best_weights(bundle, run)
         overrides["ckpt"] = str(best.resolve())
         typer.echo(f"weights: {best}")
@@ -153,94 +121,11 @@ def _print_summary(output: Path) -> None:
             typer.echo(f"  {name:<28} {value['mean']:.3f}{interval}")
 
 
-def predict(
-    bundle: _Bundle,
-    inputs: Annotated[
-        list[Path], typer.Argument(help="Images, folders of images, DICOM series folders, or a manifest (.json).")
-    ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the predictions.")],
-    run: _Run = None,
-    format: Annotated[
-        str, typer.Option(help="Of masks: nifti (PNG for pictures), or dicom-seg for DICOM input.")
-    ] = "nifti",
-    series: Annotated[
-        str | None, typer.Option(help="Of a DICOM folder, only the series of this number or description (pattern).")
-    ] = None,
-    split: Annotated[str | None, typer.Option(help="Of a manifest, only this split.")] = None,
-) -> None:
-    """Predict on new images, in each image's own geometry; exit code 1 where some could not be predicted on."""
-    from monai_transfer.bundle.predict import predict_images
-
-    done = predict_images(bundle, inputs, output, run=run, format=format, series=series, split=split, progress=True)
-    for path in done.written:
-        typer.echo(f"wrote {path}")
-    if format == "dicom-seg" and done.written:
-        typer.echo("note: DICOM SEG files carry the patient's identity, as the standard asks")
-    if done.faults:
-        for fault in done.faults:
-            typer.echo(f"error: {fault}", err=True)
-        typer.echo(f"{len(done.faults)} of {done.n_images} images could not be predicted on", err=True)
-        raise typer.Exit(1)
-
-
-def study(
-    context: typer.Context,
-    bundle: _Bundle,
-    arms: Annotated[
-        str, typer.Option(help="scratch,source,fine_tuned,adapted,oracle, or name:workflow:key=value:key=value.")
-    ] = "scratch,source,fine_tuned,adapted",
-    seeds: Annotated[int, typer.Option(help="Seeds per arm; a verdict needs 5.", min=1)] = 5,
-    fractions: Annotated[
-        str | None, typer.Option(help="Labelled target cases: counts (4,8) or shares of the training split (0.1,0.5).")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the runs; default BUNDLE/runs/study.")] = None,
-    jobs: Annotated[int, typer.Option(help="Runs at the same time, one thread each.", min=1)] = 2,
-    leave_one_site_out: Annotated[
-        bool,
-        typer.Option(
-            "--leave-one-site-out", help="Each site in turn is the target of a source pretrained on all the others."
-        ),
-    ] = False,
-) -> None:
-    """Run several arms under one equal budget and compare them; continues where it was interrupted."""
-    from monai_transfer.bundle.run import parse_overrides
-    from monai_transfer.bundle.study import parse_arms, run_study
-
-    if leave_one_site_out:
-        from monai_transfer.bundle.leave_one_site_out import leave_one_site_out as held_out
-
-        if fractions is not None:
-            raise InputError("--fractions does not go with --leave-one-site-out", mend="use --n_labelled")
-        folder = out if out is not None else bundle / "runs" / "leave_one_site_out"
-        rows = held_out(
-            bundle,
-            folder,
-            parse_arms(arms),
-            seeds=list(range(seeds)),
-            jobs=jobs,
-            overrides=parse_overrides(context.args),
-        )
-        for row in rows:
-            typer.echo(f"report: {folder / row.report}")
-        return
-    reports = run_study(
-        bundle,
-        out if out is not None else bundle / "runs" / "study",
-        parse_arms(arms),
-        seeds=list(range(seeds)),
-        fractions=_floats(fractions, "--fractions"),
-        jobs=jobs,
-        overrides=parse_overrides(context.args),
-    )
-    for report in reports:
-        typer.echo(f"report: {report}")
-
-
 def export(
-    bundle: _Bundle,
+    bundle: BundleFolder,
     to: Annotated[str, typer.Option(help="bundle, torchscript or onnx.")] = "bundle",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="File or folder to write.")] = None,
-    run: _Run = None,
+    run: RunFolder = None,
 ) -> None:
     """A deployable artefact that needs MONAI alone, never this package."""
     from monai_transfer.bundle.export import export_bundle

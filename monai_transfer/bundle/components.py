@@ -32,13 +32,13 @@ def component(kind: str, name: str) -> dict[str, Any]:
         except ImportError:
             found = False
         if not found:
-            raise InputError(f"no {word} {name!r} can be imported", mend="give the full path of its class")
+            raise InputError(f"no {word} {name!r} can be imported", hint="give the full path of its class")
         return {"_target_": name}
     known = sorted(p.stem for p in (Path(__file__).parents[1] / kind).glob("*.py") if _class_of(kind, p.stem))
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
-        mend = f"did you mean {near[0]}?" if near else f"one of {', '.join(known)}"
-        raise InputError(f"no {word} {name!r}", mend=mend)
+        hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(known)}"
+        raise InputError(f"no {word} {name!r}", hint=hint)
     return {"_target_": f"monai_transfer.{kind}.{name}.{_camel(name)}"}
 
 

@@ -43,7 +43,7 @@ def export_bundle(
         InputError: no weights, unknown kind, a missing extra, or an export that does not give the same output.
     """
     if to not in KINDS:
-        raise InputError(f"cannot export to {to!r}", mend=f"one of {', '.join(KINDS)}")
+        raise InputError(f"cannot export to {to!r}", hint=f"one of {', '.join(KINDS)}")
     bundle = Path(bundle)
     weights = best_weights(bundle, run)
     metadata = run_metadata(bundle, weights.parent.parent if run is not None else None)
@@ -111,7 +111,7 @@ def _torchscript(network: Any, example: Any, expected: Any, path: Path, metadata
 def _onnx(network: Any, example: Any, expected: Any, path: Path, metadata: dict[str, Any], flow: Any) -> Path:
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
     if missing:
-        raise InputError(f"ONNX export needs {', '.join(missing)}", mend="pip install 'monai-transfer[onnx]'")
+        raise InputError(f"ONNX export needs {', '.join(missing)}", hint="pip install 'monai-transfer[onnx]'")
     import onnxruntime
 
     axes = {0: "batch"}
@@ -149,7 +149,7 @@ def _export_folder(bundle: Path, weights: Path, output: Path, metadata: dict[str
     if re.search(r"\bmonai_transfer\b", config.read_text(encoding="utf-8")):
         raise InputError("its inference config imports monai_transfer, so it does not run without it", path=config)
     if output.exists():
-        raise InputError("exists already", path=output, mend="name another --output")
+        raise InputError("exists already", path=output, hint="name another --output")
     temporary = output.with_name(f".{output.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     (temporary / "models").mkdir(parents=True)

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from monai_transfer.errors import InputError
+from monai_transfer.inspection.case import inspect_case
+from monai_transfer.inspection.sets import Inspected
+from monai_transfer.inspection.suitability import describe_inspected, read_source
 from monai_transfer.manifest import Case, Manifest
-from monai_transfer.manifest.inspection.case import inspect_case
-from monai_transfer.manifest.inspection.sets import Looked
-from monai_transfer.manifest.inspection.suitability import describe_looked, read_source
 
 __all__ = ["DataFit", "fit_data"]
 
@@ -34,7 +34,7 @@ class DataFit:
         shape: median shape at that orientation.
         low, high, mean, std: medians over the images of their 0.5 and 99.5 percentile, mean and standard deviation.
         background: mean share of voxels that are exactly zero.
-        described: by site (``None``: all of them), what ``describe_looked`` says of its images.
+        described: by site (``None``: all of them), what ``describe_inspected`` says of its images.
     """
 
     spatial_dims: int
@@ -97,7 +97,7 @@ def fit_data(manifest: Manifest, sites: Sequence[str | None], n: int = 12) -> Da
     Raises:
         InputError: no training image, unreadable images, or 2D and 3D images in one manifest.
     """
-    looked: dict[str | None, Looked] = {}
+    looked: dict[str | None, Inspected] = {}
     for site in dict.fromkeys(sites):
         cases = manifest.cases("training", site=site) + manifest.cases("unlabeled", site=site)
         if cases:
@@ -111,11 +111,11 @@ def fit_data(manifest: Manifest, sites: Sequence[str | None], n: int = 12) -> Da
     dims = {len(one["shape"]) for one in facts}
     if len(dims) != 1 or not dims <= {2, 3}:
         raise InputError(
-            f"images of {sorted(dims)} dimensions in one set", path=manifest.path, mend="one bundle takes 2D or 3D"
+            f"images of {sorted(dims)} dimensions in one set", path=manifest.path, hint="one bundle takes 2D or 3D"
         )
     files = Counter(len(case.images) for cases in looked.values() for _, case, _ in cases).most_common(1)[0][0]
     stored = Counter(one["channels"] for one in facts).most_common(1)[0][0]
-    together = describe_looked(manifest, [one for cases in looked.values() for one in cases])
+    together = describe_inspected(manifest, [one for cases in looked.values() for one in cases])
     intensity = together["intensity"]
     return DataFit(
         spatial_dims=dims.pop(),
@@ -129,7 +129,7 @@ def fit_data(manifest: Manifest, sites: Sequence[str | None], n: int = 12) -> Da
         mean=round(intensity["mean"], 4),
         std=round(intensity["std"], 4),
         background=round(float(np.mean([one["zeros"] for one in facts])), 3),
-        described={site: describe_looked(manifest, cases) for site, cases in looked.items()},
+        described={site: describe_inspected(manifest, cases) for site, cases in looked.items()},
     )
 
 
@@ -150,6 +150,6 @@ def _look(manifest: Manifest, case: Case) -> dict[str, Any]:
     )
     for finding in result["findings"]:
         if finding["code"] == "unreadable":
-            mend = finding["mend"] or "`monai-transfer check` tells all faults of a manifest"
-            raise InputError(finding["fault"], path=finding["file"], mend=mend)
+            hint = finding["hint"] or "`monai-transfer check` tells all faults of a manifest"
+            raise InputError(finding["fault"], path=finding["file"], hint=hint)
     return result

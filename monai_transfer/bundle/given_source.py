@@ -30,12 +30,12 @@ def open_source(source: str | Path) -> Source | None:
         return None
     path = Path(source)
     if not path.exists():
-        raise InputError("no such source", path=source, mend="a bundle folder, a run folder, or none")
+        raise InputError("no such source", path=source, hint="a bundle folder, a run folder, or none")
     if not (path / "run.json").is_file():
         return Source.load(path)
     weights = path / "models" / "model.pt"
     if not weights.is_file():
-        raise InputError("this run has no models/model.pt yet", path=path, mend="let it finish, or name another run")
+        raise InputError("this run has no models/model.pt yet", path=path, hint="let it finish, or name another run")
     record = json.loads((path / "run.json").read_text(encoding="utf-8"))
     given = Source.load(weights, classes=record.get("labels") or None)
     given.description = f"run {path.name} of {record.get('bundle', 'a bundle')}"
@@ -95,7 +95,7 @@ def source_network(given: Source, classes: int, fit: DataFit) -> dict[str, Any]:
         raise InputError(
             "a bare checkpoint does not say which network it belongs to",
             path=given.path,
-            mend="give the bundle or run folder that it comes from; or make a bundle with --source none and train it "
+            hint="give the bundle or run folder that it comes from; or make a bundle with --source none and train it "
             "with --pretrained FILE, where its weights fit that network",
         )
     config = dict(config)

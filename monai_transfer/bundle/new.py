@@ -76,7 +76,7 @@ def new_bundle(
     """
     folder, path = Path(folder), Path(manifest)
     if (folder / "configs").exists() and not force:
-        raise InputError("holds a bundle already", path=folder, mend="name another folder, or pass --force")
+        raise InputError("holds a bundle already", path=folder, hint="name another folder, or pass --force")
     data = Manifest.load(path)
     source_site, target_site = _sites(data, source_site, target_site)
     chosen = component("methods", method)
@@ -86,7 +86,7 @@ def new_bundle(
     pooled = tuning or getattr(kind, "default_pool", "mean") is not None  # what adaptation's method looks at
     size = size or ("medium" if torch.cuda.is_available() else "small")
     if size not in SIZES:
-        raise InputError(f"no network size {size!r}", mend=f"one of {', '.join(SIZES)}")
+        raise InputError(f"no network size {size!r}", hint=f"one of {', '.join(SIZES)}")
     fit = fit_data(data, [source_site, target_site])
     labels = {int(key): name for key, name in data.labels.items()} if data.task != "regression" else {}
     dense = data.task in ("segmentation", "localization")
@@ -166,7 +166,7 @@ def _sites(data: Manifest, source: str | None, target: str | None) -> tuple[str 
     sites = data.sites
     for name in (source, target):
         if name is not None and name not in sites:
-            raise InputError(f"no site {name!r}", path=data.path, mend=f"its sites are {', '.join(sites)}")
+            raise InputError(f"no site {name!r}", path=data.path, hint=f"its sites are {', '.join(sites)}")
     if len(sites) == 2:
         if source is None and target is not None:
             source = next(site for site in sites if site != target)
@@ -176,6 +176,6 @@ def _sites(data: Manifest, source: str | None, target: str | None) -> tuple[str 
         raise InputError(
             f"holds {len(sites)} sites ({', '.join(sites)})",
             path=data.path,
-            mend="pass --target-site, and --source-site",
+            hint="pass --target-site, and --source-site",
         )
     return source, target

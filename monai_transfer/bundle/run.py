@@ -33,7 +33,7 @@ def config_files(bundle: str | Path, workflow: str) -> list[str]:
     if not (bundle / "configs").is_dir():
         raise InputError("not a MONAI bundle: it has no configs folder", path=bundle)
     if workflow not in WORKFLOWS:
-        raise InputError(f"no workflow {workflow!r}", mend=f"one of {', '.join(WORKFLOWS)}")
+        raise InputError(f"no workflow {workflow!r}", hint=f"one of {', '.join(WORKFLOWS)}")
     files = []
     for name in WORKFLOWS[workflow]:
         found = next(
@@ -56,13 +56,13 @@ def parse_overrides(pairs: list[str]) -> dict[str, Any]:
     while items:
         key = items.pop(0)
         if not key.startswith("--") or len(key) < 3:
-            raise InputError(f"cannot read {key!r}", mend="overrides are given as --key value")
+            raise InputError(f"cannot read {key!r}", hint="overrides are given as --key value")
         if "=" in key:
             key, value = key.split("=", 1)
         elif items:
             value = items.pop(0)
         else:
-            raise InputError(f"{key} has no value", mend="overrides are given as --key value")
+            raise InputError(f"{key} has no value", hint="overrides are given as --key value")
         text = value.strip()
         if text[:1] in ("$", "@", "%"):  # expressions and references are MONAI's to read
             overrides[key[2:]] = text
@@ -112,11 +112,11 @@ def best_weights(bundle: str | Path, run: str | Path | None = None) -> Path:
     if run is not None:
         home = next((p for p in (Path(run), Path(bundle) / "runs" / run) if p.is_dir()), Path(run))
         if not home.is_dir():
-            raise InputError("no such run", path=run, mend="name a run folder")
+            raise InputError("no such run", path=run, hint="name a run folder")
     path = home / "models" / "model.pt"
     if not path.is_file():
-        mend = "name a run that has trained" if run is not None else "pretrain first, or name a run with --run"
-        raise InputError("no weights here", path=path, mend=mend)
+        hint = "name a run that has trained" if run is not None else "pretrain first, or name a run with --run"
+        raise InputError("no weights here", path=path, hint=hint)
     return path
 
 
@@ -162,8 +162,8 @@ def _check_id(config: Any, key: str, bundle: str | Path) -> None:
         else:
             names = [str(name) for name in level if name != "_meta_"] if isinstance(level, dict) else []
             near = difflib.get_close_matches(part, names, n=3)
-            mend = f"did you mean {' or '.join(near)}?" if near else f"ids here are {', '.join(names) or 'none'}"
-            raise InputError(f"no config id {key!r} in this workflow", path=bundle, mend=mend)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"ids here are {', '.join(names) or 'none'}"
+            raise InputError(f"no config id {key!r} in this workflow", path=bundle, hint=hint)
         seen = f"{seen}#{part}" if seen else part
 
 
@@ -182,7 +182,7 @@ def run_workflow(
     output = Path(flow.parser.get_parsed_content("output_dir") if "output_dir" in flow.parser.config else bundle)
     if workflow != "infer" and read_status(output) == "finished" and not overrides.get("fresh"):
         raise InputError(
-            "holds a finished run", path=output, mend="pass --fresh to start over, or another --output_dir"
+            "holds a finished run", path=output, hint="pass --fresh to start over, or another --output_dir"
         )
     if workflow in ("adapt", "train"):
         _check_method(flow, "method" if workflow == "adapt" else "regulariser")
@@ -200,5 +200,5 @@ def _check_method(flow: ConfigWorkflow, name: str) -> None:
         return
     kind = pydoc.locate(str(named.get("_target_")))
     if kind is None:
-        raise InputError(f"no method {named.get('_target_')!r} can be imported", mend="give the full path of its class")
+        raise InputError(f"no method {named.get('_target_')!r} can be imported", hint="give the full path of its class")
     refuse_unfit(kind, info["task"], info.get("spatial_dims"))

@@ -13,8 +13,8 @@ from monai.bundle import ConfigParser
 from monai_transfer.bundle.fit import fit_data
 from monai_transfer.errors import InputError
 from monai_transfer.files import sha256_file
+from monai_transfer.inspection.run_statistics import run_statistics
 from monai_transfer.manifest import Manifest
-from monai_transfer.manifest.inspection.run_statistics import run_statistics
 
 __all__ = ["run_metadata"]
 

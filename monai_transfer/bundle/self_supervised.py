@@ -19,7 +19,7 @@ def values(spec: BundleSpec) -> dict[str, Any]:
         InputError: the network is no MONAI UNet, whose encoder alone is known here.
     """
     if spec.network["_target_"] != "monai.networks.nets.UNet":
-        raise InputError(f"no expression for the encoder of {spec.network['_target_']}", mend="take monai's UNet")
+        raise InputError(f"no expression for the encoder of {spec.network['_target_']}", hint="take monai's UNet")
     levels = len(spec.network["strides"])
     unit = 2**levels
     parts = ["@network_def.model[0]"]

@@ -141,7 +141,7 @@ class BundleSpec:
 
     def __post_init__(self) -> None:
         if self.task not in _PRIMARY:
-            raise InputError(f"no bundle for the task {self.task!r}", mend=f"one of {', '.join(_PRIMARY)}")
+            raise InputError(f"no bundle for the task {self.task!r}", hint=f"one of {', '.join(_PRIMARY)}")
         if self.task == "regression" and not self.label_std > 0:
             raise InputError("the regression labels do not vary")
         self.boxes = _BOXES | self.boxes

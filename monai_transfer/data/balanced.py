@@ -59,7 +59,7 @@ class BalancedSampler(Sampler[int]):
         world_size: int | None = None,
     ) -> None:
         if alpha < 0:
-            raise InputError(f"alpha is {alpha}", mend="0 draws domains equally, 1 by their size")
+            raise InputError(f"alpha is {alpha}", hint="0 draws domains equally, 1 by their size")
         self.data_source, self.num_samples = data_source, int(num_samples)
         self.domain, self.alpha, self.label, self.seed = domain, float(alpha), label, seed
         self._rank, self._world_size, self.epoch = rank, world_size, 0
@@ -107,7 +107,7 @@ class BalancedSampler(Sampler[int]):
         found: dict[str, dict[str, list[int]]] = {}
         for index, item in enumerate(_items(self.data_source)):
             if not isinstance(item, Mapping):
-                raise InputError(f"an item is a {type(item).__name__}", mend="give a data list of dictionaries")
+                raise InputError(f"an item is a {type(item).__name__}", hint="give a data list of dictionaries")
             kind = str(item.get(self.label)) if self.label is not None else ""
             found.setdefault(str(item.get(self.domain)), {}).setdefault(kind, []).append(index)
         if not found:

@@ -82,7 +82,7 @@ def _pack(key: Any, value: Any, item: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(value, MetaTensor):
         if value.pending_operations:
             raise InputError(
-                f"{key!r} has lazy operations pending, which cannot be cached", mend="apply them before (ApplyPendingd)"
+                f"{key!r} has lazy operations pending, which cannot be cached", hint="apply them before (ApplyPendingd)"
             )
         name = value.meta.get(_PATH)
         source = next((str(k) for k, given in item.items() if name and _first_path(given) == str(name)), None)
@@ -135,7 +135,7 @@ def _plain(value: Any, key: Any) -> Any:
         return {str(k): _plain(v, key) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return type(value)(_plain(one, key) for one in value) if type(value) in (list, tuple) else list(value)
-    raise InputError(f"{key!r} holds a {type(value).__name__}, which cannot be cached", mend="set cache_dir to null")
+    raise InputError(f"{key!r} holds a {type(value).__name__}, which cannot be cached", hint="set cache_dir to null")
 
 
 def _restore(value: Any) -> Any:

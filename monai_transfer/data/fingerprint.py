@@ -193,7 +193,7 @@ def _pickled(value: Any) -> str:
     except Exception as error:
         raise InputError(
             f"a transform or item holds a {type(value).__name__}, which cannot be told from another one",
-            mend="leave the cache out (cache_dir null)",
+            hint="leave the cache out (cache_dir null)",
         ) from error
 
 

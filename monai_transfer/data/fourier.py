@@ -55,7 +55,7 @@ def swap_low_frequencies(source: Tensor, target: Tensor, share: float, per_axis:
         target = F.interpolate(target[None], size=spatial, mode=mode, align_corners=False)[0]
     for image, which in ((source, "source"), (target, "target")):
         if not torch.isfinite(image).all():
-            raise InputError(f"a {which} image holds values that are not finite", mend="run monai-transfer check")
+            raise InputError(f"a {which} image holds values that are not finite", hint="run monai-transfer check")
     axes = tuple(range(1, source.ndim))
     own, other = torch.fft.fftn(source, dim=axes), torch.fft.fftn(target, dim=axes).abs()
     low = torch.ones((), dtype=torch.bool, device=source.device)
@@ -99,7 +99,7 @@ class FourierDomainAdaptd(RandomizableTransform, MapTransform):
         self.targets = list(targets)
         if not self.targets:
             raise InputError(
-                "Fourier domain adaptation needs target images", mend="give the target site's training cases"
+                "Fourier domain adaptation needs target images", hint="give the target site's training cases"
             )
         self.share = (share, share) if isinstance(share, (int, float)) else tuple(share)
         if len(self.share) != 2 or not 0 <= self.share[0] <= self.share[1] <= 0.5:

@@ -63,7 +63,7 @@ def fit_landmarks(
             )
         rows.append(_quantiles(values, count))
     if not rows:
-        raise InputError("histogram matching needs target images", mend="give the target site's training cases")
+        raise InputError("histogram matching needs target images", hint="give the target site's training cases")
     return np.mean(rows, axis=0).tolist()
 
 
@@ -76,7 +76,7 @@ def match_to_landmarks(image: np.ndarray, landmarks: Sequence[float], nonzero: b
         InputError: the image holds values that are not finite: one of them would leave no histogram.
     """
     if not np.isfinite(image).all():
-        raise InputError("an image to match holds values that are not finite", mend="run monai-transfer check")
+        raise InputError("an image to match holds values that are not finite", hint="run monai-transfer check")
     chosen = image != 0 if nonzero else np.ones(image.shape, dtype=bool)
     result = image.astype(np.float64, copy=True)
     if not chosen.any():
@@ -122,7 +122,7 @@ class HistogramMatchToTargetd(MapTransform):
         self.landmarks, self.nonzero = [float(value) for value in landmarks], nonzero
         if len(self.landmarks) < 2 or not np.isfinite(self.landmarks).all() or (np.diff(self.landmarks) < 0).any():
             raise InputError(
-                "landmarks are at least two finite numbers that never fall", mend="fit_landmarks finds them"
+                "landmarks are at least two finite numbers that never fall", hint="fit_landmarks finds them"
             )
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

@@ -61,7 +61,7 @@ class DataLists:
             raise InputError(
                 f"no labelled {split} case at site {site!r}" if site else f"no labelled {split} case",
                 path=self.path,
-                mend=f"its sites are {', '.join(self.manifest.sites)}; choose another site or split",
+                hint=f"its sites are {', '.join(self.manifest.sites)}; choose another site or split",
             )
         return items
 

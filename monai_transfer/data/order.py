@@ -37,14 +37,14 @@ def with_order(
             if item.get(key) not in places:
                 raise InputError(
                     f"case {item.get('case', '?')!r} has {key} {item.get(key)!r}, which has no place in the order",
-                    mend=f"name it among {', '.join(map(str, near_to_far))}",
+                    hint=f"name it among {', '.join(map(str, near_to_far))}",
                 )
             item["order"] = float(places[item[key]])
         return ordered
     for item in ordered:
         value = item.get(key)
         if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-            raise InputError(f"case {item.get('case', '?')!r} has no number under {key!r}", mend="name another column")
+            raise InputError(f"case {item.get('case', '?')!r} has no number under {key!r}", hint="name another column")
     ranks = rankdata([item[key] for item in ordered], method="average")
     for item, rank in zip(ordered, ranks, strict=True):
         item["order"] = float((rank - 1) / max(len(ordered) - 1, 1))

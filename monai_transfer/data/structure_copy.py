@@ -74,7 +74,7 @@ class CopyStructured(RandomizableTransform, MapTransform):
         if len(self.keys) != 1:
             raise InputError(f"CopyStructured takes one image key, not {self.keys}")
         if not len(donors):
-            raise InputError("there are no donors to copy structures from", mend="give labelled source cases")
+            raise InputError("there are no donors to copy structures from", hint="give labelled source cases")
         self.donors, self.label_key, self.classes = donors, label_key, classes
         self.margin, self.blend, self.jitter, self.match = margin, blend, jitter, match
 
@@ -104,7 +104,7 @@ class CopyStructured(RandomizableTransform, MapTransform):
                 return _plain(torch.as_tensor(item[key])).float(), label, mask
         raise InputError(
             f"none of {self.tries} donors has a structure of {'any class' if self.classes is None else self.classes}",
-            mend="give labelled source cases that have it, and the values of their labels",
+            hint="give labelled source cases that have it, and the values of their labels",
         )
 
     def _set_in(self, key: Hashable, image: Tensor, label: Tensor) -> None:

@@ -21,7 +21,7 @@ class TranslateToTargetd(RandomizableTransform, MapTransform):
 
     Args:
         keys: image keys, C x spatial.
-        translation: a fitted ``monai_transfer.methods.translation.Translation``.
+        translation: a fitted ``monai_transfer.data.translation.Translation``.
         prob: share of the scans that is translated; below 1 the network also sees scans as they are.
         window: largest edge that is translated in one go; larger scans go by sliding window.
     """

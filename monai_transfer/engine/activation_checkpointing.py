@@ -67,13 +67,13 @@ def checkpoint_activations(network: nn.Module, blocks: Sequence[str] | None = No
     names = checkpointable_blocks(network) if blocks is None else list(blocks)
     missing = [name for name in names if name not in modules]
     if missing:
-        raise InputError(f"{type(network).__name__} has no module {missing[0]!r}", mend="see named_modules()")
+        raise InputError(f"{type(network).__name__} has no module {missing[0]!r}", hint="see named_modules()")
     changing = [name for name in names if _changes_its_input(modules[name])]
     if changing:
         fault = f"{changing[0]!r} begins by changing its input in place, so it cannot be computed again"
-        raise InputError(fault, mend="build it with inplace=False, or leave it out")
+        raise InputError(fault, hint="build it with inplace=False, or leave it out")
     if not names:
-        raise InputError(f"no block to checkpoint was found in {type(network).__name__}", mend="name some with blocks")
+        raise InputError(f"no block to checkpoint was found in {type(network).__name__}", hint="name some with blocks")
     for name in names:
         module = modules[name]
         if not isinstance(module, _Recomputed):

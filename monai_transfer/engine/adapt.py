@@ -21,10 +21,10 @@ from monai_transfer.engine.capabilities import refuse_unfit
 from monai_transfer.engine.norm_statistics import RunningStatistics
 from monai_transfer.engine.state import bare_network, is_step, progress, register_stateful
 from monai_transfer.errors import InputError
-from monai_transfer.methods.base import FIELDS, Fields, Method, pool_features
+from monai_transfer.methods.base import FIELDS, Fields, Method
 from monai_transfer.networks.domain_norms import DomainNorms
-from monai_transfer.networks.outputs import wide
-from monai_transfer.networks.tap import Tap, plain
+from monai_transfer.networks.outputs import at_least_float32, pool_features
+from monai_transfer.networks.tap import Tap, first_tensor
 
 __all__ = ["Adapt"]
 
@@ -75,25 +75,25 @@ class Adapt:
         if not isinstance(method, Method):
             raise InputError(
                 f"{getattr(method, '__name__', None) or type(method).__name__} is no method that adds a term to a loss",
-                mend="give an object such as monai_transfer.methods.coral.Coral(); docs/methods.md says what each is",
+                hint="give an object such as monai_transfer.methods.coral.Coral(); docs/methods.md says what each is",
             )
         unknown = set(method.needs) - FIELDS
         if unknown:
             raise InputError(f"{type(method).__name__} asks for unknown fields {sorted(unknown)}")
         if target_loader is None and any(field.startswith("target_") for field in method.needs):
-            raise InputError(f"{type(method).__name__} needs target cases", mend="pass target_loader")
+            raise InputError(f"{type(method).__name__} needs target cases", hint="pass target_loader")
         self.method, self.target_loader = method, target_loader
         self.layer, self.weight, self.name = layer, weight, name
         self.pool = method.default_pool if pool == "mean" else pool
         method.layer, method.pool = self.layer, self.pool
         statistics = method.statistics if statistics is None else statistics
         if statistics not in ("both", "target", "domain"):
-            raise InputError(f"no statistics {statistics!r}", mend="one of both, target, domain")
+            raise InputError(f"no statistics {statistics!r}", hint="one of both, target, domain")
         statistics = "domain" if method.domain_norms else statistics
         if statistics != "both" and method.needs.isdisjoint(_TARGET_PASSES):
             raise InputError(
                 f"{type(method).__name__} passes no target image through the network, whose statistics could count",
-                mend='pass statistics "both", or use it in fine-tuning',
+                hint='pass statistics "both", or use it in fine-tuning',
             )
         self.statistics = statistics
         self._running: RunningStatistics | None = None
@@ -163,7 +163,7 @@ class Adapt:
     def _features(self) -> Tensor:
         assert self._tap is not None
         # in float32 or wider: a method's own layers may stand outside the autocast that the network ran in
-        return wide(pool_features(self._tap.take(), self.pool))
+        return at_least_float32(pool_features(self._tap.take(), self.pool))
 
     def _take_source(self, engine: Engine) -> None:
         """Right after the trainer's own forward pass: its features are those of the source."""
@@ -185,12 +185,12 @@ class Adapt:
             except StopIteration:
                 self._iterator = None
         else:
-            raise InputError("the target loader is empty", mend="check the target site's unlabelled cases")
+            raise InputError("the target loader is empty", hint="check the target site's unlabelled cases")
         keys = ("image", "label", "order", "strong")
         wanted = {key for key in keys if any(f"target_{key}" in field for field in self.method.needs)}
         wanted |= {"image"} if self._needs("target_logits", "target_features") else set()
         return {
-            key: plain(batch[key]).to(device, non_blocking=non_blocking)
+            key: first_tensor(batch[key]).to(device, non_blocking=non_blocking)
             for key in wanted
             if isinstance(batch.get(key), torch.Tensor)
         }
@@ -198,7 +198,7 @@ class Adapt:
     def _forward(self, engine: Any, fields: Fields, image: Tensor, prefix: str) -> None:
         logits_name, features_name = f"{prefix}_logits", f"{prefix}_features"
         if self._needs(logits_name, features_name):
-            logits = plain(engine.inferer(image, engine.network))
+            logits = first_tensor(engine.inferer(image, engine.network))
             features = self._features() if self._tap is not None else None
             fields[logits_name] = logits
             if features is not None:
@@ -212,12 +212,12 @@ class Adapt:
             ("source_image", output["image"]), ("source_label", output["label"]), ("source_logits", output["pred"]),
         ):  # fmt: skip
             if self._needs(field):
-                fields[field] = plain(value)
+                fields[field] = first_tensor(value)
         batch = engine.state.batch
         device, non_blocking = engine.state.device, getattr(engine, "non_blocking", False)
         if self._needs("source_strong", "source_strong_logits", "source_strong_features"):
             view = batch.get("strong") if isinstance(batch, Mapping) else None
-            fields["source_strong"] = plain(view if view is not None else output["image"]).to(device)
+            fields["source_strong"] = first_tensor(view if view is not None else output["image"]).to(device)
             self._forward(engine, fields, fields["source_strong"], "source_strong")
         if self.target_loader is not None and any(field.startswith("target_") for field in self.method.needs):
             target = self._next_target(device, non_blocking)
@@ -245,7 +245,7 @@ class Adapt:
 
     # ------------------------------------------------------------------ the term
     def _check_task(self, output: Mapping[str, Any]) -> None:
-        image, logits, label = (plain(output[key]) for key in ("image", "pred", "label"))
+        image, logits, label = (first_tensor(output[key]) for key in ("image", "pred", "label"))
         dims = image.ndim - 2 if image.ndim > 3 else None
         task = None
         if logits.ndim > 2:

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from monai_transfer.engine.feature_cache import CachedFeatures, NotCached, cache_features
-from monai_transfer.engine.state import unwrap
 from monai_transfer.errors import InputError
 from monai_transfer.networks.split import Run
+from monai_transfer.networks.wrappers import unwrap
 
 __all__ = ["FeatureCache"]
 
@@ -55,7 +55,7 @@ class FeatureCache:
         max_bytes: int | None = None,
     ) -> None:
         if enabled not in (True, False, "auto"):
-            raise InputError(f"enabled is {enabled!r}", mend="choose auto, true or false")
+            raise InputError(f"enabled is {enabled!r}", hint="choose auto, true or false")
         self.network, self.source, self.views, self.seed = network, loader, views, seed
         self.enabled, self.max_bytes = enabled, max_bytes
         self.plain_inferer: Run = SimpleInferer() if inferer is None else inferer
@@ -78,7 +78,7 @@ class FeatureCache:
         if isinstance(self.result, NotCached) or (self.result is not None and self._weights == self._frozen()):
             return
         if self.enabled == "auto" and all(parameter.requires_grad for parameter in self.network.parameters()):
-            self.result = NotCached("the whole network learns")  # the usual case: nothing that the user could mend
+            self.result = NotCached("the whole network learns")  # the usual case: nothing that the user could fix
             logger.info("no feature cache: %s", self.result.reason)
             return
         self.result = cache_features(
@@ -93,7 +93,7 @@ class FeatureCache:
             self._weights, self._batches = self._frozen(), self.result.loader()
             logger.info("feature cache: %s", self.result.reason)
         elif self.enabled is True:
-            raise InputError(f"features cannot be cached: {self.result.reason}", mend="set enabled to auto")
+            raise InputError(f"features cannot be cached: {self.result.reason}", hint="set enabled to auto")
         else:
             logger.info("no feature cache: %s", self.result.reason)
 

@@ -104,7 +104,7 @@ def refuse_unfit(method: Any, task: str, dims: int | None = None) -> None:
         for c in capabilities()
         if issubclass(c.cls, Method) and task in c.cls.tasks and (dims is None or dims in c.cls.dims)
     ]
-    raise InputError(fault, mend=f"for {task} there are {', '.join(fitting)}")
+    raise InputError(fault, hint=f"for {task} there are {', '.join(fitting)}")
 
 
 def table() -> str:

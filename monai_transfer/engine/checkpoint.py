@@ -76,7 +76,7 @@ def load_checkpoint(path: str | Path, map_location: Any = "cpu") -> Any:
         raise InputError(
             "the checkpoint is damaged: its SHA-256 differs from the one written with it",
             path=path,
-            mend="restore it from a copy, or start over with --fresh",
+            hint="restore it from a copy, or start over with --fresh",
         )
     try:
         return torch.load(path, map_location=map_location, weights_only=True)
@@ -191,7 +191,7 @@ class Checkpoint:
             raise InputError(
                 f"this run was started with another network or optimizer ({str(error).splitlines()[0]})",
                 path=path,
-                mend="give another output_dir, or start over with --fresh",
+                hint="give another output_dir, or start over with --fresh",
             ) from error
         scaler = getattr(engine, "scaler", None)
         if scaler is not None and content["scaler"]:

@@ -35,9 +35,9 @@ from monai.transforms.compose import OneOf
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset
 
-from monai_transfer.engine.state import unwrap
 from monai_transfer.networks.split import Cut, Head, NoCut, Run, cut_network
-from monai_transfer.networks.tap import plain
+from monai_transfer.networks.tap import first_tensor
+from monai_transfer.networks.wrappers import unwrap
 
 __all__ = ["CachedFeatures", "FeatureDataset", "HeadInferer", "NotCached", "cache_features"]
 
@@ -258,7 +258,7 @@ class _Filling:
 
     def image(self, batch: list[Any]) -> Tensor:
         collated = self.loader.collate_fn(batch)
-        return plain(collated[self.key if isinstance(batch[0], Mapping) else 0]).to(self.device)
+        return first_tensor(collated[self.key if isinstance(batch[0], Mapping) else 0]).to(self.device)
 
     def cut(self, batch: list[Any], image: Tensor) -> Cut | NoCut | NotCached:
         if self.views == 1 and not _same(batch[0], _item(self.loader.dataset, 0, self.seed, 1), self.key):
@@ -327,16 +327,16 @@ def _image(item: Any, key: str) -> Tensor:
 
 
 def _same(a: Any, b: Any, key: str) -> bool:
-    first, second = (plain(_image(x, key)) for x in (a, b))
+    first, second = (first_tensor(_image(x, key)) for x in (a, b))
     return first.shape == second.shape and bool(torch.equal(first, second))
 
 
 def _replaced(item: Any, key: str, features: Tensor) -> Any:
     """The item with features for its image; other tensors without meta data, which would slow down every batch."""
     if isinstance(item, Mapping):
-        bare = {k: plain(v) if isinstance(v, Tensor) else v for k, v in item.items()}
+        bare = {k: first_tensor(v) if isinstance(v, Tensor) else v for k, v in item.items()}
         return {**bare, key: features}
-    return features, plain(item[1]) if isinstance(item[1], Tensor) else item[1]
+    return features, first_tensor(item[1]) if isinstance(item[1], Tensor) else item[1]
 
 
 @contextmanager

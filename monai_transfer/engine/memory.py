@@ -222,7 +222,7 @@ def _too_large(engine: Any, shape: Sequence[int], free: int, need: int | None) -
     return InputError(
         f"a training step of {type(network).__name__} on {size} does not fit in memory:{at_least} "
         f"{free / _GIB:.1f} GiB are free",
-        mend="would fit: " + "; or ".join(fits) if fits else "nothing that was tried would fit: take a smaller network",
+        hint="would fit: " + "; or ".join(fits) if fits else "nothing that was tried would fit: take a smaller network",
     )
 
 

@@ -43,7 +43,7 @@ class AutocastInferer(Inferer):
     def __init__(self, inferer: Any = None, dtype: str = "bfloat16", enabled: bool = True) -> None:
         super().__init__()
         if dtype not in _DTYPES:
-            raise InputError(f"dtype {dtype!r} is not one for autocast", mend=f"choose {' or '.join(_DTYPES)}")
+            raise InputError(f"dtype {dtype!r} is not one for autocast", hint=f"choose {' or '.join(_DTYPES)}")
         self.inferer = SimpleInferer() if inferer is None else inferer
         self.dtype, self.enabled = _DTYPES[dtype], enabled
 
@@ -53,7 +53,7 @@ class AutocastInferer(Inferer):
             return self.inferer(inputs, network, *args, **kwargs)
         device = inputs.device.type
         if device == "cpu" and self.dtype is torch.float16:
-            raise InputError("float16 on a CPU loses gradients", mend="choose dtype bfloat16")
+            raise InputError("float16 on a CPU loses gradients", hint="choose dtype bfloat16")
 
         def run(batch: Tensor, *more: Any, **named: Any) -> Any:
             with torch.autocast(device, dtype=self.dtype):

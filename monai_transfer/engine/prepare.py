@@ -69,7 +69,7 @@ class Prepared:
             self._missing = InputError(
                 "the weights to start from are not there",
                 path=pretrained,
-                mend="run its pretrain first, or name others with --pretrained; --pretrained none is from scratch",
+                hint="run its pretrain first, or name others with --pretrained; --pretrained none is from scratch",
             )
             if not missing_later:
                 raise self._missing

@@ -13,7 +13,7 @@ from monai.engines.utils import IterationEvents
 
 from monai_transfer.engine.state import bare_network
 from monai_transfer.networks.output_check import check_logits
-from monai_transfer.networks.tap import plain
+from monai_transfer.networks.tap import first_tensor
 
 __all__ = ["RefuseProbabilities"]
 
@@ -22,7 +22,7 @@ class RefuseProbabilities:
     """``networks.output_check.check_logits`` on the first two cases or voxels of a run, before much has been learned.
 
     Raises:
-        InputError: (in the first iteration, or the second) naming the network's end, the loss and the mend.
+        InputError: (in the first iteration, or the second) naming the network's end, the loss and the hint.
     """
 
     def attach(self, engine: Engine) -> None:
@@ -35,7 +35,7 @@ class RefuseProbabilities:
         """Look at ``engine.state.output['pred']`` of the first batch; where it is one case, of the next too."""
         if self._looked:
             return
-        prediction = plain(engine.state.output["pred"])
+        prediction = first_tensor(engine.state.output["pred"])
         if isinstance(prediction, torch.Tensor):
             if self._first is not None and self._first.shape[1:] == prediction.shape[1:]:
                 prediction = torch.cat([self._first, prediction.detach()])

@@ -18,7 +18,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ def read_status(folder: str | Path) -> str | None:
     try:
         return json.loads(path.read_text(encoding="utf-8")).get("status")
     except (ValueError, AttributeError) as error:
-        raise InputError("not a readable run record", path=path, mend="delete the folder or name another") from error
+        raise InputError("not a readable run record", path=path, hint="delete the folder or name another") from error
 
 
 def _calling_parser() -> ConfigParser | None:
@@ -76,7 +76,7 @@ def _machine() -> dict[str, Any]:
 
 
 def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 class RunFolder:
@@ -166,7 +166,7 @@ class RunFolder:
                 raise InputError(
                     "holds an unfinished run of another configuration",
                     path=self.folder,
-                    mend="delete it to start over (`run`: --fresh), or name another (--output_dir, `study`: --out)",
+                    hint="delete it to start over (`run`: --fresh), or name another (--output_dir, `study`: --out)",
                 )
         self.folder.mkdir(parents=True, exist_ok=True)
         text = self._config_text()

@@ -10,7 +10,9 @@ from typing import Any
 
 from torch import nn
 
-__all__ = ["bare_network", "is_step", "progress", "register_stateful", "stateful_of", "unwrap"]
+from monai_transfer.networks.wrappers import unwrap
+
+__all__ = ["bare_network", "is_step", "progress", "register_stateful", "stateful_of"]
 
 _ATTRIBUTE = "transfer_stateful"
 
@@ -31,17 +33,6 @@ def stateful_of(engine: Any) -> dict[str, Any]:
     if not hasattr(engine, _ATTRIBUTE):
         setattr(engine, _ATTRIBUTE, {})
     return getattr(engine, _ATTRIBUTE)
-
-
-def unwrap(network: nn.Module) -> nn.Module:
-    """The network inside DistributedDataParallel, DataParallel and ``torch.compile`` wrappers."""
-    while True:
-        inner = getattr(network, "_orig_mod", None)
-        if inner is None and isinstance(network, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-            inner = network.module
-        if inner is None:
-            return network
-        network = inner
 
 
 def bare_network(engine: Any) -> nn.Module:

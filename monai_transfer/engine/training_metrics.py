@@ -16,7 +16,7 @@ from monai.engines.utils import IterationEvents
 from torch import Tensor
 
 from monai_transfer.errors import InputError
-from monai_transfer.networks.tap import plain
+from monai_transfer.networks.tap import first_tensor
 
 __all__ = ["TrainingMetrics"]
 
@@ -52,8 +52,8 @@ class TrainingMetrics:
         self._sums = None
 
     def _add(self, engine: Any) -> None:
-        prediction = plain(engine.state.output["pred"]).detach()
-        label = plain(engine.state.output["label"]).detach()
+        prediction = first_tensor(engine.state.output["pred"]).detach()
+        label = first_tensor(engine.state.output["label"]).detach()
         if self.task == "regression":
             error = (prediction.flatten() - label.flatten()).abs()
             sums = torch.stack([error.sum(), torch.full_like(error[0], error.numel())])

@@ -60,7 +60,7 @@ def boxes_from_labels(
         raise InputError(f"a label map of {array.ndim} axes: it takes 2 or 3")
     if array.dtype.kind == "f" and not np.array_equal(array, np.rint(array)):
         raise InputError(
-            "the label map holds values that are not whole", mend="for probabilities: boxes_from_probabilities"
+            "the label map holds values that are not whole", hint="for probabilities: boxes_from_probabilities"
         )
     classes = [int(v) for v in np.unique(array) if v != 0]
     parts = [(value, (array == value), None) for value in classes]
@@ -94,10 +94,10 @@ def boxes_from_probabilities(
     if score not in SCORES:
         raise InputError(f"score {score!r} is not one of {', '.join(SCORES)}")
     if not np.isfinite(array).all():
-        raise InputError("the probabilities hold NaN or infinite values", mend="the network diverged")
+        raise InputError("the probabilities hold NaN or infinite values", hint="the network diverged")
     if array.size and (array.min() < -1e-3 or array.max() > 1 + 1e-3):
         raise InputError(
-            f"values from {array.min():.3g} to {array.max():.3g} are no probabilities", mend="apply softmax or sigmoid"
+            f"values from {array.min():.3g} to {array.max():.3g} are no probabilities", hint="apply softmax or sigmoid"
         )
     first = 1 if len(array) > 1 else 0
     parts = [(c + 1 - first, array[c] >= threshold, array[c]) for c in range(first, len(array))]

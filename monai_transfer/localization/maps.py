@@ -43,11 +43,11 @@ def activation_map(
         InputError: no such kind or layer.
     """
     if kind not in _KINDS:
-        raise InputError(f"no activation map {kind!r}", mend=f"one of {', '.join(_KINDS)}")
+        raise InputError(f"no activation map {kind!r}", hint=f"one of {', '.join(_KINDS)}")
     names = dict(network.named_modules())
     for name in (layer, fc_layers) if kind == "cam" else (layer,):
         if name not in names:
-            raise InputError(f"the network has no layer {name!r}", mend=f"one of {', '.join(list(names)[-6:])} ...")
+            raise InputError(f"the network has no layer {name!r}", hint=f"one of {', '.join(list(names)[-6:])} ...")
     extra = {"fc_layers": fc_layers} if kind == "cam" else {}
     # a copy: MONAI leaves its hooks, makes activations not in place, and fills the parameters' gradients
     copied = copy_network(network)
@@ -70,7 +70,7 @@ def attention_map(network: nn.Module, image: Tensor, class_index: int | None = N
     lesion_map: Callable[..., Tensor] | None = getattr(network, "lesion_map", None)
     if lesion_map is None:
         raise InputError(
-            f"{type(network).__name__} has no attention over instances", mend="use monai_transfer.methods.mil.Mil"
+            f"{type(network).__name__} has no attention over instances", hint="use monai_transfer.networks.mil.Mil"
         )
     mode = network.training
     network.eval()

@@ -12,7 +12,7 @@ from monai_transfer.manifest.case import Case
 from monai_transfer.manifest.checksums import sha256_image
 from monai_transfer.manifest.classes import Names, number_classes, number_masks, regression_values, settle_task
 from monai_transfer.manifest.layouts import choose_layout
-from monai_transfer.manifest.layouts.base import Found, Options, RawCase, count
+from monai_transfer.manifest.layouts.base import FolderContents, Options, RawCase, count
 from monai_transfer.manifest.masks import binarize as write_binary
 from monai_transfer.manifest.model import Manifest
 from monai_transfer.manifest.naming import label_by_name, name_cases, name_patients
@@ -33,7 +33,7 @@ Progress = Callable[[Iterable, str], Iterable]
 class _Folder:
     path: Path
     layout: str
-    found: Found
+    found: FolderContents
 
 
 def build_manifest(
@@ -107,7 +107,7 @@ def build_manifest(
     output, progress = Path(output), progress or (lambda items, text: items)
     paths = [Path(absolute(f, Path.cwd())) for f in ([folder] if isinstance(folder, (str, Path)) else folder)]
     if output.suffix.lower() != ".json" or output.is_dir():
-        raise InputError("is no name for a manifest", path=output, mend="give the name of a .json file to write")
+        raise InputError("is no name for a manifest", path=output, hint="give the name of a .json file to write")
     options = Options(
         files=Path(absolute(output, Path.cwd())).with_suffix("").with_name(f"{output.stem}_files"),
         path_column=path_column,
@@ -121,7 +121,7 @@ def build_manifest(
     notes: list[str] = []
     folders = [_read(path, layout, options, notes, i if len(paths) > 1 else None) for i, path in enumerate(paths)]
     if site_from and any(f.layout != "dicom" for f in folders):
-        raise InputError("--site-from reads DICOM headers", mend="it goes with --layout dicom; use --site or --table")
+        raise InputError("--site-from reads DICOM headers", hint="it goes with --layout dicom; use --site or --table")
     if exclude:
         _exclude(folders, exclude, notes)
     if label_regex:
@@ -136,7 +136,7 @@ def build_manifest(
     task = settle_task(founds, task)
     masks = task in ("segmentation", "localization")
     if binarize and not masks:
-        raise InputError(f"--binarize is for masks, and the task is {task}", mend="leave it out")
+        raise InputError(f"--binarize is for masks, and the task is {task}", hint="leave it out")
     case_names = name_cases(cases, [f.path.name for f in folders for _ in f.found.cases])
     if task == "classification":
         names = number_classes(founds, labels, notes)
@@ -198,10 +198,10 @@ def build_manifest(
 
 def _read(path: Path, layout: str, options: Options, notes: list[str], number: int | None) -> _Folder:
     if not path.exists():
-        raise InputError("no such folder", path=path, mend="give the folder that holds the data")
+        raise InputError("no such folder", path=path, hint="give the folder that holds the data")
     name, module = choose_layout(path, layout)
     if path.is_file() and name not in ("npz", "manifest"):
-        raise InputError("is a file", path=path, mend="give the folder that holds the data")
+        raise InputError("is a file", path=path, hint="give the folder that holds the data")
     if number is not None:  # files that are made for one folder must not meet another's
         options = replace(options, files=options.files / f"{number}_{path.stem}")
     found = module.read(path, options)
@@ -221,7 +221,7 @@ def _exclude(folders: Sequence[_Folder], patterns: Sequence[str], notes: list[st
             notes.append(f"{count(len(cases) - len(kept), 'case')} left out by --exclude {' '.join(patterns)}")
         folder.found.cases = kept
         if not kept:
-            raise InputError("no case is left", path=folder.path, mend="give narrower patterns with --exclude")
+            raise InputError("no case is left", path=folder.path, hint="give narrower patterns with --exclude")
 
 
 def _join_tables(
@@ -252,7 +252,7 @@ def _join_tables(
         elif not table:
             for meaning, column in names.items():
                 if column:
-                    raise InputError(f"--{meaning}-column {column!r} needs a table", mend="give it with --table FILE")
+                    raise InputError(f"--{meaning}-column {column!r} needs a table", hint="give it with --table FILE")
     if table:
         given = Table.read(table)
         # A table beside DICOM holds true patient ids; the pseudonyms stay unless a column is asked for.
@@ -285,5 +285,5 @@ def _checksums(cases: Sequence[RawCase], progress: Progress) -> dict[Path, str]:
         try:
             sums[path] = sha256_image(path)
         except OSError as error:
-            raise InputError(f"cannot be read ({error.strerror})", path=path, mend="restore or remove it") from None
+            raise InputError(f"cannot be read ({error.strerror})", path=path, hint="restore or remove it") from None
     return sums

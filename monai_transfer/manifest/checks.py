@@ -50,7 +50,7 @@ def validate(content: Any, path: str | Path | None = None) -> None:
     """Hold a manifest's content (as read from JSON) against its schema and rules.
 
     Raises:
-        InputError: at the first fault, naming ``path``, the item and the mend.
+        InputError: at the first fault, naming ``path``, the item and the hint.
     """
     errors = sorted(_validator().iter_errors(content), key=lambda error: list(map(str, error.absolute_path)))
     if errors:
@@ -60,7 +60,7 @@ def validate(content: Any, path: str | Path | None = None) -> None:
     _check_labels(content, path)
     items = [(split, i, item) for split in SPLITS for i, item in enumerate(content.get(split, []))]
     if not items:
-        raise InputError("holds no case", path=path, mend=f"list at least one under one of {', '.join(SPLITS)}")
+        raise InputError("holds no case", path=path, hint=f"list at least one under one of {', '.join(SPLITS)}")
     _check_names(items, path)
     _check_patients(items, path)
     names = {name: int(index) for index, name in content.get("labels", {}).items()}
@@ -71,7 +71,7 @@ def validate(content: Any, path: str | Path | None = None) -> None:
             raise InputError(
                 f"{where} has {_n_images(item)} image files where the first case has {channels}",
                 path=path,
-                mend="every case needs the same channels in the same order",
+                hint="every case needs the same channels in the same order",
             )
         if isinstance(item.get("sha256"), list) != isinstance(item["image"], list) and "sha256" in item:
             raise InputError(f"{where}: sha256 must be a list exactly where image is one", path=path)
@@ -92,7 +92,7 @@ def _n_images(item: dict[str, Any]) -> int:
 
 def _schema_fault(error: Any, content: Any, path: str | Path | None) -> InputError:
     place = list(error.absolute_path)
-    mend: str | None
+    hint: str | None
     where, rest = "", place
     if len(place) >= 2 and isinstance(place[1], int):
         where, rest = _where(place[0], place[1], content[place[0]][place[1]]), place[2:]
@@ -101,27 +101,27 @@ def _schema_fault(error: Any, content: Any, path: str | Path | None) -> InputErr
     if error.validator == "additionalProperties":
         known = error.schema["properties"]
         unknown = next(name for name in error.instance if name not in known)
-        return InputError(f"{prefix}unknown key {unknown!r}", path=path, mend=closest(unknown, known))
+        return InputError(f"{prefix}unknown key {unknown!r}", path=path, hint=closest(unknown, known))
     if error.validator == "required":
         missing = next(name for name in error.validator_value if name not in error.instance)
-        return InputError(f"{prefix}has no {missing!r}", path=path, mend=_describe(missing, where))
+        return InputError(f"{prefix}has no {missing!r}", path=path, hint=_describe(missing, where))
     if error.validator == "enum":
         return InputError(
-            f"{prefix}{key} is {error.instance!r}", path=path, mend=closest(str(error.instance), error.validator_value)
+            f"{prefix}{key} is {error.instance!r}", path=path, hint=closest(str(error.instance), error.validator_value)
         )
     if key == "case" and error.validator in ("pattern", "maxLength"):
-        mend = "use at most 120 letters, digits and . _ + = @ -, beginning and ending with no dot"
-        return InputError(f"{prefix}case {error.instance!r} is not safe as a file name", path=path, mend=mend)
+        hint = "use at most 120 letters, digits and . _ + = @ -, beginning and ending with no dot"
+        return InputError(f"{prefix}case {error.instance!r} is not safe as a file name", path=path, hint=hint)
     if key.startswith("acquired"):
-        mend = "give a number: days since the first image, or an order; never a calendar date"
-        return InputError(f"{prefix}acquired is {error.instance!r}", path=path, mend=mend)
+        hint = "give a number: days since the first image, or an order; never a calendar date"
+        return InputError(f"{prefix}acquired is {error.instance!r}", path=path, hint=hint)
     if "label" in key and error.validator == "propertyNames" or error.validator == "pattern":
-        mend = 'labels and channel_names read {"0": "background", "1": "tumour"}' if "sha256" not in key else None
-        return InputError(f"{prefix}{key or 'key'} cannot hold {error.instance!r}", path=path, mend=mend)
+        hint = 'labels and channel_names read {"0": "background", "1": "tumour"}' if "sha256" not in key else None
+        return InputError(f"{prefix}{key or 'key'} cannot hold {error.instance!r}", path=path, hint=hint)
     shown = json.dumps(error.instance, default=str)
     shown = shown if len(shown) <= 60 else shown[:57] + "..."
-    mend = _describe(rest[0], where) if rest and isinstance(rest[0], str) else None
-    return InputError(f"{prefix}{key or 'the manifest'} cannot be {shown}", path=path, mend=mend)
+    hint = _describe(rest[0], where) if rest and isinstance(rest[0], str) else None
+    return InputError(f"{prefix}{key or 'the manifest'} cannot be {shown}", path=path, hint=hint)
 
 
 def _describe(key: str, in_item: str) -> str | None:
@@ -133,13 +133,13 @@ def _describe(key: str, in_item: str) -> str | None:
 def _check_labels(content: dict[str, Any], path: str | Path | None) -> None:
     task, labels = content["task"], content.get("labels", {})
     if task in ("classification", "segmentation") and not labels:
-        mend = 'name the classes, e.g. "labels": {"0": "background", "1": "tumour"}'
-        raise InputError(f"a {task} manifest needs labels", path=path, mend=mend)
+        hint = 'name the classes, e.g. "labels": {"0": "background", "1": "tumour"}'
+        raise InputError(f"a {task} manifest needs labels", path=path, hint=hint)
     indices = sorted(map(int, labels))
     if task == "classification" and indices != list(range(len(indices))):
         raise InputError(f"class numbers must run from 0 without a gap, not {indices}", path=path)
     if task == "segmentation" and 0 not in indices:
-        raise InputError("labels name no background", path=path, mend='add "0": "background"')
+        raise InputError("labels name no background", path=path, hint='add "0": "background"')
     seen: dict[str, str] = {}
     for index, name in labels.items():
         other = seen.setdefault(name.lower(), index)
@@ -152,11 +152,11 @@ def _check_names(items: list[tuple[str, int, dict[str, Any]]], path: str | Path 
     for split, i, item in items:
         where, name = f"{split}[{i}]", item["case"]
         if _RESERVED.match(name):
-            raise InputError(f"{where}: case {name!r} is a device name on Windows", path=path, mend="rename it")
+            raise InputError(f"{where}: case {name!r} is a device name on Windows", path=path, hint="rename it")
         other = seen.setdefault(name.lower(), where)
         if other != where:
-            mend = "give every case its own name; names may not differ in upper and lower case alone"
-            raise InputError(f"{where}: case {name!r} is also the name of {other}", path=path, mend=mend)
+            hint = "give every case its own name; names may not differ in upper and lower case alone"
+            raise InputError(f"{where}: case {name!r} is also the name of {other}", path=path, hint=hint)
 
 
 def _check_patients(items: list[tuple[str, int, dict[str, Any]]], path: str | Path | None) -> None:
@@ -168,7 +168,7 @@ def _check_patients(items: list[tuple[str, int, dict[str, Any]]], path: str | Pa
             raise InputError(
                 f"patient {patient!r} stands in two splits: {first[0]}[{first[1]}] and {_where(split, i, item)}",
                 path=path,
-                mend="keep all cases of a patient in one split",
+                hint="keep all cases of a patient in one split",
             )
 
 
@@ -177,18 +177,18 @@ def _check_label(label: Any, task: str, names: dict[str, int], where: str, path:
         return
     if task == "classification":
         if isinstance(label, str) and label not in names:
-            mend = closest(label, names)
+            hint = closest(label, names)
             if label.isdecimal() and int(label) in names.values():
-                mend = f"write the class number without quotes: {int(label)}"
-            raise InputError(f"{where}: label {label!r} is no class of this manifest", path=path, mend=mend)
+                hint = f"write the class number without quotes: {int(label)}"
+            raise InputError(f"{where}: label {label!r} is no class of this manifest", path=path, hint=hint)
         if not isinstance(label, str) and label not in names.values():
-            mend = f"classes are 0 to {len(names) - 1}; a missing label is null"
-            raise InputError(f"{where}: label {label} is no class of this manifest", path=path, mend=mend)
+            hint = f"classes are 0 to {len(names) - 1}; a missing label is null"
+            raise InputError(f"{where}: label {label} is no class of this manifest", path=path, hint=hint)
     elif task == "regression":
         if isinstance(label, str) or not math.isfinite(label):
             raise InputError(
-                f"{where}: label {label!r} is not a finite number", path=path, mend="write a number or null"
+                f"{where}: label {label!r} is not a finite number", path=path, hint="write a number or null"
             )
     elif not isinstance(label, str) or not label:
-        mend = "give the path of the mask or annotation, or null where there is none"
-        raise InputError(f"{where}: label {label!r} is not a path", path=path, mend=mend)
+        hint = "give the path of the mask or annotation, or null where there is none"
+        raise InputError(f"{where}: label {label!r} is not a path", path=path, hint=hint)

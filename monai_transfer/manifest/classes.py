@@ -8,7 +8,7 @@ from typing import Any
 
 from monai_transfer.errors import InputError
 from monai_transfer.manifest.checks import TASKS, closest
-from monai_transfer.manifest.layouts.base import Found, RawCase
+from monai_transfer.manifest.layouts.base import FolderContents, RawCase
 from monai_transfer.manifest.masks import label_names, mask_values
 
 __all__ = ["Names", "settle_task", "number_classes", "number_masks", "regression_values"]
@@ -17,7 +17,7 @@ Names = Sequence[str] | Mapping[Any, str]
 """Class names as the user gives them: in order, or by what was found (a number or a class folder's name)."""
 
 
-def settle_task(founds: Sequence[Found], task: str | None) -> str:
+def settle_task(founds: Sequence[FolderContents], task: str | None) -> str:
     """The task that was asked for, or the one that the labels show.
 
     Raises:
@@ -25,22 +25,22 @@ def settle_task(founds: Sequence[Found], task: str | None) -> str:
     """
     if task is not None:
         if task not in TASKS:
-            raise InputError(f"no task is called {task!r}", mend=closest(task, TASKS))
+            raise InputError(f"no task is called {task!r}", hint=closest(task, TASKS))
         return task
     labels = [case.label for found in founds for case in found.cases if case.label is not None]
     kinds = {"mask files" if isinstance(label, Path) else "classes or values" for label in labels}
     if len(kinds) > 1:
-        raise InputError("some labels are mask files and some are classes or values", mend="say --task")
+        raise InputError("some labels are mask files and some are classes or values", hint="say --task")
     if not labels:
         told = {found.texts.get("task") for found in founds} - {None}
         if len(told) == 1:
             return str(told.pop())
-        mend = (
+        hint = (
             "give labels with --table FILE or --label-regex, say --layout classes where folders are classes, or, for "
             "images without labels, --task and --labels"
         )
         number = sum(len(found.cases) for found in founds)
-        raise InputError(f"none of the {number} cases found has a label to tell the task by", mend=mend)
+        raise InputError(f"none of the {number} cases found has a label to tell the task by", hint=hint)
     if "mask files" in kinds:
         return "segmentation"
     numbers = [label for label in labels if not isinstance(label, str)]
@@ -53,7 +53,7 @@ def settle_task(founds: Sequence[Found], task: str | None) -> str:
     )
 
 
-def number_classes(founds: Sequence[Found], given: Names | None, notes: list[str]) -> dict[int, str]:
+def number_classes(founds: Sequence[FolderContents], given: Names | None, notes: list[str]) -> dict[int, str]:
     """Turn every label into a class number, in place; returns the class names by number.
 
     Raises:
@@ -67,9 +67,9 @@ def number_classes(founds: Sequence[Found], given: Names | None, notes: list[str
             all_names = [names[key] for key in names]
         elif values and not values <= set(all_names):
             if not set(all_names) <= values or given:
-                mend = "name them alike for all folders: --labels normal,pneumonia or --labels FOUND=NAME,..."
+                hint = "name them alike for all folders: --labels normal,pneumonia or --labels FOUND=NAME,..."
                 raise InputError(
-                    f"classes differ: {', '.join(all_names)} here, {', '.join(sorted(values))} there", mend=mend
+                    f"classes differ: {', '.join(all_names)} here, {', '.join(sorted(values))} there", hint=hint
                 )
             all_names += [name for name in names.values() if name not in all_names]
         for case in found.cases:
@@ -90,7 +90,7 @@ def _key(key: Any) -> Any:
     return int(key) if isinstance(key, int) or str(key).isdecimal() else key
 
 
-def _class_names(found: Found, given: Names | None, notes: list[str]) -> dict[Any, str]:
+def _class_names(found: FolderContents, given: Names | None, notes: list[str]) -> dict[Any, str]:
     """What stands as a label in ``found`` -> class name, in the order of the numbers."""
     labels = {case.label for case in found.cases} - {None}
     numbers = {name: number for number, name in found.labels.items()}  # what the layout says, e.g. {"normal": 0}
@@ -104,8 +104,8 @@ def _class_names(found: Found, given: Names | None, notes: list[str]) -> dict[An
             if name is None or (not isinstance(given, Mapping) and isinstance(label, str) and label.lower() in lowered):
                 name = lowered.get(str(label).lower(), name)
             if name is None:
-                mend = f"say which is which: --labels {','.join(f'{x}=NAME' for x in sorted(map(str, labels)))}"
-                raise InputError(f"class {label!r} fits none of the given names", mend=mend)
+                hint = f"say which is which: --labels {','.join(f'{x}=NAME' for x in sorted(map(str, labels)))}"
+                raise InputError(f"class {label!r} fits none of the given names", hint=hint)
             result[label] = name
         return result
     if all(isinstance(label, str) for label in labels):
@@ -130,7 +130,7 @@ def _class_names(found: Found, given: Names | None, notes: list[str]) -> dict[An
 
 
 def number_masks(
-    founds: Sequence[Found],
+    founds: Sequence[FolderContents],
     given: Names | None,
     binary: bool,
     progress: Callable[[Iterable, str], Iterable],
@@ -143,34 +143,34 @@ def number_masks(
     """
     drawn = {tuple(sorted(found.labels.items())) for found in founds if found.drawn}
     if drawn and (len(drawn) > 1 or not all(found.drawn for found in founds)):
-        raise InputError("structures are drawn differently in the folders", mend="build and merge manifests one by one")
+        raise InputError("structures are drawn differently in the folders", hint="build and merge manifests one by one")
     if drawn:
         return dict(drawn.pop())
     if given is not None:
         names = _given_names(given)
         if any(not isinstance(key, int) for key in names):
-            raise InputError("--labels of masks go by number", mend="write 0=background,1=tumour or background,tumour")
+            raise InputError("--labels of masks go by number", hint="write 0=background,1=tumour or background,tumour")
         if len(names) == 1:  # the one class that is meant stands against a background
             names = {0: "background", 1: next(iter(names.values()))}
             if names[1].lower() == "background":
-                raise InputError("--labels names the background only", mend="write background,tumour")
+                raise InputError("--labels names the background only", hint="write background,tumour")
         return dict(sorted(names.items()))
     if binary:
         return {0: "background", 1: "foreground"}
     told = {tuple(sorted(found.labels.items())) for found in founds if found.labels}
     if len(told) > 1:
-        raise InputError("the folders name their labels differently", mend="give one set of names with --labels")
+        raise InputError("the folders name their labels differently", hint="give one set of names with --labels")
     if told:
         return dict(told.pop())
     masks = [case.label for case in _cases(founds) if isinstance(case.label, Path)]
     if not masks:
-        raise InputError("no mask to tell the labels by", mend="name them: --labels background,tumour")
+        raise InputError("no mask to tell the labels by", hint="name them: --labels background,tumour")
     result = label_names({mask: mask_values(mask) for mask in progress(masks, "Looking into masks")})
     notes.append(f"labels have no names: called {', '.join(result.values())}; name them with --labels")
     return result
 
 
-def regression_values(founds: Sequence[Found]) -> None:
+def regression_values(founds: Sequence[FolderContents]) -> None:
     """Turn every label into a float, in place.
 
     Raises:
@@ -179,10 +179,10 @@ def regression_values(founds: Sequence[Found]) -> None:
     for case in _cases(founds):
         if isinstance(case.label, (str, Path)):
             raise InputError(
-                f"label {str(case.label)!r} of {case.key} is no number", mend="choose a numeric --label-column"
+                f"label {str(case.label)!r} of {case.key} is no number", hint="choose a numeric --label-column"
             )
         case.label = None if case.label is None else float(case.label)
 
 
-def _cases(founds: Sequence[Found]) -> Iterable[RawCase]:
+def _cases(founds: Sequence[FolderContents]) -> Iterable[RawCase]:
     return (case for found in founds for case in found.cases)

@@ -112,7 +112,7 @@ def manifest(
     }
     if dataset:
         if len(folders) != 1:
-            raise InputError("--dataset takes one DIR", mend="give the folder of the whole copy")
+            raise InputError("--dataset takes one DIR", hint="give the folder of the whole copy")
         defaults = {name: parameter.default for name, parameter in signature(build_manifest).parameters.items()}
         given = {key: value for key, value in options.items() if value != defaults[key]}
         made, notes = build_dataset(dataset, folders[0], output, **given)
@@ -159,7 +159,7 @@ def _names(text: str) -> list[str] | dict[str, str]:
     if any("=" in part for part in parts):
         pairs = [part.partition("=") for part in parts]
         if not all(key and sign and value for key, sign, value in pairs):
-            raise InputError(f"--labels {text!r} mixes two ways", mend="write normal,pneumonia or 0=normal,1=pneumonia")
+            raise InputError(f"--labels {text!r} mixes two ways", hint="write normal,pneumonia or 0=normal,1=pneumonia")
         return {key.strip(): value.strip() for key, _, value in pairs}
     return parts
 
@@ -168,4 +168,4 @@ def _numbers(text: str) -> list[float]:
     try:
         return [float(part) for part in text.split(",")]
     except ValueError:
-        raise InputError(f"--fractions {text!r} are no numbers", mend="write 0.6,0.15,0.25") from None
+        raise InputError(f"--fractions {text!r} are no numbers", hint="write 0.6,0.15,0.25") from None

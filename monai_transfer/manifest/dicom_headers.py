@@ -106,10 +106,10 @@ def check_keywords(keywords: Sequence[str]) -> None:
     for keyword in keywords:
         tag = tag_for_keyword(keyword)
         if tag is None:
-            raise InputError(f"--site-from: no DICOM tag is called {keyword!r}", mend=closest(keyword, keyword_dict))
+            raise InputError(f"--site-from: no DICOM tag is called {keyword!r}", hint=closest(keyword, keyword_dict))
         if tag >> 16 == 0x0010 or dictionary_VR(tag) in _IDENTIFYING:
-            mend = "use what tells the scanner, e.g. Manufacturer,ManufacturerModelName,MagneticFieldStrength"
-            raise InputError(f"--site-from: {keyword} would identify patients", mend=mend)
+            hint = "use what tells the scanner, e.g. Manufacturer,ManufacturerModelName,MagneticFieldStrength"
+            raise InputError(f"--site-from: {keyword} would identify patients", hint=hint)
 
 
 def gather(paths: Iterable[Path], keywords: Sequence[str] = ()) -> tuple[list[Series], list[str]]:

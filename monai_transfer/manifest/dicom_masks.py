@@ -62,7 +62,7 @@ def _contours(dataset: pydicom.Dataset, grid: Grid, path: Path) -> dict[str, np.
                 continue
             points = grid.voxels(np.array(contour.ContourData, dtype=float).reshape(-1, 3))
             if np.ptp(points[:, 2]) > 0.5:
-                raise InputError("a contour runs across slices", path=path, mend="export it on the image's own slices")
+                raise InputError("a contour runs across slices", path=path, hint="export it on the image's own slices")
             k = round(float(points[:, 2].mean()))
             if not 0 <= k < slices:
                 continue
@@ -85,7 +85,7 @@ def _segments(dataset: pydicom.Dataset, grid: Grid, path: Path) -> dict[str, np.
     if kind == "FRACTIONAL":
         pixels = pixels >= int(dataset.MaximumFractionalValue) / 2
     if pixels.shape[1:] != (grid.shape[1], grid.shape[0]):
-        raise InputError("has another matrix than its series", path=path, mend="resample it to the series")
+        raise InputError("has another matrix than its series", path=path, hint="resample it to the series")
     shared = dataset.SharedFunctionalGroupsSequence[0]
     result = {name: np.zeros(grid.shape, dtype=bool) for name in names.values()}
     corners = np.array([[0, 0], [grid.shape[0] - 1, 0], [0, grid.shape[1] - 1]], dtype=float)
@@ -98,7 +98,7 @@ def _segments(dataset: pydicom.Dataset, grid: Grid, path: Path) -> dict[str, np.
         index = grid.voxels(points)
         k = round(float(index[0, 2]))
         if not np.allclose(index, np.column_stack([corners, np.full(3, k)]), atol=0.1) or not 0 <= k < grid.shape[2]:
-            raise InputError("a frame does not lie on the series' grid", path=path, mend="resample it to the series")
+            raise InputError("a frame does not lie on the series' grid", path=path, hint="resample it to the series")
         if kind == "LABELMAP":
             for number, name in names.items():
                 result[name][:, :, k] |= (frame == number).T

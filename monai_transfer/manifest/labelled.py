@@ -33,9 +33,9 @@ def select_labelled(cases: Sequence[T], n: int, seed: int = 0, task: str = "segm
     """
     pool = sorted((case for case in cases if case.label is not None), key=lambda case: case.case)
     if n < 0:
-        raise InputError(f"cannot choose {n} labelled cases", mend="ask for 0 or more")
+        raise InputError(f"cannot choose {n} labelled cases", hint="ask for 0 or more")
     if n > len(pool):
-        raise InputError(f"{n} labelled cases were asked for, but only {len(pool)} are there", mend="ask for fewer")
+        raise InputError(f"{n} labelled cases were asked for, but only {len(pool)} are there", hint="ask for fewer")
     generator = np.random.default_rng(seed)
     pool = [pool[i] for i in generator.permutation(len(pool))]
     queues: dict[object, list[T]] = {}

@@ -37,7 +37,7 @@ def read_mask(path: Path) -> np.ndarray:
         raise InputError(f"cannot be read as a mask ({error})", path=path) from None
     if array.ndim == 3:
         if not np.array_equal(array[..., 0], array[..., 1]):
-            raise InputError("is a colour picture", path=path, mend="store masks as one channel of class numbers")
+            raise InputError("is a colour picture", path=path, hint="store masks as one channel of class numbers")
         array = array[..., 0]
     return array
 
@@ -51,7 +51,7 @@ def mask_values(path: Path) -> set[int]:
     values = np.unique(read_mask(path))
     if values.dtype.kind == "f" and (not np.isfinite(values).all() or (values != np.round(values)).any()):
         odd = next(value for value in values if not np.isfinite(value) or value != np.round(value))
-        raise InputError(f"mask holds {odd}, which is no class number", path=path, mend="store whole numbers")
+        raise InputError(f"mask holds {odd}, which is no class number", path=path, hint="store whole numbers")
     return {int(value) for value in values}
 
 
@@ -59,22 +59,22 @@ def label_names(masks: dict[Path, set[int]]) -> dict[int, str]:
     """Stand-in names for the values that masks hold: ``background``, then ``foreground`` or ``label_1, label_2, ...``.
 
     Raises:
-        InputError: the values do not look like class numbers from 0, naming one file and the mend.
+        InputError: the values do not look like class numbers from 0, naming one file and the hint.
     """
     values = set().union({0}, *masks.values())
     worst = max(masks, key=lambda path: (max(masks[path]), len(masks[path])))
     if min(values) < 0:
         worst = min(masks, key=lambda path: min(masks[path]))
-        raise InputError(f"mask holds {min(values)}", path=worst, mend="class numbers begin at 0 (the background)")
+        raise InputError(f"mask holds {min(values)}", path=worst, hint="class numbers begin at 0 (the background)")
     if values != set(range(len(values))) or len(values) > _MOST_CLASSES:
         held = sorted(masks[worst])
         shown = ", ".join(map(str, held[:6])) + (", ..." if len(held) > 6 else "")
-        mend = (
+        hint = (
             "--binarize makes foreground of all that is not 0 (instance masks, 0/255), --labels 0=..,7=.. names values"
         )
-        raise InputError(f"mask holds {shown}: not class numbers from 0 without a gap", path=worst, mend=mend)
+        raise InputError(f"mask holds {shown}: not class numbers from 0 without a gap", path=worst, hint=hint)
     if values == {0}:
-        raise InputError("all masks are empty", path=next(iter(masks)), mend="name the classes with --labels")
+        raise InputError("all masks are empty", path=next(iter(masks)), hint="name the classes with --labels")
     if len(values) == 2:
         return {0: "background", 1: "foreground"}
     return {0: "background"} | {value: f"label_{value}" for value in sorted(values - {0})}

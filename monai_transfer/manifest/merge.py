@@ -43,8 +43,8 @@ def merge_manifests(
             first.task == "segmentation" and other.labels != first.labels
         ):
             ours, theirs = ", ".join(first.class_names), ", ".join(other.class_names)
-            mend = "build both with the same --labels"
-            raise InputError(f"its labels are {theirs}, and those of {first.name} {ours}", path=other.path, mend=mend)
+            hint = "build both with the same --labels"
+            raise InputError(f"its labels are {theirs}, and those of {first.name} {ours}", path=other.path, hint=hint)
     uses = Counter(case.case.lower() for m in manifests for split in SPLITS for case in m.cases(split))
 
     def take(manifest: Manifest, case: Case) -> Case:

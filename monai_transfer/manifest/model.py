@@ -63,13 +63,13 @@ class Manifest:
         """
         path = Path(path)
         if not path.is_file():
-            mend = "give a manifest file; `monai-transfer manifest DIR -o FILE` makes one"
-            raise InputError("is a folder" if path.is_dir() else "no such file", path=path, mend=mend)
+            hint = "give a manifest file; `monai-transfer manifest DIR -o FILE` makes one"
+            raise InputError("is a folder" if path.is_dir() else "no such file", path=path, hint=hint)
         try:
             text = path.read_text(encoding="utf-8-sig")
             content = json.loads(text, object_pairs_hook=_no_repeats, parse_constant=_no_constant)
         except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-            raise InputError(f"is not JSON ({error})", path=path, mend="give a manifest file") from None
+            raise InputError(f"is not JSON ({error})", path=path, hint="give a manifest file") from None
         except _JsonFault as error:
             raise InputError(str(error), path=path) from None
         return cls.from_dict(content, path.parent, path=path)
@@ -146,7 +146,7 @@ class Manifest:
         """
         path = Path(path)
         if path.is_dir():
-            raise InputError("is a folder", path=path, mend="give the name of a .json file to write")
+            raise InputError("is a folder", path=path, hint="give the name of a .json file to write")
         content = self.to_dict(path.parent)
         validate(content, path)
         bases = {Path(absolute(path.parent, Path.cwd())), Path(absolute(content.get("root", ""), path.parent))}
@@ -155,12 +155,12 @@ class Manifest:
                 for found in (base / value for base in bases if os.path.lexists(base / value)):
                     what = key.removesuffix("_name")
                     fault = f"the {what} {value!r} is also the name of {found}: MONAI would read it as that path"
-                    mend = f"write the manifest to another folder, or choose another name for the {what}"
-                    raise InputError(fault, path=path, mend=mend)
+                    hint = f"write the manifest to another folder, or choose another name for the {what}"
+                    raise InputError(fault, path=path, hint=hint)
         try:
             write_json(path, content)
         except OSError as error:
-            raise InputError(f"cannot be written ({error.strerror})", path=path, mend="choose another place") from None
+            raise InputError(f"cannot be written ({error.strerror})", path=path, hint="choose another place") from None
         return path
 
     @property
@@ -198,7 +198,7 @@ class Manifest:
         for number, known in self.labels.items():
             if known == name:
                 return int(number)
-        raise InputError(f"no class {name!r}", path=self.path, mend=closest(name, self.labels.values()))
+        raise InputError(f"no class {name!r}", path=self.path, hint=closest(name, self.labels.values()))
 
     def filter(self, site: str | Sequence[str] | None = None) -> Manifest:
         """The part of the manifest that comes from one site (or several): a domain.
@@ -216,7 +216,7 @@ class Manifest:
             InputError: no such split, or no such site in the manifest.
         """
         if split not in SPLITS:
-            raise InputError(f"no split {split!r}", path=self.path, mend=closest(split, SPLITS))
+            raise InputError(f"no split {split!r}", path=self.path, hint=closest(split, SPLITS))
         wanted = self._sites(site)
         return [
             case
@@ -272,7 +272,7 @@ class Manifest:
         wanted = [site] if isinstance(site, str) else list(site)
         for name in wanted:
             if name not in known:
-                raise InputError(f"no site {name!r}", path=self.path, mend=closest(name, known))
+                raise InputError(f"no site {name!r}", path=self.path, hint=closest(name, known))
         return set(wanted)
 
 

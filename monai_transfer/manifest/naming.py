@@ -76,8 +76,8 @@ def name_patients(
         if not case.patient:
             case.patient, own = name, own + 1
     if own:
-        mend = "name patients with --patient-column or --patient-regex where some have several"
-        notes.append(f"{count(own, 'case')} taken as one patient each: {mend}")
+        hint = "name patients with --patient-column or --patient-regex where some have several"
+        notes.append(f"{count(own, 'case')} taken as one patient each: {hint}")
 
 
 def label_by_name(cases: Sequence[RawCase], regex: str) -> None:
@@ -98,12 +98,12 @@ def _matches(cases: Sequence[RawCase], places: Sequence[str], regex: str, option
     except re.error as error:
         raise InputError(f"{option} {regex!r} is no regular expression ({error})") from None
     if pattern.groups < 1:
-        raise InputError(f"{option} {regex!r} has no group", mend="mark what is meant by brackets: '^(.+?)_'")
+        raise InputError(f"{option} {regex!r} has no group", hint="mark what is meant by brackets: '^(.+?)_'")
     texts = []
     for case, place in zip(cases, places, strict=True):
         hit = pattern.search(place)
         if not hit or not hit.group(1):
-            mend = "mend the expression; it is matched against the path below the folder, without suffix"
-            raise InputError(f"{option} {regex!r} does not fit {case.place!r}", mend=mend)
+            hint = "hint the expression; it is matched against the path below the folder, without suffix"
+            raise InputError(f"{option} {regex!r} does not fit {case.place!r}", hint=hint)
         texts.append(hit.group(1))
     return texts

@@ -77,7 +77,7 @@ def read_layers(path: Path) -> tuple[np.ndarray, np.ndarray]:
         data = np.frombuffer(raw, dtype, count=int(np.prod(sizes))).reshape(sizes, order="F")
     except (KeyError, ValueError, IndexError, EOFError, OSError, zlib.error) as error:
         raise InputError(
-            f"cannot be read as a segmentation ({error})", path=path, mend="save it again as .nrrd"
+            f"cannot be read as a segmentation ({error})", path=path, hint="save it again as .nrrd"
         ) from None
     affine = np.eye(4)
     affine[:3, :3], affine[:3, 3] = directions.T, origin

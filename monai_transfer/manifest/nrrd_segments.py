@@ -11,7 +11,7 @@ import nibabel
 import numpy as np
 
 from monai_transfer.errors import InputError
-from monai_transfer.manifest.layouts.base import Found, count, derived_path
+from monai_transfer.manifest.layouts.base import FolderContents, count, derived_path
 from monai_transfer.manifest.nrrd import read_header, read_layers
 from monai_transfer.manifest.structures import Numbering
 
@@ -36,12 +36,12 @@ def segments(path: Path) -> list[tuple[str, int, int]]:
         for i, one in sorted(fields.items())
     ]
     if not found:
-        raise InputError("names no segment", path=path, mend="save it as a segmentation, or call it .nrrd")
+        raise InputError("names no segment", path=path, hint="save it as a segmentation, or call it .nrrd")
     return found
 
 
 def draw_segments(
-    founds: Sequence[Found],
+    founds: Sequence[FolderContents],
     names: Sequence[Sequence[str]],
     given: Sequence[str] | Mapping[Any, str] | None,
     folder: Path,
@@ -65,8 +65,8 @@ def draw_segments(
     if not chosen:
         return []
     if len(chosen) < len(masks):
-        mend = "build and merge manifests of the two kinds one by one"
-        raise InputError("some masks are .seg.nrrd with names and some plain numbers", path=chosen[0][2], mend=mend)
+        hint = "build and merge manifests of the two kinds one by one"
+        raise InputError("some masks are .seg.nrrd with names and some plain numbers", path=chosen[0][2], hint=hint)
     numbering = Numbering.of([[one[0] for one in segments(path)] for _, _, path in chosen], given)
     for case, name, path in chosen:
         target = folder / f"{name}.nii.gz"

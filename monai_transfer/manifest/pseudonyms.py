@@ -45,11 +45,11 @@ class Pseudonyms:
                 self._make()
             self._secret = self.path.read_bytes().strip()
         except OSError as error:
-            mend = "name another file in the environment variable MONAI_TRANSFER_SECRET"
-            raise InputError(f"cannot hold the secret ({error.strerror})", path=self.path, mend=mend) from None
+            hint = "name another file in the environment variable MONAI_TRANSFER_SECRET"
+            raise InputError(f"cannot hold the secret ({error.strerror})", path=self.path, hint=hint) from None
         if len(self._secret) < _SHORTEST:
-            mend = "remove the file (a new one is made), or write a longer secret into it"
-            raise InputError(f"is too short for a secret ({len(self._secret)} bytes)", path=self.path, mend=mend)
+            hint = "remove the file (a new one is made), or write a longer secret into it"
+            raise InputError(f"is too short for a secret ({len(self._secret)} bytes)", path=self.path, hint=hint)
 
     def _make(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -23,7 +23,7 @@ def given_sites(
     given = [site] if isinstance(site, str) else list(site or [])
     if given and len(given) not in (1, len(folders)):
         raise InputError(
-            f"{len(given)} sites were given for {len(folders)} folders", mend="give one, or one per folder"
+            f"{len(given)} sites were given for {len(folders)} folders", hint="give one, or one per folder"
         )
     given = given * len(folders) if len(given) == 1 else given
     for i, (folder, cases) in enumerate(folders):
@@ -44,9 +44,9 @@ def require(cases: Sequence[RawCase], meaning: str) -> None:
     """
     missing = [case.key for case in cases if not getattr(case, meaning)]
     if missing:
-        mend = f"fill the column, or give {'--site' if meaning == 'site' else '--patient-regex'}"
+        hint = f"fill the column, or give {'--site' if meaning == 'site' else '--patient-regex'}"
         raise InputError(
-            f"the table gives no {meaning} for {count(len(missing), 'case')}, first {missing[0]}", mend=mend
+            f"the table gives no {meaning} for {count(len(missing), 'case')}, first {missing[0]}", hint=hint
         )
 
 

@@ -73,8 +73,8 @@ def assign_folds(patients: Sequence[str], strata: Sequence[Hashable], *, folds: 
     """
     stratum = _patient_strata(patients, strata)
     if not 2 <= folds <= len(stratum):
-        mend = f"ask for 2 to {len(stratum)} folds" if len(stratum) > 1 else "cross-validation needs more patients"
-        raise InputError(f"{folds} folds cannot be made of {len(stratum)} patients", mend=mend)
+        hint = f"ask for 2 to {len(stratum)} folds" if len(stratum) > 1 else "cross-validation needs more patients"
+        raise InputError(f"{folds} folds cannot be made of {len(stratum)} patients", hint=hint)
     large = {name for name, members in _members(stratum).items() if len(members) >= folds}
     result: dict[str, Any] = {}
     pool = {patient: name for patient, name in stratum.items() if name in large}
@@ -90,8 +90,8 @@ def assign_folds(patients: Sequence[str], strata: Sequence[Hashable], *, folds: 
 def _check_fractions(fractions: Sequence[float]) -> None:
     if len(fractions) != 3 or any(not 0 <= f <= 1 for f in fractions) or abs(sum(fractions) - 1) > 1e-6:
         shown = ", ".join(f"{f:g}" for f in fractions)
-        mend = "give three (training, validation, test) that sum to 1, e.g. 0.6, 0.15, 0.25"
-        raise InputError(f"{shown} are no fractions of a whole", mend=mend)
+        hint = "give three (training, validation, test) that sum to 1, e.g. 0.6, 0.15, 0.25"
+        raise InputError(f"{shown} are no fractions of a whole", hint=hint)
 
 
 def _given(patients: Sequence[str], given: Sequence[str | None]) -> dict[str, str]:
@@ -100,7 +100,7 @@ def _given(patients: Sequence[str], given: Sequence[str | None]) -> dict[str, st
         if split is not None and known.setdefault(patient, split) != split:
             raise InputError(
                 f"patient {patient!r} stands in two given splits, {known[patient]} and {split}",
-                mend="keep all cases of a patient in one split",
+                hint="keep all cases of a patient in one split",
             )
     return known
 

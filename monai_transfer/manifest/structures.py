@@ -67,8 +67,8 @@ class Numbering:
                 numbers[name] = 1 + classes.index(hit)
         if not numbers:
             shown = ", ".join(names[:8])
-            mend = f"structures are called {shown}; write --labels STRUCTURE=NAME, patterns such as GTV*=tumour too"
-            raise InputError("the labels that were given fit no structure", mend=mend)
+            hint = f"structures are called {shown}; write --labels STRUCTURE=NAME, patterns such as GTV*=tumour too"
+            raise InputError("the labels that were given fit no structure", hint=hint)
         return cls({0: "background"} | dict(enumerate(classes, start=1)), numbers, {}, set(names) - set(numbers))
 
     def draw(self, objects: Sequence[Path], files: list[Path], target: Path) -> None:

@@ -54,7 +54,7 @@ class Table:
             raise InputError("no such table", path=path) from None
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise InputError(
-                f"cannot be read as a table ({error})", path=path, mend="save it as CSV in UTF-8"
+                f"cannot be read as a table ({error})", path=path, hint="save it as CSV in UTF-8"
             ) from None
         columns = [cell.strip() for cell in lines[0]] if lines else []
         if not columns or len(set(columns)) < len(columns):
@@ -73,7 +73,7 @@ class Table:
         lowered = {column.lower().replace(" ", "_"): column for column in self.columns}
         if name is not None:
             if name not in self.columns and name.lower().replace(" ", "_") not in lowered:
-                raise InputError(f"has no column {name!r}", path=self.path, mend=closest(name, self.columns))
+                raise InputError(f"has no column {name!r}", path=self.path, hint=closest(name, self.columns))
             return name if name in self.columns else lowered[name.lower().replace(" ", "_")]
         return next((lowered[usual] for usual in USUAL[meaning] if usual in lowered), None)
 
@@ -122,7 +122,7 @@ def case_column(table: Table, names: dict[str, str | None]) -> str:
     asked = table.column("case", names["case"]) if names.get("case") else None
     column = asked or table.column("path", names.get("path")) or table.column("case") or table.column("patient")
     if column is None:
-        raise InputError("has no column that names the case", path=table.path, mend="name it with --case-column")
+        raise InputError("has no column that names the case", path=table.path, hint="name it with --case-column")
     return column
 
 
@@ -161,8 +161,8 @@ def join(
             _apply(case, values, table, folders)
     if not matched:
         known = ", ".join(case.key for case in cases[:3])
-        mend = f"cases here are called {known}; name the right column with --case-column"
-        raise InputError(f"column {column!r} names none of the cases", path=table.path, mend=mend)
+        hint = f"cases here are called {known}; name the right column with --case-column"
+        raise InputError(f"column {column!r} names none of the cases", path=table.path, hint=hint)
     if spare:
         shown = ", ".join(spare[:3]) + (", ..." if len(spare) > 3 else "")
         notes.append(f"{table.path.name}: {count(len(spare), 'row')} named no case here (row {shown})")
@@ -178,13 +178,13 @@ def _apply(case: RawCase, values: dict[str, str], table: Table, folders: Sequenc
         elif meaning == "split" and text:
             case.split = split_name(text)
             if case.split is None:
-                mend = "call splits training, validation, test or unlabeled"
-                raise InputError(f"{case.key}: no split is called {text!r}", path=table.path, mend=mend)
+                hint = "call splits training, validation, test or unlabeled"
+                raise InputError(f"{case.key}: no split is called {text!r}", path=table.path, hint=hint)
         elif meaning == "acquired" and text:
             try:
                 case.acquired = float(text)
             except ValueError:
-                mend = "give days since the first image or an order, never a calendar date"
-                raise InputError(f"{case.key}: {text!r} is no relative day", path=table.path, mend=mend) from None
+                hint = "give days since the first image or an order, never a calendar date"
+                raise InputError(f"{case.key}: {text!r} is no relative day", path=table.path, hint=hint) from None
         elif text:
             setattr(case, meaning, text)

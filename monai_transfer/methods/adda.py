@@ -29,9 +29,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from monai_transfer.errors import InputError
-from monai_transfer.methods.base import Fields, Method, pool_features
+from monai_transfer.methods.base import Fields, Method
 from monai_transfer.networks.adversarial import discriminator_accuracy, domain_discriminator, frozen_call
 from monai_transfer.networks.copying import copy_network
+from monai_transfer.networks.outputs import pool_features
 from monai_transfer.networks.tap import Tap
 
 __all__ = ["Adda"]

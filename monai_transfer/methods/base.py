@@ -12,9 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from monai_transfer.errors import InputError
-
-__all__ = ["FIELDS", "Fields", "Method", "pool_features", "rows_of"]
+__all__ = ["FIELDS", "Fields", "Method", "rows_of"]
 
 FIELDS = frozenset(
     f"{domain}_{what}"
@@ -124,18 +122,6 @@ class Method(nn.Module):
     def log(self) -> Mapping[str, float | Tensor]:
         """Extra numbers of the last step for the log, e.g. the discriminator's accuracy; scalars or 0-d tensors."""
         return {}
-
-
-def pool_features(features: Tensor, pool: str | None = "mean") -> Tensor:
-    """Pool B x F x spatial features to B x F by ``"mean"`` or ``"max"`` over space; ``None`` leaves them."""
-    if pool is None or features.ndim == 2:
-        return features
-    flat = features.flatten(2)
-    if pool == "mean":
-        return flat.mean(-1)
-    if pool == "max":
-        return flat.amax(-1)
-    raise InputError(f"pool must be 'mean', 'max' or None, not {pool!r}")
 
 
 def rows_of(features: Tensor, most: int | None = None) -> Tensor:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from monai_transfer.errors import InputError
 from monai_transfer.methods.base import Fields, Method
-from monai_transfer.networks.outputs import wide
+from monai_transfer.networks.outputs import at_least_float32
 
 __all__ = ["Bss", "bss_penalty"]
 
@@ -37,7 +37,7 @@ def bss_penalty(features: Tensor, k: int = 1) -> Tensor:
     if features.ndim != 2 or k < 1:
         raise InputError(f"BSS needs B x F features and k >= 1, got {tuple(features.shape)} and k = {k}")
     with torch.autocast(features.device.type, enabled=False):
-        rows = wide(features)
+        rows = at_least_float32(features)
         if not torch.isfinite(rows).all():
             return (rows * math.nan).sum()  # for whoever watches the loss; LAPACK would end the run in a riddle
         values = torch.linalg.svdvals(rows)  # in descending order

@@ -24,9 +24,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from monai_transfer.methods.base import Fields, Method, pool_features
+from monai_transfer.methods.base import Fields, Method
 from monai_transfer.networks.adversarial import discriminator_accuracy, domain_discriminator, reverse_gradient
-from monai_transfer.networks.outputs import entropy, probabilities, wide
+from monai_transfer.networks.outputs import at_least_float32, entropy, pool_features, probabilities
 from monai_transfer.networks.schedules import dann_lambda
 
 __all__ = ["Cdan", "entropy_weights", "multilinear_map", "randomised_map"]
@@ -95,7 +95,7 @@ class Cdan(Method):
 
     def conditioned(self, features: Tensor, logits: Tensor) -> Tensor:
         """What the discriminator sees: h, N x (C F) or N x d. The predictions are constants."""
-        features, predicted = wide(pool_features(features)), pool_features(probabilities(logits.detach()))
+        features, predicted = at_least_float32(pool_features(features)), pool_features(probabilities(logits.detach()))
         if self.r_features is None or self.r_classes is None:
             return multilinear_map(features, predicted)
         return randomised_map(features, predicted, self.r_features, self.r_classes)

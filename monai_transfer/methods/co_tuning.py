@@ -29,10 +29,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from monai_transfer.errors import InputError
-from monai_transfer.methods.base import Fields, Method, pool_features
+from monai_transfer.methods.base import Fields, Method
 from monai_transfer.networks.copying import copy_network
 from monai_transfer.networks.head import call_head, find_features, find_head
-from monai_transfer.networks.outputs import label_indices, log_probabilities, probabilities, wide
+from monai_transfer.networks.outputs import (
+    at_least_float32,
+    label_indices,
+    log_probabilities,
+    pool_features,
+    probabilities,
+)
 
 __all__ = ["CoTuning", "category_relationship", "co_tuning_loss"]
 
@@ -49,7 +55,7 @@ def category_relationship(predictions: Tensor, labels: Tensor, classes: int | No
         C_t x C_s; rows sum to one, those of classes without a case are zero.
     """
     classes = int(labels.max()) + 1 if classes is None else classes
-    predictions = wide(predictions)
+    predictions = at_least_float32(predictions)
     member = F.one_hot(labels.long(), classes).to(predictions.dtype)
     return member.T @ predictions / member.sum(0).clamp(min=1).unsqueeze(1)
 
@@ -105,7 +111,7 @@ class CoTuning(Method):
         heads = find_head(network)
         if self.source_head is None:
             if len(heads) != 1:
-                raise InputError(f"{type(network).__name__} has no single class head", mend="give source_head")
+                raise InputError(f"{type(network).__name__} has no single class head", hint="give source_head")
             self.source_head = copy.deepcopy(network.get_submodule(heads[0])).requires_grad_(True)
         features, classes = batch.source_features, max(batch.source_logits.shape[1], 2)
         self.source_head.to(features.device)
@@ -114,7 +120,7 @@ class CoTuning(Method):
         except RuntimeError as error:
             raise InputError(
                 f"the source head does not take the network's features of {tuple(features.shape)}",
-                mend="let Adapt's `layer` name the module whose output enters it",
+                hint="let Adapt's `layer` name the module whose output enters it",
             ) from error
         if self._given is None:
             self.source_model = copy_network(network, frozen=True)

@@ -32,7 +32,7 @@ def covariance(features: Tensor) -> Tensor:
     if features.ndim != 2 or features.shape[0] < 2:
         raise InputError(
             f"a covariance needs N x F features with N >= 2, got {tuple(features.shape)}",
-            mend="raise the batch size, and drop_last=True where a loader's last batch is smaller",
+            hint="raise the batch size, and drop_last=True where a loader's last batch is smaller",
         )
     centred = features - features.mean(0, keepdim=True)
     return centred.T @ centred / (features.shape[0] - 1)

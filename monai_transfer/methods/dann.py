@@ -84,7 +84,7 @@ class Dann(Method):
         if self.stages == 1:
             return dann_lambda(progress), None
         if fields.get("target_order") is None:
-            raise InputError("target batches hold no 'order'", mend="make it with monai_transfer.data.order.with_order")
+            raise InputError("target batches hold no 'order'", hint="make it with monai_transfer.data.order.with_order")
         return domain_lambda(progress, fields.target_order, self.stages)
 
     def log(self) -> dict[str, Tensor]:

@@ -23,7 +23,7 @@ from monai_transfer.errors import InputError
 from monai_transfer.methods.base import Fields, Method
 from monai_transfer.networks.copying import copy_network
 from monai_transfer.networks.head import call_head
-from monai_transfer.networks.outputs import log_probabilities, wide
+from monai_transfer.networks.outputs import at_least_float32, log_probabilities
 
 __all__ = ["Distillation", "distillation_loss"]
 
@@ -38,8 +38,8 @@ def distillation_loss(student: Tensor, teacher: Tensor, temperature: float = 2.0
     """
     if student.shape != teacher.shape:
         raise InputError(f"the student gives {tuple(student.shape)}, the teacher {tuple(teacher.shape)}")
-    ours = log_probabilities(wide(student) / temperature)
-    theirs = log_probabilities(wide(teacher.detach()) / temperature)
+    ours = log_probabilities(at_least_float32(student) / temperature)
+    theirs = log_probabilities(at_least_float32(teacher.detach()) / temperature)
     return temperature**2 * (theirs.exp() * (theirs - ours)).sum(1).mean()
 
 
@@ -88,12 +88,12 @@ class Distillation(Method):
                 raise
             raise InputError(
                 f"the head does not take the network's features of {tuple(batch.source_features.shape)}",
-                mend="give one of their width, or let Adapt's `layer` name the module whose output enters it",
+                hint="give one of their width, or let Adapt's `layer` name the module whose output enters it",
             ) from error
         if ours.shape != theirs.shape:
             raise InputError(
                 f"the teacher gives {tuple(theirs.shape)}, the network {tuple(ours.shape)}",
-                mend="give a head from the network's features to the teacher's classes" if self.head is None else None,
+                hint="give a head from the network's features to the teacher's classes" if self.head is None else None,
             )
 
     def train(self, mode: bool = True) -> Distillation:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from monai_transfer.errors import InputError
 from monai_transfer.methods.base import Fields, Method
-from monai_transfer.networks.outputs import log_probabilities, wide
+from monai_transfer.networks.outputs import at_least_float32, log_probabilities
 from monai_transfer.networks.snapshot import Snapshot
 
 __all__ = ["Ewc", "ewc_penalty", "fisher_information"]
@@ -41,7 +41,8 @@ def ewc_penalty(
         InputError: the lists differ in length or are empty.
     """
     parts = [
-        (wide(f) * (wide(now) - wide(then)).square()).sum() for now, then, f in zip(weights, start, fisher, strict=True)
+        (at_least_float32(f) * (at_least_float32(now) - at_least_float32(then)).square()).sum()
+        for now, then, f in zip(weights, start, fisher, strict=True)
     ]
     if not parts:
         raise InputError("there are no weights to regularise")
@@ -134,7 +135,7 @@ class Ewc(Method):
             raise InputError(
                 f"the Fisher information names no parameter of {type(network).__name__}",
                 path=self._given if isinstance(self._given, str | Path) else None,
-                mend="compute it with fisher_information() on this network",
+                hint="compute it with fisher_information() on this network",
             )
         self.fisher, self.start = Snapshot(fitting), Snapshot({name: named[name] for name in fitting})
         self._network = weakref.ref(network)  # not a submodule: its weights are not this method's state
@@ -160,5 +161,5 @@ def _read(path: Path) -> dict[str, Tensor]:
     except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError) as error:
         raise InputError("is no file of tensors, or holds more than tensors", path=path) from error
     if not isinstance(content, dict) or not all(isinstance(t, Tensor) for t in content.values()):
-        raise InputError("holds no Fisher information", path=path, mend="save what fisher_information() returns")
+        raise InputError("holds no Fisher information", path=path, hint="save what fisher_information() returns")
     return content

@@ -60,7 +60,7 @@ class GradualSelfTraining(Method):
     def forward(self, fields: Fields, progress: float) -> Tensor:
         assert self.teacher is not None, "setup() comes before forward()"
         if fields.get("target_order") is None:
-            raise InputError("target batches hold no 'order'", mend="make it with monai_transfer.data.order.with_order")
+            raise InputError("target batches hold no 'order'", hint="make it with monai_transfer.data.order.with_order")
         logits, order = fields.target_logits, fields.target_order
         stage = self._stage_of(progress)
         members = (order * self.stages).long().clamp(0, self.stages - 1) == stage

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from monai_transfer.errors import InputError
 from monai_transfer.methods.base import Fields, Method
 from monai_transfer.networks.head import find_head
-from monai_transfer.networks.outputs import wide
+from monai_transfer.networks.outputs import at_least_float32
 from monai_transfer.networks.snapshot import Snapshot
 
 __all__ = ["L2Sp", "l2_sp_penalty"]
@@ -52,8 +52,8 @@ def l2_sp_penalty(
     for now, then in zip(weights, start, strict=True):
         if now.shape != then.shape:
             raise InputError(f"a weight of shape {tuple(now.shape)} started as {tuple(then.shape)}")
-        parts.append(alpha / 2 * (wide(now) - wide(then)).square().sum())
-    parts += [beta / 2 * wide(tensor).square().sum() for tensor in new]
+        parts.append(alpha / 2 * (at_least_float32(now) - at_least_float32(then)).square().sum())
+    parts += [beta / 2 * at_least_float32(tensor).square().sum() for tensor in new]
     if not parts:
         raise InputError("there are no weights to regularise")
     return torch.stack([part.to(parts[0].device) for part in parts]).sum()
@@ -88,7 +88,7 @@ class L2Sp(Method):
         known = dict(network.named_modules(remove_duplicate=False))
         for name in fresh:
             if name not in known:
-                raise InputError(f"{type(network).__name__} has no module {name!r}", mend="name what is new, or []")
+                raise InputError(f"{type(network).__name__} has no module {name!r}", hint="name what is new, or []")
         weights = {name: p for name, p in network.named_parameters() if p.ndim > 1}
         inside = {id(p) for name in fresh for p in known[name].parameters()}
         self._fresh = [name for name, p in weights.items() if id(p) in inside]

@@ -29,9 +29,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from monai_transfer.errors import InputError
-from monai_transfer.methods.base import Fields, Method, pool_features
+from monai_transfer.methods.base import Fields, Method
 from monai_transfer.networks.adversarial import frozen_call
-from monai_transfer.networks.outputs import label_indices, log_probabilities, probabilities
+from monai_transfer.networks.outputs import label_indices, log_probabilities, pool_features, probabilities
 
 __all__ = ["Mcd", "discrepancy"]
 
@@ -71,7 +71,7 @@ class Mcd(Method):
         dims = batch.source_logits.ndim - 2
         self._pooled = dims == 0
         if dims and batch.source_features.ndim == 2:
-            raise InputError("MCD for a segmentation needs unpooled features", mend="Adapt(..., pool=None)")
+            raise InputError("MCD for a segmentation needs unpooled features", hint="Adapt(..., pool=None)")
 
         def layer(inputs: int, outputs: int) -> nn.Module:
             return Conv[Conv.CONV, dims](inputs, outputs, 1) if dims else nn.Linear(inputs, outputs)

@@ -69,7 +69,7 @@ class MeanTeacher(Method):
     def __init__(self, decay: float = 0.999, weight: float = 1.0, ramp: float = 0.3, keep: str = "student") -> None:
         super().__init__()
         if keep not in ("student", "teacher"):
-            raise InputError(f"mean teacher cannot keep {keep!r}", mend="one of student, teacher")
+            raise InputError(f"mean teacher cannot keep {keep!r}", hint="one of student, teacher")
         self.decay, self.weight, self.ramp, self.keep = decay, weight, ramp, keep
         self.teacher: nn.Module | None = None
         self.step: Tensor

@@ -28,7 +28,7 @@ from torch.nn import functional as F
 
 from monai_transfer.errors import InputError
 from monai_transfer.methods.base import Fields, Method, rows_of
-from monai_transfer.networks.outputs import probabilities, wide
+from monai_transfer.networks.outputs import at_least_float32, probabilities
 
 __all__ = ["Mmd", "gaussian_kernels", "joint_mmd_loss", "mmd_loss"]
 
@@ -50,7 +50,7 @@ def gaussian_kernels(features: Tensor, powers: Sequence[int] = POWERS, sigma: fl
         powers: u of each kernel's sigma_u^2 = 2^u * mean squared distance of distinct rows.
         sigma: one kernel of this fixed width instead.
     """
-    distances = _squared_distances(wide(features))
+    distances = _squared_distances(at_least_float32(features))
     if sigma is not None:
         return torch.exp(-distances / (2 * sigma**2))
     count = len(features)
@@ -79,7 +79,7 @@ def _both(source: Tensor, target: Tensor) -> Tensor:
     if min(len(source), len(target)) < 2:
         raise InputError(
             f"MMD needs two cases of each domain in a batch, got {len(source)} and {len(target)}",
-            mend="raise the batch size, and drop_last=True where a loader's last batch is smaller",
+            hint="raise the batch size, and drop_last=True where a loader's last batch is smaller",
         )
     return torch.cat([source, target])
 

@@ -27,9 +27,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from monai_transfer.errors import InputError
-from monai_transfer.methods.base import Fields, Method, pool_features
+from monai_transfer.methods.base import Fields, Method
 from monai_transfer.networks.adversarial import reverse_gradient
-from monai_transfer.networks.outputs import entropy, label_indices, wide
+from monai_transfer.networks.outputs import at_least_float32, entropy, label_indices, pool_features
 
 __all__ = ["Mme", "Prototypes"]
 
@@ -51,7 +51,7 @@ class Prototypes(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """The prototypes' cosines with the features, over T; prototypes themselves are not normalised (the paper)."""
-        directions = F.normalize(wide(features), dim=1)
+        directions = F.normalize(at_least_float32(features), dim=1)
         return torch.einsum("cf,bf...->bc...", self.weight, directions) / self.temperature
 
 
@@ -82,7 +82,7 @@ class Mme(Method):
     def setup(self, network: nn.Module, batch: Fields) -> None:
         classes, features = max(batch.source_logits.shape[1], 2), batch.source_features
         if batch.source_logits.ndim > 2 and features.ndim == 2:
-            raise InputError("MME for a segmentation needs unpooled features", mend="Adapt(..., pool=None)")
+            raise InputError("MME for a segmentation needs unpooled features", hint="Adapt(..., pool=None)")
         self.prototypes = Prototypes(features.shape[1], classes, self.temperature).to(features.device)
 
     def make_optimizer(self) -> torch.optim.Optimizer:

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from torch import nn
 
 from monai_transfer.errors import InputError
-from monai_transfer.networks.freezing import bare
 from monai_transfer.networks.head import find_head
+from monai_transfer.networks.wrappers import unwrap
 
 __all__ = ["depth_groups", "encoder_decoder"]
 
@@ -99,7 +99,7 @@ def depth_groups(network: nn.Module, groups: Sequence[str | Sequence[str]] | Non
     Raises:
         InputError: ``groups`` leaves parameters out or names what the network has not.
     """
-    return _order(bare(network), groups)[0]
+    return _order(unwrap(network), groups)[0]
 
 
 def encoder_decoder(network: nn.Module, encoder: str | Sequence[str] | None = None) -> tuple[list[str], list[str]]:
@@ -112,7 +112,7 @@ def encoder_decoder(network: nn.Module, encoder: str | Sequence[str] | None = No
     Raises:
         InputError: a name is not in the network, or one of the two parts would be empty.
     """
-    network = bare(network)
+    network = unwrap(network)
     if encoder is not None:
         prefixes = [encoder] if isinstance(encoder, str) else list(encoder)
         names = [name for name, _ in network.named_parameters()]
@@ -124,7 +124,7 @@ def encoder_decoder(network: nn.Module, encoder: str | Sequence[str] | None = No
     if not first or not rest:
         raise InputError(
             f"cannot tell the encoder of {type(network).__name__} from its decoder",
-            mend="name the encoder's modules, and leave some for the decoder",
+            hint="name the encoder's modules, and leave some for the decoder",
         )
     return first, rest
 
@@ -224,8 +224,8 @@ def _by_user(kind: str, names: list[str], groups: Sequence[str | Sequence[str]])
     if left_out:
         raise InputError(
             f"the groups leave out {len(left_out)} parameters of {kind}, such as {left_out[0]!r}",
-            mend="name the modules of every level, from the stem to the head",
+            hint="name the modules of every level, from the stem to the head",
         )
     if unknown := [prefix for prefix, _ in prefixes if prefix not in used]:
-        raise InputError(f"{kind} has no parameters of its own for the group {unknown[0]!r}", mend="leave it out")
+        raise InputError(f"{kind} has no parameters of its own for the group {unknown[0]!r}", hint="leave it out")
     return levels

@@ -39,7 +39,7 @@ class DomainNorms(nn.Module):
         if not self._layers:
             raise InputError(
                 f"{type(network).__name__} has no BatchNorm layer to keep for each domain",
-                mend='use a network with BatchNorm, or statistics "both"',
+                hint='use a network with BatchNorm, or statistics "both"',
             )
         self.source = nn.ModuleList(_twin(layer) for layer in self._layers)
         self.on_source = False

@@ -77,7 +77,7 @@ class Fcn(nn.Module):
             raise InputError("Fcn needs at least one stage, channel, class and convolution")
         if stride not in [2**k for k in range(1, stages + 1)]:
             raise InputError(
-                f"stride {stride} does not fit {stages} stages", mend=f"choose a power of two from 2 to {2**stages}"
+                f"stride {stride} does not fit {stages} stages", hint=f"choose a power of two from 2 to {2**stages}"
             )
         skips = stages - int(math.log2(stride))
         conv, pool = Conv[Conv.CONV, spatial_dims], Pool[Pool.MAX, spatial_dims]

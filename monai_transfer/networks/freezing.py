@@ -13,7 +13,6 @@ from typing import Any
 from torch import nn
 
 __all__ = [
-    "bare",
     "freeze",
     "freeze_all_but",
     "freeze_parameters",
@@ -25,17 +24,6 @@ __all__ = [
 ]
 
 _EVAL, _PARAMETERS = "transfer_kept_in_eval", "transfer_frozen_parameters"
-
-
-def bare(network: nn.Module) -> nn.Module:
-    """The network itself, without ``DistributedDataParallel``, ``DataParallel`` or ``torch.compile`` around it."""
-    while True:
-        if isinstance(network, nn.DataParallel | nn.parallel.DistributedDataParallel):
-            network = network.module
-        elif isinstance(inner := getattr(network, "_orig_mod", None), nn.Module):
-            network = inner
-        else:
-            return network
 
 
 def _to_eval(module: nn.Module, _inputs: Any) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from monai_transfer.errors import InputError
-from monai_transfer.networks.outputs import wide
+from monai_transfer.networks.outputs import at_least_float32
 
 __all__ = ["check_logits", "loss_activation", "output_activation"]
 
@@ -105,7 +105,7 @@ def output_activation(network: nn.Module, prediction: Tensor | None = None) -> t
         return "sigmoid", "ends in Sigmoid"
     if prediction is None or prediction.ndim < 2 or prediction.shape[1] < 2 or not prediction.is_floating_point():
         return None
-    values = wide(prediction.detach())
+    values = at_least_float32(prediction.detach())
     columns = values.movedim(1, -1).reshape(-1, values.shape[1])
     # scores that are equal everywhere, or zero, could sum to one by chance
     if len(columns) < 2 or not bool(torch.isfinite(columns).all()) or len(torch.unique(columns, dim=0)) < 2:
@@ -138,7 +138,7 @@ def check_logits(network: nn.Module, loss_function: Any, probe: Tensor | None = 
         probe: a prediction of the network, B x C x spatial, where there is one.
 
     Raises:
-        InputError: naming the network's end, the loss and the mend.
+        InputError: naming the network's end, the loss and the hint.
     """
     wanted = loss_activation(loss_function)
     logarithms = type(loss_function).__name__ in LOGARITHMS or getattr(loss_function, "__name__", "") in LOGARITHMS
@@ -152,7 +152,7 @@ def check_logits(network: nn.Module, loss_function: Any, probe: Tensor | None = 
         if kind == "softmax":
             raise InputError(
                 f"{type(network).__name__} {evidence}, and the loss is NLLLoss, which takes their logarithms",
-                mend="end the network in LogSoftmax, or in nothing and choose CrossEntropyLoss",
+                hint="end the network in LogSoftmax, or in nothing and choose CrossEntropyLoss",
             )
         return
     if kind == "sigmoid" and _only_inside(network, probe):
@@ -161,7 +161,7 @@ def check_logits(network: nn.Module, loss_function: Any, probe: Tensor | None = 
         return  # softmax(log_softmax(x)) = softmax(x): needless, but the same
     raise InputError(
         f"{type(network).__name__} {evidence}, and the loss is {wanted[1]}: probabilities are taken for logits",
-        mend=f"take the {kind} off the network's end, or choose a loss that expects probabilities",
+        hint=f"take the {kind} off the network's end, or choose a loss that expects probabilities",
     )
 
 

@@ -18,20 +18,21 @@ __all__ = [
     "label_indices",
     "log_probabilities",
     "mean_entropy",
+    "pool_features",
     "probabilities",
     "supervised_loss",
-    "wide",
+    "at_least_float32",
 ]
 
 
-def wide(x: Tensor) -> Tensor:
+def at_least_float32(x: Tensor) -> Tensor:
     """``x`` in float32 where it was narrower; float64 stays."""
     return x if x.dtype.itemsize >= 4 else x.float()
 
 
 def log_probabilities(logits: Tensor) -> Tensor:
     """Log class probabilities, B x C x spatial; one channel becomes two (background, foreground)."""
-    logits = wide(logits)
+    logits = at_least_float32(logits)
     if logits.shape[1] == 1:
         return torch.cat([F.logsigmoid(-logits), F.logsigmoid(logits)], dim=1)
     return F.log_softmax(logits, dim=1)
@@ -93,3 +94,15 @@ def supervised_loss(logits: Tensor, label: Tensor) -> Tensor:
     if logits.ndim > 2:
         loss = loss + DiceLoss(to_onehot_y=True, include_background=False)(logs.exp(), label.unsqueeze(1))
     return loss
+
+
+def pool_features(features: Tensor, pool: str | None = "mean") -> Tensor:
+    """Pool B x F x spatial features to B x F by ``"mean"`` or ``"max"`` over space; ``None`` leaves them."""
+    if pool is None or features.ndim == 2:
+        return features
+    flat = features.flatten(2)
+    if pool == "mean":
+        return flat.mean(-1)
+    if pool == "max":
+        return flat.amax(-1)
+    raise InputError(f"pool must be 'mean', 'max' or None, not {pool!r}")

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from monai_transfer.errors import InputError
 from monai_transfer.networks.head import find_features
 
-__all__ = ["Tap", "plain"]
+__all__ = ["Tap", "first_tensor"]
 
 
-def plain(value: Any) -> Any:
+def first_tensor(value: Any) -> Any:
     """The plain tensor behind a ``MetaTensor``, and the first entry of a tuple or list (deep supervision)."""
     if isinstance(value, (tuple, list)):
         value = value[0]
@@ -37,7 +37,7 @@ class Tap:
         if layer is None:
             found = find_features(network)
             if found is None:
-                raise InputError(f"{type(network).__name__} has no class head to find", mend="name a layer")
+                raise InputError(f"{type(network).__name__} has no class head to find", hint="name a layer")
             self.layer = found
             self._hook = modules[self.layer].register_forward_pre_hook(self._on_input)
         else:
@@ -46,17 +46,17 @@ class Tap:
 
                 near = difflib.get_close_matches(layer, modules, n=5, cutoff=0.3) or list(modules)[1:6]
                 raise InputError(
-                    f"layer {layer!r} is not a module of {type(network).__name__}", mend=f"such as {', '.join(near)}"
+                    f"layer {layer!r} is not a module of {type(network).__name__}", hint=f"such as {', '.join(near)}"
                 )
             self.layer = layer
             self._hook = modules[layer].register_forward_hook(self._on_output)
         self._value: Tensor | None = None
 
     def _on_input(self, _module: nn.Module, inputs: tuple) -> None:
-        self._value = plain(inputs[0])
+        self._value = first_tensor(inputs[0])
 
     def _on_output(self, _module: nn.Module, _inputs: tuple, output: Any) -> None:
-        self._value = plain(output)
+        self._value = first_tensor(output)
 
     def take(self) -> Tensor:
         """The activation of the last forward pass; it is forgotten here, so that no graph is kept alive."""

@@ -23,9 +23,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from monai_transfer.errors import InputError
-from monai_transfer.methods.base import pool_features
-from monai_transfer.networks.outputs import wide
-from monai_transfer.networks.tap import Tap, plain
+from monai_transfer.networks.outputs import at_least_float32, pool_features
+from monai_transfer.networks.tap import Tap, first_tensor
 
 __all__ = ["NtXent", "SimClr"]
 
@@ -81,7 +80,7 @@ class SimClr(nn.Module):
             return pool_features(reached.features)
         finally:
             hook.remove()
-        raise InputError(f"layer {self.layer!r} is not used in the forward pass", mend="name another layer")
+        raise InputError(f"layer {self.layer!r} is not used in the forward pass", hint="name another layer")
 
     def forward(self, views: Tensor) -> Tensor:
         """Projections B x 2 x ``width`` of the views B x 2 x C x spatial."""
@@ -142,7 +141,7 @@ class NtXent(nn.Module):
     def forward(self, pred: Tensor, target: Any = None) -> Tensor:
         """A scalar from the projections B x 2 x P; there is no target."""
         with torch.autocast(pred.device.type, enabled=False):
-            pred = wide(plain(pred))
+            pred = at_least_float32(first_tensor(pred))
             if self.gather and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
                 pred = torch.cat(across_ranks.all_gather(pred.contiguous()))
             if len(pred) < 2:
@@ -163,4 +162,4 @@ class _Reached(Exception):
 
 
 def _stop(value: Any) -> None:
-    raise _Reached(plain(value))
+    raise _Reached(first_tensor(value))

@@ -21,8 +21,8 @@ import torch
 from monai.utils import ensure_tuple_rep
 from torch import Tensor, nn
 
-from monai_transfer.networks.outputs import wide
-from monai_transfer.networks.tap import plain
+from monai_transfer.networks.outputs import at_least_float32
+from monai_transfer.networks.tap import first_tensor
 
 __all__ = ["MaskedPatchLoss", "MaskedReconstructionLoss", "patches_of"]
 
@@ -45,7 +45,7 @@ class MaskedReconstructionLoss(nn.Module):
 
     def forward(self, pred: Tensor | Sequence[Tensor], target: Tensor) -> Tensor:
         """A scalar from the prediction B x C x spatial and the target B x (C + 1) x spatial of ``RandMaskBlocksd``."""
-        pred, target = wide(plain(pred)), wide(plain(target))
+        pred, target = at_least_float32(first_tensor(pred)), at_least_float32(first_tensor(target))
         if target.shape[1] != pred.shape[1] + 1 or target.shape[2:] != pred.shape[2:]:
             raise ValueError(
                 f"a prediction of {tuple(pred.shape)} does not fill in {tuple(target.shape)}: the network needs as "
@@ -75,8 +75,8 @@ class MaskedPatchLoss(nn.Module):
 
     def forward(self, pred: Sequence[Tensor], target: Tensor) -> Tensor:
         """A scalar from (B x N x values, B x N with 1 where hidden) and the image B x C x spatial."""
-        values, mask = wide(plain(pred[0])), pred[1]
-        truth = patches_of(wide(plain(target)), self.patch_size)
+        values, mask = at_least_float32(first_tensor(pred[0])), pred[1]
+        truth = patches_of(at_least_float32(first_tensor(target)), self.patch_size)
         if truth.shape != values.shape:
             raise ValueError(f"patches of {tuple(truth.shape)} do not fit a prediction of {tuple(values.shape)}")
         if self.normalise:

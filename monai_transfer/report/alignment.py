@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from monai_transfer.errors import InputError
-from monai_transfer.report.patients import case_column, fill_right, is_mean, patient_values
+from monai_transfer.evaluation.patients import case_column, fill_right, is_mean, patient_values
+from monai_transfer.evaluation.summary import case_number
 from monai_transfer.report.run import Run
-from monai_transfer.report.summary import case_number
 from monai_transfer.report.wording import ARM_ORDER
 
 __all__ = ["FIXED", "ORACLE", "Tables", "group_runs", "readable", "tabulate"]
@@ -44,7 +44,7 @@ def group_runs(runs: Sequence[Run]) -> dict[str, dict[int, Run]]:
             often as one likes); runs differ in task, in test cases, in their patients or in their true labels.
     """
     if not runs:
-        raise InputError("there are no runs to compare", mend="name run folders")
+        raise InputError("there are no runs to compare", hint="name run folders")
     first = runs[0]
     arms: dict[str, dict[int, Run]] = {}
     for run in runs:
@@ -55,14 +55,14 @@ def group_runs(runs: Sequence[Run]) -> dict[str, dict[int, Run]]:
             raise InputError(
                 f"is a second run of arm {run.arm} with seed {run.seed}, beside {seeds[run.seed].name}",
                 path=run.folder,
-                mend="leave one out, or give one another arm name",
+                hint="leave one out, or give one another arm name",
             )
         seeds[run.seed] = run
         _same_cases(first, run)
     trained = {a: sorted(s) for a, s in arms.items() if a != ORACLE and not (a == FIXED and len(s) == 1)}
     if len({tuple(seeds) for seeds in trained.values()}) > 1:
         listed = "; ".join(f"{arm}: {', '.join(map(str, seeds))}" for arm, seeds in trained.items())
-        raise InputError(f"the arms were run with different seeds ({listed})", mend="compare runs with the same seeds")
+        raise InputError(f"the arms were run with different seeds ({listed})", hint="compare runs with the same seeds")
     order = [a for a in ARM_ORDER if a in arms]
     order += [a for a in arms if a not in order and a != ORACLE] + [a for a in arms if a == ORACLE]
     return {arm: dict(sorted(arms[arm].items())) for arm in order}
@@ -112,7 +112,7 @@ def readable(run: Run) -> Iterator[None]:
         raise InputError(f"lacks the column or class {error}", path=run.folder / "cases.csv") from error
     except ValueError as error:
         if isinstance(error, InputError):
-            raise InputError(error.fault, path=run.folder / "cases.csv", mend=error.mend) from error
+            raise InputError(error.fault, path=run.folder / "cases.csv", hint=error.hint) from error
         raise InputError(f"holds a cell that is no number ({error})", path=run.folder / "cases.csv") from error
 
 
@@ -124,7 +124,7 @@ def _same_cases(first: Run, run: Run) -> None:
         raise InputError(
             f"was tested on other cases than {first.name} ({other} is in only one of them)",
             path=run.folder,
-            mend="evaluate all arms on the same test split of the same manifest",
+            hint="evaluate all arms on the same test split of the same manifest",
         )
     for case, row in own.items():
         there = reference[case]

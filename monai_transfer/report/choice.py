@@ -86,7 +86,7 @@ def choose_arm(report: TransferReport, by: str) -> Choice:
     if len(scores) < 2:
         raise InputError(
             f"there is nothing to choose: {len(scores)} arm{'s' if len(scores) != 1 else ''} with validator scores",
-            mend="compare two or more adapt arms whose runs hold validators.json",
+            hint="compare two or more adapt arms whose runs hold validators.json",
         )
     names = list(scores)
     sound = [a for a in names if a not in collapsed] or names

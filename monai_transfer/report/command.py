@@ -62,7 +62,7 @@ def _folders(path: Path) -> list[Path]:
         return [path]
     found = sorted(record.parent for record in path.glob("*/run.json") if not record.parent.name.startswith("pretrain"))
     if not found:
-        raise InputError("holds no run", path=path, mend="name run folders, or a folder of them")
+        raise InputError("holds no run", path=path, hint="name run folders, or a folder of them")
     return found
 
 

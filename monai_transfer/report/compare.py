@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from monai_transfer.errors import InputError
+from monai_transfer.evaluation.metrics import PRIMARY, higher_is_better
+from monai_transfer.evaluation.patients import available_metrics
+from monai_transfer.evaluation.summary import summarise
 from monai_transfer.report.alignment import FIXED, ORACLE, Tables, group_runs, readable, tabulate
 from monai_transfer.report.cautions import cautions
-from monai_transfer.report.metrics import PRIMARY, higher_is_better
-from monai_transfer.report.patients import available_metrics
 from monai_transfer.report.run import Run
 from monai_transfer.report.sentences import conclusion, verdict_sentence
 from monai_transfer.report.statistics import NO_VERDICT, Verdict, crossed_difference, gap_recovered, verdict
-from monai_transfer.report.summary import summarise
 from monai_transfer.report.transfer_report import (
     BASELINES,
     ArmResult,
@@ -53,7 +53,7 @@ def compare_runs(
     known = available_metrics(list(loaded[0].cases[0]), task)
     metric = metric or PRIMARY[task][0]
     if metric not in known:
-        raise InputError(f"there is no metric {metric!r} to compare {task} by", mend=f"one of {', '.join(known)}")
+        raise InputError(f"there is no metric {metric!r} to compare {task} by", hint=f"one of {', '.join(known)}")
     sign = 1.0 if higher_is_better(metric) else -1.0
     tables = tabulate(arms, metric, task)
     results = {arm: _arm_result(arm, seeds, tables, task, metric) for arm, seeds in arms.items()}

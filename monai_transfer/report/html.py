@@ -12,19 +12,19 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
+from monai_transfer.evaluation.localization_metrics import MEANS
+from monai_transfer.evaluation.metrics import PRIMARY, higher_is_better
+from monai_transfer.evaluation.patients import case_column, is_mean
+from monai_transfer.evaluation.summary import case_number
 from monai_transfer.files import write_text
 from monai_transfer.report.adaptation import feature_alignment, game_sentences, home_sentences
-from monai_transfer.report.localization_metrics import MEANS
-from monai_transfer.report.metrics import PRIMARY, higher_is_better
-from monai_transfer.report.patients import case_column, is_mean
 from monai_transfer.report.plots import arm_colours, curves, dots, forest
 from monai_transfer.report.statistics import HELPED, HURT, MIN_SEEDS, NO_EVIDENCE
-from monai_transfer.report.summary import case_number
 from monai_transfer.report.wording import arm_name, arm_note, explain, metric_name, number, share, shares, signed, span
 
 if TYPE_CHECKING:
-    from monai_transfer.report.compare import TransferReport
     from monai_transfer.report.run import Run
+    from monai_transfer.report.transfer_report import TransferReport
 
 __all__ = ["render", "write_html"]
 

@@ -13,12 +13,12 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from monai_transfer.report.patients import is_mean
+from monai_transfer.evaluation.patients import is_mean
 from monai_transfer.report.wording import arm_name, metric_name, signed, span
 
 if TYPE_CHECKING:
-    from monai_transfer.report.compare import TransferReport
     from monai_transfer.report.run import Run
+    from monai_transfer.report.transfer_report import TransferReport
 
 __all__ = ["arm_colours", "curves", "dots", "forest"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_transfer.errors import InputError
-from monai_transfer.report.metrics import PRIMARY
+from monai_transfer.evaluation.metrics import PRIMARY
 
 __all__ = ["Run"]
 
@@ -44,17 +44,17 @@ class Run:
         """
         folder = Path(folder)
         if not folder.is_dir():
-            raise InputError("is not a folder", path=folder, mend="name a run folder")
+            raise InputError("is not a folder", path=folder, hint="name a run folder")
         path = folder / "run.json"
         if not path.is_file():
-            raise InputError("has no run.json, so it is no run folder", path=folder, mend="name the folder of one run")
+            raise InputError("has no run.json, so it is no run folder", path=folder, hint="name the folder of one run")
         record = _json(path)
         status = record.get("status")
         if status != "finished":
             raise InputError(
                 f"the run is not finished (status: {status})",
                 path=folder,
-                mend="continue it with the same `run` command, or leave it out",
+                hint="continue it with the same `run` command, or leave it out",
             )
         if record.get("task") not in PRIMARY:
             raise InputError(f"task {record.get('task')!r} is not one of {', '.join(PRIMARY)}", path=path)
@@ -63,7 +63,7 @@ class Run:
         cases_path = folder / "cases.csv"
         if not cases_path.is_file():
             raise InputError(
-                "has no cases.csv: nothing was tested", path=folder, mend="run `evaluate` into this folder"
+                "has no cases.csv: nothing was tested", path=folder, hint="run `evaluate` into this folder"
             )
         cases = _table(cases_path, ("case", "patient"))
         if not cases:

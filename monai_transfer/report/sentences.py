@@ -9,7 +9,7 @@ from monai_transfer.report.statistics import HELPED, HURT, NO_EVIDENCE, CrossedD
 from monai_transfer.report.wording import arm_name, metric_name, number, share, shares, span
 
 if TYPE_CHECKING:
-    from monai_transfer.report.compare import ArmResult, Difference, TransferReport
+    from monai_transfer.report.transfer_report import ArmResult, Difference, TransferReport
 
 __all__ = ["conclusion", "verdict_sentence"]
 

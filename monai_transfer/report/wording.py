@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from monai_transfer.report.metrics import higher_is_better
+from monai_transfer.evaluation.metrics import higher_is_better
 
 __all__ = ["ARM_ORDER", "arm_name", "arm_note", "explain", "metric_name", "number", "share", "shares", "signed", "span"]
 

@@ -88,6 +88,6 @@ def _energy(features: np.ndarray, most: int, seed: int) -> float:
     if len(features) > most:
         features = features[np.random.default_rng(seed).choice(len(features), most, replace=False)]
     if len(features) < 2:
-        raise InputError("a case with a single voxel has no variety of features", mend="sample more voxels per case")
+        raise InputError("a case with a single voxel has no variety of features", hint="sample more voxels per case")
     norms = np.linalg.norm(features, axis=1, keepdims=True)
     return float((1 / np.maximum(pdist(features / np.maximum(norms, np.finfo(float).tiny)), 1e-6)).mean())

@@ -38,11 +38,11 @@ def gap(
     from monai_transfer.selection.gap import domain_gap, gap_over_time
 
     if over_time and (manifest_b is not None or site_b is not None):
-        raise InputError("--over-time looks at one set", mend="name one manifest, and a site of it with --site-a")
+        raise InputError("--over-time looks at one set", hint="name one manifest, and a site of it with --site-a")
     if not over_time and manifest_b is None:
         if site_a is None or site_b is None:
-            mend = "name a second manifest, two sites of this one (--site-a, --site-b), or --over-time"
-            raise InputError("a gap has two sides", path=manifest_a, mend=mend)
+            hint = "name a second manifest, two sites of this one (--site-a, --site-b), or --over-time"
+            raise InputError("a gap has two sides", path=manifest_a, hint=hint)
         manifest_b = manifest_a
     settings: dict[str, Any] = {
         "source": source,
@@ -98,7 +98,7 @@ def rank(
         given = [manifest, *(path for path in given if path != target)]
         manifest = target
     if not given:
-        raise InputError("no source to rank", mend="name bundle folders: --sources A B ...")
+        raise InputError("no source to rank", hint="name bundle folders: --sources A B ...")
     ranking = rank_sources(
         manifest,
         given,

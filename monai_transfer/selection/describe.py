@@ -139,7 +139,7 @@ def _scale(image: np.ndarray, path: str) -> tuple[np.ndarray, float]:
     if not high > low:
         low, high = float(image.min()), float(image.max())
     if not high > low:
-        raise InputError("the image is constant", path=path, mend="leave the case out")
+        raise InputError("the image is constant", path=path, hint="leave the case out")
     return (image - low) / (high - low), float(high - low)
 
 
@@ -186,7 +186,7 @@ def _segmentation(
     mask = label.array[..., 0] if label.channel_last else label.array
     if mask.shape != volume.spatial_shape:
         fault = f"label of {mask.shape} voxels for an image of {volume.spatial_shape}"
-        raise InputError(fault, path=case.label, mend="resample the label to the image's grid")
+        raise InputError(fault, path=case.label, hint="resample the label to the image's grid")
     classes = {int(number): name for number, name in manifest.labels.items() if int(number) != 0} or {1: "foreground"}
     if len(classes) == 1:  # a binary mask may be written as 0 and 255
         mask = (mask > 0) * next(iter(classes))

@@ -25,7 +25,7 @@ from monai_transfer.selection.describe import CaseDescription, describe_case
 from monai_transfer.selection.drift import MIN_PATIENTS, Drift, drift
 from monai_transfer.selection.gap_measures import Measure, measures
 from monai_transfer.selection.learned_gap import GapRow, learned_rows
-from monai_transfer.selection.sides import Sides
+from monai_transfer.selection.two_samples import TwoSamples
 
 __all__ = ["DomainGap", "GapRow", "chosen_cases", "domain_gap", "gap_over_time"]
 
@@ -129,7 +129,7 @@ def domain_gap(
         done[key] = describe_case(case, full)
     a = [done[full_a.path, case.case] for case in cases_a]
     b = [done[full_b.path, case.case] for case in cases_b]
-    sides = Sides([case.patient for case in a], [case.patient for case in b], seed=seed)
+    sides = TwoSamples([case.patient for case in a], [case.patient for case in b], seed=seed)
     whole = sides.shared == sides.patients_a == sides.patients_b
     if name_a == name_b and not whole:
         name_a, name_b = f"{name_a} (A)", f"{name_b} (B)"
@@ -196,7 +196,7 @@ def gap_over_time(
     sites = sorted({case.site for case in cases})
     if len(sites) > 1:
         fault = f"holds {len(sites)} sites ({', '.join(sites)}), whose mixture may change over time"
-        raise InputError(fault, path=full.path, mend="name one with --site-a")
+        raise InputError(fault, path=full.path, hint="name one with --site-a")
     dated = [case for case in cases if case.acquired is not None]
     first: dict[str, float] = {}
     for case in dated:
@@ -205,7 +205,7 @@ def gap_over_time(
     times = sorted(first.values())
     if len(set(times)) < 2:
         fault = "no case says when it was acquired" if not times else "all cases were acquired at one time"
-        raise InputError(fault, path=full.path, mend="give `acquired`: days since the first scan, or an order")
+        raise InputError(fault, path=full.path, hint="give `acquired`: days since the first scan, or an order")
     middle = times[len(times) // 2]
     border = middle if middle > times[0] else next(t for t in times if t > times[0])
     parts = [
@@ -252,7 +252,7 @@ def _chosen_patients(a: list[Case], b: list[Case], most: int, rng: np.random.Gen
 
 
 def _row(
-    measure: Measure, sides: Sides, a: list[CaseDescription], b: list[CaseDescription], name_a: str, name_b: str
+    measure: Measure, sides: TwoSamples, a: list[CaseDescription], b: list[CaseDescription], name_a: str, name_b: str
 ) -> GapRow:
     """One measure's value and interval, over the patients that have it."""
     of_a = sides.means_a([measure.of_case(case) for case in a])
@@ -280,7 +280,7 @@ def _row(
     return GapRow(measure.name, value, low, high, measure.unit, differs, sentence)
 
 
-def _small_sample(sides: Sides) -> float:
+def _small_sample(sides: TwoSamples) -> float:
     """How much wider than the bootstrap's own an interval must be with few patients.
 
     Resampling n patients gives (n - 1) / n of their variance, and a normal's quantile where Student's is due.
@@ -289,7 +289,7 @@ def _small_sample(sides: Sides) -> float:
     return float(np.sqrt(n / (n - 1)) * student.ppf(0.975, both - 2) / 1.96)
 
 
-def _chance(measure: Measure, pooled: np.ndarray, sides: Sides) -> float:
+def _chance(measure: Measure, pooled: np.ndarray, sides: TwoSamples) -> float:
     """Mean of an unsigned measure when patients are exchanged between the sides at random."""
     rng = np.random.default_rng(sides.seed)
     n = sides.smaller_side

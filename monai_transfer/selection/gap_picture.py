@@ -30,7 +30,7 @@ def save_gap_picture(gap: DomainGap, path: str | Path) -> Path:
     """
     path = Path(path)
     if path.suffix not in (".png", ".html"):
-        raise InputError("a picture of a gap is a .png or .html file", path=path, mend="give such a name")
+        raise InputError("a picture of a gap is a .png or .html file", path=path, hint="give such a name")
     figure = draw_gap(gap)
     if path.suffix == ".png":
         with atomic_path(path) as temporary:

@@ -21,7 +21,7 @@ def as_features(features: Any, what: str = "features") -> np.ndarray:
     array = as_array(features).astype(np.float64, copy=False)
     if array.ndim != 2 or 0 in array.shape:
         raise InputError(
-            f"{what} must be N x D with N, D >= 1, not of shape {array.shape}", mend="pool over space first"
+            f"{what} must be N x D with N, D >= 1, not of shape {array.shape}", hint="pool over space first"
         )
     if not np.isfinite(array).all():
         rows = np.flatnonzero(~np.isfinite(array).all(1))
@@ -41,7 +41,7 @@ def as_labels(labels: Any, n: int) -> np.ndarray:
     if array.ndim not in (1, 2) or len(array) != n:
         raise InputError(f"labels of shape {array.shape} do not go with {n} rows of features")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise InputError("labels hold NaN or infinity", mend="leave out the unlabelled rows")
+        raise InputError("labels hold NaN or infinity", hint="leave out the unlabelled rows")
     return array
 
 
@@ -53,7 +53,7 @@ def as_classes(labels: Any, n: int) -> tuple[np.ndarray, int]:
     """
     array = as_labels(labels, n)
     if array.ndim != 1 or (array.dtype.kind == "f" and not (array == np.round(array)).all()):
-        raise InputError("class labels must be one whole number or name a row", mend="use a regression score instead")
+        raise InputError("class labels must be one whole number or name a row", hint="use a regression score instead")
     classes, indices = np.unique(array, return_inverse=True)
     if len(classes) < 2:
         raise InputError(f"all {n} labels are {str(classes[0])!r}: a score needs at least two classes")
@@ -69,7 +69,7 @@ def as_probabilities(probabilities: Any) -> np.ndarray:
     array = as_features(probabilities, "source probabilities")
     if (array < -1e-6).any() or not np.allclose(array.sum(1), 1, atol=1e-3):
         raise InputError(
-            "source probabilities must be non-negative with rows that sum to one", mend="apply softmax first"
+            "source probabilities must be non-negative with rows that sum to one", hint="apply softmax first"
         )
     return array.clip(0) / array.clip(0).sum(1, keepdims=True)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from monai_transfer.selection.distances import domain_classifier, mmd
-from monai_transfer.selection.sides import Sides
+from monai_transfer.selection.two_samples import TwoSamples
 
 __all__ = ["GapRow", "learned_rows"]
 
@@ -31,12 +31,12 @@ class GapRow:
     p_value: float | None = None
 
 
-def learned_rows(of_what: str, a: np.ndarray, b: np.ndarray, sides: Sides, seed: int) -> list[GapRow]:
+def learned_rows(of_what: str, a: np.ndarray, b: np.ndarray, sides: TwoSamples, seed: int) -> list[GapRow]:
     """Two rows for N x F features of the cases of A and M x F of those of B."""
     return [_a_distance(of_what, a, b, sides, seed), _mmd(of_what, a, b, sides, seed)]
 
 
-def _a_distance(of_what: str, a: np.ndarray, b: np.ndarray, sides: Sides, seed: int) -> GapRow:
+def _a_distance(of_what: str, a: np.ndarray, b: np.ndarray, sides: TwoSamples, seed: int) -> GapRow:
     rng = np.random.default_rng(seed)
     n_splits = _SPLITS if sides.shared else 1
     values, replicates = [], []
@@ -70,7 +70,7 @@ def _from_accuracy(right_a: float, right_b: float) -> float:
     return 2 * (1 - 2 * (1 - (right_a + right_b) / 2))
 
 
-def _mmd(of_what: str, a: np.ndarray, b: np.ndarray, sides: Sides, seed: int) -> GapRow:
+def _mmd(of_what: str, a: np.ndarray, b: np.ndarray, sides: TwoSamples, seed: int) -> GapRow:
     results = []
     for in_a, in_b in sides.splits(_SPLITS if sides.shared else 1):
         rows_a, rows_b = sides.rows_a(in_a), sides.rows_b(in_b)

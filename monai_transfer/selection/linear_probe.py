@@ -77,7 +77,7 @@ def linear_probe(
         features = left * singular
     parts = _split(targets, patients, folds, seed, regression)
     if not parts:
-        raise InputError("a class has a single patient: nothing can be cross-validated", mend="add labelled patients")
+        raise InputError("a class has a single patient: nothing can be cross-validated", hint="add labelled patients")
     predictions = np.empty_like(targets)
     for train, test in parts:
         model = _fit(features[train], targets[train], patients[train], seed, regression)

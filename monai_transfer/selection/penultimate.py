@@ -60,7 +60,7 @@ class Penultimate:
             output = self.network(F.pad(batch, pad).to(device))
         except Exception as error:  # shapes, channels, dimensions: whatever the network raises
             fault = f"{self.name} cannot take this image of {tuple(batch.shape[1:])} ({one_line(error)})"
-            raise InputError(fault, mend="choose a source for this number of channels and dimensions") from error
+            raise InputError(fault, hint="choose a source for this number of channels and dimensions") from error
         finally:
             for hook in hooks:
                 hook.remove()

@@ -22,7 +22,7 @@ from monai_transfer.manifest.model import Case, Manifest
 from monai_transfer.selection.gap import domain_gap
 from monai_transfer.selection.learned_gap import GapRow
 from monai_transfer.selection.ranking import RankedSource, Ranking
-from monai_transfer.selection.source_features import Look, SourceNetwork
+from monai_transfer.selection.source_features import ImageOutputs, SourceNetwork
 from monai_transfer.selection.transferability import (
     LinearProbe,
     ccfv,
@@ -75,7 +75,7 @@ def rank_sources(
     """
     target = manifest if isinstance(manifest, Manifest) else Manifest.load(manifest)
     if not sources:
-        raise InputError("no source to rank", mend="name bundle folders with --sources")
+        raise InputError("no source to rank", hint="name bundle folders with --sources")
     if target.task not in ("classification", "segmentation", "regression"):
         raise InputError(f"sources cannot be ranked for {target.task}", path=target.path)
     cases = target.cases("training", site=site, labelled=True)
@@ -89,7 +89,7 @@ def rank_sources(
     patients = {case.patient for case in cases}
     if len(patients) < 4:
         fault = f"has labelled training cases of {len(patients)} patients, and a ranking needs at least four"
-        raise InputError(fault, path=target.path, mend="label more cases")
+        raise InputError(fault, path=target.path, hint="label more cases")
     rows = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
@@ -167,7 +167,7 @@ def _measure(
     return row
 
 
-def _probe(target: Manifest, cases: list[Case], looks: list[Look], seed: int) -> LinearProbe:
+def _probe(target: Manifest, cases: list[Case], looks: list[ImageOutputs], seed: int) -> LinearProbe:
     """The linear probe of images, or of single voxels in segmentation (regions are too easily told apart)."""
     if target.task != "segmentation":
         table = _Rows(target, cases, looks)
@@ -184,7 +184,7 @@ def _probe(target: Manifest, cases: list[Case], looks: list[Look], seed: int) ->
 
 def _looks(
     network: SourceNetwork, target: Manifest, cases: list[Case], voxels: int, seed: int, progress: bool
-) -> list[Look]:
+) -> list[ImageOutputs]:
     classes = sorted(int(number) for number in target.labels) if target.task == "segmentation" else []
     return [
         network.look(case.image, case.label if classes else None, classes, voxels=voxels, seed=seed)  # type: ignore[arg-type]
@@ -195,7 +195,7 @@ def _looks(
 class _Rows:
     """Features, labels, classes, source outputs, groups of the null and patients: one entry per case or region."""
 
-    def __init__(self, target: Manifest, cases: list[Case], looks: list[Look]) -> None:
+    def __init__(self, target: Manifest, cases: list[Case], looks: list[ImageOutputs]) -> None:
         patients = np.array([case.patient for case in cases])
         outputs: list[Any]
         if target.task == "segmentation":

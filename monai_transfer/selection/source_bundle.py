@@ -35,8 +35,8 @@ class SourceBundle:
         """
         parser, path = self._parser("inference")
         if parser is None or "preprocessing" not in parser.get():
-            mend = "give preprocessing=... from Python"
-            raise InputError("the bundle has no configs/inference.* with a preprocessing", path=self.folder, mend=mend)
+            hint = "give preprocessing=... from Python"
+            raise InputError("the bundle has no configs/inference.* with a preprocessing", path=self.folder, hint=hint)
         return self._content(parser, "preprocessing", path)
 
     def window(self) -> tuple[int, ...] | None:

@@ -20,11 +20,11 @@ from monai_transfer.selection.source_bundle import SourceBundle
 from monai_transfer.selection.source_images import label_on_grid, prepare_image
 from monai_transfer.weights import Source
 
-__all__ = ["Look", "SourceNetwork"]
+__all__ = ["ImageOutputs", "SourceNetwork"]
 
 
 @dataclass
-class Look:
+class ImageOutputs:
     """What a network saw in one image.
 
     Attributes:
@@ -125,7 +125,7 @@ class SourceNetwork:
         *,
         voxels: int = 0,
         seed: int = 0,
-    ) -> Look:
+    ) -> ImageOutputs:
         """Look at one image, and at the regions of its label's ``classes`` where a label is given.
 
         Raises:
@@ -157,7 +157,7 @@ class SourceNetwork:
             if features.ndim == 1:
                 raise InputError(
                     f"{self.name} gives one feature vector for a whole image, and voxels are to be compared",
-                    mend="rank segmentation sources for a segmentation target",
+                    hint="rank segmentation sources for a segmentation target",
                 )
             here, new = masks[region], fresh[region]
             features = _to_size(features, here.shape)
@@ -173,7 +173,7 @@ class SourceNetwork:
                 taken.append(features[:, pick].T.numpy())
                 taken_classes += [c] * taken[-1].shape[0]
             fresh[region] = False
-        return Look(
+        return ImageOutputs(
             pooled=torch.stack(pooled).mean(0).double().numpy(),
             outputs=torch.stack(outputs).mean(0).double().numpy() if outputs else None,
             regions={

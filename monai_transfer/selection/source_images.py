@@ -44,7 +44,7 @@ def prepare_image(image: str | list[str], preprocessing: Callable[[dict[str, Any
         if isinstance(cause, InputError):
             raise cause from error
         fault = f"the preprocessing of {name} fails on it ({one_line(cause)})"
-        raise InputError(fault, path=first, mend="check the file, and that it suits this source") from error
+        raise InputError(fault, path=first, hint="check the file, and that it suits this source") from error
     tensor = item.get("image") if isinstance(item, Mapping) else None
     if not isinstance(tensor, Tensor):
         raise InputError(f"the preprocessing of {name} gives no tensor under 'image'")

@@ -18,8 +18,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from monai_transfer.errors import InputError
-from monai_transfer.networks.freezing import bare, freeze, hold, keep_in_eval, learnable, thaw
+from monai_transfer.networks.freezing import freeze, hold, keep_in_eval, learnable, thaw
 from monai_transfer.networks.head import find_head
+from monai_transfer.networks.wrappers import unwrap
 
 __all__ = [
     "NORM_LAYERS",
@@ -106,7 +107,7 @@ def _some(strategy: Strategy, network: nn.Module, groups: list[dict[str, Any]]) 
     if not groups:
         raise InputError(
             f"strategy {type(strategy).__name__} leaves no parameter of {type(network).__name__} to learn",
-            mend="choose another strategy, or a network that has what it trains (e.g. affine norm layers)",
+            hint="choose another strategy, or a network that has what it trains (e.g. affine norm layers)",
         )
     return groups
 
@@ -150,7 +151,7 @@ class Scheduled(Strategy):
 
     def param_groups(self, network: nn.Module) -> list[dict[str, Any]]:
         """One group for each group of parameters, those that are frozen at first included."""
-        core = bare(network)
+        core = unwrap(network)
         learning, named = learnable(core), dict(core.named_parameters())
         groups = self.groups(core)
         result: list[dict[str, Any]] = [
@@ -172,7 +173,7 @@ class Scheduled(Strategy):
         """
         for handle in self.__dict__.pop("_handles", []):
             handle.remove()
-        core = bare(network)
+        core = unwrap(network)
         _bound(core)
         named = dict(core.named_parameters())
         names = self.groups(core)
@@ -181,7 +182,7 @@ class Scheduled(Strategy):
         if any(len(found) > 1 for found in places):
             raise InputError(
                 f"the optimizer's groups are not those of {type(self).__name__}",
-                mend="make the optimizer from strategy.param_groups(network)",
+                hint="make the optimizer from strategy.param_groups(network)",
             )
         self._network, self._names, self._places = core, names, [next(iter(found), None) for found in places]
         self._gradients = isinstance(network, nn.parallel.DistributedDataParallel)
@@ -262,7 +263,7 @@ def head_modules(network: nn.Module, head: str | list[str] | None = None) -> lis
     if head is None:
         found = find_head(network)
         if not found:
-            raise InputError(f"{type(network).__name__} has no head that could be told", mend="name it with head=")
+            raise InputError(f"{type(network).__name__} has no head that could be told", hint="name it with head=")
         return found
     names = [head] if isinstance(head, str) else list(head)
     modules = dict(network.named_modules(remove_duplicate=False))  # DynUNet reaches modules under several names
@@ -270,10 +271,10 @@ def head_modules(network: nn.Module, head: str | list[str] | None = None) -> lis
         if not name or name not in modules:
             known = ", ".join([n for n, m in modules.items() if n and not any(m.children())][-5:])
             raise InputError(
-                f"{type(network).__name__} has no module {name!r} to be the head", mend=f"its last modules are {known}"
+                f"{type(network).__name__} has no module {name!r} to be the head", hint=f"its last modules are {known}"
             )
         if not any(True for _ in modules[name].parameters()):
-            raise InputError(f"the module {name!r} of {type(network).__name__} has no parameters", mend="name another")
+            raise InputError(f"the module {name!r} of {type(network).__name__} has no parameters", hint="name another")
     if not names:
-        raise InputError("the list of head modules is empty", mend="name at least one, or leave `head` out")
+        raise InputError("the list of head modules is empty", hint="name at least one, or leave `head` out")
     return names

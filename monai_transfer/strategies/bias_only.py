@@ -36,7 +36,7 @@ class BiasOnly(Strategy):
         if not any(is_bias(name) for name, p in network.named_parameters() if p.requires_grad):
             raise InputError(
                 f"BiasOnly has nothing to learn: {type(network).__name__} has no biases",
-                mend="build it with biases (bias=True), or choose another strategy",
+                hint="build it with biases (bias=True), or choose another strategy",
             )
         heads = head_modules(network, None if self.head is True else self.head) if self.head else []
         for module in network.modules():

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from monai_transfer.errors import InputError
-from monai_transfer.networks.freezing import bare
+from monai_transfer.networks.wrappers import unwrap
 from monai_transfer.strategies.base import ParamGroup, Strategy, head_modules, learning_groups
 
 __all__ = ["Full"]
@@ -33,7 +33,7 @@ class Full(Strategy):
         if not backbone_lr_scale > 0:
             raise InputError(
                 f"backbone_lr_scale must be positive, got {backbone_lr_scale}",
-                mend="use strategies.head_only.HeadOnly to leave the backbone as it is",
+                hint="use strategies.head_only.HeadOnly to leave the backbone as it is",
             )
         self.backbone_lr_scale, self.head = backbone_lr_scale, head
 
@@ -41,7 +41,7 @@ class Full(Strategy):
         """One group, or backbone and head when their rates differ."""
         if self.backbone_lr_scale == 1.0:
             return super().param_groups(network)
-        core = bare(network)
+        core = unwrap(network)
         head = [p for module in head_modules(core, self.head) for p in core.get_submodule(module).parameters()]
         known = {id(p) for p in head}
         backbone = [p for p in core.parameters() if id(p) not in known]

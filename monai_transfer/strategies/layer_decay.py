@@ -18,7 +18,7 @@ from torch import nn
 
 from monai_transfer.errors import InputError
 from monai_transfer.networks.depth import depth_groups
-from monai_transfer.networks.freezing import bare
+from monai_transfer.networks.wrappers import unwrap
 from monai_transfer.strategies.base import ParamGroup, Strategy, learning_groups
 
 __all__ = ["LayerDecay"]
@@ -42,7 +42,7 @@ class LayerDecay(Strategy):
 
     def param_groups(self, network: nn.Module) -> list[dict[str, Any]]:
         """Up to two groups for each level, from the stem to the head: with weight decay and without."""
-        core = bare(network)
+        core = unwrap(network)
         named = dict(core.named_parameters())
         levels = depth_groups(core, self.groups)
         result: list[dict[str, Any]] = []

@@ -30,8 +30,9 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from monai_transfer.errors import InputError
-from monai_transfer.networks.freezing import bare, freeze_all_but, freeze_parameters, thaw
+from monai_transfer.networks.freezing import freeze_all_but, freeze_parameters, thaw
 from monai_transfer.networks.head import find_head
+from monai_transfer.networks.wrappers import unwrap
 from monai_transfer.strategies.base import NORM_LAYERS, Strategy, head_modules
 
 __all__ = ["Lora", "add_lora", "load_lora", "lora_state_dict", "merge_lora", "merged_state_dict", "skipped_layers"]
@@ -120,7 +121,7 @@ def add_lora(
     scale = _scale(rank, alpha, rslora)
     kind = type(network).__name__
     if any(isinstance(module, _Adapted) for module in network.modules()):
-        raise InputError(f"{kind} has adapters already", mend="merge_lora() them first")
+        raise InputError(f"{kind} has adapters already", hint="merge_lora() them first")
     skipped = skipped_layers(network)
     layers = {n: m for n, m in network.named_modules() if isinstance(m, nn.Linear | _ConvNd)}
     chosen = {name: layer for name, layer in layers.items() if name not in skipped}
@@ -135,7 +136,7 @@ def add_lora(
         reasons = (
             "; ".join(f"{name}: {why}" for name, why in skipped.items()) or "it has no linear layer or convolution"
         )
-        raise InputError(f"no layer of {kind} can take an adapter", mend=f"({reasons})")
+        raise InputError(f"no layer of {kind} can take an adapter", hint=f"({reasons})")
     for module in network.modules():
         freeze_parameters(module)
     for layer in chosen.values():
@@ -173,7 +174,7 @@ def merge_lora(network: nn.Module) -> nn.Module:
 
     Outputs stay the same. Whatever was frozen for the adapters' sake is released. Returns the same network.
     """
-    core = bare(network)
+    core = unwrap(network)
     for module in core.modules():
         if isinstance(module, _Adapted):
             with torch.no_grad():
@@ -189,7 +190,7 @@ def merge_lora(network: nn.Module) -> nn.Module:
 
 def merged_state_dict(network: nn.Module) -> dict[str, Tensor]:
     """The state dict that ``merge_lora`` would leave, without touching the network: loads into the original one."""
-    core = bare(network)
+    core = unwrap(network)
     state = {name: tensor for name, tensor in core.state_dict().items() if not name.endswith(_OWN)}
     with torch.no_grad():
         for name, module in core.named_modules(remove_duplicate=False):
@@ -203,7 +204,7 @@ def lora_state_dict(network: nn.Module) -> dict[str, Tensor]:
 
     Plain tensors on the CPU, for ``torch.save`` or safetensors; ``load_lora`` takes them back.
     """
-    core = bare(network)
+    core = unwrap(network)
     state: dict[str, Tensor] = {}
     for prefix, module in core.named_modules():
         dot = f"{prefix}." if prefix else ""
@@ -226,7 +227,7 @@ def load_lora(network: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
     Raises:
         InputError: the state belongs to another network.
     """
-    core = bare(network)
+    core = unwrap(network)
     layers = sorted(name.removesuffix(".lora_A") for name in state if name.endswith(".lora_A"))
     modules = dict(core.named_modules())
     if not any(isinstance(module, _Adapted) for module in modules.values()):
@@ -235,7 +236,7 @@ def load_lora(network: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
             what = f"the layer {unknown[0]!r}" if unknown else "no adapters"
             raise InputError(
                 f"these adapters name {what}" + (f", which {type(core).__name__} has not" if unknown else ""),
-                mend="load them into the network that they were trained with",
+                hint="load them into the network that they were trained with",
             )
         for module in core.modules():
             freeze_parameters(module)
@@ -248,7 +249,7 @@ def load_lora(network: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
     except RuntimeError as error:
         raise InputError(
             f"these adapters do not fit {type(core).__name__} ({str(error).splitlines()[-1].strip()})",
-            mend="load them into the network that they were trained with",
+            hint="load them into the network that they were trained with",
         ) from error
     own = {name for name, _ in core.named_parameters() if name.endswith(_OWN)}  # each once, whatever its other names
     lost = [*missing.unexpected_keys, *own.intersection(missing.missing_keys)]

@@ -41,7 +41,7 @@ class NormOnly(Strategy):
             raise InputError(
                 f"NormOnly has nothing to learn: {type(network).__name__} has "
                 + (f"{' and '.join(found)} without affine parameters" if found else "no norm layers"),
-                mend='build it with affine ones, e.g. norm=("instance", {"affine": True}), or choose another strategy',
+                hint='build it with affine ones, e.g. norm=("instance", {"affine": True}), or choose another strategy',
             )
         heads = head_modules(network, None if self.head is True else self.head) if self.head else []
         freeze_all_but(network, [*norms, *(network.get_submodule(name) for name in heads)])

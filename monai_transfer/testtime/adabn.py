@@ -71,11 +71,11 @@ class Adabn(SourceFree):
                     # a hook that keeps frozen layers in eval would silently leave the reset statistics
                     if not all(layer.training for layer in layers):
                         raise InputError(
-                            "norm layers are frozen in eval mode by a hook", mend="adapt a freshly loaded network"
+                            "norm layers are frozen in eval mode by a hook", hint="adapt a freshly loaded network"
                         )
             if not all(torch.isfinite(x).all() for layer in layers for x in layer.buffers()):
                 raise InputError(
-                    "the target's statistics are not finite", mend="look for NaN in its images: monai-transfer check"
+                    "the target's statistics are not finite", hint="look for NaN in its images: monai-transfer check"
                 )
         except BaseException:  # leave the network as it was
             for layer, state in zip(layers, kept, strict=True):

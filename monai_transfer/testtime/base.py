@@ -46,7 +46,7 @@ def statistic_norms(network: nn.Module) -> list[_NormBase]:
     if not found:
         raise InputError(
             f"{type(network).__name__} has no running statistics to adapt: {_described(network)}",
-            mend="use a network with BatchNorm, or tent for affine norm layers",
+            hint="use a network with BatchNorm, or tent for affine norm layers",
         )
     return found
 
@@ -61,7 +61,7 @@ def affine_norms(network: nn.Module) -> list[nn.Module]:
     if not found:
         raise InputError(
             f"{type(network).__name__} has no affine norm parameters to adapt: {_described(network)}",
-            mend='build it with affine norm layers, e.g. norm=("instance", {"affine": True}), or use adabn or shot',
+            hint='build it with affine norm layers, e.g. norm=("instance", {"affine": True}), or use adabn or shot',
         )
     return found
 
@@ -88,4 +88,4 @@ def images(loader: Iterable[Any], key: str, device: torch.device) -> Iterator[Te
         count += 1
         yield (value.as_tensor() if hasattr(value, "as_tensor") else value).to(device)
     if not count:
-        raise InputError("the unlabelled loader is empty", mend="check the target site's cases")
+        raise InputError("the unlabelled loader is empty", hint="check the target site's cases")

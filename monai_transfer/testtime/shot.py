@@ -140,7 +140,7 @@ class Shot(SourceFree):
                 logits = teacher(image)
                 if logits.ndim != 2:
                     raise InputError(
-                        "SHOT adapts classifiers, and this network has spatial outputs", mend="use adabn or tent"
+                        "SHOT adapts classifiers, and this network has spatial outputs", hint="use adabn or tent"
                     )
                 features.append(caught.pop().float())
                 predictions.append(probabilities(logits))

@@ -54,7 +54,7 @@ def bundle_network(folder: Path, overrides: Mapping[str, Any] | None = None) -> 
                 raise InputError(f"its {key} cannot be built ({error})", path=path) from error
         if isinstance(network, nn.Module):
             return network
-    raise InputError("the bundle's configs define no network_def", path=folder, mend="build the network in Python")
+    raise InputError("the bundle's configs define no network_def", path=folder, hint="build the network in Python")
 
 
 @contextmanager

@@ -56,7 +56,7 @@ def adapt_channels(
     if mode == "name":
         known = f"{', '.join(source_names or ['unknown'])} in the source, {', '.join(target_names or ['unknown'])} here"
         fault = f"input channels cannot be mapped by name: {known}"
-        raise InputError(fault, mend="pass source_channels and target_channels with a name in common")
+        raise InputError(fault, hint="pass source_channels and target_channels with a name in common")
     if n == m:
         return weight.to(fresh), ""
     if mode == "first":

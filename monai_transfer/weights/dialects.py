@@ -19,16 +19,16 @@ from torch import Tensor
 from monai_transfer.errors import InputError
 from monai_transfer.weights.key_rules import DIALECTS, WITHOUT_MATCH, Dialect
 
-__all__ = ["Named", "find_state_dicts", "match_names"]
+__all__ = ["RenamedTensors", "find_state_dicts", "match_names"]
 
 NESTS = ("network_weights", "state_dict", "model_state_dict", "model", "network", "net", "module", "weights", "params")
 """Usual keys of the weights in a checkpoint, the likelier first; others follow, averages (``ema``) last."""
 
-MEND = "pass the state dict of the network itself"
+HINT = "pass the state dict of the network itself"
 
 
 @dataclass(frozen=True)
-class Named:
+class RenamedTensors:
     """A source's tensors under the network's names.
 
     Attributes:
@@ -60,14 +60,14 @@ def find_state_dicts(content: Any) -> dict[str, dict[str, Tensor]]:
     _collect(content, "", found, depth=0)
     if not found:
         what = f"a dictionary with {sorted(map(str, content))[:5]}" if isinstance(content, Mapping) else type(content)
-        raise InputError(f"no weights were found in the checkpoint: it holds {what}", mend=MEND)
+        raise InputError(f"no weights were found in the checkpoint: it holds {what}", hint=HINT)
     return dict(sorted(found.items(), key=lambda item: _likelihood(item[0])))
 
 
 def _collect(content: Any, path: str, found: dict[str, dict[str, Tensor]], depth: int) -> None:
     if not isinstance(content, Mapping) or depth > 3:
         return
-    tensors = {k: plain(v) for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)}
+    tensors = {k: cpu_tensor(v) for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)}
     if tensors:
         found[path] = tensors
     for key, value in content.items():
@@ -80,14 +80,16 @@ def _likelihood(path: str) -> tuple[bool, int]:
     return "ema" in last.lower(), NESTS.index(last) if last in NESTS else len(NESTS)
 
 
-def plain(tensor: Tensor) -> Tensor:
+def cpu_tensor(tensor: Tensor) -> Tensor:
     """A plain CPU tensor without gradient or meta data (a ``MetaTensor`` may carry a patient's name)."""
     if type(tensor) not in (Tensor, torch.nn.Parameter) and hasattr(tensor, "as_tensor"):
         tensor = tensor.as_tensor()
     return tensor.detach().to("cpu")
 
 
-def match_names(content: Any, target: Mapping[str, Tensor], *, plausible=None, part: str | None = None) -> Named:
+def match_names(
+    content: Any, target: Mapping[str, Tensor], *, plausible=None, part: str | None = None
+) -> RenamedTensors:
     """Bring a checkpoint's content into the names of ``target``, the network's state dict.
 
     Args:
@@ -103,8 +105,8 @@ def match_names(content: Any, target: Mapping[str, Tensor], *, plausible=None, p
     places = find_state_dicts(content)
     if part is not None:
         places = _only(places, part)
-    best: tuple[float, Named] | None = None
-    rivals: list[tuple[str, Named]] = []
+    best: tuple[float, RenamedTensors] | None = None
+    rivals: list[tuple[str, RenamedTensors]] = []
     for place, tensors in places.items():
         for dialect in DIALECTS:
             if not dialect.recognises(tensors):
@@ -149,7 +151,7 @@ def _only(places: Mapping[str, dict[str, Tensor]], part: str) -> dict[str, dict[
             depth += 1
         first = sorted({".".join(name.split(".")[:depth]) for name in names})
         have = ", ".join(([place for place in places if place] + first)[:12])
-        raise InputError(f"the checkpoint has no part {part!r}", mend=f"it has {have}")
+        raise InputError(f"the checkpoint has no part {part!r}", hint=f"it has {have}")
     return under or prefixed
 
 
@@ -163,7 +165,7 @@ def _joined(place: str, strip: str) -> str:
     return f"{place}:{strip}" if strip else place
 
 
-def _refuse_ambiguous(chosen: Named, rivals: Sequence[tuple[str, Named]]) -> None:
+def _refuse_ambiguous(chosen: RenamedTensors, rivals: Sequence[tuple[str, RenamedTensors]]) -> None:
     """Two parts that fit equally well and hold other values: which one is meant cannot be guessed.
 
     Raises:
@@ -180,7 +182,7 @@ def _refuse_ambiguous(chosen: Named, rivals: Sequence[tuple[str, Named]]) -> Non
         keys = [key.rpartition(":")[2].rstrip(".") or "the whole" for key in (first, where)]
         raise InputError(
             f"the checkpoint holds two networks that fit equally well: {keys[0]!r} and {keys[1]!r}",
-            mend=f"name the one to take, e.g. part={keys[1]!r}",
+            hint=f"name the one to take, e.g. part={keys[1]!r}",
         )
 
 
@@ -239,7 +241,7 @@ def _prefixes(names) -> list[str]:
     return ["", *sorted(common, key=lambda prefix: (prefix.count("."), -counts[prefix]))]
 
 
-def _named(tensors, renamed, sizes, strip: str, add: str, dialect: Dialect, place: str) -> Named:
+def _named(tensors, renamed, sizes, strip: str, add: str, dialect: Dialect, place: str) -> RenamedTensors:
     used: dict[str, Tensor] = {}
     origin: dict[str, str] = {}
     for name, (original, tensor) in renamed.items():
@@ -253,4 +255,4 @@ def _named(tensors, renamed, sizes, strip: str, add: str, dialect: Dialect, plac
     words += [f"under {add!r}"] if add else []
     unused = [name for name in tensors if name not in taken]
     hint = next((text for sign, text in WITHOUT_MATCH.items() if any(re.fullmatch(sign, name) for name in unused)), "")
-    return Named(used, origin, unused, ", ".join(words), dialect.licence, hint, dialect.widen)
+    return RenamedTensors(used, origin, unused, ", ".join(words), dialect.licence, hint, dialect.widen)

@@ -68,16 +68,16 @@ def read_large_files(bundle: str | Path) -> list[LargeFile]:
     try:
         content = yaml.safe_load(source.read_text(encoding="utf-8")) or {}  # JSON is YAML
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot be read ({str(error).splitlines()[0]})", path=source, mend=_MEND) from error
+        raise InputError(f"cannot be read ({str(error).splitlines()[0]})", path=source, hint=_MEND) from error
     entries: dict[str, dict[str, Any]] = {}
     for part in ("large_files", "sources"):
         listed = content.get(part) if isinstance(content, dict) else None
         if not isinstance(listed or [], list) or any(not isinstance(entry, dict) for entry in listed or []):
-            raise InputError(f"{part} is no list of entries", path=source, mend=_MEND)
+            raise InputError(f"{part} is no list of entries", path=source, hint=_MEND)
         for entry in listed or []:
             path = PurePosixPath(str(entry.get("path") or ""))
             if path == PurePosixPath(".") or path.is_absolute() or ".." in path.parts:
-                raise InputError(f"an entry has the path {str(entry.get('path'))!r}", path=source, mend=_MEND)
+                raise InputError(f"an entry has the path {str(entry.get('path'))!r}", path=source, hint=_MEND)
             entries.setdefault(str(path), {}).update({k: v for k, v in entry.items() if v not in (None, "")})
     return [_entry(path, entry, source) for path, entry in entries.items()]
 
@@ -86,7 +86,7 @@ def _entry(path: str, entry: dict[str, Any], source: Path) -> LargeFile:
     value = str(entry.get("hash_val") or entry.get("sha256") or "").lower()
     kind = str(entry.get("hash_type") or "sha256").lower() if entry.get("hash_val") else "sha256"
     if value and kind not in _HASHES:
-        raise InputError(f"{path} has a hash of type {kind!r}", path=source, mend=f"use one of {', '.join(_HASHES)}")
+        raise InputError(f"{path} has a hash of type {kind!r}", path=source, hint=f"use one of {', '.join(_HASHES)}")
     licence = str(entry.get("licence") or entry.get("license") or UNKNOWN)
     return LargeFile(
         path, str(entry.get("url") or ""), kind, value, None if licence.lower() == UNKNOWN else licence,
@@ -120,7 +120,7 @@ def find_file(bundle: str | Path, entry: LargeFile, folders: Sequence[str | Path
     raise InputError(
         f"is not there{others}",
         path=place,
-        mend=f"{get}{checksum}{licence}, and put it there, or into a folder named by WEIGHTS_DIR",
+        hint=f"{get}{checksum}{licence}, and put it there, or into a folder named by WEIGHTS_DIR",
     )
 
 

@@ -39,7 +39,7 @@ def resnet_flags(depth: int, *, feed_forward: bool = False) -> dict[str, Any]:
         InputError: no weights of this depth were published.
     """
     if depth not in _SHORTCUTS:
-        raise InputError(f"MedicalNet has no ResNet of depth {depth}", mend=f"choose one of {list(_SHORTCUTS)}")
+        raise InputError(f"MedicalNet has no ResNet of depth {depth}", hint=f"choose one of {list(_SHORTCUTS)}")
     shortcut = _SHORTCUTS[depth]
     return {
         "spatial_dims": 3,
@@ -79,7 +79,7 @@ def resnet_arguments(
     if prefix is None or stem is None or not all(stages):
         raise InputError(
             "these are no weights of a ResNet: layer1 to layer4 with conv1 were looked for",
-            mend="pass MedicalNet's, torchvision's or MONAI's ResNet weights",
+            hint="pass MedicalNet's, torchvision's or MONAI's ResNet weights",
         )
     shortcut = weights.get(f"{prefix}layer2.0.downsample.0.weight")
     arguments: dict[str, Any] = {

@@ -49,7 +49,7 @@ def dynunet_arguments(
     heads = numbered(weights, r"(?:.*\.)?decoder\.seg_layers\.(\d+)\.weight")
     if not stages or len(ups) != len(stages) - 1 or not heads:
         hint = next((text for sign, text in WITHOUT_MATCH.items() if any(re.fullmatch(sign, n) for n in weights)), None)
-        raise InputError("these are no weights of nnU-Net's plain U-Net", mend=hint or "pass an nnU-Net v2 checkpoint")
+        raise InputError("these are no weights of nnU-Net's plain U-Net", hint=hint or "pass an nnU-Net v2 checkpoint")
     per_stage = {
         len(numbered(weights, rf"(?:.*\.)?{side}\.{number}\.(?:0\.)?convs\.(\d+)\.conv\.weight"))
         for side, count in ((r"encoder\.stages", len(stages)), (r"decoder\.stages", len(ups)))
@@ -58,7 +58,7 @@ def dynunet_arguments(
     if per_stage != {2}:
         raise InputError(
             f"this nnU-Net has {' or '.join(map(str, sorted(per_stage)))} convolutions in a stage, DynUNet has 2",
-            mend="build it with the package dynamic_network_architectures and load into that",
+            hint="build it with the package dynamic_network_architectures and load into that",
         )
     kernels = [list(weight.shape[2:]) for weight in ups]
     arguments: dict[str, Any] = {

@@ -62,16 +62,16 @@ def read_checkpoint(path: str | Path) -> tuple[Any, dict[str, str]]:
     """
     path = Path(path)
     if path.is_dir():
-        raise InputError("is a folder, not a checkpoint", path=path, mend="name the file in it")
+        raise InputError("is a folder, not a checkpoint", path=path, hint="name the file in it")
     if not path.is_file():
-        raise InputError("there is no such file", path=path, mend="check the path of the weights")
+        raise InputError("there is no such file", path=path, hint="check the path of the weights")
     with path.open("rb") as stream:
         start = stream.read(256)
     if not start:
-        raise InputError("is empty (0 bytes)", path=path, mend=AGAIN)
-    for sign, (fault, mend) in _STARTS.items():
+        raise InputError("is empty (0 bytes)", path=path, hint=AGAIN)
+    for sign, (fault, hint) in _STARTS.items():
         if start.lstrip().startswith(sign) if sign == b"<" else start.startswith(sign):
-            raise InputError(fault, path=path, mend=mend)
+            raise InputError(fault, path=path, hint=hint)
     if is_tfjs(path):
         return read_tfjs(path), {}
     if path.suffix == ".safetensors" or start[8:9] == b"{":
@@ -84,9 +84,9 @@ def read_checkpoint(path: str | Path) -> tuple[Any, dict[str, str]]:
     except pickle.UnpicklingError as error:
         raise _refused(path, str(error)) from error
     except MemoryError as error:
-        raise InputError("does not fit into memory, or is damaged", path=path, mend=AGAIN) from error
+        raise InputError("does not fit into memory, or is damaged", path=path, hint=AGAIN) from error
     except Exception as error:  # torch raises many kinds for damaged files; each means the same to the user
-        raise InputError(f"is cut off or damaged ({_first_line(error)})", path=path, mend=AGAIN) from error
+        raise InputError(f"is cut off or damaged ({_first_line(error)})", path=path, hint=AGAIN) from error
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -96,7 +96,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, st
         with safe_open(path, framework="pt") as stream:
             return {name: stream.get_tensor(name) for name in stream.keys()}, dict(stream.metadata() or {})  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"is no readable safetensors file ({_first_line(error)})", path=path, mend=AGAIN) from error
+        raise InputError(f"is no readable safetensors file ({_first_line(error)})", path=path, hint=AGAIN) from error
 
 
 def _refuse_other_archives(path: Path) -> None:
@@ -105,17 +105,17 @@ def _refuse_other_archives(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             names, damaged = archive.namelist(), archive.testzip()
     except (zipfile.BadZipFile, zlib.error, OSError, NotImplementedError, RuntimeError) as error:
-        raise InputError(f"is cut off or damaged ({_first_line(error)})", path=path, mend=AGAIN) from error
+        raise InputError(f"is cut off or damaged ({_first_line(error)})", path=path, hint=AGAIN) from error
     if damaged:  # torch.load does not look at the checksums that torch.save wrote
-        raise InputError(f"is damaged: the checksum of {damaged!r} does not match", path=path, mend=AGAIN)
+        raise InputError(f"is damaged: the checksum of {damaged!r} does not match", path=path, hint=AGAIN)
     if any(re.match(r"[^/]+/(code/|constants\.pkl$)", name) for name in names):
         fault = "is a TorchScript archive: it holds a program, which is not run here to get at its weights"
-        raise InputError(fault, path=path, mend=RESAVE.replace("open it", "open it with `torch.jit.load`"))
+        raise InputError(fault, path=path, hint=RESAVE.replace("open it", "open it with `torch.jit.load`"))
     if any(name.endswith("configs/metadata.json") for name in names):
-        raise InputError("is a zipped MONAI bundle", path=path, mend="unpack it and name the folder")
+        raise InputError("is a zipped MONAI bundle", path=path, hint="unpack it and name the folder")
     if not any(name.endswith("data.pkl") for name in names):
         raise InputError(
-            "is a zip archive, but no PyTorch checkpoint", path=path, mend="unpack it and name the weights"
+            "is a zip archive, but no PyTorch checkpoint", path=path, hint="unpack it and name the weights"
         )
 
 
@@ -123,12 +123,12 @@ def _refused(path: Path, message: str) -> InputError:
     """``weights_only`` refused: either an object that is no plain data, or bytes that are no pickle."""
     found = re.search(r"(?:GLOBAL|Unsupported (?:global|class):|but got <class) '?([\w.]+)", message)
     if found:
-        return InputError(f"holds more than tensors and numbers: a {found[1]!r} object", path=path, mend=RESAVE)
+        return InputError(f"holds more than tensors and numbers: a {found[1]!r} object", path=path, hint=RESAVE)
     if "Unsupported operand" in message or "legacy" in message or "magic" in message:
-        return InputError("is cut off, damaged, or no PyTorch checkpoint", path=path, mend=AGAIN)
+        return InputError("is cut off, damaged, or no PyTorch checkpoint", path=path, hint=AGAIN)
     # not the lines before it, which advise to run whatever the file holds
     reason = _first_line(message.rpartition("WeightsUnpickler error:")[2])
-    return InputError(f"cannot be read as plain weights ({reason})", path=path, mend=RESAVE)
+    return InputError(f"cannot be read as plain weights ({reason})", path=path, hint=RESAVE)
 
 
 def _first_line(error: object) -> str:

@@ -65,7 +65,7 @@ class WeightReport:
         """
         unknown = set(content) - {f.name for f in fields(cls)}
         if unknown:
-            raise InputError(f"a weight report has no {sorted(unknown)[0]!r}", mend="read a file written by `save`")
+            raise InputError(f"a weight report has no {sorted(unknown)[0]!r}", hint="read a file written by `save`")
         return cls(**content)
 
     def save(self, path: str | Path) -> None:
@@ -82,7 +82,7 @@ class WeightReport:
         try:
             return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
         except (OSError, json.JSONDecodeError, TypeError, AttributeError) as error:
-            raise InputError("is no weight report", path=path, mend="name a weights.json of a run") from error
+            raise InputError("is no weight report", path=path, hint="name a weights.json of a run") from error
 
     @property
     def non_commercial(self) -> bool:

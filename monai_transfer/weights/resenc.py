@@ -52,7 +52,7 @@ def residual_unet(
         from dynamic_network_architectures.architectures.unet import ResidualEncoderUNet
     except ImportError as error:
         fault = f"the residual-encoder U-Net needs the package dynamic_network_architectures ({error})"
-        raise InputError(fault, mend=f"install it: {INSTALL}") from error
+        raise InputError(fault, hint=f"install it: {INSTALL}") from error
     dims = len(arguments["kernel_sizes"][0])
     network: nn.Module = ResidualEncoderUNet(
         **arguments,
@@ -92,7 +92,7 @@ def residual_unet_arguments(
     if not stages or stem is None or deep:
         raise InputError(
             "these are no weights of a residual-encoder U-Net with basic blocks",
-            mend="pass a ResEnc checkpoint of nnU-Net v2 or nnssl",
+            hint="pass a ResEnc checkpoint of nnU-Net v2 or nnssl",
         )
     ups = numbered(weights, r"(?:.*\.)?decoder\.transpconvs\.(\d+)\.weight")
     heads = numbered(weights, r"(?:.*\.)?decoder\.seg_layers\.(\d+)\.weight")
@@ -100,7 +100,7 @@ def residual_unet_arguments(
     if strides is None and len(ups) != len(stages) - 1:
         raise InputError(
             "the checkpoint has no decoder, so its strides cannot be read",
-            mend=f"pass strides, e.g. {[[1] * dims]} + {[[2] * dims]} * {len(stages) - 1}",
+            hint=f"pass strides, e.g. {[[1] * dims]} + {[[2] * dims]} * {len(stages) - 1}",
         )
     steps = [[1] * dims, *(list(up.shape[2:]) for up in ups[::-1])] if strides is None else [list(s) for s in strides]
     if len(steps) != len(stages) or any(len(step) != dims for step in steps):

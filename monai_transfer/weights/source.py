@@ -19,6 +19,7 @@ from monai_transfer.weights.large_files import find_file, read_large_files
 from monai_transfer.weights.provenance import bundle_licence, provenance_of
 from monai_transfer.weights.reading import read_checkpoint
 from monai_transfer.weights.tfjs import is_tfjs, sha256_tfjs
+from monai_transfer.weights.transfer import transfer_weights
 
 __all__ = ["Source"]
 
@@ -97,12 +98,11 @@ class Source:
             CoverageError: the weights are not those of this network.
         """
         from monai_transfer.weights.bundle_network import bundle_network
-        from monai_transfer.weights.loading import load_weights
 
         if self.path is None or not self.path.is_dir():
-            raise InputError(f"{self.description} holds weights without a network", mend="build the network in Python")
+            raise InputError(f"{self.description} holds weights without a network", hint="build the network in Python")
         network = bundle_network(self.path, overrides)
-        load_weights(network, self, min_coverage=0.5 if overrides else 0.99)
+        transfer_weights(network, self, min_coverage=0.5 if overrides else 0.99)
         return network.eval()
 
 
@@ -182,14 +182,14 @@ def _bundle_weights(folder: Path, has_metadata: bool) -> Path:
         return others[0]
     if others or wanted:
         names = ", ".join([p.name for p in others] or [e.path for e in wanted])
-        raise InputError(f"holds several weights, none of them model.pt: {names}", path=models, mend="name one of them")
+        raise InputError(f"holds several weights, none of them model.pt: {names}", path=models, hint="name one of them")
     script = next((p for p in sorted(models.glob("*.ts"))), None)
     if script is not None:
         fault = f"the bundle's weights are there as TorchScript alone ({script.name}), which is a program"
-        raise InputError(fault, path=folder, mend="ask for its models/model.pt")
+        raise InputError(fault, path=folder, hint="ask for its models/model.pt")
     what = "the bundle's" if has_metadata else "no MONAI bundle: its"
     raise InputError(
-        f"{what} weights models/model.pt are not there", path=folder, mend="name the checkpoint file itself"
+        f"{what} weights models/model.pt are not there", path=folder, hint="name the checkpoint file itself"
     )
 
 
@@ -200,7 +200,7 @@ def _read_metadata(folder: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"is no readable JSON ({error})", path=path, mend="mend the bundle") from error
+        raise InputError(f"is no readable JSON ({error})", path=path, hint="hint the bundle") from error
     return content if isinstance(content, dict) else {}
 
 

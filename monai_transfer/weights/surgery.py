@@ -187,7 +187,7 @@ class Surgery:
             if names is not None and len(names) != count and strict:
                 whose = "source" if what == "source_channels" else "network"
                 fault = f"{what} names {len(names)} ({', '.join(names)}), but the {whose} has {count} input channels"
-                raise InputError(fault, mend="name every channel once, in order")
+                raise InputError(fault, hint="name every channel once, in order")
         return (theirs if theirs and len(theirs) == n else None), ours
 
     def _same_channels(self, names: tuple[Sequence[str] | None, Sequence[str] | None]) -> bool:
@@ -219,8 +219,8 @@ class Surgery:
             return mapping.apply(source, fresh, axes), mapping.note, True
         if n_source == n_target:
             return source, "", True
-        mend = "pass source_classes and target_classes to keep the classes in common"
-        return source, f"{n_source} classes in the source, {n_target} here, without names on both sides; {mend}", False
+        hint = "pass source_classes and target_classes to keep the classes in common"
+        return source, f"{n_source} classes in the source, {n_target} here, without names on both sides; {hint}", False
 
     def _n_classes(self) -> int:
         head = self._modules[next(iter(self.head or ()))]
@@ -233,7 +233,7 @@ class Surgery:
             fault = (
                 f"{what} names {len(names)} classes ({', '.join(names)}), but the {whose}'s head has {width} outputs"
             )
-            raise InputError(fault, mend="name every output once, in order")
+            raise InputError(fault, hint="name every output once, in order")
         return fitting
 
     def _other_shape(self, name: str, source: Tensor, target: Tensor) -> Fit:
@@ -252,7 +252,7 @@ class Surgery:
             if resized is None and (self.source_grid or self.target_grid):
                 named = " and ".join(_size(grid) for grid in grids if grid)
                 fault = f"a grid of {named} patches does not explain the position embeddings {name} ({change})"
-                raise InputError(fault, mend="pass source_grid and target_grid, the patches per axis on either side")
+                raise InputError(fault, hint="pass source_grid and target_grid, the patches per axis on either side")
             if resized is None:
                 change += "; pass source_grid and target_grid, the patches per axis"
         if resized is not None:

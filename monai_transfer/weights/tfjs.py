@@ -59,16 +59,16 @@ def read_tfjs(path: str | Path) -> dict[str, Tensor]:
         for entry in group["weights"]:
             if entry["dtype"] != "float32" or "quantization" in entry:
                 fault = f"{entry['name']} is {entry['dtype']}{', quantised' if 'quantization' in entry else ''}"
-                raise InputError(fault, path=path, mend="convert the model again without quantisation")
+                raise InputError(fault, path=path, hint="convert the model again without quantisation")
             count = math.prod(entry["shape"])
             if offset + 4 * count > len(data):
-                raise InputError(f"its shards end within {entry['name']}", path=path, mend=AGAIN)
+                raise InputError(f"its shards end within {entry['name']}", path=path, hint=AGAIN)
             array = np.frombuffer(data, "<f4", count, offset).reshape(entry["shape"])
             offset += 4 * count
             layer, _, kind = entry["name"].rpartition("/")
             state[f"{layer.replace('/', '_').replace('.', '_')}.{_NORM.get(kind, kind)}"] = torch.tensor(array)
         if offset != len(data):
-            raise InputError(f"its shards hold {len(data) - offset} bytes too many", path=path, mend=AGAIN)
+            raise InputError(f"its shards hold {len(data) - offset} bytes too many", path=path, hint=AGAIN)
     return {
         name.replace(".kernel", ".weight"): tensor.permute(-1, -2, *range(tensor.ndim - 2)).contiguous()
         if name.endswith(".kernel")
@@ -103,7 +103,7 @@ def tfjs_network(path: str | Path) -> nn.Sequential:
         shapes = {entry["name"]: entry["shape"] for g in _content(path)["weightsManifest"] for entry in g["weights"]}
     except (KeyError, TypeError) as error:
         fault = f"describes no layers (no {error})"
-        raise InputError(fault, path=path, mend="pass the model.json of a layers model") from error
+        raise InputError(fault, path=path, hint="pass the model.json of a layers model") from error
     chain: OrderedDict[str, nn.Module] = OrderedDict()
     before = None
     for layer in layers:
@@ -149,7 +149,7 @@ def _layer(kind: str, config: Mapping[str, Any], shapes: Mapping[str, list[int]]
         return _activation(config["activation"], name, "", path)
     if kind in ("Dropout", "SpatialDropout3D", "SpatialDropout2D"):
         return {}
-    raise InputError(f"layer {name!r} is a {kind}, which is not read", path=path, mend="build the network by hand")
+    raise InputError(f"layer {name!r} is a {kind}, which is not read", path=path, hint="build the network by hand")
 
 
 def _activation(kind: str | None, name: str, suffix: str, path: Path) -> dict[str, nn.Module]:
@@ -164,17 +164,17 @@ def _content(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"is no readable JSON ({error})", path=path, mend=AGAIN) from error
+        raise InputError(f"is no readable JSON ({error})", path=path, hint=AGAIN) from error
     if not isinstance(content, dict) or "weightsManifest" not in content:
-        raise InputError("is no TensorFlow.js model: it has no weightsManifest", path=path, mend="name its model.json")
+        raise InputError("is no TensorFlow.js model: it has no weightsManifest", path=path, hint="name its model.json")
     return content
 
 
 def _shard(path: Path, name: str) -> bytes:
     shard = path.parent / name
     if Path(name).name != name:
-        raise InputError(f"names a shard in another folder: {name!r}", path=path, mend=AGAIN)
+        raise InputError(f"names a shard in another folder: {name!r}", path=path, hint=AGAIN)
     try:
         return shard.read_bytes()
     except OSError as error:
-        raise InputError("there is no such file", path=shard, mend=AGAIN) from error
+        raise InputError("there is no such file", path=shard, hint=AGAIN) from error

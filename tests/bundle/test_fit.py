@@ -13,8 +13,8 @@ from PIL import Image
 
 from monai_transfer.bundle.fit import fit_data
 from monai_transfer.errors import InputError
+from monai_transfer.inspection.suitability import read_source
 from monai_transfer.manifest import Manifest
-from monai_transfer.manifest.inspection.suitability import read_source
 
 # voxels of 2 x 1.5 x 4 mm; the file's axes run to the front, to the left and upwards
 AFFINE = np.array([[0, -2.0, 0, 9], [1.5, 0, 0, -4], [0, 0, 4.0, 2], [0, 0, 0, 1]])

@@ -19,11 +19,11 @@ import pydicom
 import pytest
 from PIL import Image, PngImagePlugin
 
-from monai_transfer.bundle.predict_seg import write_dicom_seg
 from monai_transfer.cli import main
 from monai_transfer.data.phantom.sites import SITES
 from monai_transfer.data.phantom.write import write_dicom
 from monai_transfer.data.readers import SafeReader
+from monai_transfer.predict.dicom_seg import write_dicom_seg
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 PATIENTS = 12

@@ -17,8 +17,8 @@ from monai_transfer.bundle.new import new_bundle
 from monai_transfer.bundle.run import run_workflow
 from monai_transfer.bundle.run_metadata import run_metadata
 from monai_transfer.errors import InputError
+from monai_transfer.inspection import compare_with_source, describe_data
 from monai_transfer.manifest import Manifest
-from monai_transfer.manifest.inspection import compare_with_source, describe_data
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 PACKAGED = Path(__file__).parents[2] / "bundles"

@@ -12,11 +12,11 @@ import pytest
 import yaml
 from monai.bundle import ConfigParser
 
-from monai_transfer.bundle.packaged import packaged_specs
-from monai_transfer.bundle.packaged_statistics import measured_statistics, packaged_statistics
+from bundles.packaged import packaged_specs
+from bundles.packaged_statistics import measured_statistics, packaged_statistics
 from monai_transfer.bundle.spec import BundleSpec
 from monai_transfer.bundle.write import render_bundle, write_bundle
-from monai_transfer.manifest.inspection.suitability import read_source
+from monai_transfer.inspection.suitability import read_source
 
 SPECS = {spec.name: spec for spec in packaged_specs()}
 
@@ -131,5 +131,5 @@ def test_infer_script_groups_channels_and_refuses_equal_names(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SPECS)
 def test_kept_statistics_are_what_measuring_gives(name):
-    mend = "run `python -m monai_transfer.bundle.packaged_statistics`"
-    assert measured_statistics(SPECS[name]) == packaged_statistics(name), mend
+    hint = "run `python -m bundles.packaged_statistics`"
+    assert measured_statistics(SPECS[name]) == packaged_statistics(name), hint

@@ -12,7 +12,7 @@ from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from scipy.ndimage import gaussian_filter
 
-from monai_transfer.bundle.packaged import packaged_specs
+from bundles.packaged import packaged_specs
 from monai_transfer.bundle.spec import BundleSpec
 from monai_transfer.bundle.write import write_bundle
 from monai_transfer.localization import boxes_from_probabilities

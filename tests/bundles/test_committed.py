@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from monai_transfer.bundle.packaged import packaged_specs
+from bundles.packaged import packaged_specs
 from monai_transfer.bundle.write import render_bundle
 
 ROOT = Path(__file__).parents[2]
@@ -26,11 +26,11 @@ def test_committed_equals_regenerated(name):
     folder = ROOT / "bundles" / name
     for path, text in render_bundle(SPECS[name]).items():
         committed = (folder / path).read_text(encoding="utf-8")
-        mend = f"{name}/{path} differs: run `python -m monai_transfer.bundle.packaged bundles`"
+        hint = f"{name}/{path} differs: run `python -m bundles.packaged bundles`"
         if path.endswith("metadata.json"):
-            assert metadata(committed) == metadata(text), mend
+            assert metadata(committed) == metadata(text), hint
         else:
-            assert committed == text, mend
+            assert committed == text, hint
 
 
 @pytest.mark.parametrize("name", SPECS)

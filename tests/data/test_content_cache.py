@@ -206,7 +206,7 @@ def test_a_damaged_file_is_computed_again(item, tmp_path, damage):
     path.write_bytes(damage(whole))
     again = make(item, tmp_path)
     assert (again.found, again.computed) == (0, 1) and torch.equal(again[0]["image"], first[0]["image"])
-    assert make(item, tmp_path).found == 1, "and mended"
+    assert make(item, tmp_path).found == 1, "and fixed"
 
 
 def test_no_names_in_the_folder(tmp_path):

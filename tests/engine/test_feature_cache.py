@@ -19,7 +19,7 @@ from monai_transfer.engine.epoch_seed import EpochSeed
 from monai_transfer.engine.feature_cache import CachedFeatures, cache_features
 from monai_transfer.errors import InputError
 from monai_transfer.methods.coral import Coral
-from monai_transfer.networks.freezing import bare
+from monai_transfer.networks.wrappers import unwrap
 from monai_transfer.strategies.full import Full
 from monai_transfer.strategies.head_only import HeadOnly
 
@@ -294,6 +294,6 @@ def test_new_backbone_weights_make_new_features():
     result = cache.result
     next(iter(cache.loader))
     assert cache.result is result  # nothing changed
-    bare(network).load_state_dict(frozen(densenet, seed=2).state_dict())
+    unwrap(network).load_state_dict(frozen(densenet, seed=2).state_dict())
     second = next(iter(cache.loader))["image"]
     assert cache.result is not result and not torch.allclose(first, second)

@@ -15,9 +15,10 @@ from monai_transfer.engine.guard import NonFiniteLossError, StopOnNonFiniteLoss
 from monai_transfer.engine.metrics_log import MetricsLog
 from monai_transfer.engine.prepare import Prepared
 from monai_transfer.engine.progress import ProgressLine
-from monai_transfer.engine.state import is_step, register_stateful, unwrap
+from monai_transfer.engine.state import is_step, register_stateful
 from monai_transfer.errors import CoverageError, InputError
 from monai_transfer.networks.tap import Tap
+from monai_transfer.networks.wrappers import unwrap
 
 
 def run(handlers, network=None, epochs=2, loss=None, value=1.0):

@@ -7,7 +7,7 @@ from torch import nn
 from monai_transfer.errors import InputError
 from monai_transfer.localization import boxes_from_probabilities
 from monai_transfer.localization.maps import activation_map, attention_map
-from monai_transfer.methods.mil import Mil
+from monai_transfer.networks.mil import Mil
 
 
 class Bright(nn.Module):

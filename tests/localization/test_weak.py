@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from monai_transfer.bundle.run import open_workflow, parse_overrides
-from monai_transfer.methods.mil import Mil
+from monai_transfer.networks.mil import Mil
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "localization.md").read_text(encoding="utf-8")

@@ -7,7 +7,8 @@ import copy
 import torch
 from torch import nn
 
-from monai_transfer.networks.freezing import bare, freeze, freeze_all_but, hold, learnable, thaw
+from monai_transfer.networks.freezing import freeze, freeze_all_but, hold, learnable, thaw
+from monai_transfer.networks.wrappers import unwrap
 
 
 def network() -> nn.Module:
@@ -73,6 +74,6 @@ def test_copies_are_frozen_too():
 
 def test_bare():
     net = network()
-    assert bare(nn.DataParallel(net)) is net
-    assert bare(torch.compile(net, backend="eager")) is net
-    assert bare(net) is net
+    assert unwrap(nn.DataParallel(net)) is net
+    assert unwrap(torch.compile(net, backend="eager")) is net
+    assert unwrap(net) is net

@@ -11,9 +11,9 @@ from monai.data import Dataset
 from torch import nn
 
 from monai_transfer.errors import InputError
+from monai_transfer.evaluation.unlabelled_scores import UnlabelledScores
 from monai_transfer.report import compare_runs
 from monai_transfer.report.choice import choose_arm
-from monai_transfer.report.unlabelled_scores import UnlabelledScores
 from monai_transfer.selection.validators import entropy
 
 MEANS = {"source": 0.5, "coral": 0.6, "dann": 0.7, "mmd": 0.55}

@@ -15,7 +15,7 @@ from torch.nn.modules.conv import _ConvTransposeNd
 
 from monai_transfer.engine.checkpoint import export_state
 from monai_transfer.errors import InputError
-from monai_transfer.networks.freezing import bare
+from monai_transfer.networks.wrappers import unwrap
 from monai_transfer.strategies.lora import (
     Lora,
     add_lora,
@@ -324,4 +324,4 @@ def test_refusals_and_skips():
     assert "shared" in skipped["0.0"] and "shared" in skipped["0.1"] and "weight" in skipped["1"]
     add_lora(network)
     assert [n for n, _ in network.named_parameters() if "lora" in n] == ["0.2.lora_A", "0.2.lora_B"]
-    assert bare(network) is network
+    assert unwrap(network) is network

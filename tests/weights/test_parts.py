@@ -43,7 +43,7 @@ def test_two_networks_that_fit_equally_are_refused_and_can_be_named(kind):
     ) as caught:
         load_weights(network, PAIRS[kind](first, second))
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
-    named = str(caught.value).rpartition("part=")[2].strip("'")  # what the mend says works
+    named = str(caught.value).rpartition("part=")[2].strip("'")  # what the hint says works
     assert load_weights(network, PAIRS[kind](first, second), part=named).coverage == 1 and same(network, second)
     other = named.replace("teacher", "student")
     assert load_weights(network, PAIRS[kind](first, second), part=other).coverage == 1 and same(network, first)

@@ -43,15 +43,15 @@ def embedded_set(task: str = "segmentation", folder: str | Path | None = None) -
         InputError: unknown task, or the folder cannot be written.
     """
     if task not in TASKS:
-        raise InputError(f"unknown task {task!r}", mend=f"choose one of {', '.join(TASKS)}")
+        raise InputError(f"unknown task {task!r}", hint=f"choose one of {', '.join(TASKS)}")
     root = Path(folder).expanduser() if folder is not None else _cache_root()
     target = root.absolute() / f"embedded-{task}-v{VERSION}-{_generator_hash()}"
     if not (target / "manifest.json").is_file():
         try:
             _make(task, target)
         except OSError as error:
-            mend = "give a folder that you may write to (MONAI_TRANSFER_CACHE sets the default)"
-            raise InputError(f"cannot hold the embedded set ({error.strerror})", path=root, mend=mend) from error
+            hint = "give a folder that you may write to (MONAI_TRANSFER_CACHE sets the default)"
+            raise InputError(f"cannot hold the embedded set ({error.strerror})", path=root, hint=hint) from error
     return str(target)
 
 

@@ -57,7 +57,7 @@ def write_dicom(
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
     directions = lps[:3, :3] / spacing
     if np.linalg.det(directions) < 0.99:
-        raise InputError("its axes are not right-handed and orthogonal", path=folder, mend="flip one axis first")
+        raise InputError("its axes are not right-handed and orthogonal", path=folder, hint="flip one axis first")
     folder.mkdir(parents=True, exist_ok=True)
     for index in range(volume.shape[2]):
         dataset = _header(patient_id, protocol, index)

@@ -81,7 +81,7 @@ def memory_limit(max_memory: int | str | None = None) -> int:
         try:
             value = int(float(number) * units[text[len(number) :].strip()])
         except (KeyError, ValueError):
-            raise InputError(f"{value!r} is no amount of memory", mend="write e.g. 2GiB or a number of bytes") from None
+            raise InputError(f"{value!r} is no amount of memory", hint="write e.g. 2GiB or a number of bytes") from None
     if value <= 0:
         raise InputError(f"the memory allowed must be positive, not {value}")
     return int(value)
@@ -93,7 +93,7 @@ def check_memory(needed: int, limit: int, path: Path) -> None:
         raise InputError(
             f"reading it needs {needed / 2**30:.3g} GiB by its header, and {limit / 2**30:.3g} GiB are allowed",
             path=path,
-            mend="check the header, or allow more with max_memory or MONAI_TRANSFER_MAX_MEMORY",
+            hint="check the header, or allow more with max_memory or MONAI_TRANSFER_MAX_MEMORY",
         )
 
 
@@ -106,10 +106,10 @@ def check_values(array: np.ndarray, path: Path) -> None:
         raise InputError(
             f"{bad} of {array.size} voxels are NaN or infinite",
             path=path,
-            mend="replace them at the source; normalisation would spread them to the whole volume",
+            hint="replace them at the source; normalisation would spread them to the whole volume",
         )
     if array.dtype.itemsize > 4 and array.size and max(abs(float(array.max())), abs(float(array.min()))) > FLOAT32_MAX:
-        raise InputError("values are too large for float32", path=path, mend="rescale the intensities")
+        raise InputError("values are too large for float32", path=path, hint="rescale the intensities")
 
 
 def check_spacing(
@@ -123,7 +123,7 @@ def check_spacing(
             raise InputError(
                 f"{what} {sizes} mm is implausible (allowed {low:g} to {high:g} mm)",
                 path=path,
-                mend="correct the units in the header, or widen spacing_limits if it is true",
+                hint="correct the units in the header, or widen spacing_limits if it is true",
             )
 
 
@@ -142,7 +142,7 @@ class CheckedReader(ImageReader):
 
     @abstractmethod
     def read_volume(self, path: str | Path) -> Volume:
-        """Read one image fully. Raises ``InputError`` (one line: file, fault, mend) for every fault."""
+        """Read one image fully. Raises ``InputError`` (one line: file, fault, hint) for every fault."""
 
     def verify_suffix(self, filename: Any) -> bool:
         """Content decides, not the name, so every name may be tried."""
@@ -162,7 +162,7 @@ class CheckedReader(ImageReader):
                 raise InputError(
                     f"not on the same grid as {paths[0]}, with which it forms one image",
                     path=path,
-                    mend="resample the channels to one grid",
+                    hint="resample the channels to one grid",
                 )
         meta: dict[str, Any] = dict(first.meta)
         meta[MetaKeys.SPATIAL_SHAPE] = np.asarray(first.spatial_shape)
@@ -197,7 +197,7 @@ def existing(path: str | Path) -> Path:
         if not (path.is_file() or path.is_dir()):  # opening a pipe or a device would wait for ever
             raise InputError("neither a file nor a folder", path=path)
         if path.is_file() and path.stat().st_size == 0:
-            raise InputError("empty file (0 bytes)", path=path, mend="copy it again from the source")
+            raise InputError("empty file (0 bytes)", path=path, hint="copy it again from the source")
     except OSError as error:
         raise InputError(f"cannot be opened ({error.strerror})", path=path) from error
     return path

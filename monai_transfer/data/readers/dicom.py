@@ -70,14 +70,14 @@ class DicomReader(CheckedReader):
         except InputError:
             raise
         except Exception as error:  # pydicom parses late, and damaged values raise many kinds
-            raise InputError("broken DICOM header", path=path, mend="copy or export it again") from error
+            raise InputError("broken DICOM header", path=path, hint="copy or export it again") from error
 
     def _read(self, headers: list[FileDataset], path: Path) -> Volume:
         files = [Path(str(header.filename)) for header in headers]
         values = sum(check_pixels(header, file) for header, file in zip(headers, files, strict=True))
         frames = [number_of_frames(header, file) for header, file in zip(headers, files, strict=True)]
         if max(frames) > 1 and len(headers) > 1:
-            raise InputError("several multi-frame files in one folder", path=path, mend="name one of the files")
+            raise InputError("several multi-frame files in one folder", path=path, hint="name one of the files")
         # decoders may give 8 bytes a value, and LoadImage makes float32 beside them
         check_memory(12 * values, self.max_memory, path)
         header = headers[0]
@@ -86,7 +86,7 @@ class DicomReader(CheckedReader):
             raise InputError(
                 f"gantry tilt of {max(tilts):g} degrees, which a plain volume cannot hold",
                 path=path,
-                mend="resample it with a tool that corrects gantry tilt",
+                hint="resample it with a tool that corrects gantry tilt",
             )
         planes = _planes(headers, frames[0], path)
         if planes is None:
@@ -135,7 +135,7 @@ def _planes(headers: list[FileDataset], frames: int, path: Path) -> list[Plane] 
             raise InputError(
                 f"{len(headers) - len(located)} of {len(headers)} slices have no position or orientation",
                 path=path,
-                mend="fetch the series again; without positions the order of slices is a guess",
+                hint="fetch the series again; without positions the order of slices is a guess",
             )
         return [
             Plane(
@@ -162,7 +162,7 @@ def _planes(headers: list[FileDataset], frames: int, path: Path) -> list[Plane] 
     raise InputError(
         f"{frames} frames without positions (a film?), so they are no volume",
         path=path,
-        mend="export the frames as single images, or as an enhanced multi-frame image",
+        hint="export the frames as single images, or as an enhanced multi-frame image",
     )
 
 
@@ -170,7 +170,7 @@ def _frame_plane(group: Dataset, shared: Dataset, path: Path) -> Plane:
     def find(sequence: str) -> Dataset:
         items = group.get(sequence) or shared.get(sequence)
         if not items:
-            raise InputError(f"frames without {sequence}", path=path, mend="export it again")
+            raise InputError(f"frames without {sequence}", path=path, hint="export it again")
         return items[0]
 
     return Plane(
@@ -183,15 +183,15 @@ def _frame_plane(group: Dataset, shared: Dataset, path: Path) -> Plane:
 def _vector(dataset: Dataset, keyword: str, length: int, path: Path) -> np.ndarray:
     vector = np.array([float(v) for v in dataset.get(keyword) or []])
     if vector.shape != (length,) or not np.all(np.isfinite(vector)):
-        raise InputError(f"{keyword} is not {length} numbers", path=path, mend="export it again")
+        raise InputError(f"{keyword} is not {length} numbers", path=path, hint="export it again")
     if np.abs(vector).max(initial=0) > FARTHEST:
-        raise InputError(f"{keyword} holds {np.abs(vector).max():.3g} mm", path=path, mend="export it again")
+        raise InputError(f"{keyword} holds {np.abs(vector).max():.3g} mm", path=path, hint="export it again")
     return vector
 
 
 def _positive(spacing: np.ndarray, path: Path) -> np.ndarray:
     if np.any(spacing <= 0):
-        raise InputError("the pixel spacing is not positive", path=path, mend="export it again")
+        raise InputError("the pixel spacing is not positive", path=path, hint="export it again")
     return spacing
 
 
@@ -220,7 +220,7 @@ def _check_count(headers: list[FileDataset], order: list[int], distance: float |
         raise InputError(
             f"{len(headers)} slices where the scanner made {due} (NumberOfSlices)",
             path=path,
-            mend="fetch the series again",
+            hint="fetch the series again",
         )
     numbers = np.array([int(headers[n].get("InstanceNumber") or 0) for n in order])
     steps = set(np.abs(np.diff(numbers)).tolist())
@@ -235,5 +235,5 @@ def _check_count(headers: list[FileDataset], order: list[int], distance: float |
             f"only one slice in {step} is there (InstanceNumber goes by {step}, slices are {distance:g} mm apart where "
             f"the header states {stated:g} mm)",
             path=path,
-            mend="fetch the series again",
+            hint="fetch the series again",
         )

@@ -41,7 +41,7 @@ def read_pixels(header: FileDataset, path: Path) -> np.ndarray:
     colour = int(header.SamplesPerPixel) == 3 or header.PhotometricInterpretation == "PALETTE COLOR"
     shape = (number_of_frames(header, path), int(header.Rows), int(header.Columns), *((3,) if colour else ()))
     if array.shape != shape:
-        raise InputError(f"decodes to shape {array.shape} where {shape} is declared", path=path, mend="export it again")
+        raise InputError(f"decodes to shape {array.shape} where {shape} is declared", path=path, hint="export it again")
     check_values(array, path)
     return array
 
@@ -69,7 +69,7 @@ def _read_with_itk(path: Path, syntax: str) -> np.ndarray:
         raise InputError(
             f"its pixels cannot be decoded ({UID(syntax).name})",
             path=path,
-            mend="copy it again; if it is whole, convert it to an uncompressed one",
+            hint="copy it again; if it is whole, convert it to an uncompressed one",
         ) from error
 
 
@@ -99,7 +99,7 @@ def _read_with_pydicom(header: FileDataset, path: Path, syntax: str) -> np.ndarr
         raise InputError(
             f"{photometric} in {UID(syntax).name} with a rescaling per frame cannot be decoded here",
             path=path,
-            mend="convert it to an uncompressed one",
+            hint="convert it to an uncompressed one",
         )
     try:
         decoded, _ = get_decoder(UID(syntax)).as_array(header)  # turns YBR to RGB and clears unused bits
@@ -113,7 +113,7 @@ def _read_with_pydicom(header: FileDataset, path: Path, syntax: str) -> np.ndarr
             array = array.astype(np.uint8)[..., :3]
     except Exception as error:  # pydicom's decoders raise many kinds
         raise InputError(
-            f"its pixels cannot be decoded ({type(error).__name__})", path=path, mend="export it again"
+            f"its pixels cannot be decoded ({type(error).__name__})", path=path, hint="export it again"
         ) from error
     if photometric == "MONOCHROME1":
         # ~ of signed data and the largest stored value minus unsigned data: what ITK does

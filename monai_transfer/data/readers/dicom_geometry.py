@@ -46,11 +46,11 @@ def order_slices(planes: Sequence[Plane], names: Sequence[str], folder: Path) ->
         raise InputError(
             "the slices have different orientations (a scout or localiser among them?)",
             path=folder,
-            mend="separate them; they are not one image",
+            hint="separate them; they are not one image",
         )
     if any(not np.allclose(p.pixel_spacing, first.pixel_spacing, rtol=1e-3, atol=0) for p in planes):
         raise InputError(
-            "PixelSpacing changes from slice to slice", path=folder, mend="separate the series; it is not one image"
+            "PixelSpacing changes from slice to slice", path=folder, hint="separate the series; it is not one image"
         )
     positions = np.array([p.position for p in planes])
     heights = positions @ first.normal
@@ -73,12 +73,12 @@ def order_slices(planes: Sequence[Plane], names: Sequence[str], folder: Path) ->
                 f"{missing} slice{'s are' if missing > 1 else ' is'} missing, e.g. between {pair} "
                 f"({gaps[between]:.3g} mm where {spacing:.3g} mm is usual)",
                 path=folder,
-                mend="fetch the series again",
+                hint="fetch the series again",
             )
         raise InputError(
             f"uneven slice spacing ({gaps.min():.3g} to {gaps.max():.3g} mm), e.g. between {pair}",
             path=folder,
-            mend="fetch the series again, or resample it with a tool that knows the gaps",
+            hint="fetch the series again, or resample it with a tool that knows the gaps",
         )
     # A constant shift per slice is gantry tilt (a sheared volume); a changing one is a moved table or mixed data.
     sideways = positions[order] - positions[order[0]] - np.outer(heights[order] - heights[order[0]], first.normal)
@@ -87,7 +87,7 @@ def order_slices(planes: Sequence[Plane], names: Sequence[str], folder: Path) ->
         raise InputError(
             f"the slices are shifted sideways by up to {shift:.3g} mm (gantry tilt), which a plain volume cannot hold",
             path=folder,
-            mend="resample it with a tool that corrects gantry tilt",
+            hint="resample it with a tool that corrects gantry tilt",
         )
     return order, float(heights[order[-1]] - heights[order[0]]) / (len(planes) - 1)
 
@@ -105,12 +105,12 @@ def _check_duplicates(gaps: np.ndarray, order: list[int], names: Sequence[str], 
             raise InputError(
                 f"{counts[0]} images at each of {places} places: several time points, echoes or a copy of every slice",
                 path=folder,
-                mend="put each time point or echo into a folder of its own",
+                hint="put each time point or echo into a folder of its own",
             )
     raise InputError(
         f"two slices at the same place: {names[order[at]]} and {names[order[at + 1]]}",
         path=folder,
-        mend="remove the one that does not belong",
+        hint="remove the one that does not belong",
     )
 
 

@@ -67,8 +67,8 @@ def list_files(folder: Path) -> list[Path]:
     files = sorted(p for p in folder.iterdir() if p.is_file() and not NOT_SLICES.match(p.name))
     if not files:
         inside = sorted(p.name for p in folder.iterdir() if p.is_dir())
-        mend = f"name one of its {len(inside)} subfolders" if inside else None
-        raise InputError("the folder holds no DICOM file", path=folder, mend=mend)
+        hint = f"name one of its {len(inside)} subfolders" if inside else None
+        raise InputError("the folder holds no DICOM file", path=folder, hint=hint)
     return files
 
 
@@ -83,7 +83,7 @@ def _read_header(path: Path) -> FileDataset:
             raise InputError(
                 "not a DICOM file (no DICM mark at byte 128)",
                 path=path,
-                mend="if it is a slice, it is damaged: copy it again; if not, move it out of the series folder",
+                hint="if it is a slice, it is damaged: copy it again; if not, move it out of the series folder",
             )
     try:
         # Large elements stay on disk until they are asked for, so this is cheap and yet finds where pixels start.
@@ -91,9 +91,9 @@ def _read_header(path: Path) -> FileDataset:
         for keyword in ("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "BitsAllocated", *SAME):
             dataset.get(keyword)  # values are parsed when asked for: find broken ones now
     except (InvalidDicomError, EOFError, OSError) as error:
-        raise InputError(f"cannot be read as DICOM ({_first_line(error)})", path=path, mend="copy it again") from error
+        raise InputError(f"cannot be read as DICOM ({_first_line(error)})", path=path, hint="copy it again") from error
     except Exception as error:  # pydicom raises many kinds for damaged values
-        raise InputError(f"broken DICOM header ({_first_line(error)})", path=path, mend="export it again") from error
+        raise InputError(f"broken DICOM header ({_first_line(error)})", path=path, hint="export it again") from error
     return dataset
 
 
@@ -116,7 +116,7 @@ def check_one_series(headers: list[FileDataset], folder: Path, series: str | Non
             raise InputError(
                 "belongs to no series (no SeriesInstanceUID; is it cut off?)",
                 path=str(header.filename),
-                mend="copy it again, or move it out of the series folder",
+                hint="copy it again, or move it out of the series folder",
             )
         by_series.setdefault(str(header.SeriesInstanceUID), []).append(header)
     if series is not None:
@@ -130,7 +130,7 @@ def check_one_series(headers: list[FileDataset], folder: Path, series: str | Non
         raise InputError(
             f"holds {len(by_series)} DICOM series{of_patients} ({found})",
             path=folder,
-            mend="put each series into a folder of its own, or choose one with series=",
+            hint="put each series into a folder of its own, or choose one with series=",
         )
     headers = next(iter(by_series.values()))
     for keyword, what in SAME.items():
@@ -142,14 +142,14 @@ def check_one_series(headers: list[FileDataset], folder: Path, series: str | Non
             raise InputError(
                 f"slices of {len(values)} different {what} in one series, e.g. in {Path(str(file)).name}",
                 path=folder,
-                mend="separate them; they are not one image",
+                hint="separate them; they are not one image",
             )
     scouts = [h for h in headers if "LOCALIZER" in _words(h, "ImageType")]
     if 0 < len(scouts) < len(headers):
         raise InputError(
             f"a scout (LOCALIZER) among the slices: {Path(str(scouts[0].filename)).name}",
             path=folder,
-            mend="move it out of the series folder",
+            hint="move it out of the series folder",
         )
     _check_days(headers, folder)
     return headers
@@ -177,7 +177,7 @@ def _check_days(headers: list[FileDataset], folder: Path) -> None:
             raise InputError(
                 f"slices acquired {(max(days) - min(days)).days} days apart ({keyword})",
                 path=folder,
-                mend="put each time point into a folder of its own",
+                hint="put each time point into a folder of its own",
             )
 
 

@@ -31,7 +31,7 @@ def number_of_frames(header: FileDataset, path: Path) -> int:
     except ValueError:
         frames = 0
     if frames < 1:
-        raise InputError("NumberOfFrames is not a positive number", path=path, mend="export it again")
+        raise InputError("NumberOfFrames is not a positive number", path=path, hint="export it again")
     return frames
 
 
@@ -42,28 +42,28 @@ def check_pixels(header: FileDataset, path: Path) -> int:
     """
     modality = str(header.get("Modality", "?"))
     if "FloatPixelData" in header or "DoubleFloatPixelData" in header:
-        raise InputError("float pixel data, which cannot be decoded here", path=path, mend="convert it to NIfTI")
+        raise InputError("float pixel data, which cannot be decoded here", path=path, hint="convert it to NIfTI")
     if "PixelData" not in header:
-        raise InputError(f"holds no image (modality {modality})", path=path, mend="name an image series")
+        raise InputError(f"holds no image (modality {modality})", path=path, hint="name an image series")
     if "SegmentSequence" in header or header.get("BitsAllocated") == 1:
         raise InputError(
-            "a DICOM segmentation, not an image", path=path, mend="convert it to a NIfTI label on its image's grid"
+            "a DICOM segmentation, not an image", path=path, hint="convert it to a NIfTI label on its image's grid"
         )
     if "MOSAIC" in str(header.get("ImageType", "")):
         raise InputError(
-            "a mosaic (the slices of a volume side by side in one picture)", path=path, mend="convert it with dcm2niix"
+            "a mosaic (the slices of a volume side by side in one picture)", path=path, hint="convert it with dcm2niix"
         )
     if header.get("PhotometricInterpretation") == "PALETTE COLOR" and not any(
         all(f"{kind}{colour}PaletteColorLookupTableData" in header for colour in ("Red", "Green", "Blue"))
         for kind in ("", "Segmented")
     ):
-        raise InputError("a palette image without its palette", path=path, mend="export it again")
+        raise InputError("a palette image without its palette", path=path, hint="export it again")
     if header.get("PhotometricInterpretation") == "MONOCHROME1" and header.get("BitsAllocated") == 32:
         raise InputError(
-            "32 bits of MONOCHROME1, which float32 cannot hold", path=path, mend="export it as MONOCHROME2"
+            "32 bits of MONOCHROME1, which float32 cannot hold", path=path, hint="export it as MONOCHROME2"
         )
     if "ModalityLUTSequence" in header:
-        raise InputError("a modality lookup table, which cannot be applied here", path=path, mend="convert it to NIfTI")
+        raise InputError("a modality lookup table, which cannot be applied here", path=path, hint="convert it to NIfTI")
     names = ("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "SamplesPerPixel", "PixelRepresentation")
     rows, columns, bits, stored, high, samples, sign = (_number(header, name, path) for name in names)
     if samples == 3:
@@ -80,17 +80,17 @@ def check_pixels(header: FileDataset, path: Path) -> int:
             f"impossible pixel format (BitsAllocated {bits}, BitsStored {stored}, HighBit {high}, PixelRepresentation "
             f"{sign}, {columns} x {rows})",
             path=path,
-            mend="export it again",
+            hint="export it again",
         )
     known = photometric in COLOURS if photometric == "PALETTE COLOR" or samples == 3 else photometric in GREYS
     if samples not in (1, 3) or not known:
         raise InputError(
-            f"{samples} samples per pixel as {photometric or 'nothing declared'}", path=path, mend="export it again"
+            f"{samples} samples per pixel as {photometric or 'nothing declared'}", path=path, hint="export it again"
         )
     for name in ("RescaleSlope", "RescaleIntercept", "DoseGridScaling"):
         value = header.get(name)
         if value is not None and (not np.isfinite(float(value)) or (name != "RescaleIntercept" and float(value) == 0)):
-            raise InputError(f"{name} is {value}", path=path, mend="export it again")
+            raise InputError(f"{name} is {value}", path=path, hint="export it again")
     frames = number_of_frames(header, path)
     values = rows * columns * samples * frames
     syntax = UID(str(header.file_meta.get("TransferSyntaxUID", "")))
@@ -105,7 +105,7 @@ def check_pixels(header: FileDataset, path: Path) -> int:
         raise InputError(
             f"transfer syntax {syntax.name or 'not declared'!r} cannot be decoded here",
             path=path,
-            mend="convert it to an uncompressed one, e.g. with dcmdjpeg, gdcmconv or dcmconv",
+            hint="convert it to an uncompressed one, e.g. with dcmdjpeg, gdcmconv or dcmconv",
         )
     return values
 
@@ -113,7 +113,7 @@ def check_pixels(header: FileDataset, path: Path) -> int:
 def _number(header: FileDataset, name: str, path: Path) -> int:
     value = header.get(name)
     if not isinstance(value, int):
-        raise InputError(f"{name} is missing or no number", path=path, mend="export it again")
+        raise InputError(f"{name} is missing or no number", path=path, hint="export it again")
     return value
 
 
@@ -128,7 +128,7 @@ def _check_native(header: FileDataset, expected: int, path: Path) -> None:
         raise InputError(
             f"pixel data is {what} ({length} bytes where {expected} are due)",
             path=path,
-            mend="copy or export the file again",
+            hint="copy or export the file again",
         )
 
 
@@ -138,11 +138,11 @@ def _check_encapsulated(header: FileDataset, frames: int, syntax: UID, path: Pat
     except Exception as error:  # struct, value and EOF errors by where the damage lies
         raise InputError(f"compressed pixel data is damaged or cut off ({syntax.name})", path=path) from error
     if len(parts) != frames:
-        raise InputError(f"{len(parts)} compressed frames where {frames} are due", path=path, mend="copy it again")
+        raise InputError(f"{len(parts)} compressed frames where {frames} are due", path=path, hint="copy it again")
     if syntax in JPEG:
         for part in parts:
             # every JPEG family ends with the marker FFD9, after the last start of a scan (FFDA) or of tile data (FF93)
             end = part.rfind(b"\xff\xd9")
             if end < 0 or end < max(part.rfind(b"\xff\xda"), part.rfind(b"\xff\x93")):
-                raise InputError(f"a compressed frame is cut off ({syntax.name})", path=path, mend="copy it again")
+                raise InputError(f"a compressed frame is cut off ({syntax.name})", path=path, hint="copy it again")
             check_stream(header, part, syntax, path)

@@ -88,7 +88,7 @@ def check_stream(header: FileDataset, part: bytes, syntax: UID, path: Path) -> N
     """Hold a compressed frame's own header against the DICOM header; ``InputError`` where they differ."""
     stream = read_stream(part)
     if stream is None:
-        raise InputError(f"a compressed frame is damaged, or not {syntax.name}", path=path, mend="copy it again")
+        raise InputError(f"a compressed frame is damaged, or not {syntax.name}", path=path, hint="copy it again")
     samples, bits = int(header.SamplesPerPixel), int(header.BitsAllocated)
     found, due = (stream.rows, stream.columns, stream.samples), (int(header.Rows), int(header.Columns), samples)
     if found != due or stream.bits > bits:
@@ -96,12 +96,12 @@ def check_stream(header: FileDataset, part: bytes, syntax: UID, path: Path) -> N
             f"a compressed frame is {stream.columns} x {stream.rows} with {stream.samples} samples of {stream.bits} "
             f"bits where the header says {due[1]} x {due[0]}, {samples} and {bits}",
             path=path,
-            mend="export it again",
+            hint="export it again",
         )
     photometric = str(header.PhotometricInterpretation)
     if stream.colour is not None and stream.colour != photometric[:3]:
         raise InputError(
             f"a compressed frame in {stream.colour} where the header says {photometric}, so its colours are doubtful",
             path=path,
-            mend="find out which is true, and export it again",
+            hint="find out which is true, and export it again",
         )

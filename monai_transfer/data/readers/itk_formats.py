@@ -56,22 +56,22 @@ class ItkReader(CheckedReader):
             size = [int(io.GetDimensions(n)) for n in range(io.GetNumberOfDimensions())]
             values = int(np.prod(size, dtype=object)) * int(io.GetNumberOfComponents())
             if values < 1:
-                raise InputError(f"impossible shape in the header ({size})", path=path, mend="export it again")
+                raise InputError(f"impossible shape in the header ({size})", path=path, hint="export it again")
             check_memory(values * (int(io.GetComponentSize()) + 4), self.max_memory, path)
             image = itk.imread(str(path), imageio=io)
         except InputError:
             raise
         except Exception as error:  # ITK raises RuntimeError, KeyError and TypeError alike
-            raise InputError(f"damaged or unknown kind of {name} file", path=path, mend="export it again") from error
+            raise InputError(f"damaged or unknown kind of {name} file", path=path, hint="export it again") from error
         if len(size) > 3:
-            raise InputError(f"{len(size)}D data", path=path, mend="split it into 3D files")
+            raise InputError(f"{len(size)}D data", path=path, hint="split it into 3D files")
         direction = np.asarray(itk.array_from_matrix(image.GetDirection()))
         spacing, rank = np.asarray(image.GetSpacing()), len(size)
         affine = np.eye(4)
         affine[:rank, :rank] = direction @ np.diag(spacing)
         affine[:rank, 3] = np.asarray(image.GetOrigin())
         if not np.all(np.isfinite(affine)) or abs(np.linalg.det(direction)) < 1e-3:
-            raise InputError("its directions are singular or not finite", path=path, mend="export it again")
+            raise InputError("its directions are singular or not finite", path=path, hint="export it again")
         check_spacing(spacing.tolist(), size, self.spacing_limits, path)
         array = itk.array_from_image(image)
         check_values(array, path)
@@ -98,7 +98,7 @@ def _check_nrrd(path: Path) -> None:
                 while unpacked.read(2**22):
                     pass
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"damaged gzip data ({error})", path=path, mend="copy or export it again") from error
+        raise InputError(f"damaged gzip data ({error})", path=path, hint="copy or export it again") from error
 
 
 def _check_meta_image(path: Path) -> None:
@@ -119,7 +119,7 @@ def _check_meta_image(path: Path) -> None:
             raise InputError(
                 f"an intensity scaling ({key} {fields[key]}), which is not applied here",
                 path=path,
-                mend="apply it and export again",
+                hint="apply it and export again",
             )
     data = fields.get("elementdatafile", "LOCAL")
     if data.lower() != "local":
@@ -134,11 +134,11 @@ def _check_meta_image(path: Path) -> None:
             while not unpacker.eof and (packed := unpacker.unconsumed_tail or stream.read(2**20)):
                 length += len(unpacker.decompress(packed, 2**22))
     except (OSError, zlib.error) as error:
-        raise InputError(f"damaged packed data ({error})", path=path, mend="copy or export it again") from error
+        raise InputError(f"damaged packed data ({error})", path=path, hint="copy or export it again") from error
     due = _length(fields)
     if not unpacker.eof or (due is not None and length != due):
         raise InputError(
-            f"its packed data holds {length} bytes where its header promises {due}", path=path, mend="export it again"
+            f"its packed data holds {length} bytes where its header promises {due}", path=path, hint="export it again"
         )
 
 
@@ -159,7 +159,7 @@ def _check_beside(name: str, path: Path) -> None:
     """A header may name a file of its own folder; any other would bring in what nobody meant."""
     if Path(name).is_absolute() or ".." in Path(name).parts:
         raise InputError(
-            f"its header names a data file outside its folder ({name})", path=path, mend="put both into one folder"
+            f"its header names a data file outside its folder ({name})", path=path, hint="put both into one folder"
         )
     if "%" not in name and not name.upper().startswith("LIST") and not (path.parent / name).is_file():
-        raise InputError(f"its data file {name} is not beside it", path=path, mend="copy both")
+        raise InputError(f"its data file {name} is not beside it", path=path, hint="copy both")

@@ -83,7 +83,7 @@ class NiftiReader(CheckedReader):
                 length = self._length(header, path)
                 content = _read_all(stream, start, length, path)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise InputError(f"damaged gzip data ({error})", path=path, mend="copy or export the file again") from error
+            raise InputError(f"damaged gzip data ({error})", path=path, hint="copy or export the file again") from error
         except OSError as error:
             raise InputError(f"cannot be read ({error})", path=path) from error
         affine = self._affine(header, path)
@@ -94,7 +94,7 @@ class NiftiReader(CheckedReader):
             raise InputError(
                 f"{volume.channels} channels ({array.ndim}D) where {self.channels} are expected",
                 path=path,
-                mend="split the file, or choose the frame to use",
+                hint="split the file, or choose the frame to use",
             )
         check_values(array, path)
         return volume
@@ -103,7 +103,7 @@ class NiftiReader(CheckedReader):
         size = int(kind.header_class.sizeof_hdr)
         if len(start) < size:
             raise InputError(
-                f"holds {len(start)} bytes, less than a NIfTI header", path=path, mend="copy or export the file again"
+                f"holds {len(start)} bytes, less than a NIfTI header", path=path, hint="copy or export the file again"
             )
         # not from_fileobj: that reads the extensions too, which say nothing about the voxels and may be long
         order = "<" if start[:4] == size.to_bytes(4, "little") else ">"
@@ -114,27 +114,27 @@ class NiftiReader(CheckedReader):
             raise InputError(
                 f"not a single-file NIfTI but {what} (its magic is {magic!r})",
                 path=path,
-                mend="convert it to .nii.gz, and make sure of left and right",
+                hint="convert it to .nii.gz, and make sure of left and right",
             )
         code = int(header["datatype"])
         if code not in data_type_codes:
-            raise InputError(f"broken NIfTI header (datatype {code} is none)", path=path, mend="export the file again")
+            raise InputError(f"broken NIfTI header (datatype {code} is none)", path=path, hint="export the file again")
         name = data_type_codes.label[code]
         if code in (0, 1, 255) or "complex" in name or name == "float128":
-            raise InputError(f"voxels of type {name} cannot be used", path=path, mend="convert them to float32")
+            raise InputError(f"voxels of type {name} cannot be used", path=path, hint="convert them to float32")
         try:
             header.get_slope_inter()
         except HeaderDataError as error:
-            raise InputError(f"broken NIfTI header ({error})", path=path, mend="export the file again") from error
+            raise InputError(f"broken NIfTI header ({error})", path=path, hint="export the file again") from error
         if np.isinf(header["scl_slope"]):  # NaN and 0 mean "no scaling"; nibabel takes infinity for that, too
-            raise InputError("broken NIfTI header (scl_slope is infinite)", path=path, mend="export the file again")
+            raise InputError("broken NIfTI header (scl_slope is infinite)", path=path, hint="export the file again")
         if header["pixdim"][0] == 0:  # the standard: qfac 0 is 1
             header["pixdim"][0] = 1
         if not 1 <= header["dim"][0] <= 7 or min(header.get_data_shape(), default=0) < 1:
             raise InputError(
                 f"impossible shape in the header (dim {header['dim'].tolist()})",
                 path=path,
-                mend="export the file again",
+                hint="export the file again",
             )
         return header
 
@@ -147,7 +147,7 @@ class NiftiReader(CheckedReader):
         offset = float(header["vox_offset"])
         if not header.sizeof_hdr <= offset <= 2**24 or offset != int(offset):
             raise InputError(
-                f"impossible data offset in the header (vox_offset {offset:g})", path=path, mend="export the file again"
+                f"impossible data offset in the header (vox_offset {offset:g})", path=path, hint="export the file again"
             )
         offset = int(offset)
         # nibabel scales in float64, and LoadImage converts to float32 beside the stored bytes
@@ -159,20 +159,20 @@ class NiftiReader(CheckedReader):
         qform_code, sform_code = int(header["qform_code"]), int(header["sform_code"])
         if not (0 <= qform_code <= 5 and 0 <= sform_code <= 5):
             raise InputError(
-                f"unknown qform_code {qform_code} or sform_code {sform_code}", path=path, mend="export the file again"
+                f"unknown qform_code {qform_code} or sform_code {sform_code}", path=path, hint="export the file again"
             )
         if qform_code == 0 and sform_code == 0:
             raise InputError(
                 "no affine is declared (qform_code and sform_code are 0), so left and right are unknown",
                 path=path,
-                mend="export it again with its geometry, or set the sform if you know it",
+                hint="export it again with its geometry, or set the sform if you know it",
             )
         unit = int(header["xyzt_units"]) & 7
         if unit in (1, 3):
             raise InputError(
                 f"lengths are declared in {'metres' if unit == 1 else 'micrometres'}, and readers take them as mm",
                 path=path,
-                mend="rewrite the file in mm",
+                hint="rewrite the file in mm",
             )
         shape = (*header.get_data_shape(), 1, 1)[:3]
         pixdim = np.abs(np.asarray(header["pixdim"][1:4], dtype=float))[: min(int(header["dim"][0]), 3)]
@@ -180,21 +180,21 @@ class NiftiReader(CheckedReader):
         try:
             qform = header.get_qform() if qform_code else None
         except (HeaderDataError, ValueError) as error:
-            raise InputError(f"broken qform ({error})", path=path, mend="set it again from the source") from error
+            raise InputError(f"broken qform ({error})", path=path, hint="set it again from the source") from error
         sform = header.get_sform() if sform_code else None
         affine = np.asarray(sform if sform is not None else qform, dtype=float)
         spacing = np.linalg.norm(affine[:3, :3], axis=0)
         if not np.all(np.isfinite(affine)) or np.any(spacing == 0) or _flatness(affine) < 1e-3:
-            raise InputError("the affine is singular or not finite", path=path, mend="set it again from the source")
+            raise InputError("the affine is singular or not finite", path=path, hint="set it again from the source")
         if np.abs(affine[:3, 3]).max() > FARTHEST:
             raise InputError(
-                f"its origin lies {np.abs(affine[:3, 3]).max():.3g} mm away", path=path, mend="set it from the source"
+                f"its origin lies {np.abs(affine[:3, 3]).max():.3g} mm away", path=path, hint="set it from the source"
             )
         if not np.allclose(spacing[: len(pixdim)], pixdim, rtol=1e-3, atol=1e-4):
             raise InputError(
                 f"the sform's voxel size {_sizes(spacing)} mm is not the header's {_sizes(pixdim)} mm",
                 path=path,
-                mend="find out which is true and write it to both",
+                hint="find out which is true and write it to both",
             )
         if qform is not None and sform is not None:
             _check_agreement(qform, sform, shape, spacing, path)
@@ -212,7 +212,7 @@ class NiftiReader(CheckedReader):
         if array.dtype.names:  # RGB and RGBA
             if "A" in array.dtype.names and array["A"].min() != array["A"].max():
                 raise InputError(
-                    "partly transparent, so its colours are undefined", path=path, mend="flatten it onto a background"
+                    "partly transparent, so its colours are undefined", path=path, hint="flatten it onto a background"
                 )
             array = np.stack([array[name] for name in array.dtype.names if name != "A"], axis=-1)
             if array.ndim == 3:  # a 2D colour image: keep three spatial axes, as for every other NIfTI
@@ -223,7 +223,7 @@ class NiftiReader(CheckedReader):
             array = array[:, :, :, 0, :]
         if array.ndim > 4:
             raise InputError(
-                f"{array.ndim}D data (shape {array.shape})", path=path, mend="split it into 3D or 4D files"
+                f"{array.ndim}D data (shape {array.shape})", path=path, hint="split it into 3D or 4D files"
             )
         return array
 
@@ -237,13 +237,13 @@ def _read_all(stream: io.BufferedIOBase, start: bytes, length: int, path: Path) 
             raise InputError(
                 f"holds more data than its header promises ({length} bytes)",
                 path=path,
-                mend="its header is wrong; export the file again",
+                hint="its header is wrong; export the file again",
             )
     if len(content) != length:
         raise InputError(
             f"holds {len(content)} bytes where its header promises {length}",
             path=path,
-            mend="it is cut off or its header is wrong; copy or export the file again",
+            hint="it is cut off or its header is wrong; copy or export the file again",
         )
     return content
 
@@ -257,7 +257,7 @@ def _check_agreement(qform: np.ndarray, sform: np.ndarray, shape: tuple, spacing
         raise InputError(
             f"qform and sform disagree by up to {distance:.3g} mm, so tools differ about where things are",
             path=path,
-            mend="find out which is true and write it to both",
+            hint="find out which is true and write it to both",
         )
 
 

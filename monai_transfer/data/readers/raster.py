@@ -53,7 +53,7 @@ class RasterReader(CheckedReader):
     ) -> None:
         super().__init__(max_memory)
         if palette not in ("colour", "index") or mode not in ("grey", "rgb", None):
-            raise InputError(f"palette {palette!r} or mode {mode!r} is unknown", mend="see RasterReader")
+            raise InputError(f"palette {palette!r} or mode {mode!r} is unknown", hint="see RasterReader")
         self.palette, self.mode = palette, mode
 
     def read_volume(self, path: str | Path) -> Volume:
@@ -75,7 +75,7 @@ class RasterReader(CheckedReader):
                     check_memory(width * height * len(image.getbands()) * 12, self.max_memory, path)
                     pages = getattr(image, "n_frames", 1)
                     if pages > 1:
-                        raise InputError(f"{pages} pages or frames", path=path, mend="split it into single files")  # type: ignore[attr-defined]
+                        raise InputError(f"{pages} pages or frames", path=path, hint="split it into single files")  # type: ignore[attr-defined]
                     if image.format == "TIFF":
                         _check_tiff(image, path)
                     if image.format == "TIFF" and image.tile and image.tile[0][0] == "raw":
@@ -86,13 +86,13 @@ class RasterReader(CheckedReader):
         except InputError:
             raise
         except Image.DecompressionBombError as error:
-            mend = "cut it into smaller pictures, if it is really so large"
-            raise InputError("declares more pixels than are read at once", path=path, mend=mend) from error
+            hint = "cut it into smaller pictures, if it is really so large"
+            raise InputError("declares more pixels than are read at once", path=path, hint=hint) from error
         except UnidentifiedImageError as error:
-            raise InputError("a damaged or unknown kind of picture", path=path, mend="convert it to PNG") from error
+            raise InputError("a damaged or unknown kind of picture", path=path, hint="convert it to PNG") from error
         except Exception as error:  # Pillow's decoders raise many kinds
             text = " ".join(str(error).split())[:120]
-            raise InputError(f"damaged or cut off ({text})", path=path, mend="copy or export it again") from error
+            raise InputError(f"damaged or cut off ({text})", path=path, hint="copy or export it again") from error
         check_values(array, path)
         array = np.swapaxes(array, 0, 1)
         return Volume(array, None, channel_last=array.ndim == 3)
@@ -127,14 +127,14 @@ class RasterReader(CheckedReader):
             # for "L" and "RGB" one value may be declared transparent; only pixels that are count
             if np.asarray(image.convert("RGBA").getchannel("A")).min() < 255:
                 raise InputError(
-                    "partly transparent, so its colours are undefined", path=path, mend="flatten it onto a background"
+                    "partly transparent, so its colours are undefined", path=path, hint="flatten it onto a background"
                 )
             image = image.convert("L" if mode in ("L", "LA", "La") else "RGB")
             mode = image.mode if mode not in ("P", "PA") else "P"
         if mode == "P":
             palette = image.getpalette()
             if palette is not None and np.asarray(image).max() >= len(palette) // 3:
-                raise InputError("colour numbers beyond its palette", path=path, mend="export it again")
+                raise InputError("colour numbers beyond its palette", path=path, hint="export it again")
             colours = np.asarray(image.convert("RGB"))
             grey = (colours == colours[..., :1]).all()
             return Image.fromarray(np.ascontiguousarray(colours[..., 0]) if grey else colours)
@@ -148,10 +148,10 @@ def _deep_png(path: Path, samples: int, orientation: int) -> np.ndarray:
     array = itk.array_from_image(itk.imread(str(path), vector)).astype(np.uint16)
     if samples in (2, 4) and array[..., -1].min() < 65535:
         raise InputError(
-            "partly transparent, so its colours are undefined", path=path, mend="flatten it onto a background"
+            "partly transparent, so its colours are undefined", path=path, hint="flatten it onto a background"
         )
     if orientation != 1:
-        raise InputError("16-bit colour with an EXIF rotation", path=path, mend="rotate it and export it again")
+        raise InputError("16-bit colour with an EXIF rotation", path=path, hint="rotate it and export it again")
     return array[..., 0] if samples == 2 else array[..., :3]
 
 
@@ -161,11 +161,11 @@ def _check_tiff(image: Image.Image, path: Path) -> None:
     bits = tags.get(BITS, (1,))
     signed = 2 in tuple(tags.get(SAMPLE_FORMAT, (1,)))
     if PHOTOMETRIC not in tags:
-        raise InputError("a TIFF that does not say whether 0 is black or white", path=path, mend="export it again")
+        raise InputError("a TIFF that does not say whether 0 is black or white", path=path, hint="export it again")
     if len(bits) > 1 and max(bits) > 8:
-        raise InputError(f"a colour TIFF of {max(bits)} bits", path=path, mend="convert it to PNG or 8 bits")
+        raise InputError(f"a colour TIFF of {max(bits)} bits", path=path, hint="convert it to PNG or 8 bits")
     if signed and max(bits) == 8:
-        raise InputError("a TIFF of signed bytes", path=path, mend="convert it to 16 bits")
+        raise InputError("a TIFF of signed bytes", path=path, hint="convert it to 16 bits")
 
 
 def _check_png(path: Path, limit: int) -> None:
@@ -180,11 +180,11 @@ def _check_png(path: Path, limit: int) -> None:
         kind = content[position + 4 : position + 8]
         end = position + 8 + length
         if end + 4 > len(content):
-            raise InputError("cut off (the PNG end mark is missing)", path=path, mend="copy or export it again")
+            raise InputError("cut off (the PNG end mark is missing)", path=path, hint="copy or export it again")
         if zlib.crc32(content[position + 4 : end]) != int.from_bytes(content[end : end + 4], "big"):
-            raise InputError("damaged (a PNG checksum does not match)", path=path, mend="copy or export it again")
+            raise InputError("damaged (a PNG checksum does not match)", path=path, hint="copy or export it again")
         if kind == b"acTL":
-            raise InputError("an animated PNG", path=path, mend="split it into single files")
+            raise InputError("an animated PNG", path=path, hint="split it into single files")
         if kind == b"IDAT":
             packed.append(content[position + 8 : end])
         kinds.add(kind)
@@ -194,12 +194,12 @@ def _check_png(path: Path, limit: int) -> None:
     try:  # Pillow fills in silence what is missing, and drops what is too much
         found = len(zlib.decompressobj().decompress(b"".join(packed), due + 1))
     except zlib.error as error:
-        raise InputError(f"damaged ({error})", path=path, mend="copy or export it again") from error
+        raise InputError(f"damaged ({error})", path=path, hint="copy or export it again") from error
     if found != due:
         what = "fewer" if found < due else "more"
-        raise InputError(f"holds {what} pixels than its header says", path=path, mend="export it again")
+        raise InputError(f"holds {what} pixels than its header says", path=path, hint="export it again")
     if content[25] == 3 and b"PLTE" not in kinds:
-        raise InputError("a palette image without its palette", path=path, mend="export it again")
+        raise InputError("a palette image without its palette", path=path, hint="export it again")
 
 
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
@@ -222,4 +222,4 @@ def _check_jpeg(path: Path) -> None:
     """After the last scan's start (FFDA) the end mark FFD9 must come; Pillow fills in silence what is missing."""
     content = path.read_bytes()
     if content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda"):
-        raise InputError("cut off (the JPEG end mark is missing)", path=path, mend="copy or export it again")
+        raise InputError("cut off (the JPEG end mark is missing)", path=path, hint="copy or export it again")

@@ -23,7 +23,7 @@ class SafeReader(CheckedReader):
 
     Use it in any MONAI config: ``LoadImaged(keys=..., reader="monai_transfer.data.readers.SafeReader")``. Values, axes
     and affine equal those of MONAI's own readers for sound files. Every fault is an ``InputError``: one line with the
-    file, the fault and the mend (inside ``Compose`` MONAI wraps it; it is then the cause of the ``RuntimeError``).
+    file, the fault and the hint (inside ``Compose`` MONAI wraps it; it is then the cause of the ``RuntimeError``).
 
     Args:
         max_memory: bytes (or ``"2GiB"``) that one image may take, by default 4 GiB or half of the machine's memory.
@@ -64,10 +64,10 @@ class SafeReader(CheckedReader):
                 with gzip.open(path) as stream:
                     packed = stream.read(4)
                 if nifti_kind(packed) is None:
-                    raise InputError("gzip data that is no NIfTI", path=path, mend="unpack it and look what it is")
+                    raise InputError("gzip data that is no NIfTI", path=path, hint="unpack it and look what it is")
                 return self.nifti
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise InputError(f"damaged gzip data ({error})", path=path, mend="copy or export the file again") from error
+            raise InputError(f"damaged gzip data ({error})", path=path, hint="copy or export the file again") from error
         except OSError as error:
             raise InputError(f"cannot be read ({error.strerror})", path=path) from error
         if is_dicom(start):
@@ -80,8 +80,8 @@ class SafeReader(CheckedReader):
             return self.nifti
         if path.suffix.lower() in (".dcm", ".ima"):
             return self.dicom  # its error says what a damaged slice needs
-        fault, mend = _foreign(path, start)
-        raise InputError(fault, path=path, mend=mend)
+        fault, hint = _foreign(path, start)
+        raise InputError(fault, path=path, hint=hint)
 
 
 _FOREIGN = {
@@ -106,10 +106,10 @@ _FOREIGN = {
 
 
 def _foreign(path: Path, start: bytes) -> tuple[str, str]:
-    """Fault and mend for a file that none of our readers takes."""
-    for magic, (what, mend) in _FOREIGN.items():
+    """Fault and hint for a file that none of our readers takes."""
+    for magic, (what, hint) in _FOREIGN.items():
         if start.startswith(magic):
-            return f"{what}, which is not read here", mend
+            return f"{what}, which is not read here", hint
     if path.suffix.lower() == ".img" and path.with_suffix(".hdr").exists():
         return "the voxels of a .hdr/.img pair", "convert the pair to .nii.gz, and make sure of left and right"
     formats = "NIfTI, DICOM, PNG, JPEG, TIFF, BMP, NRRD, MetaImage"

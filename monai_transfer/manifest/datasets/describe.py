@@ -62,7 +62,7 @@ def load_dataset(name: str) -> Dataset:
         InputError: no data set has that name.
     """
     if name not in dataset_names():
-        raise InputError(f"no data set is called {name!r}", mend=closest(name, dataset_names()))
+        raise InputError(f"no data set is called {name!r}", hint=closest(name, dataset_names()))
     return Dataset(**json.loads((_FOLDER / f"{name}.json").read_text(encoding="utf-8")))
 
 
@@ -89,7 +89,7 @@ def build_dataset(
     parts = [folder / part for part in known.folders] or [folder]
     for part in parts:
         if not part.exists():
-            raise InputError(f"is not there, but {known.title} has it", path=part, mend=known.obtain)
+            raise InputError(f"is not there, but {known.title} has it", path=part, hint=known.obtain)
     options = dict(known.options)
     if "table" in options:
         options["table"] = folder / options["table"]

@@ -50,10 +50,10 @@ def choose_layout(folder: Path, name: str = "auto") -> tuple[str, ModuleType]:
     if name in LAYOUTS:
         return name, LAYOUTS[name]
     if name not in _GROUPS:
-        raise InputError(f"no layout is called {name!r}", mend=closest(name, [*LAYOUTS, *_GROUPS]))
+        raise InputError(f"no layout is called {name!r}", hint=closest(name, [*LAYOUTS, *_GROUPS]))
     scores = {candidate: LAYOUTS[candidate].detect(folder) for candidate in _GROUPS[name]}
     best = max(scores, key=lambda candidate: scores[candidate])
     if scores[best] <= 0:
-        mend = f"it should hold images in one of these ways: {', '.join(LAYOUTS)}"
-        raise InputError("no known layout is seen here", path=folder, mend=mend)
+        hint = f"it should hold images in one of these ways: {', '.join(LAYOUTS)}"
+        raise InputError("no known layout is seen here", path=folder, hint=hint)
     return best, LAYOUTS[best]

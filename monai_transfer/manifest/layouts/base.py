@@ -1,7 +1,7 @@
 """What every layout reader shares: the raw case that it finds, what it may be asked, and what it says it left out.
 
 A layout is a module in this folder with ``detect(folder) -> float`` (0: surely not, 1: surely) and
-``read(folder, options) -> Found``. Adding one is a file here and its name in ``layouts/__init__.py``.
+``read(folder, options) -> FolderContents``. Adding one is a file here and its name in ``layouts/__init__.py``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from monai_transfer.errors import InputError
 
 __all__ = [
-    *("SPLIT_NAMES", "Found", "Options", "RawCase"),
+    *("SPLIT_NAMES", "FolderContents", "Options", "RawCase"),
     *("count", "derived_path", "is_image", "list_files", "split_name", "stem"),
 ]
 
@@ -60,7 +60,7 @@ class RawCase:
 
 
 @dataclass
-class Found:
+class FolderContents:
     """All that a layout found in a folder.
 
     Attributes:
@@ -130,8 +130,8 @@ def list_files(folder: Path) -> Iterator[Path]:
             try:
                 name.encode()
             except UnicodeEncodeError:
-                mend = "rename it, e.g. with convmv; a manifest is UTF-8"
-                raise InputError("the name is not UTF-8", path=Path(where) / name, mend=mend) from None
+                hint = "rename it, e.g. with convmv; a manifest is UTF-8"
+                raise InputError("the name is not UTF-8", path=Path(where) / name, hint=hint) from None
         yield from (Path(where) / name for name in sorted(names) if not name.startswith("."))
 
 

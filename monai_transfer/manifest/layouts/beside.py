@@ -15,7 +15,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from monai_transfer.errors import InputError
-from monai_transfer.manifest.layouts.base import Found, Options, RawCase, count, is_image, list_files, split_name, stem
+from monai_transfer.manifest.layouts.base import (
+    FolderContents,
+    Options,
+    RawCase,
+    count,
+    is_image,
+    list_files,
+    split_name,
+    stem,
+)
 
 __all__ = ["detect", "read"]
 
@@ -33,7 +42,7 @@ def detect(folder: Path) -> float:
     return 0.7 if any(case.label is not None for case in cases) or _words(folder) else 0.0
 
 
-def read(folder: Path, options: Options) -> Found:
+def read(folder: Path, options: Options) -> FolderContents:
     """Every image with the mask beside it.
 
     Raises:
@@ -45,14 +54,14 @@ def read(folder: Path, options: Options) -> Found:
     if not labelled:
         words = [] if options.channels else _words(folder)
         if words:
-            mend = f"say which make up the image: --channels {','.join(words)}"
-            raise InputError("several images belong to each mask", path=folder, mend=mend)
-        raise InputError("no mask lies beside an image", path=folder, mend="call masks CASE_seg or CASE_mask")
+            hint = f"say which make up the image: --channels {','.join(words)}"
+            raise InputError("several images belong to each mask", path=folder, hint=hint)
+        raise InputError("no mask lies beside an image", path=folder, hint="call masks CASE_seg or CASE_mask")
     bare = len(cases) - len(labelled)
     if bare:
         names = ", ".join(case.key for case in cases if case.label is None)
         notes.append(f"{count(bare, 'image')} without a mask, listed as unlabeled: {names[:80]}")
-    found = Found(cases, notes, texts={"task": "segmentation"})
+    found = FolderContents(cases, notes, texts={"task": "segmentation"})
     found.channel_names = dict(enumerate(options.channels))
     return found
 

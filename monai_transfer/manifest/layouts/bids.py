@@ -19,7 +19,7 @@ from pathlib import Path
 
 from monai_transfer.errors import InputError
 from monai_transfer.manifest.checks import closest
-from monai_transfer.manifest.layouts.base import Found, Options, RawCase, count, is_image, list_files, stem
+from monai_transfer.manifest.layouts.base import FolderContents, Options, RawCase, count, is_image, list_files, stem
 from monai_transfer.manifest.table import Table
 
 __all__ = ["detect", "read"]
@@ -36,7 +36,7 @@ def detect(folder: Path) -> float:
     return 0.95 if any(named) else 0.0
 
 
-def read(folder: Path, options: Options) -> Found:
+def read(folder: Path, options: Options) -> FolderContents:
     """One case per subject, session, acquisition and run.
 
     Raises:
@@ -58,8 +58,8 @@ def read(folder: Path, options: Options) -> Found:
     channels = list(options.channels) or [max(sorted(counts), key=lambda suffix: counts[suffix])] if counts else []
     for suffix in channels:
         if suffix not in counts:
-            raise InputError(f"no image has the suffix {suffix!r}", path=folder, mend=closest(suffix, counts))
-    found = Found([], channel_names=dict(enumerate(channels)))
+            raise InputError(f"no image has the suffix {suffix!r}", path=folder, hint=closest(suffix, counts))
+    found = FolderContents([], channel_names=dict(enumerate(channels)))
     others = [f"{suffix} ({count(n, 'image')})" for suffix, n in sorted(counts.items()) if suffix not in channels]
     if others:
         found.notes.append(f"image is {', '.join(channels)}; left out: {', '.join(others)} (see --channels)")
@@ -117,11 +117,11 @@ def _mask(
     best = [path for n, path in fits if n == most]
     if len(best) > 1:
         names = " and ".join(path.name for path in best[:2])
-        raise InputError(f"{names} both fit it", path=image, mend="leave one kind of mask, with --exclude")
+        raise InputError(f"{names} both fit it", path=image, hint="leave one kind of mask, with --exclude")
     return best[0]
 
 
-def _order(found: Found, folder: Path) -> None:
+def _order(found: FolderContents, folder: Path) -> None:
     """Days since the first scan of the set, where ``*_scans.tsv`` give acquisition times."""
     times: dict[str, datetime] = {}
     for path in sorted(folder.glob("sub-*/**/*_scans.tsv")):

@@ -16,7 +16,16 @@ from typing import Any
 
 from monai_transfer.errors import InputError
 from monai_transfer.manifest.layouts import dicom
-from monai_transfer.manifest.layouts.base import Found, Options, RawCase, count, is_image, list_files, split_name, stem
+from monai_transfer.manifest.layouts.base import (
+    FolderContents,
+    Options,
+    RawCase,
+    count,
+    is_image,
+    list_files,
+    split_name,
+    stem,
+)
 from monai_transfer.manifest.layouts.csv_table import find_table
 from monai_transfer.manifest.table import parse_label
 
@@ -36,7 +45,7 @@ def detect(folder: Path) -> float:
     return 0.6 if len(classes) > 1 else 0.0
 
 
-def read(folder: Path, options: Options) -> Found:
+def read(folder: Path, options: Options) -> FolderContents:
     """Every image with its folder as class.
 
     Raises:
@@ -47,7 +56,7 @@ def read(folder: Path, options: Options) -> Found:
         return _dicom(folder, options)
     if not cases:
         raise InputError("no images in class folders", path=folder)
-    found = Found(cases, notes, texts={"task": "classification"})
+    found = FolderContents(cases, notes, texts={"task": "classification"})
     hit = find_table(folder, options)
     if hit is not None:
         table, column = hit
@@ -69,7 +78,7 @@ def _numbers(cases: list[RawCase], given: dict[str, Any], path: Path) -> dict[in
     pairs = {(given[case.place], str(case.label)) for case in cases if isinstance(given.get(case.place), int)}
     names = {int(number): name for number, name in pairs}
     if len(names) != len(pairs) or len(set(names.values())) != len(pairs):
-        raise InputError("its labels contradict the class folders", path=path, mend="correct it, or use --layout csv")
+        raise InputError("its labels contradict the class folders", path=path, hint="correct it, or use --layout csv")
     return names if len(names) == len({case.label for case in cases}) else {}
 
 
@@ -81,14 +90,14 @@ def _cases(folder: Path) -> tuple[list[RawCase], list[str]]:
     dirs = [tuple(part for part in parts if split_name(part) is None) for parts in dirs]
     depths = {len(parts) for parts in dirs}
     if len(depths) > 1:
-        raise InputError("images lie at different depths", path=folder, mend="put each image into its class folder")
+        raise InputError("images lie at different depths", path=folder, hint="put each image into its class folder")
     notes: list[str] = []
     depth = depths.pop() if depths else 0
     if depth == 0:
         return [], notes
     if depth > 2:
         raise InputError(
-            "images lie too deep for class folders", path=folder, mend="use class/image or site/class/image"
+            "images lie too deep for class folders", path=folder, hint="use class/image or site/class/image"
         )
     below: dict[str, Counter[str]] = defaultdict(Counter)
     if depth == 2:
@@ -122,7 +131,7 @@ def _are_sites(below: dict[str, Counter[str]]) -> bool:
     return alike and sum(map(Counter.total, below.values())) >= 2 * sum(map(len, names))
 
 
-def _dicom(folder: Path, options: Options) -> Found:
+def _dicom(folder: Path, options: Options) -> FolderContents:
     found = dicom.read(folder, options, every=True)
     below: dict[str, Counter[str]] = defaultdict(Counter)
     places = []
@@ -131,7 +140,7 @@ def _dicom(folder: Path, options: Options) -> Found:
         case.split = next((split_name(part) for part in parts if split_name(part)), None)
         parts = [part for part in parts if split_name(part) is None]
         if not parts:
-            raise InputError("DICOM files lie outside the class folders", path=folder, mend="move them into one")
+            raise InputError("DICOM files lie outside the class folders", path=folder, hint="move them into one")
         below[parts[0]][parts[1] if len(parts) > 1 else ""] += 1
         places.append(parts)
     sites = _are_sites(below)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from monai_transfer.errors import InputError
-from monai_transfer.manifest.layouts.base import Found, Options, RawCase, count, is_image, list_files, stem
+from monai_transfer.manifest.layouts.base import FolderContents, Options, RawCase, count, is_image, list_files, stem
 from monai_transfer.manifest.table import Table, parse_label
 
 __all__ = ["detect", "find_table", "read"]
@@ -28,7 +28,7 @@ def find_table(folder: Path, options: Options) -> tuple[Table, str] | None:
             hits.append((table, column))
     if len(hits) > 1:
         names = ", ".join(table.path.name for table, _ in hits)
-        raise InputError(f"several tables name image files: {names}", path=folder, mend="leave one in the folder")
+        raise InputError(f"several tables name image files: {names}", path=folder, hint="leave one in the folder")
     return hits[0] if hits else None
 
 
@@ -37,7 +37,7 @@ def detect(folder: Path) -> float:
     return 0.5 if folder.is_dir() and find_table(folder, Options(folder)) else 0.0
 
 
-def read(folder: Path, options: Options) -> Found:
+def read(folder: Path, options: Options) -> FolderContents:
     """One case per row. A label that names a file is a mask, else a class or a number; an empty one is none.
 
     Raises:
@@ -45,10 +45,10 @@ def read(folder: Path, options: Options) -> Found:
     """
     hit = find_table(folder, options)
     if hit is None:
-        mend = "a column called path, file or image must name files from this folder, or name it with --path-column"
-        raise InputError("no table here names image files", path=folder, mend=mend)
+        hint = "a column called path, file or image must name files from this folder, or name it with --path-column"
+        raise InputError("no table here names image files", path=folder, hint=hint)
     table, column = hit
-    found = Found([], table=(table.path, column))
+    found = FolderContents([], table=(table.path, column))
     label_column = table.column("label", options.label_column)
     mask_column = next((c for c in table.columns if c.lower() in ("mask", "segmentation", "mask_path")), None)
     for number, row in enumerate(table.rows, start=2):

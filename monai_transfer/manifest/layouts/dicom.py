@@ -27,7 +27,7 @@ from monai_transfer.manifest.dicom_copies import copy_series
 from monai_transfer.manifest.dicom_headers import Series, check_keywords, gather, has_magic
 from monai_transfer.manifest.dicom_masks import referenced_series
 from monai_transfer.manifest.layouts.base import (
-    Found,
+    FolderContents,
     Options,
     RawCase,
     count,
@@ -54,7 +54,7 @@ def detect(folder: Path) -> float:
     return 0.85 if any(has_magic(path) for path in itertools.islice(others, _LOOKED_AT)) else 0.0
 
 
-def read(folder: Path, options: Options, every: bool = False) -> Found:
+def read(folder: Path, options: Options, every: bool = False) -> FolderContents:
     """One case per chosen series, or (``every``) per series that is no localizer.
 
     Raises:
@@ -63,7 +63,7 @@ def read(folder: Path, options: Options, every: bool = False) -> Found:
     check_keywords(options.site_from)
     files = list(list_files(folder))
     series, notes = gather((path for path in files if not is_image(path)), options.site_from)
-    found = Found([], notes)
+    found = FolderContents([], notes)
     images = [one for one in series if not one.is_label]
     if not images:
         raise InputError("no DICOM image series in it", path=folder)
@@ -166,7 +166,7 @@ def _choose(
     if wanted is not None:
         named = [one for one in images if wanted.lower() in str(one.header.get("SeriesDescription") or "").lower()]
         if not named:
-            raise InputError(f"no series description holds {wanted!r}", path=folder, mend=_descriptions(images))
+            raise InputError(f"no series description holds {wanted!r}", path=folder, hint=_descriptions(images))
         images, before = named, len(images)
         notes.append(f"{before - len(named)} series without {wanted!r} in the description, left out")
     studies: dict[tuple[str, str], list[Series]] = defaultdict(list)

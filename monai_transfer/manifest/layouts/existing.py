@@ -6,7 +6,7 @@ from pathlib import Path
 
 from monai_transfer.errors import InputError
 from monai_transfer.manifest.checks import SPLITS
-from monai_transfer.manifest.layouts.base import Found, Options, RawCase, count
+from monai_transfer.manifest.layouts.base import FolderContents, Options, RawCase, count
 from monai_transfer.manifest.model import Manifest
 
 __all__ = ["detect", "read"]
@@ -28,7 +28,7 @@ def detect(folder: Path) -> float:
     return 1.0 if folder.is_file() else 0.05
 
 
-def read(folder: Path, options: Options) -> Found:
+def read(folder: Path, options: Options) -> FolderContents:
     """The manifest's cases with their splits, patients and sites.
 
     Raises:
@@ -36,7 +36,7 @@ def read(folder: Path, options: Options) -> Found:
     """
     manifest = Manifest.load(_file(folder))
     masks = manifest.task in ("segmentation", "localization")
-    found = Found([], labels={int(number): name for number, name in manifest.labels.items()})
+    found = FolderContents([], labels={int(number): name for number, name in manifest.labels.items()})
     found.channel_names = {int(number): name for number, name in manifest.channel_names.items()}
     for key in ("name", "description", "task", "licence", "reference", "modality"):
         value = getattr(manifest, key)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_transfer.errors import InputError
-from monai_transfer.manifest.layouts.base import Found, Options, RawCase, count, is_image, split_name, stem
+from monai_transfer.manifest.layouts.base import FolderContents, Options, RawCase, count, is_image, split_name, stem
 
 __all__ = ["detect", "read"]
 
@@ -21,7 +21,7 @@ def detect(folder: Path) -> float:
     return 1.0 if isinstance(content, dict) and isinstance(content.get("training"), list) else 0.0
 
 
-def read(folder: Path, options: Options) -> Found:
+def read(folder: Path, options: Options) -> FolderContents:
     """The cases that ``dataset.json`` lists. ``test`` cases without a label become ``unlabeled``.
 
     Raises:
@@ -31,9 +31,9 @@ def read(folder: Path, options: Options) -> Found:
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot be read ({error})", path=path, mend="give a folder with a dataset.json") from None
+        raise InputError(f"cannot be read ({error})", path=path, hint="give a folder with a dataset.json") from None
     listed = {key: content[key] for key in content if split_name(key) and isinstance(content[key], list)}
-    found = Found([])
+    found = FolderContents([])
     for key, items in listed.items():
         # A list called "training" alone is all there is, to be split by us; beside labelled others it is a split.
         for i, item in enumerate(items):
@@ -59,17 +59,17 @@ def read(folder: Path, options: Options) -> Found:
 def _case(item: Any, split: str | None, where: str, folder: Path, path: Path) -> RawCase:
     entry = {"image": item} if isinstance(item, str) else item
     if not isinstance(entry, dict) or not isinstance(entry.get("image"), (str, list)):
-        raise InputError(f"{where} has no image", path=path, mend='items read {"image": "...", "label": "..."}')
+        raise InputError(f"{where} has no image", path=path, hint='items read {"image": "...", "label": "..."}')
     images = [entry["image"]] if isinstance(entry["image"], str) else entry["image"]
     label = entry.get("label")
     # A text is a mask's path, unless it has no image's suffix: then it is a class name, and a number a class or value.
     mask = isinstance(label, str) and is_image(Path(label))
     if isinstance(label, bool) or not isinstance(label, (str, int, float, type(None))):
-        raise InputError(f"{where} has the label {label!r}", path=path, mend="give a path, a class, a number or null")
+        raise InputError(f"{where} has the label {label!r}", path=path, hint="give a path, a class, a number or null")
     for name in [*images, *([label] if mask else [])]:
         if not (folder / name).exists():
             raise InputError(
-                f"{where} lists {name}, which is not there", path=path, mend="restore it, or remove the item"
+                f"{where} lists {name}, which is not there", path=path, hint="restore it, or remove the item"
             )
     first = Path(images[0])
     return RawCase(
@@ -87,4 +87,4 @@ def _names(given: Any, path: Path) -> dict[int, str]:
     try:
         return {int(number): str(name) for number, name in given.items()}
     except ValueError:
-        raise InputError(f"names {given} are not by number", path=path, mend='write {"0": "background", ...}') from None
+        raise InputError(f"names {given} are not by number", path=path, hint='write {"0": "background", ...}') from None

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_transfer.errors import InputError
-from monai_transfer.manifest.layouts.base import Found, Options, RawCase, count, is_image, list_files, stem
+from monai_transfer.manifest.layouts.base import FolderContents, Options, RawCase, count, is_image, list_files, stem
 
 __all__ = ["detect", "read"]
 
@@ -25,14 +25,14 @@ def detect(folder: Path) -> float:
     return 1.0 if names and all(_CHANNEL.match(name) for name in names) else 0.0
 
 
-def read(folder: Path, options: Options) -> Found:
+def read(folder: Path, options: Options) -> FolderContents:
     """The cases of ``imagesTr`` and ``imagesTs`` with their masks.
 
     Raises:
         InputError: a case lacks a channel, ``dataset.json`` is unreadable, or no case has a mask.
     """
     description = _description(folder / "dataset.json")
-    found = Found([], texts={"task": "segmentation"})
+    found = FolderContents([], texts={"task": "segmentation"})
     channels = description.get("channel_names") or description.get("modality") or {}
     found.channel_names = {int(k): str(v) for k, v in channels.items() if str(k).isdecimal()}
     if found.channel_names:
@@ -47,7 +47,7 @@ def read(folder: Path, options: Options) -> Found:
         for path in _images(folder / f"images{part}"):
             match = _CHANNEL.match(stem(path))
             if match is None:
-                raise InputError("has no channel number", path=path, mend="name images CASE_0000, CASE_0001, ...")
+                raise InputError("has no channel number", path=path, hint="name images CASE_0000, CASE_0001, ...")
             groups.setdefault(match[1], {})[int(match[2])] = path
         masks = {stem(path): path for path in _images(folder / f"labels{part}")}
         for name, files in sorted(groups.items()):
@@ -69,7 +69,7 @@ def read(folder: Path, options: Options) -> Found:
     bare = sum(case.label is None for case in found.cases)
     if bare == len(found.cases):
         raise InputError(
-            "no image has a mask", path=folder / "labelsTr", mend="name masks CASE, without channel number"
+            "no image has a mask", path=folder / "labelsTr", hint="name masks CASE, without channel number"
         )
     if bare:
         found.notes.append(f"{count(bare, 'case')} without a mask: listed as unlabeled")

@@ -15,7 +15,7 @@ from PIL import Image
 
 from monai_transfer.errors import InputError
 from monai_transfer.manifest.layouts.base import (
-    Found,
+    FolderContents,
     Options,
     RawCase,
     count,
@@ -38,7 +38,7 @@ def detect(folder: Path) -> float:
     return 0.8 if files and not any(is_image(path) for path in files) else 0.0
 
 
-def read(folder: Path, options: Options) -> Found:
+def read(folder: Path, options: Options) -> FolderContents:
     """Unpack the set under ``options.files / "images"`` and list it.
 
     Raises:
@@ -57,9 +57,9 @@ def read(folder: Path, options: Options) -> Found:
         elif name.endswith("_images") and split_name(name.removesuffix("_images")):
             parts[split_name(name.removesuffix("_images"))] = (array, arrays.get(name.replace("_images", "_labels")))
     if not parts:
-        mend = "it needs images and labels, or train_images, train_labels, val_images, ..."
-        raise InputError(f"holds {', '.join(sorted(arrays)) or 'nothing'}", path=path, mend=mend)
-    found = Found([], texts={"name": path.stem})
+        hint = "it needs images and labels, or train_images, train_labels, val_images, ..."
+        raise InputError(f"holds {', '.join(sorted(arrays)) or 'nothing'}", path=path, hint=hint)
+    found = FolderContents([], texts={"name": path.stem})
     if "class_names" in arrays:
         found.labels = dict(enumerate(map(str, arrays["class_names"].tolist())))
     seen: dict[str, tuple[str | None, str]] = {}
@@ -93,20 +93,20 @@ def _file(folder: Path) -> Path:
         return folder
     files = sorted(folder.glob("*.npz"))
     if len(files) != 1:
-        raise InputError(f"holds {count(len(files), '.npz file')}", path=folder, mend="give the one file that is meant")
+        raise InputError(f"holds {count(len(files), '.npz file')}", path=folder, hint="give the one file that is meant")
     return files[0]
 
 
 def _checked(images, labels, split, path):  # type: ignore[no-untyped-def]
     where = f"{split} images" if split else "images"
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[-1] not in (1, 3)):
-        mend = "8-bit images of shape N x H x W or N x H x W x 3 can be unpacked"
-        raise InputError(f"{where} are {images.dtype} of shape {images.shape}", path=path, mend=mend)
+        hint = "8-bit images of shape N x H x W or N x H x W x 3 can be unpacked"
+        raise InputError(f"{where} are {images.dtype} of shape {images.shape}", path=path, hint=hint)
     if labels is not None:
         labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
         if labels.shape != images.shape[:1] or labels.dtype.kind not in "iufU":
-            mend = "one class number, class name or value per image is understood"
-            raise InputError(f"labels of {where} have shape {labels.shape}", path=path, mend=mend)
+            hint = "one class number, class name or value per image is understood"
+            raise InputError(f"labels of {where} have shape {labels.shape}", path=path, hint=hint)
     return images.squeeze(-1) if images.ndim == 4 and images.shape[-1] == 1 else images, labels
 
 

@@ -11,7 +11,16 @@ import re
 from pathlib import Path
 
 from monai_transfer.errors import InputError
-from monai_transfer.manifest.layouts.base import Found, Options, RawCase, count, is_image, list_files, split_name, stem
+from monai_transfer.manifest.layouts.base import (
+    FolderContents,
+    Options,
+    RawCase,
+    count,
+    is_image,
+    list_files,
+    split_name,
+    stem,
+)
 
 __all__ = ["detect", "read"]
 
@@ -34,13 +43,13 @@ def detect(folder: Path) -> float:
     return 0.9 if any(_images(image) and _images(mask) for image, mask in _roots(folder)) else 0.0
 
 
-def read(folder: Path, options: Options) -> Found:
+def read(folder: Path, options: Options) -> FolderContents:
     """Every image with its mask; an image without one is unlabelled, a mask without an image is left out.
 
     Raises:
         InputError: no mask fits any image, or two masks fit the same image.
     """
-    found = Found([], texts={"task": "segmentation"})
+    found = FolderContents([], texts={"task": "segmentation"})
     roots = _roots(folder)
     filled = [(image, mask) for image, mask in roots if _images(image) and _images(mask)]
     for image, mask in roots:
@@ -68,7 +77,7 @@ def read(folder: Path, options: Options) -> Found:
         if shared:
             found.notes.append(f"{count(shared, 'name')} seen in more than one of them: taken as the same patient")
     if not any(case.label is not None for case in found.cases):
-        raise InputError("no mask has the name of an image", path=folder, mend="give every mask the name of its image")
+        raise InputError("no mask has the name of an image", path=folder, hint="give every mask the name of its image")
     return found
 
 
@@ -110,7 +119,7 @@ def _pair(image_folder: Path, mask_folder: Path, folder: Path, notes: list[str])
         fitting = exact.get((below, stem(image))) or loose.get((below, _core(stem(image)))) or []
         if len(fitting) > 1:
             names = " and ".join(sorted(path.name for path in fitting)[:2])
-            raise InputError(f"{names} both fit it", path=image, mend="leave one mask per image")
+            raise InputError(f"{names} both fit it", path=image, hint="leave one mask per image")
         used.update(fitting)
         place = image.relative_to(folder)
         cases.append(

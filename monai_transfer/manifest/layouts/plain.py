@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from monai_transfer.errors import InputError
-from monai_transfer.manifest.layouts.base import Found, Options, RawCase, is_image, list_files, stem
+from monai_transfer.manifest.layouts.base import FolderContents, Options, RawCase, is_image, list_files, stem
 
 __all__ = ["detect", "read"]
 
@@ -15,7 +15,7 @@ def detect(folder: Path) -> float:
     return 0.1 if folder.is_dir() and any(is_image(path) for path in list_files(folder)) else 0.0
 
 
-def read(folder: Path, options: Options) -> Found:
+def read(folder: Path, options: Options) -> FolderContents:
     """Every image, without a label.
 
     Raises:
@@ -27,5 +27,5 @@ def read(folder: Path, options: Options) -> Found:
             place = path.relative_to(folder)
             cases.append(RawCase([path], stem(path), (place.parent / stem(place)).as_posix()))
     if not cases:
-        raise InputError("no image in it", path=folder, mend="give a folder with images")
-    return Found(cases)
+        raise InputError("no image in it", path=folder, hint="give a folder with images")
+    return FolderContents(cases)

@@ -77,12 +77,12 @@ class UnlabelledValidator(Metric):
         device: str | torch.device = "cpu",
     ) -> None:
         if name not in SCORES:
-            mend = "use the functions `dev` and `ist` with source features" if name in ("dev", "ist") else None
-            raise InputError(f"validator {name!r} is not one of {', '.join(SCORES)}", mend=mend)
+            hint = "use the functions `dev` and `ist` with source features" if name in ("dev", "ist") else None
+            raise InputError(f"validator {name!r} is not one of {', '.join(SCORES)}", hint=hint)
         if task not in ("classification", "segmentation"):
             raise InputError(
                 f"validators judge class probabilities, and {task!r} has none",
-                mend="choose the checkpoint by a labelled validation set",
+                hint="choose the checkpoint by a labelled validation set",
             )
         self.name, self.task, self.activation = name, task, activation
         self.expected, self.class_names, self.veto = expected, class_names, frozenset(veto)
@@ -118,11 +118,11 @@ class UnlabelledValidator(Metric):
             self._resolved = "none" if known else ("sigmoid" if single else "softmax")
         if self._resolved == "softmax":
             if single:
-                raise InputError("softmax over a single channel is always 1", mend="use activation='sigmoid'")
+                raise InputError("softmax over a single channel is always 1", hint="use activation='sigmoid'")
             return output.softmax(1)
         if self._resolved == "sigmoid":
             if not single:
-                raise InputError("sigmoid gives no probabilities over several classes", mend="use activation='softmax'")
+                raise InputError("sigmoid gives no probabilities over several classes", hint="use activation='softmax'")
             output = output.sigmoid()
         return torch.cat([1 - output, output], 1) if single else output
 
@@ -147,7 +147,7 @@ class UnlabelledValidator(Metric):
         if discrete:
             raise InputError(
                 "predictions are discretised (all whole numbers), which leaves nothing to judge",
-                mend="let the metric see probabilities or logits: take AsDiscreted out of the postprocessing",
+                hint="let the metric see probabilities or logits: take AsDiscreted out of the postprocessing",
             )
         self.alarm = collapse(summary, expected=self.expected, class_names=self.class_names)
         for message in self.alarm.messages:

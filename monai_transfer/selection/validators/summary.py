@@ -129,7 +129,7 @@ class PredictionSummary:
             if not torch.isfinite(total).all():
                 raise InputError("predictions hold NaN or infinity")
             if (p < -1e-4).any() or (total - 1).abs().max() > 1e-2:
-                raise InputError("predictions are no probabilities over classes", mend="apply softmax or sigmoid first")
+                raise InputError("predictions are no probabilities over classes", hint="apply softmax or sigmoid first")
             yield p.clamp(0) / total
 
     def _keep(self, rows: np.ndarray, features: np.ndarray | None) -> None:

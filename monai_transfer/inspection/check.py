@@ -1,0 +1,142 @@
+"""``check_manifest``: look into every file of a manifest and say everything that is wrong, at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from monai_transfer.data.readers import memory_limit
+from monai_transfer.inspection.finding import Finding, sort_findings
+from monai_transfer.inspection.fixes import fix_label, fix_picture, fix_volume
+from monai_transfer.inspection.pool import inspect_cases
+from monai_transfer.inspection.sets import Inspected, check_set
+from monai_transfer.manifest.checks import SPLITS
+from monai_transfer.manifest.checksums import sha256_image
+from monai_transfer.manifest.model import Case, Manifest
+from monai_transfer.manifest.paths import absolute
+
+__all__ = ["check_manifest", "look", "fix_manifest"]
+
+
+def check_manifest(
+    manifest: Manifest,
+    *,
+    root: str | Path | None = None,
+    jobs: int = 2,
+    max_memory: int | str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Finding]:
+    """Read every image and label of ``manifest`` to the end and report all faults at once.
+
+    Args:
+        manifest: the cases.
+        root: another folder to find the files in: their paths below the manifest's own folder are kept.
+        jobs: number of processes; so many cases are in memory at once.
+        max_memory: bytes (or ``"2GiB"``) that reading one image may take.
+        progress: called with (cases done, cases in all).
+
+    Returns:
+        Findings, errors first; empty where nothing is wrong. Files are never changed.
+
+    Raises:
+        InputError: ``max_memory`` is no amount of memory.
+    """
+    looked = look(manifest, root=root, jobs=jobs, max_memory=max_memory, progress=progress)
+    return findings_of(manifest, looked)
+
+
+def look(
+    manifest: Manifest,
+    *,
+    root: str | Path | None = None,
+    jobs: int = 2,
+    max_memory: int | str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Inspected:
+    """The facts and faults of every case, without the set's own; see ``check_manifest`` for the arguments."""
+    limit = memory_limit(max_memory)
+    cases = [(split, _moved(case, manifest, root)) for split in SPLITS for case in manifest.cases(split)]
+    results = inspect_cases([_job(manifest, case, limit) for _, case in cases], jobs, progress)
+    return [(split, case, result) for (split, case), result in zip(cases, results, strict=True)]
+
+
+def findings_of(manifest: Manifest, looked: Inspected) -> list[Finding]:
+    """All findings of what was looked at, sorted."""
+    findings = [
+        Finding(**{"hint": None, **fields}, case=case.case, split=split)
+        for split, case, result in looked
+        for fields in result["findings"]
+    ]
+    return sort_findings(findings + check_set(manifest, looked))
+
+
+def _job(manifest: Manifest, case: Case, limit: int) -> dict[str, Any]:
+    paths = manifest.task in ("segmentation", "localization")
+    hashes = case.sha256 if isinstance(case.sha256, list) else [case.sha256]
+    return {
+        "images": case.images,
+        "sha256": hashes if len(hashes) == len(case.images) else [None] * len(case.images),
+        "label": case.label if paths and isinstance(case.label, str) else None,
+        "sha256_label": case.sha256_label,
+        "classes": manifest.labels if manifest.task == "segmentation" else {},
+        "max_memory": limit,
+    }
+
+
+def _moved(case: Case, manifest: Manifest, root: str | Path | None) -> Case:
+    if root is None:
+        return case
+    base = Path(absolute(manifest.root or "", manifest.folder))
+
+    def move(path: str) -> str:
+        return str(Path(root) / Path(path).relative_to(base)) if Path(path).is_relative_to(base) else path
+
+    image = move(case.image) if isinstance(case.image, str) else [move(path) for path in case.image]
+    moved = replace(case, image=image)
+    if isinstance(case.label, str) and manifest.task in ("segmentation", "localization"):
+        moved = replace(moved, label=move(case.label))
+    return moved
+
+
+def fix_manifest(manifest: Manifest, looked: Inspected, folder: str | Path) -> tuple[Manifest, list[str]]:
+    """Write corrected copies of what can be fixed safely into ``folder``, and a manifest that names them.
+
+    Sound files stay where they are and are named there. Nothing is changed in place.
+
+    Returns:
+        The new manifest (saved as ``folder/manifest.json``), and a line for each file written.
+    """
+    folder = Path(folder)
+    written: list[str] = []
+    fixed: dict[str, list[Case]] = {split: [] for split in SPLITS}
+    for split, case, result in looked:
+        by_file: dict[str, list[str]] = {}
+        changed = {fields["file"] for fields in result["findings"] if fields["code"] == "sha256"}
+        for fields in result["findings"]:
+            if fields.get("fixable") and fields["file"] not in changed:  # not of content that nobody vouches for
+                by_file.setdefault(fields["file"], []).append(fields["code"])
+        images = list(case.images)
+        hashes = list(case.sha256) if isinstance(case.sha256, list) else [case.sha256] * len(images)
+        for n, path in enumerate(images):
+            codes = by_file.get(path)
+            if codes:
+                target = folder / "images" / (case.case if len(images) == 1 else f"{case.case}_{n}")
+                new = fix_volume(path, target) if "unreadable" in codes else fix_picture(path, target)
+                written.append(f"{path} -> {new}")
+                images[n], hashes[n] = str(new), sha256_image(new)
+        new_case = replace(
+            case,
+            image=images[0] if isinstance(case.image, str) else images,
+            sha256=hashes[0] if isinstance(case.image, str) else (hashes if all(hashes) else None),  # type: ignore[arg-type]
+        )
+        codes = by_file.get(case.label, []) if isinstance(case.label, str) else []
+        if codes and isinstance(case.label, str):
+            target = folder / "labels" / case.case
+            new = fix_volume(case.label, target) if "unreadable" in codes else fix_label(case.label, target, codes)
+            written.append(f"{case.label} -> {new}")
+            new_case = replace(new_case, label=str(new), sha256_label=sha256_image(new))
+        fixed[split].append(new_case)
+    result_manifest = replace(manifest, **fixed, root=None)  # type: ignore[arg-type]
+    return Manifest.load(result_manifest.save(folder / "manifest.json")), written

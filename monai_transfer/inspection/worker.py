@@ -1,0 +1,26 @@
+"""A process that looks at cases: one JSON job per line on standard input, one JSON result per line on standard output.
+
+A process of its own survives what a decoder's C++ code does to the parent (a crash becomes a finding), and unlike
+``multiprocessing`` it needs no guarded main module in the user's script.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+from monai_transfer.inspection.case import inspect_case
+
+
+def main() -> None:
+    """Serve until standard input ends. Whatever libraries print goes to standard error."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        answers.write(json.dumps(inspect_case(json.loads(line))) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,25 @@
+"""Silencing what libraries say on every normal run, so that the lines which matter are seen."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+__all__ = ["silence_libraries"]
+
+# logger, the level from which it is heard
+_LOGGERS = {
+    "monai.data.nvimgcodec_pydicom_plugin": logging.ERROR,  # an optional decoder that is not installed, per transform
+    "monai.bundle.workflows": logging.ERROR,  # "Logging file is set to False"; "Setting logging properties"
+}
+_MESSAGES = ("NvImgCodecPydicomReader", r"Orientationd?\.__init__", ".*non-tuple sequence for multidimensional")
+
+
+def silence_libraries() -> None:
+    """Hide deprecation notes (they are for developers) and the notices that MONAI prints whatever one does."""
+    for name, level in _LOGGERS.items():
+        logging.getLogger(name).setLevel(level)
+    for category in (FutureWarning, DeprecationWarning):
+        warnings.filterwarnings("ignore", category=category)
+    for message in _MESSAGES:
+        warnings.filterwarnings("ignore", message=message)

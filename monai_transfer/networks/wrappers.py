@@ -1,0 +1,18 @@
+"""What torch puts around a network, taken off again."""
+
+from __future__ import annotations
+
+from torch import nn
+
+__all__ = ["unwrap"]
+
+
+def unwrap(network: nn.Module) -> nn.Module:
+    """The network itself, without ``DistributedDataParallel``, ``DataParallel`` or ``torch.compile`` around it."""
+    while True:
+        if isinstance(network, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            network = network.module
+        elif isinstance(inner := getattr(network, "_orig_mod", None), nn.Module):
+            network = inner
+        else:
+            return network

@@ -1,0 +1,1 @@
+"""Prediction on new images, in each image's own geometry."""

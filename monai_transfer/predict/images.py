@@ -1,0 +1,333 @@
+"""``monai-transfer predict``: the bundle's own inference config on the user's files, one broken file no end of it.
+
+The config's reader is replaced by ``SafeReader``, which reads sound files to the same voxels and refuses the others
+with one line. All that the bundle writes goes to a folder aside first and from there, renamed, to where it belongs, so
+an interrupted call leaves no half-written prediction.
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from monai_transfer.bundle.run import best_weights, open_workflow
+from monai_transfer.errors import InputError
+from monai_transfer.files import atomic_path
+from monai_transfer.predict.dicom_seg import check_highdicom, write_dicom_seg
+from monai_transfer.predict.inputs import Item, find_items
+from monai_transfer.predict.items import ReadableItems, first_cause
+
+__all__ = ["FORMATS", "Predictions", "predict_images"]
+
+FORMATS = ("nifti", "dicom-seg")
+
+
+@dataclass
+class Predictions:
+    """What ``predict_images`` did.
+
+    Attributes:
+        written: the files, in the order of the inputs.
+        faults: of the images that could not be predicted on; each names its file.
+        n_images: how many images there were.
+    """
+
+    written: list[Path] = field(default_factory=list)
+    faults: list[InputError] = field(default_factory=list)
+    n_images: int = 0
+
+
+def predict_images(
+    bundle: str | Path,
+    inputs: Sequence[str | Path],
+    output: str | Path,
+    *,
+    run: str | Path | None = None,
+    format: str = "nifti",
+    series: str | None = None,
+    split: str | None = None,
+    progress: bool = False,
+) -> Predictions:
+    """Predict on files, folders, DICOM series and the cases of manifests; a broken one does not stop the others.
+
+    Segmentations become ``<name>_pred`` files in each image's own grid, below ``output`` in the folders of the inputs
+    (so that equal names never collide; cases of a manifest by their names), localizations ``<name>_boxes.json`` in
+    voxels and mm likewise; classifications and regressions one row per image in ``predictions.csv``. Pictures are
+    predicted as training reads them: upright (EXIF), palettes as the colours they stand for.
+
+    Args:
+        bundle: its inference config is run, and with it any code in it.
+        inputs: see ``find_items``.
+        output: folder for the predictions.
+        run: the run whose best weights to use instead of the bundle's.
+        format: ``nifti`` (masks of pictures are PNG), or ``dicom-seg`` for DICOM input.
+        series, split: see ``find_items``.
+        progress: tell on stderr how far it is.
+
+    Raises:
+        InputError: the bundle has no inference config or weights, or no input can be found; or the only image cannot
+            be predicted on.
+    """
+    output = Path(output).resolve()
+    if output.is_file():
+        raise InputError("is a file", path=output, hint="name a folder for the predictions")
+    if format not in FORMATS:
+        raise InputError(f"no format {format!r}", hint=f"one of {', '.join(FORMATS)}")
+    weights = best_weights(bundle, run)
+    flow = open_workflow(bundle, "infer", {})
+    takes = _input_spec(flow.parser.config.get("_meta_") or {})
+    items = find_items(inputs, channels=takes.channels or 1, leave_out=output, series=series, split=split)
+    if format == "dicom-seg":
+        check_highdicom()
+        if takes.tabular or takes.kind == "boxes":
+            hint = "leave --format out: boxes and values come as JSON and CSV"
+            raise InputError("predicts no masks, so there is no DICOM SEG of them", path=bundle, hint=hint)
+        for item in items:
+            if not item.dicom and item.fault is None:
+                hint = "leave --format out for it"
+                item.fault = InputError(
+                    "is no DICOM image, so no DICOM SEG can refer to it", path=item.shown, hint=hint
+                )
+    output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output, prefix=".predicting-") as aside:
+        return _run(flow, items, takes, weights, Path(aside), output, format, Path(bundle), progress)
+
+
+@dataclass
+class _InputSpec:
+    """What the metadata say of the network: channels and dimensions of the image, kind and names of the output."""
+
+    channels: int | None = None
+    dims: int | None = None
+    kind: str = ""
+    names: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def tabular(self) -> bool:
+        """Whether the predictions are rows of a table."""
+        return self.kind in ("probabilities", "array", "classes", "value")
+
+
+def _input_spec(metadata: dict[str, Any]) -> _InputSpec:
+    formats = metadata.get("network_data_format") or {}
+    inputs, outputs = formats.get("inputs") or {}, formats.get("outputs") or {}
+    image: dict[str, Any] = inputs.get("image") or next(iter(inputs.values()), {})
+    pred: dict[str, Any] = outputs.get("pred") or next(iter(outputs.values()), {})
+    names = {int(key): str(name) for key, name in (pred.get("channel_def") or {}).items()}
+    kind = "boxes" if (metadata.get("transfer") or {}).get("task") == "localization" else pred.get("type", "")
+    return _InputSpec(image.get("num_channels"), len(image.get("spatial_shape") or []) or None, kind, names)
+
+
+def _run(
+    flow: Any,
+    items: list[Item],
+    takes: _InputSpec,
+    weights: Path,
+    aside: Path,
+    output: Path,
+    format: str,
+    bundle: Path,
+    progress: bool,
+) -> Predictions:
+    staged, links = aside / "out", aside / "links"
+    staged.mkdir()
+    root = _prepare_config(flow, items, takes, weights, staged, links)
+    faults = {n: item.fault for n, item in enumerate(items) if item.fault is not None}
+    written: dict[int, list[Path]] = {}
+    shown = progress and sys.stderr.isatty()
+    bar = tqdm(total=len(items), desc="predicting", disable=not shown, leave=False)
+
+    def done(n: int) -> None:
+        bar.update()
+        if progress and not shown and (n + 1) % max(1, len(items) // 10) == 0:
+            print(f"predicting: {n + 1} of {len(items)}", file=sys.stderr)
+        try:
+            written[n] = _settle(items[n], staged, output, format, takes, bundle)
+        except InputError as error:
+            faults[n] = error
+            _clear(staged)
+
+    _go_through(flow, items, faults, done, written, staged)
+    flow.finalize()
+    bar.close()
+    result = Predictions([path for n in sorted(written) for path in written[n]], n_images=len(items))
+    for table in sorted(staged.rglob("*.csv")):
+        _name_rows(table, {f"{item.name}.nii.gz": item.row or item.name for item in items}, root, takes)
+        result.written.append(_move(table, output / table.name))
+    result.faults = [_named(faults[n], items[n], links) for n in sorted(faults)]
+    if result.faults and len(items) == 1:
+        raise result.faults[0]
+    if not result.written and not result.faults:
+        raise InputError("the bundle's inference config wrote nothing", path=bundle, hint="look at its postprocessing")
+    return result
+
+
+# ---------------------------------------------------------------------- the bundle's config
+def _prepare_config(flow: Any, items: list[Item], takes: _InputSpec, weights: Path, staged: Path, links: Path) -> str:
+    """Put the items, our data set and our reader into the config; returns the root of the outputs' names."""
+    config = flow.parser.config
+    dataset = config.get("dataset")
+    if not isinstance(dataset, dict) or "transform" not in dataset:
+        raise InputError("its inference config has no dataset with a transform", path=config.get("bundle_root"))
+    data = []
+    for n, item in enumerate(items):
+        image = _link(item, links / str(n)) if item.linked else item.image
+        data.append({"image": image, "name": item.name, "shown": item.shown})
+    root = str(links / "names")  # nothing lies there: MONAI's savers take the names below it
+    for key, value in (("dataset_dir", root), ("output_dir", str(staged)), ("ckpt", str(weights.resolve()))):
+        if key in config:
+            flow.parser[key] = value
+    if "ckpt" not in config and weights.parent.parent.resolve() != Path(flow.parser.config["bundle_root"]).resolve():
+        raise InputError("its inference config has no id ckpt, so other weights cannot be named", path=weights)
+    for key in ("batch_size", "num_workers"):
+        if key in (config.get("dataloader") or {}):
+            flow.parser[f"dataloader#{key}"] = 1 if key == "batch_size" else 0
+    _guard_readers(config, dataset["transform"], takes.channels)
+    flow.parser["dataset"] = {
+        "_target_": f"{ReadableItems.__module__}.{ReadableItems.__name__}",
+        "data": data,
+        "transform": dataset["transform"],
+        "root": root,
+        "channels": takes.channels,
+        "dims": takes.dims,
+    }
+    return root
+
+
+def _link(item: Item, folder: Path) -> str:
+    """One series of a folder that holds several, as a folder of its own."""
+    folder.mkdir(parents=True)
+    for n, path in enumerate(item.dicom):
+        (folder / f"{n:05d}.dcm").symlink_to(path.resolve())
+    return str(folder)
+
+
+def _guard_readers(config: dict[str, Any], transform: Any, channels: int | None) -> None:
+    """``SafeReader`` in place of MONAI's in the transforms that load the image; a reader not known here is left."""
+    while isinstance(transform, str) and transform.startswith("@"):
+        transform = config.get(transform[1:])
+    steps = transform.get("transforms", []) if isinstance(transform, dict) else []
+    for step in steps if isinstance(steps, list) else []:
+        name = str(step.get("_target_", "")) if isinstance(step, dict) else ""
+        if name.rsplit(".", 1)[-1] not in ("LoadImaged", "LoadImageD", "LoadImageDict"):
+            continue
+        given = step.get("reader")
+        target = given.get("_target_", "") if isinstance(given, dict) else given or ""
+        converter = str(given.get("converter", "")) if isinstance(given, dict) else ""
+        turned = re.search(r"convert\(['\"](L|RGB)['\"]\)", converter)
+        if not re.fullmatch(r"(monai\.data\.(image_reader\.)?)?(|(ITK|Nibabel|PIL|Pydicom|Nrrd)Reader)", str(target)):
+            continue
+        if converter and not turned:
+            continue
+        mode = {"L": "grey", "RGB": "rgb"}[turned[1]] if turned else ("rgb" if channels == 3 else None)
+        step["reader"] = {"_target_": "monai_transfer.data.readers.SafeReader", "mode": mode}
+
+
+def _go_through(
+    flow: Any,
+    items: list[Item],
+    faults: dict[int, InputError],
+    done: Callable[[int], None],
+    written: dict[int, list[Path]],
+    staged: Path,
+) -> None:
+    """Run; where the network fails on an image, note it and go on with the others."""
+    # told by us, in one line; the other names files in the folder aside
+    for name, level in (("ignite", logging.CRITICAL), ("monai.data.image_writer", logging.WARNING)):
+        logging.getLogger(name).setLevel(level)
+    finished: set[int] = set()
+    while True:
+        flow.initialize()  # everything anew: an engine that failed does not run again
+        dataset: ReadableItems = flow.parser.get_parsed_content("dataset")
+        dataset.faults, dataset.finished, dataset.done = faults, finished, done
+        try:
+            flow.run()
+            return
+        except Exception as error:
+            n = dataset.current
+            if n is None and len(faults) + len(finished) == len(items):
+                return  # nothing was left to predict on, and some handlers cannot cope with that
+            if n is None or n in finished:
+                raise
+            cause = first_cause(error)
+            text = (str(cause).strip().splitlines() or [""])[0][:200]
+            fault = f"the network failed on it ({type(cause).__name__}: {text})"
+            faults[n] = cause if isinstance(cause, InputError) else InputError(fault, path=items[n].shown)
+            _clear(staged)
+            if not any(written.values()):
+                finished.clear()  # a table is written at the end of a whole run alone
+
+
+def _named(fault: InputError, item: Item, links: Path) -> InputError:
+    """The fault with the user's own file in it: a series among others was read through links."""
+    if fault.path is None:
+        return InputError(fault.fault, path=item.shown, hint=fault.hint)
+    if item.linked and Path(fault.path).is_relative_to(links):
+        place = Path(fault.path)
+        number = int(place.stem) if place.suffix == ".dcm" else None
+        return InputError(fault.fault, path=item.shown if number is None else item.dicom[number], hint=fault.hint)
+    return fault
+
+
+# ---------------------------------------------------------------------- what it wrote
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+def _clear(folder: Path) -> None:
+    for path in _files(folder):
+        path.unlink()
+
+
+def _settle(item: Item, staged: Path, output: Path, format: str, takes: _InputSpec, bundle: Path) -> list[Path]:
+    """Bring what was written for one item to its place; as DICOM SEG if asked."""
+    target = output / Path(item.name).parent
+    settled = []
+    for path in _files(staged):
+        if path.suffix == ".csv":
+            continue
+        if format == "dicom-seg" and not path.name.endswith((".nii", ".nii.gz")):
+            fault = f"the bundle writes {path.suffix} files, and only masks become DICOM SEG"
+            raise InputError(fault, path=bundle, hint="leave --format out")
+        if format == "dicom-seg":
+            place = target / f"{path.name.removesuffix('.gz').removesuffix('.nii')}.dcm"
+            settled.append(write_dicom_seg(path, item.dicom, place, takes.names, model=bundle.resolve().name))
+            path.unlink()
+        else:
+            settled.append(_move(path, target / path.name))
+    return settled
+
+
+def _move(path: Path, target: Path) -> Path:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return path.replace(target)
+
+
+def _name_rows(path: Path, shown: dict[str, str], root: str, takes: _InputSpec) -> None:
+    """Put a header on MONAI's CSV, with the classes by name and the images as the user calls them."""
+    with path.open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.reader(stream))
+    width = len(rows[0]) - 1 if rows else 0
+    names = [takes.names[key] for key in sorted(takes.names)]
+    if len(names) != width:
+        names = [f"output {i}" for i in range(width)]
+    # without classes they are features, and none of them is the prediction
+    classes = width > 1 and (takes.kind in ("probabilities", "classes") or len(takes.names) == width)
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(
+            ["image", *([f"p_{name}" for name in names] if classes else names), *(["prediction"] if classes else [])]
+        )
+        for image, *values in rows:
+            name = Path(image).relative_to(root).as_posix() if image.startswith(root) else image
+            best = [names[max(range(width), key=lambda i: float(values[i]))]] if classes else []
+            writer.writerow([shown.get(name, name), *values, *best])

@@ -1,0 +1,214 @@
+"""What ``predict`` is given, as items: files, folders, DICOM series, channels in several files, cases of a manifest."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from monai_transfer.errors import InputError
+from monai_transfer.manifest import Case, Manifest
+from monai_transfer.manifest.dicom_headers import Series, gather, has_magic
+
+__all__ = ["SUFFIXES", "Item", "find_items"]
+
+SUFFIXES = (".nii.gz", ".nii", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".mha", ".mhd", ".nrrd", ".dcm")
+_CHANNEL = re.compile(r"^(.+)_(\d{4})$")
+
+
+@dataclass
+class Item:
+    """One image to predict on.
+
+    Attributes:
+        image: file or series folder; a list where the channels are files of their own.
+        name: of its outputs, as a path below the output folder without a suffix; unique among the items.
+        shown: what it is called in messages.
+        row: what it is called in tables; by default its name.
+        dicom: the DICOM files that the image is made of.
+        linked: the image must be a folder of links to ``dicom``, since other series lie beside them.
+        fault: why it cannot be predicted on, where that is known before reading.
+    """
+
+    image: str | list[str]
+    name: str
+    shown: str
+    dicom: list[Path] = field(default_factory=list)
+    row: str = ""
+    linked: bool = False
+    fault: InputError | None = None
+
+    @property
+    def images(self) -> list[str]:
+        """The paths as a list."""
+        return [self.image] if isinstance(self.image, str) else list(self.image)
+
+
+def find_items(
+    inputs: Sequence[str | Path],
+    *,
+    channels: int = 1,
+    leave_out: Path | None = None,
+    series: str | None = None,
+    split: str | None = None,
+) -> list[Item]:
+    """The images named, those below the folders named, and the cases of the manifests (``.json``) named.
+
+    A folder of DICOM slices is one image for each series in it; segmentations, reports and scouts beside an image are
+    passed over. With several ``channels``, files called ``CASE_0000, CASE_0001, ...`` (nnU-Net's way) are one image.
+
+    Args:
+        inputs: files and folders.
+        channels: how many the model takes.
+        leave_out: a folder not to look into: predictions of an earlier call must not be predicted on.
+        series: only the DICOM series of this number, or with this pattern in the description.
+        split: only this split of manifests.
+
+    Raises:
+        InputError: an input does not exist or holds nothing to predict on, or two images would share an output's name.
+    """
+    paths: list[Path] = []
+    folders: list[Path] = []
+    cases: list[Case] = []
+    for given in map(Path, inputs):
+        if not given.exists():
+            raise InputError("no such file or folder", path=given)
+        if given.suffix.lower() == ".json":
+            cases += _cases(given, split)
+        elif given.is_file():
+            paths.append(given.resolve())
+        else:
+            images, with_dicom = _below(given.resolve(), leave_out)
+            if not images and not with_dicom:
+                raise InputError("holds no image", path=given, hint=f"it reads {', '.join(SUFFIXES)} and DICOM series")
+            paths += images
+            folders += with_dicom
+    paths, folders = list(dict.fromkeys(paths)), list(dict.fromkeys(folders))
+    common = Path(os.path.commonpath([path.parent for path in [*paths, *folders]] or [Path.cwd()]))
+    items = [
+        *_files(paths, common, channels),
+        *(item for folder in folders for item in _series(folder, common, series)),
+        *(Item(case.image, case.case, f"case {case.case}", _dicom_files(case.image)) for case in cases),
+    ]
+    if not items:
+        raise InputError(f"no DICOM series is numbered or described {series!r}", path=inputs[0])
+    _refuse_collisions(items)
+    return items
+
+
+def _cases(path: Path, split: str | None) -> list[Case]:
+    manifest = Manifest.load(path)
+    splits = [split] if split else ["training", "validation", "test", "unlabeled"]
+    cases = [case for name in splits for case in manifest.cases(name)]
+    if not cases:
+        raise InputError(f"the split {split} is empty", path=path)
+    return cases
+
+
+def _below(folder: Path, leave_out: Path | None) -> tuple[list[Path], list[Path]]:
+    """Image files below a folder, and the folders with DICOM files in them."""
+    images, with_dicom = [], set()
+    for place, below, names in os.walk(folder, followlinks=True):
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        if leave_out is not None and Path(place).is_relative_to(leave_out):
+            below.clear()
+            continue
+        for path in (Path(place, name) for name in sorted(names) if not name.startswith(".")):
+            if has_magic(path):
+                with_dicom.add(path.parent)
+            elif path.name.lower().endswith(SUFFIXES):
+                images.append(path)
+    # what ends in .dcm and is none lies in a series folder as a damaged slice, and is told there
+    images = [path for path in images if path.suffix.lower() != ".dcm" or path.parent not in with_dicom]
+    return images, sorted(with_dicom)
+
+
+def _stem(path: Path) -> str:
+    ending = next((s for s in SUFFIXES if path.name.lower().endswith(s)), "")
+    return path.name[: len(path.name) - len(ending)] or path.name
+
+
+def _named(path: Path, common: Path, stem: str | None = None) -> str:
+    return (path.parent.relative_to(common) / (stem or _stem(path))).as_posix()
+
+
+def _files(paths: Iterable[Path], common: Path, channels: int) -> list[Item]:
+    items: list[Item] = []
+    groups: dict[tuple[Path, str], dict[int, Path]] = defaultdict(dict)
+    for path in paths:
+        numbered = _CHANNEL.match(_stem(path)) if channels > 1 else None
+        if numbered:
+            groups[path.parent, numbered[1]][int(numbered[2])] = path
+        else:
+            items.append(_single(path, common))
+    for (folder, stem), found in groups.items():
+        files = [found[number] for number in sorted(found)]
+        item = Item([str(path) for path in files], _named(files[0], common, stem), str(folder / stem))
+        if sorted(found) != list(range(channels)):
+            here = ", ".join(f"_{number:04d}" for number in sorted(found))
+            fault = f"has the channels {here}, and the model takes {channels} (_0000 to _{channels - 1:04d})"
+            item.fault = InputError(fault, path=item.shown, hint="add the missing file, or take away what is too many")
+        items.append(item)
+    return items
+
+
+def _series(folder: Path, common: Path, wanted: str | None) -> list[Item]:
+    """The images of a folder with DICOM files in it."""
+    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    found, notes = gather(files)
+    images = [one for one in found if not one.is_label]
+    whole = Item(str(folder), _named(folder, common, folder.name), str(folder), files)
+    # a file that cannot be read may be a lost slice: the reader is to refuse the whole folder
+    if any("unreadable" in note for note in notes) or not images:
+        return [] if wanted is not None else [whole]
+    if wanted is not None:
+        images = [one for one in images if _matches(one, wanted)]
+    else:
+        images = [one for one in images if not one.is_localizer] or images
+        if len(images) == 1 and len(found) == 1 and not any("without pixels" in note for note in notes):
+            whole.dicom = images[0].files
+            return [whole] if len(images[0].files) > 1 else [_single(images[0].files[0], common)]
+    items = []
+    for number, one in enumerate(images, 1):
+        if len(one.files) == 1:
+            items.append(_single(one.files[0], common))
+            continue
+        called = f"series_{one.header.get('SeriesNumber') or number}"
+        if any(item.name.endswith(f"/{called}") for item in items):
+            called = f"{called}_{number}"
+        place = Path(_named(folder, common, folder.name))
+        name = (place / called).as_posix() if len(images) > 1 else place.as_posix()
+        items.append(Item(str(folder), name, f"{folder} ({called.replace('_', ' ', 1)})", one.files, linked=True))
+    return items
+
+
+def _single(path: Path, common: Path) -> Item:
+    dicom = [path] if has_magic(path) else []
+    return Item(str(path), _named(path, common), str(path), dicom, row=path.relative_to(common).as_posix())
+
+
+def _matches(series: Series, wanted: str) -> bool:
+    texts = (series.uid, str(series.header.get("SeriesNumber", "")))
+    return wanted in texts or re.search(wanted, str(series.header.get("SeriesDescription", "")), re.I) is not None
+
+
+def _dicom_files(image: str | list[str]) -> list[Path]:
+    if not isinstance(image, str):
+        return []
+    path = Path(image)
+    if path.is_dir():
+        return sorted(file for file in path.iterdir() if file.is_file() and has_magic(file))
+    return [path] if path.is_file() and has_magic(path) else []
+
+
+def _refuse_collisions(items: Sequence[Item]) -> None:
+    """Two images whose names differ in the suffix (or in upper and lower case) alone would write the same file."""
+    seen: dict[str, Item] = {}
+    for item in items:
+        other = seen.setdefault(item.name.casefold(), item)
+        if other is not item:
+            fault = f"would be written over by the prediction of {item.shown}"
+            raise InputError(fault, path=other.shown, hint="rename one, or predict them into two folders")

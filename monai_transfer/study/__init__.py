@@ -1,0 +1,1 @@
+"""Several arms under one equal budget, side by side."""

@@ -1,0 +1,177 @@
+"""Leave one site out: trained on all other sites, tested on the one that it has never seen, for each site in turn.
+
+The honest question of generalisation across hospitals. For each held-out site and seed the source is pretrained anew on
+the other sites: weights that came with a bundle may have seen the held-out one. Then the arms run as in a study, with
+the held-out site as their target: ``source`` is the untouched network there, ``adapted`` sees its training images
+without labels, ``fine_tuned`` its few labelled cases. With two sites each is trained on the other.
+
+Paper (the protocol in use): Dou, Castro, Kamnitsas and Glocker, Domain Generalization via Model-Agnostic Learning of
+Semantic Features, NeurIPS 2019 (leave-one-domain-out); multi-site prostate: Liu, Dou, Yu and Heng, MICCAI 2020
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from monai_transfer.bundle.run import open_workflow
+from monai_transfer.errors import InputError
+from monai_transfer.evaluation.metrics import PRIMARY
+from monai_transfer.files import write_json, write_text
+from monai_transfer.manifest import Manifest
+from monai_transfer.report.alignment import group_runs, tabulate
+from monai_transfer.report.run import Run
+from monai_transfer.report.statistics import CrossedDifference, crossed_difference
+from monai_transfer.report.wording import arm_name, metric_name, number, span
+from monai_transfer.study.pool import Job, refuse_failed, run_jobs, workers
+from monai_transfer.study.run_arms import Arm, for_pretraining
+
+__all__ = ["HeldOut", "leave_one_site_out", "sites_to_hold_out"]
+
+
+@dataclass
+class HeldOut:
+    """One site in turn: its test patients, the arms' means there, and ``home``, the source's at the sites it knows
+    (other patients: a hint at the loss, not a paired difference)."""
+
+    site: str
+    patients: int
+    home: CrossedDifference | None
+    arms: dict[str, CrossedDifference] = field(default_factory=dict)
+    report: str = ""
+
+
+def sites_to_hold_out(bundle: str | Path, overrides: Mapping[str, Any] | None = None) -> list[str]:
+    """The manifest's sites that have labelled test cases.
+
+    Raises:
+        InputError: fewer than two sites, or one whose departure leaves no labelled training case.
+    """
+    flow = open_workflow(bundle, "train", dict(overrides or {}), log=False)
+    path = Path(str(flow.parser.get_parsed_content("manifest")))
+    manifest = Manifest.load(path)
+    sites = [site for site in manifest.sites if site]
+    if len(sites) < 2:
+        raise InputError(
+            f"leaving one site out needs two sites, and there is {', '.join(sites) or 'none'}", path=path,
+            hint="name sites with `monai-transfer manifest --site` or --site-from",
+        )  # fmt: skip
+    held = [site for site in sites if manifest.cases("test", site=site, labelled=True)]
+    for site in held:
+        others = [other for other in sites if other != site]
+        if not manifest.cases("training", site=others, labelled=True):
+            raise InputError(f"without {site} there is no labelled training case", path=path)
+    if not held:
+        raise InputError("no site has labelled test cases", path=path)
+    return held
+
+
+def leave_one_site_out(
+    bundle: str | Path,
+    out: str | Path,
+    arms: Sequence[Arm],
+    *,
+    seeds: Sequence[int] = (0, 1, 2, 3, 4),
+    jobs: int = 2,
+    overrides: Mapping[str, Any] | None = None,
+    console: Console | None = None,
+) -> list[HeldOut]:
+    """Run pretraining and arms for each held-out site; writes a report for each, and a table over all, into ``out``.
+
+    ``leave_one_site_out.md`` and ``.json`` hold the table. An interrupted one continues.
+
+    Raises:
+        InputError: as ``sites_to_hold_out``, or whatever a run refuses.
+    """
+    bundle, out = Path(bundle), Path(out)
+    console = console or Console(file=sys.stdout)
+    shared = {k: v for k, v in dict(overrides or {}).items() if k not in ("source_site", "target_site")}
+    held = sites_to_hold_out(bundle, shared)
+    flow = open_workflow(bundle, "train", shared, log=False)
+    sites = [s for s in Manifest.load(Path(str(flow.parser.get_parsed_content("manifest")))).sites if s]
+    pretrainings: dict[tuple[str, int], Job] = {}
+    todo: list[Job] = []
+    for site in held:
+        others = [s for s in sites if s != site]
+        domains = {"source_site": others if len(others) > 1 else others[0], "target_site": site}
+        for seed in seeds:
+            home = _folder(out, site) / f"pretrain-{seed}"
+            own = {**for_pretraining(shared), **domains, "seed": int(seed), "output_dir": str(home.resolve())}
+            job = Job(str(bundle), "pretrain", own, f"without {site}, seed {seed}")
+            pretrainings[site, seed] = job
+            weights = str((job.output / "models" / "model.pt").resolve())
+            for arm in arms:
+                run = (_folder(out, site) / f"{arm.name}-{seed}").resolve()
+                start = {"ckpt": weights, "pretrained": weights, **domains}
+                own = {"arm": arm.name, "seed": int(seed), "output_dir": str(run)}
+                changes = {**shared, **start, **arm.overrides, **own}
+                todo.append(Job(str(bundle), arm.workflow, changes, f"{arm.name} at {site}, seed {seed}"))
+    with workers(jobs) as pool:
+        refuse_failed(run_jobs(list(pretrainings.values()), pool, "pretrain on the other sites", console))
+        refuse_failed(run_jobs(todo, pool, "held-out sites", console))
+    found = [_measure(out, site, arms, seeds) for site in held]
+    metric = PRIMARY[Run.load(pretrainings[held[0], seeds[0]].output).task][0]
+    text = _markdown(found, arms, metric, len(seeds))
+    write_text(out / "leave_one_site_out.md", text + "\n")
+    write_json(out / "leave_one_site_out.json", {"metric": metric, "sites": [_plain(row) for row in found]})
+    console.print(text, markup=False, soft_wrap=True)
+    return found
+
+
+def _folder(out: Path, site: str) -> Path:
+    return out / f"without-{site.replace('/', '_')}"
+
+
+def _measure(out: Path, site: str, arms: Sequence[Arm], seeds: Sequence[int]) -> HeldOut:
+    from monai_transfer.report.compare import compare_runs
+
+    folder = _folder(out, site)
+    runs = [Run.load(folder / f"{arm.name}-{seed}") for arm in arms for seed in seeds]
+    grouped, task = group_runs(runs), runs[0].task
+    tables = tabulate(grouped, PRIMARY[task][0], task)
+    row = HeldOut(site, len({case["patient"] for case in runs[0].cases}), None, report=f"{folder.name}/report.html")
+    row.arms = {arm: crossed_difference(values) for arm, values in tables.values.items() if values.size}
+    home = [Run.load(folder / f"pretrain-{seed}") for seed in seeds]
+    for run in home:
+        run.record["arm"] = "home"
+    at_home = tabulate(group_runs(home), PRIMARY[task][0], task).values["home"]
+    row.home = crossed_difference(at_home) if at_home.size else None
+    compare_runs(runs, folder / "report.html")
+    return row
+
+
+def _value(c: CrossedDifference | None) -> str:
+    return "–" if c is None else f"{number(c.mean)} ({span(c.low, c.high)})"
+
+
+def _markdown(found: Sequence[HeldOut], arms: Sequence[Arm], metric: str, seeds: int) -> str:
+    """The table: each held-out site, then the mean over sites (each counts the same)."""
+    names = [arm.name for arm in arms]
+    heads = ["held-out site", "test patients", "at the sites it knows", *(arm_name(name) for name in names)]
+    lines = [
+        f"{metric_name(metric)}, {seeds} seed{'s' if seeds > 1 else ''}; 95 % intervals over seeds and patients",
+        "",
+    ]
+    lines += ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    for row in found:
+        cells = [row.site, str(row.patients), _value(row.home), *(_value(row.arms.get(name)) for name in names)]
+        lines.append("| " + " | ".join(cells) + " |")
+    means = []
+    for values in ([row.home for row in found], *([row.arms.get(name) for row in found] for name in names)):
+        known = [c.mean for c in values if c is not None]
+        means.append(number(sum(known) / len(known)) if len(known) == len(found) else "–")
+    lines.append("| " + " | ".join(["mean of sites", "", *means]) + " |")
+    return "\n".join(lines)
+
+
+def _plain(row: HeldOut) -> dict[str, Any]:
+    def one(c: CrossedDifference | None) -> dict[str, float] | None:
+        return None if c is None else {"mean": float(c.mean), "low": float(c.low), "high": float(c.high)}
+
+    arms = {name: one(c) for name, c in row.arms.items()}
+    return {"site": row.site, "patients": row.patients, "home": one(row.home), "arms": arms, "report": row.report}

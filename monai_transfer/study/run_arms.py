@@ -1,0 +1,166 @@
+"""A study: several arms of one bundle under one equal budget, over seeds and numbers of labels, then compared.
+
+Each run is a run folder of its own, so an interrupted study continues where it stopped and finished runs are kept.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from monai_transfer.bundle.run import open_workflow, parse_overrides
+from monai_transfer.engine.run_folder import read_status
+from monai_transfer.errors import InputError
+from monai_transfer.study.pool import Job, refuse_failed, run_jobs, workers
+
+__all__ = ["PRESETS", "Arm", "for_pretraining", "has_weights", "parse_arms", "run_study"]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One arm: its name in the report, the workflow it runs, and what it overrides.
+
+    ``seeded`` is False where nothing is drawn: such an arm is run once and stands for every seed.
+    """
+
+    name: str
+    workflow: str
+    overrides: dict[str, Any] = field(default_factory=dict)
+    seeded: bool = True
+
+
+ARM_WORKFLOWS = ("train", "adapt", "evaluate")
+PRESETS = {
+    "scratch": Arm("scratch", "train", {"pretrained": "none"}),
+    "source": Arm("source", "evaluate", seeded=False),
+    "fine_tuned": Arm("fine_tuned", "train"),
+    "head_only": Arm("head_only", "train", {"strategy#_target_": "monai_transfer.strategies.head_only.HeadOnly"}),
+    "adapted": Arm("adapted", "adapt"),
+    # adaptation's own budget without its term: what more source training and augmentation alone bring
+    "source_continued": Arm("source_continued", "adapt", {"weight": 0.0}),
+    "oracle": Arm("oracle", "train", {"n_labelled": None}),
+}
+"""Arms by name. ``oracle`` has all of the target's labels: an upper mark, not something to reach."""
+
+
+def parse_arms(text: str) -> list[Arm]:
+    """``"scratch,source,lora:train:strategy#rank=4"`` as arms; overrides are separated by colons.
+
+    Raises:
+        InputError: an unknown name without a workflow, or a malformed override.
+    """
+    arms = []
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        name, *rest = item.split(":")
+        if not rest:
+            if name not in PRESETS:
+                near = difflib.get_close_matches(name, PRESETS, n=1)
+                hint = (
+                    f"did you mean {near[0]}?" if near else f"one of {', '.join(PRESETS)}, or name:workflow:key=value"
+                )
+                raise InputError(f"no arm {name!r}", hint=hint)
+            arms.append(PRESETS[name])
+            continue
+        base = PRESETS.get(rest[0])
+        overrides = parse_overrides([f"--{pair}" for pair in rest[1:]])
+        if base is not None:
+            arms.append(Arm(name, base.workflow, {**base.overrides, **overrides}, base.seeded))
+        elif rest[0] in ARM_WORKFLOWS:
+            arms.append(Arm(name, rest[0], overrides, rest[0] != "evaluate"))
+        else:
+            hint = f"one of {', '.join([*ARM_WORKFLOWS, *PRESETS])}"
+            raise InputError(f"no arm {name!r}: no workflow {rest[0]!r}", hint=hint)
+    if len({arm.name for arm in arms}) != len(arms) or not arms:
+        raise InputError(f"arms {text!r} are empty or name one twice")
+    return arms
+
+
+def _counts(bundle: Path, fractions: Sequence[float] | None, overrides: Mapping[str, Any]) -> list[int | None]:
+    """Numbers of labelled cases: counts, or shares of the target's training split; ``[None]``: what the config says."""
+    if not fractions:
+        return [None]
+    for value in fractions:
+        if value <= 0 or (value >= 1 and value != int(value)):
+            raise InputError(f"{value} is neither a share below 1 nor a count", hint="write it like 0.1,0.5 or 2,4")
+    flow = open_workflow(bundle, "train", {**overrides, "n_labelled": None}, log=False)
+    flow.initialize()
+    total = len(flow.parser.get_parsed_content("lists").target_training)
+    counts = [min(total, max(1, round(value * total)) if value < 1 else int(value)) for value in fractions]
+    return list(dict.fromkeys(counts))
+
+
+def run_study(
+    bundle: str | Path,
+    out: str | Path,
+    arms: Sequence[Arm],
+    *,
+    seeds: Sequence[int] = (0, 1, 2, 3, 4),
+    fractions: Sequence[float] | None = None,
+    jobs: int = 2,
+    overrides: Mapping[str, Any] | None = None,
+    console: Console | None = None,
+) -> list[Path]:
+    """Run arms x seeds (x numbers of labels) and write a report for each number of labels; returns the reports.
+
+    Where the bundle has no weights yet, its ``pretrain`` workflow runs first and all arms start from that.
+    Every arm has the same number of steps of the same batch; adaptation reads a target batch in each step besides.
+
+    Raises:
+        InputError: whatever a run refuses; the finished runs are kept.
+    """
+    from monai_transfer.report.command import print_report
+    from monai_transfer.report.compare import compare_runs
+
+    bundle, out = Path(bundle), Path(out)
+    console = console or Console(file=sys.stdout)
+    shared = dict(overrides or {})
+    counts = _counts(bundle, fractions, shared)
+    with workers(jobs) as pool:
+        if "pretrained" not in shared and not has_weights(bundle):
+            home = out / "pretrain-0"
+            job = Job(
+                str(bundle), "pretrain", {**for_pretraining(shared), "output_dir": str(home.resolve())}, "pretrain"
+            )
+            refuse_failed(run_jobs([job], pool, "pretrain on the source", console))
+            shared["pretrained"] = str((home / "models" / "model.pt").resolve())
+            shared["ckpt"] = shared["pretrained"]
+        reports = []
+        for count in counts:
+            folder = out if count is None else out / f"labelled-{count}"
+            todo, runs = [], []
+            for arm in arms:
+                # an arm without target labels is the same whatever their number: it is run once
+                labelled = count is not None and arm.workflow == "train" and "n_labelled" not in arm.overrides
+                home = folder if labelled or count is None else out / "any-labelled"
+                for seed in seeds if arm.seeded else seeds[:1]:
+                    run = (home / f"{arm.name}-{seed}").resolve()
+                    runs.append(run)
+                    own: dict[str, Any] = {"arm": arm.name, "seed": int(seed), "output_dir": str(run)}
+                    if labelled:
+                        own["n_labelled"] = count
+                    todo.append(
+                        Job(str(bundle), arm.workflow, {**shared, **arm.overrides, **own}, f"{arm.name}, seed {seed}")
+                    )
+            refuse_failed(run_jobs(todo, pool, "runs" if count is None else f"{count} labelled", console))
+            path = folder / "report.html"
+            report = compare_runs(runs, path)
+            print_report(report, console=console)
+            reports.append(path)
+    return reports
+
+
+def has_weights(bundle: Path) -> bool:
+    """Whether fine-tuning has something to start from: the bundle's weights, or its own finished pretraining."""
+    return (bundle / "models" / "model.pt").is_file() or read_status(bundle / "runs" / "pretrain-0") == "finished"
+
+
+def for_pretraining(shared: Mapping[str, Any]) -> dict[str, Any]:
+    """Overrides that pretraining shares with the arms: where the data are, not how the arms are trained."""
+    keys = ("dataset_dir", "manifest", "source_site", "target_site", "device")
+    return {key: shared[key] for key in keys if key in shared}

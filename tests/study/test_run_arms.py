@@ -1,0 +1,140 @@
+"""``study``: arms, seeds and label counts under one budget; it continues, and a failing run costs only itself."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from monai_transfer.bundle.new import new_bundle
+from monai_transfer.errors import InputError
+from monai_transfer.study.run_arms import PRESETS, parse_arms, run_study
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+SHORT = {"max_epochs": 1, "steps_per_epoch": 2, "val_interval": 1}
+
+
+def test_arms_by_name_and_by_hand():
+    scratch, lora, deep = parse_arms("scratch, low:fine_tuned:lr=1e-4:n_labelled=null, deep:adapt:weight=0.5")
+    assert scratch is PRESETS["scratch"]
+    assert (lora.name, lora.workflow, lora.overrides) == ("low", "train", {"lr": 1e-4, "n_labelled": None})
+    assert (deep.workflow, deep.overrides, deep.seeded) == ("adapt", {"weight": 0.5}, True)
+    assert not parse_arms("x:evaluate")[0].seeded
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("scrach", "no arm 'scrach'; did you mean scratch"),
+        ("scratch,scratch", "twice"),
+        ("", "empty"),
+        ("a:fly", "no workflow 'fly'"),
+        ("a:infer", "no arm"),
+    ],
+)
+def test_arms_refused(text, message):
+    with pytest.raises(InputError, match=message):
+        parse_arms(text)
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny_set, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("study") / "tiny_classification"
+    sites = {"source_site": "north", "target_site": "south"}
+    new_bundle(folder, tiny_set("classification", 2), size="small", batch_size=2, **sites, pretrain_epochs=1)
+    return folder
+
+
+def quiet() -> Console:
+    return Console(record=True, file=open("/dev/null", "w"), width=200)  # noqa: SIM115, PTH123
+
+
+def test_a_study_with_fractions_continues_and_repeats(bundle, tmp_path):
+    arms = parse_arms("scratch,source,adapted")
+    console = quiet()
+    reports = run_study(
+        bundle, tmp_path / "s", arms, seeds=[0, 1], fractions=[0.5, 1], overrides=SHORT, console=console
+    )
+    # half of four cases, and one case
+    assert [path.relative_to(tmp_path / "s").as_posix() for path in reports] == [
+        "labelled-2/report.html",
+        "labelled-1/report.html",
+    ]
+    assert all(path.is_file() for path in reports)
+    runs = {
+        p.parent.relative_to(tmp_path / "s").as_posix(): json.loads(p.read_text())
+        for p in (tmp_path / "s").rglob("run.json")
+    }
+    expected = {f"labelled-{n}/{arm}-{seed}" for n in (1, 2) for arm in ["scratch"] for seed in (0, 1)}
+    expected |= {"any-labelled/source-0", "any-labelled/adapted-0", "any-labelled/adapted-1", "pretrain-0"}
+    assert set(runs) == expected
+    for name, record in runs.items():
+        assert record["status"] == "finished"
+        if "source" not in name and "pretrain" not in name:
+            assert record["steps"] == 2, "equal budgets"
+        if "labelled-1/" in name:
+            assert record["n_labelled"] == record["labelled_train"] == 1
+    assert "untouched source" in console.export_text(), "the report is printed"
+    # again: nothing runs twice; a run that is taken away comes back as it was
+    again = tmp_path / "s" / "labelled-1" / "scratch-1"
+    old = torch.load(again / "models" / "model.pt", weights_only=True)
+    again.rename(tmp_path / "taken")
+    before = (tmp_path / "s" / "labelled-2" / "scratch-0" / "run.json").read_text()
+    run_study(bundle, tmp_path / "s", arms, seeds=[0, 1], fractions=[0.5, 1], overrides=SHORT, console=quiet(), jobs=1)
+    new = torch.load(again / "models" / "model.pt", weights_only=True)
+    assert all(torch.equal(old[name], new[name]) for name in old)
+    assert (tmp_path / "s" / "labelled-2" / "scratch-0" / "run.json").read_text() == before
+    # what was asked for differently is not passed off as finished
+    with pytest.raises(
+        InputError, match=r"is finished, under other settings: max_epochs \(it was 1, now 2\); give"
+    ) as caught:
+        run_study(
+            bundle,
+            tmp_path / "s",
+            arms,
+            seeds=[0],
+            fractions=[1],
+            overrides={**SHORT, "max_epochs": 2},
+            console=quiet(),
+        )
+    assert caught.value.path.name == "scratch-0"
+    shutil.copytree(tmp_path / "s", tmp_path / "moved")
+    run_study(bundle, tmp_path / "moved", arms, seeds=[0], fractions=[0.5, 1], overrides=SHORT, console=quiet())
+
+
+def test_a_failing_run_is_named_with_its_log_and_the_others_are_kept(bundle, tmp_path):
+    arms = parse_arms("scratch,broken:train:pretrained=/nowhere/model.pt")
+    with pytest.raises(
+        InputError, match="'broken, seed 0' failed: /nowhere/model.pt: the weights.*finished runs are kept"
+    ) as caught:
+        run_study(
+            bundle, tmp_path / "s", arms, seeds=[0], overrides={**SHORT, "pretrained": "none"}, console=quiet(), jobs=1
+        )
+    log = Path(str(caught.value.path))
+    assert log == tmp_path / "s" / "broken-0.log" and "Traceback" in log.read_text()
+    assert "\n" not in str(caught.value)
+    assert json.loads((tmp_path / "s" / "scratch-0" / "run.json").read_text())["status"] == "finished"
+
+
+def test_a_run_that_was_cut_off_under_another_configuration_says_what_to_do(bundle, tmp_path):
+    """Its process is gone. `study` has no --fresh: the advice must be one that works here too."""
+    arms, none = parse_arms("scratch"), {"pretrained": "none"}
+    run_study(bundle, tmp_path / "s", arms, seeds=[0], overrides={**SHORT, **none}, console=quiet(), jobs=1)
+    path = tmp_path / "s" / "scratch-0" / "run.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "status": "running"}))
+    changed = {**SHORT, **none, "lr": 0.02}
+    with pytest.raises(InputError, match=r"holds an unfinished run.*delete it to start over.*`study`: --out"):
+        run_study(bundle, tmp_path / "s", arms, seeds=[0], overrides=changed, console=quiet(), jobs=1)
+
+
+@pytest.mark.parametrize("value", [-1, 0, 1.5])
+def test_a_fraction_that_is_none(bundle, tmp_path, value):
+    with pytest.raises(InputError, match="neither a share below 1 nor a count"):
+        run_study(
+            bundle, tmp_path / "s", parse_arms("scratch"), seeds=[0], fractions=[value], console=quiet(),
+            overrides={**SHORT, "pretrained": "none"},
+        )  # fmt: skip
