@@ -75,6 +75,6 @@ class _Finder(MetaPathFinder):
 
 
 def install() -> None:
-    """Let Python look up old paths, ahead of its own search (an old package's folder is the new one's); once a process."""
+    """Let Python look up old paths, ahead of its own search (an old package's folder is the new one's); once."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["CoverageError", "InputError", "printable"]
+__all__ = ["CoverageError", "InputError", "closest", "printable"]
 
 
 class InputError(ValueError):
@@ -28,6 +30,21 @@ class InputError(ValueError):
 def printable(path: str | Path) -> str:
     """A path on one line that any terminal takes: control characters and undecodable bytes are escaped."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(path))
+
+
+def closest(word: str, known: Iterable[str]) -> str:
+    """``did you mean 'x'?`` where a known word is near, else ``known: a, b, c``.
+
+    >>> closest("dise", ["dice", "hd95"])
+    "did you mean 'dice'?"
+    """
+    names = sorted(known)
+    lowered = {name.lower(): name for name in reversed(names)}
+    near = difflib.get_close_matches(word.lower(), lowered, n=1)
+    if near:
+        return f"did you mean {lowered[near[0]]!r}?"
+    shown = ", ".join(map(repr, names[:10])) + (", ..." if len(names) > 10 else "")
+    return f"known: {shown}" if names else "none is known"
 
 
 def _rebuild(fault: str, path: str | Path | None, hint: str | None) -> InputError:

@@ -23,7 +23,7 @@ MODULES = {
 # from the ground up; a package may import from those below it (and from itself), also within a floor
 FLOORS = [
     ("names, files, errors", ["_moved", "arrays", "errors", "files", "library_logging", "options"]),
-    ("model of data and of tasks, networks", ["manifest", "networks", "localization"]),
+    ("model of data and of tasks, networks", ["tasks", "manifest", "networks", "localization"]),
     (
         "transforms, weights, strategies, methods",
         ["data", "weights", "strategies", "methods", "pretraining", "testtime"],

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from monai_transfer.errors import InputError
+from monai_transfer.tasks import Outputs, Task, get_task
 
 __all__ = ["WORKFLOWS", "BundleSpec"]
 
@@ -19,34 +20,8 @@ WORKFLOWS = {
 }
 """The config files of each workflow, in the order in which they are merged."""
 
-_PRIMARY = {
-    "segmentation": ("dice", True),
-    "classification": ("auc", True),
-    "regression": ("mae", False),
-    "localization": ("froc", True),
-    "self_supervised": ("masked_error", False),
-}
-_KEY_METRIC = {
-    "segmentation": "val_mean_dice",
-    "classification": "val_auc",
-    "regression": "val_mae",
-    "localization": "val_mean_dice",
-    "self_supervised": "val_masked_error",
-}
 # a low threshold: a FROC curve needs candidates, and their scores say which of them to believe
 _BOXES: dict[str, Any] = {"threshold": 0.1, "min_size": 0.0, "score": "mean"}
-_LOSS: dict[str, dict[str, Any]] = {
-    # Dice over the batch: small batches often lack a class, and its per-item Dice would be noise
-    "segmentation": {
-        "_target_": "monai.losses.DiceCELoss",
-        "to_onehot_y": True,
-        "softmax": True,
-        "batch": True,
-        "squared_pred": True,
-    },
-    "classification": {"_target_": "torch.nn.CrossEntropyLoss"},
-    "regression": {"_target_": "torch.nn.MSELoss"},
-}
 _EXPECT = ("train", "pretrain", "adapt", "evaluate", "inference")
 
 
@@ -140,24 +115,33 @@ class BundleSpec:
     weights_note: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.task not in _PRIMARY:
-            raise InputError(f"no bundle for the task {self.task!r}", hint=f"one of {', '.join(_PRIMARY)}")
-        if self.task == "regression" and not self.label_std > 0:
-            raise InputError("the regression labels do not vary")
+        get_task(self.task)
+        if not self.label_std > 0:
+            raise InputError("the training labels do not vary", hint="a quantity to learn needs at least two values")
         self.boxes = _BOXES | self.boxes
         self.labels = {int(key): str(value) for key, value in self.labels.items()}
         for key in _EXPECT:
             self.expect.setdefault(key, "not measured for this data; see the run folder's summary.json")
 
     @property
+    def kind(self) -> Task:
+        """The task's description."""
+        return get_task(self.task)
+
+    @property
     def dense(self) -> bool:
         """Whether the network says something about every voxel."""
-        return self.task in ("segmentation", "localization", "self_supervised")
+        return self.kind.dense
+
+    @property
+    def outputs(self) -> Outputs:
+        """What the network's outputs stand for."""
+        return Outputs(self.class_names, self.label_mean, self.label_std)
 
     @property
     def out_channels(self) -> int:
         """Outputs of the network."""
-        return 1 if self.task == "regression" else len(self.labels)
+        return len(self.class_names)
 
     @property
     def class_names(self) -> list[str]:
@@ -172,19 +156,19 @@ class BundleSpec:
     @property
     def primary_metric(self) -> str:
         """What arms are compared by."""
-        return _PRIMARY[self.task][0]
+        return self.kind.primary_metric
 
     @property
     def higher_is_better(self) -> bool:
         """Direction of the primary metric."""
-        return _PRIMARY[self.task][1]
+        return self.kind.higher_is_better
 
     @property
     def key_metric(self) -> str:
         """What selects the best epoch."""
-        return _KEY_METRIC[self.task]
+        return self.kind.key_metric
 
     @property
     def loss(self) -> dict[str, Any]:
         """The supervised loss, as a config."""
-        return _LOSS["segmentation" if self.dense else self.task]
+        return self.kind.loss(self.outputs)

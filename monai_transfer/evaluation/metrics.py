@@ -24,6 +24,8 @@ from monai.metrics import compute_dice, compute_hausdorff_distance, compute_surf
 
 from monai_transfer.arrays import as_array
 from monai_transfer.errors import InputError
+from monai_transfer.tasks import TASKS as TASKS_BY_NAME
+from monai_transfer.tasks import manifest_tasks
 
 __all__ = [
     "PRIMARY",
@@ -37,10 +39,7 @@ __all__ = [
 
 #: The metric that a verdict is about, for each task, and whether higher is better.
 PRIMARY: dict[str, tuple[str, bool]] = {
-    "segmentation": ("dice", True),
-    "classification": ("auc", True),
-    "regression": ("mae", False),
-    "localization": ("froc", True),
+    name: (TASKS_BY_NAME[name].primary_metric, TASKS_BY_NAME[name].higher_is_better) for name in manifest_tasks()
 }
 TASKS = tuple(PRIMARY)
 

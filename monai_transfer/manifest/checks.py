@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import json
 import math
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 
-from monai_transfer.errors import InputError
+from monai_transfer.errors import InputError, closest
 
 __all__ = ["SPLITS", "TASKS", "closest", "schema", "validate"]
 
@@ -33,17 +31,6 @@ def schema() -> dict[str, Any]:
 @functools.cache
 def _validator() -> Any:
     return jsonschema.Draft202012Validator(schema())
-
-
-def closest(word: str, known: Iterable[str]) -> str:
-    """``did you mean 'x'?`` where a known word is near, else ``known: a, b, c``."""
-    names = sorted(known)
-    lowered = {name.lower(): name for name in reversed(names)}
-    near = difflib.get_close_matches(word.lower(), lowered, n=1)
-    if near:
-        return f"did you mean {lowered[near[0]]!r}?"
-    shown = ", ".join(map(repr, names[:10])) + (", ..." if len(names) > 10 else "")
-    return f"known: {shown}" if names else "none is known"
 
 
 def validate(content: Any, path: str | Path | None = None) -> None:

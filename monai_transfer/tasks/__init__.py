@@ -1,0 +1,44 @@
+"""What can be predicted: one :class:`Task` in each file, and here their list, the only one.
+
+>>> from monai_transfer.tasks import TASKS, get_task
+>>> ", ".join(TASKS)
+'classification, segmentation, regression, localization, self_supervised'
+>>> get_task("regression").description
+'one quantity for every image'
+"""
+
+from __future__ import annotations
+
+from monai_transfer.errors import InputError, closest
+from monai_transfer.tasks.base import Config, Outputs, Task
+from monai_transfer.tasks.classification import CLASSIFICATION
+from monai_transfer.tasks.labels import LabelKind
+from monai_transfer.tasks.localization import LOCALIZATION
+from monai_transfer.tasks.regression import REGRESSION
+from monai_transfer.tasks.segmentation import SEGMENTATION
+from monai_transfer.tasks.self_supervised import SELF_SUPERVISED
+
+__all__ = ["TASKS", "Config", "LabelKind", "Outputs", "Task", "get_task", "manifest_tasks"]
+
+TASKS: dict[str, Task] = {
+    task.name: task for task in (CLASSIFICATION, SEGMENTATION, REGRESSION, LOCALIZATION, SELF_SUPERVISED)
+}
+"""Every task by its name."""
+
+
+def get_task(name: str | Task) -> Task:
+    """The task of that name; a ``Task`` is given back.
+
+    Raises:
+        InputError: there is none.
+    """
+    if isinstance(name, Task):
+        return name
+    if name not in TASKS:
+        raise InputError(f"no task is called {name!r}", hint=closest(str(name), TASKS))
+    return TASKS[name]
+
+
+def manifest_tasks() -> list[str]:
+    """Names of the tasks that a manifest may be of."""
+    return [task.name for task in TASKS.values() if task.in_manifest]

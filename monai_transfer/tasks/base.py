@@ -1,0 +1,118 @@
+"""``Task``: what is predicted and how, described once. Every other file asks a task; none asks for its name.
+
+A new task is one file beside this one with one ``Task``, its test, and its entry in ``monai_transfer.tasks``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from monai_transfer.tasks.labels import LabelKind
+
+__all__ = ["Config", "Outputs", "Task"]
+
+Config = dict[str, Any]
+"""One object of a MONAI config: ``_target_`` and its arguments."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a network's outputs stand for.
+
+    Args:
+        names: of the classes or quantities, in the order of the output channels.
+        mean, std: of a quantity's training labels; the network learns ``(label - mean) / std``.
+
+    >>> len(Outputs(["background", "lesion"]))
+    2
+    """
+
+    names: Sequence[str]
+    mean: float = 0.0
+    std: float = 1.0
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def _nothing(outputs: Outputs) -> list[Config]:
+    return []
+
+
+@dataclass(frozen=True)
+class Task:
+    """One kind of prediction.
+
+    Args:
+        name: as it stands in manifests, bundles and run folders.
+        description: what is predicted, a clause for people.
+        label: what stands as a case's label.
+        dense: the network says something about every voxel: patches are trained on, windows slide.
+        activation: ``softmax`` (classes exclude each other), ``sigmoid`` (they do not) or None (quantities): what turns
+            the network's outputs into what is scored.
+        primary_metric: what arms are compared by, a metric of ``cases.csv``.
+        key_metric: name of what selects the best epoch.
+        key_metric_config: the ignite metric of that name, over ``pred`` and ``label``, as a config.
+        higher_is_better: direction of both metrics.
+        loss: config of the supervised loss.
+        needs_names: a manifest must name the classes.
+        class_zero: ``background`` (class 0 is not scored), ``class`` (numbers run from 0 without a gap) or None (there
+            are no classes).
+        default_names: classes of a manifest that names none.
+        label_transforms: of the training label, behind loading; transforms as configs, on the key ``label``.
+        validation: transforms of ``pred`` and ``label`` to what the key metric reads.
+        scored: transforms of ``pred``, on the image's own grid, to what ``CaseRecorder`` reads.
+        predicted: transforms of ``pred``, on the image's own grid, to what inference gives; MONAI alone.
+        saved_as: what inference writes: ``mask``, ``boxes``, ``table`` (a row for each image) or ``features``.
+        output_type, output_format: of ``network_data_format`` in a bundle's metadata; format None: the image's.
+        trained_as: the task that a method's ``tasks`` must name; None: this one's own name.
+        in_manifest: manifests may be of this task.
+
+    >>> from monai_transfer.tasks import get_task
+    >>> get_task("localization").trained_as, get_task("localization").label.is_path
+    ('segmentation', True)
+    """
+
+    name: str
+    description: str
+    label: LabelKind
+    dense: bool
+    activation: str | None
+    primary_metric: str
+    key_metric: str
+    key_metric_config: Callable[[Outputs], Config]
+    higher_is_better: bool
+    loss: Callable[[Outputs], Config]
+    validation: Callable[[Outputs], list[Config]]
+    scored: Callable[[Outputs], list[Config]]
+    predicted: Callable[[Outputs], list[Config]]
+    saved_as: str
+    output_type: str
+    output_format: str | None
+    needs_names: bool = False
+    class_zero: str | None = None
+    default_names: Mapping[int, str] = field(default_factory=dict)
+    label_transforms: Callable[[Outputs], list[Config]] = _nothing
+    trained_as: str | None = None
+    in_manifest: bool = True
+
+    @property
+    def as_method_sees_it(self) -> str:
+        """The task that a method's ``tasks`` must name."""
+        return self.trained_as or self.name
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether outputs are classes, which have probabilities."""
+        return self.activation is not None
+
+    def output_names(self, labels: Mapping[Any, str]) -> dict[int, str]:
+        """The classes by number, from a manifest's ``labels``; empty where there are no classes."""
+        if not self.has_classes:
+            return {}
+        named = {int(key): str(name) for key, name in labels.items()}
+        if self.class_zero == "background" and self.default_names:
+            return {0: self.default_names[0]} | (named or dict(self.default_names))
+        return named
