@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+pytest_plugins = ["tests.tiny_sets", "tests.drawn_study", "tests.toy_problems"]
+
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:

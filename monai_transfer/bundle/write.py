@@ -105,7 +105,7 @@ def _metadata(spec: BundleSpec) -> dict[str, Any]:
         "numpy_version": version("numpy"),
         "required_packages_version": {
             "nibabel": version("nibabel"),
-            "itk": version("itk"),
+            "itk-io": version("itk-io"),
             "pytorch-ignite": version("pytorch-ignite"),
             "monai-transfer": monai_transfer.__version__,
         },

@@ -12,7 +12,7 @@ from PIL import Image
 
 from monai_transfer.manifest import Manifest
 
-PACKAGED = Path(__file__).parents[2] / "bundles"
+PACKAGED = Path(__file__).parents[1] / "bundles"
 SHORT = {"max_epochs": 1, "steps_per_epoch": 2, "val_interval": 1}
 COUNTS = {"training": 4, "validation": 2, "test": 2}
 # turned, anisotropic, off the origin: nothing that an identity affine would hide
