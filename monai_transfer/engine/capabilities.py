@@ -16,9 +16,11 @@ from typing import Any
 
 import monai_transfer.methods
 import monai_transfer.testtime
+from monai_transfer.data.translation import Translation
 from monai_transfer.errors import InputError
 from monai_transfer.files import write_text
 from monai_transfer.methods.base import Method
+from monai_transfer.networks.mil import Mil
 from monai_transfer.testtime.base import SourceFree
 
 __all__ = ["Capability", "capabilities", "refuse_unfit", "table"]
@@ -69,7 +71,7 @@ class Capability:
 
 
 def capabilities() -> list[Capability]:
-    """Every method in ``methods`` and ``testtime``, in that order and by name."""
+    """Every method in ``methods`` and ``testtime``, by name, and the two that are a network and a transform."""
     found = []
     for package in (monai_transfer.methods, monai_transfer.testtime):
         for module in sorted(pkgutil.iter_modules(package.__path__), key=lambda m: m.name):
@@ -78,7 +80,7 @@ def capabilities() -> list[Capability]:
             name = "".join(part.capitalize() for part in module.name.split("_"))
             cls = getattr(importlib.import_module(f"{package.__name__}.{module.name}"), name)
             found.append(Capability(f"{package.__name__.removeprefix('monai_transfer.')}/{module.name}", cls))
-    return found
+    return [*found, Capability("networks/mil", Mil), Capability("data/translation", Translation)]
 
 
 def refuse_unfit(method: Any, task: str, dims: int | None = None) -> None:

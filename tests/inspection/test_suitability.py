@@ -12,7 +12,7 @@ import pytest
 from monai_transfer.errors import InputError
 from monai_transfer.inspection import compare_with_source, describe_data
 
-BUNDLE = Path(__file__).parents[3] / "bundles" / "head_mr_segmentation"
+BUNDLE = Path(__file__).parents[2] / "bundles" / "head_mr_segmentation"
 
 
 @pytest.fixture
