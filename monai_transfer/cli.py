@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import sys
 import traceback
+from collections.abc import Iterable
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import typer
 from typer.core import TyperGroup
 
+from monai_transfer import __version__
+from monai_transfer.bundle.command_line import WORKFLOWS
 from monai_transfer.errors import CoverageError, InputError
 from monai_transfer.library_logging import silence_libraries
+from monai_transfer.options import names_in
+from monai_transfer.study.arms import PRESETS
 
 __all__ = ["COMMANDS", "app", "main"]
 
@@ -57,15 +62,41 @@ class _LazyGroup(TyperGroup):
         return super().resolve_command(ctx, args)
 
 
+_LISTS: dict[str, Iterable[str]] = {
+    "workflows of run": WORKFLOWS,
+    "arms of study": PRESETS,
+    "strategies of new": names_in("strategies"),
+    "methods of new": names_in("methods"),
+}
+_HELP = [
+    "Transfer learning for medical imaging on MONAI: from scans to a verdict and a bundle.",
+    "Exit codes: 0 done, 1 it ran and found problems, 2 wrong input or usage, 130 and 143 stopped by a signal. --debug "
+    "shows where an error came from.",
+    *(f"{title}: {', '.join(names)}" for title, names in _LISTS.items()),
+]
+
 app = typer.Typer(
     name="monai-transfer",
     cls=_LazyGroup,
-    help="Transfer learning for medical imaging on MONAI: from scans to a verdict and a bundle.\n\n"
-    "Exit codes: 0 done, 1 it ran and found problems, 2 wrong input or usage. --debug shows where an error came from.",
+    help="\n\n".join(_HELP),
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"monai-transfer {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
 
 
 def _placeholder() -> None:

@@ -7,7 +7,12 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["demo"]
+from monai_transfer.errors import InputError
+from monai_transfer.options import announce
+
+__all__ = ["TASKS", "demo"]
+
+TASKS = ("segmentation", "classification", "regression")
 
 
 def demo(
@@ -19,6 +24,11 @@ def demo(
     ] = "segmentation",
 ) -> None:
     """The whole story on embedded (simulated) data, offline, in a few minutes."""
+    if task not in TASKS:
+        raise InputError(f"no demo of {task!r}", hint=f"one of {', '.join(TASKS)}")
+    if out.is_file():
+        raise InputError("is a file", path=out, hint="name a folder for the demo")
+    announce(f"demo of {task}: everything goes to {out}; loading MONAI takes some seconds")
     from monai_transfer.demo import run_demo
 
     run_demo(out, task=task, jobs=jobs, seeds=seeds)

@@ -12,7 +12,12 @@ _LOGGERS = {
     "monai.data.nvimgcodec_pydicom_plugin": logging.ERROR,  # an optional decoder that is not installed, per transform
     "monai.bundle.workflows": logging.ERROR,  # "Logging file is set to False"; "Setting logging properties"
 }
-_MESSAGES = ("NvImgCodecPydicomReader", r"Orientationd?\.__init__", ".*non-tuple sequence for multidimensional")
+_MESSAGES = (
+    "NvImgCodecPydicomReader",
+    r"Orientationd?\.__init__",
+    ".*non-tuple sequence for multidimensional",
+    "inverse has been called but no invertible transforms",  # once per image, of pictures that nothing resampled
+)
 
 
 def silence_libraries() -> None:

@@ -1,15 +1,34 @@
-"""Arguments that several commands share, and lists of numbers as they are typed."""
+"""What several commands share: arguments, lists as they are typed, and what can be refused before MONAI is imported.
+
+Everything here is light: importing torch and MONAI takes seconds, and a wrong word should not wait for them.
+"""
 
 from __future__ import annotations
 
+import difflib
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from monai_transfer.errors import InputError
 
-__all__ = ["BundleFolder", "RunFolder", "number_list", "whole_number_list"]
+__all__ = [
+    "given_paths",
+    "BundleFolder",
+    "RunFolder",
+    "announce",
+    "begins_with",
+    "names_in",
+    "number_list",
+    "require",
+    "require_name",
+    "require_run",
+    "whole_number_list",
+]
 
 BundleFolder = Annotated[Path, typer.Argument(help="Bundle folder. Using it runs its code.")]
 RunFolder = Annotated[Path | None, typer.Option(help="The run whose best weights to use; default the bundle's.")]
@@ -31,3 +50,77 @@ def whole_number_list(text: str | None, option: str) -> list[int] | None:
     if values is not None and any(value != int(value) for value in values):
         raise InputError(f"{option} {text!r} is not a list of whole numbers", hint=f"write it like {option} 64,64,32")
     return None if values is None else [int(value) for value in values]
+
+
+def require(*paths: str | Path | None) -> None:
+    """Refuse a path that does not exist; ``None`` was not given.
+
+    Raises:
+        InputError: names the first one.
+    """
+    for path in paths:
+        if path is not None and not Path(path).exists():
+            raise InputError("no such file or folder", path=path, hint="look at its spelling and the working directory")
+
+
+def given_paths(overrides: Mapping[str, Any]) -> list[str]:
+    """The overrides that name files or folders which must be there, as plain text (not as an expression)."""
+    values = [overrides.get(key) for key in ("manifest", "dataset_dir", "pretrained", "ckpt")]
+    return [value for value in values if isinstance(value, str) and value and value[0] not in "$@%"]
+
+
+def require_run(path: str | Path) -> None:
+    """Refuse what holds no run: neither a run folder nor a folder of run folders.
+
+    Raises:
+        InputError: names it.
+    """
+    require(path)
+    if not (Path(path) / "run.json").is_file() and not any(Path(path).glob("*/run.json")):
+        raise InputError("holds no run", path=path, hint="name run folders, or a folder of them")
+
+
+def require_name(name: str, known: Iterable[str], word: str) -> None:
+    """Refuse a name that is not among ``known``; a full path of a class (with dots) is looked up later.
+
+    Raises:
+        InputError: with the nearest known name.
+    """
+    names = sorted(known)
+    if "." in name or name in names:
+        return
+    near = difflib.get_close_matches(name, names, n=1)
+    raise InputError(f"no {word} {name!r}", hint=f"did you mean {near[0]}?" if near else f"one of {', '.join(names)}")
+
+
+def names_in(kind: str) -> list[str]:
+    """Short names of the ``methods`` or ``strategies``, read from the files without importing them: torch is heavy."""
+    names = []
+    for path in sorted((Path(__file__).parent / kind).glob("[a-z]*.py")):
+        title = "".join(part.capitalize() for part in path.stem.split("_"))
+        if path.stem != "base" and re.search(rf"^class {title}\(", path.read_text(encoding="utf-8"), re.MULTILINE):
+            names.append(path.stem)
+    return names
+
+
+def begins_with(names: Iterable[str]) -> Callable[[str], list[str]]:
+    """For the shell's completion: the names that begin with what was typed; of a list, its last part."""
+    known = list(names)
+
+    def complete(incomplete: str) -> list[str]:
+        before, comma, last = incomplete.rpartition(",")
+        return [f"{before}{comma}{name}" for name in known if name.startswith(last)]
+
+    return complete
+
+
+def announce(text: str, *, quiet: bool = False, err: bool = False) -> None:
+    """Say what is being done, before imports that take seconds.
+
+    Args:
+        text: one line.
+        quiet: say nothing: where JSON is printed.
+        err: on standard error, for a command whose standard output is a list that others read.
+    """
+    if not quiet:
+        print(text, file=sys.stderr if err else sys.stdout, flush=True)

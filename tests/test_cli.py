@@ -16,8 +16,10 @@ from pathlib import Path
 
 import pytest
 
+from monai_transfer import __version__
 from monai_transfer.cli import COMMANDS, main
 from monai_transfer.data.phantom.sets import write_set
+from monai_transfer.study.arms import PRESETS
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 BUNDLES = Path(__file__).parents[1] / "bundles"
@@ -55,19 +57,77 @@ def refused(capsys, *words: object) -> str:
 
 
 # ---------------------------------------------------------------------- starting
-def test_help_starts_without_torch_and_fast():
-    code = "import sys; from monai_transfer.cli import main\n"
-    code += "try: main(['--help'])\nexcept SystemExit as e: assert not e.code\n"
-    code += "assert 'torch' not in sys.modules and 'monai' not in sys.modules"
-    best = 99.0
-    for _ in range(3):
-        since = time.monotonic()
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-        best = min(best, time.monotonic() - since)
-        assert done.returncode == 0, done.stderr
-    for name in COMMANDS:
-        assert name in done.stdout
-    assert best < 2
+_LIGHT = """
+import json, sys
+from monai_transfer.cli import main
+words, code = json.loads(sys.argv[1]), 0
+try:
+    main(words)
+except SystemExit as stop:
+    code = stop.code or 0
+heavy = [name for name in ("torch", "monai", "itk") if name in sys.modules]
+print(json.dumps([code, heavy]), file=sys.stderr)
+"""
+
+
+def lightly(*words: object) -> tuple[int, str, str]:
+    """Exit code, stdout, stderr of a call in a process of its own, which must not have imported torch, monai or itk."""
+    call_ = [sys.executable, "-c", _LIGHT, json.dumps([str(word) for word in words])]
+    done = subprocess.run(call_, capture_output=True, text=True, check=True)
+    *err, last = done.stderr.splitlines()
+    code, heavy = json.loads(last)
+    assert heavy == []
+    return code, done.stdout, "\n".join(err)
+
+
+def test_help_and_version_without_torch():
+    code, out, _ = lightly("--help")
+    assert code == 0
+    for name in [*COMMANDS, *PRESETS, "mean_teacher", "head_only", "pretrain"]:
+        assert name in out
+    assert lightly("--version")[:2] == (0, f"monai-transfer {__version__}\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["rnu"], "Did you mean 'run'?"),
+        (["manifest", "gone", "-o", "x.json"], "gone: no such file"),
+        (["check", "gone.json"], "gone.json: no such file"),
+        (["gap", "gone.json", "gone.json"], "gone.json: no such file"),
+        (["rank", "gone.json", "--sources", "a"], "gone.json: no such file"),
+        (["new", "x", "--data", "gone.json"], "gone.json: no such file"),
+        (["new", "x", "--data", __file__, "--method", "corla"], "did you mean coral?"),
+        (["run", SLICES, "train", "--max_epoch", "1"], "did you mean max_epochs?"),
+        (["run", SLICES, "train", "--manifest", "gone.json"], "gone.json: no such file"),
+        (["predict", SLICES, "gone.png", "-o", "out"], "gone.png: no such file"),
+        (["compare", "gone"], "gone: no such file"),
+        (["study", SLICES, "--arms", "scrach"], "did you mean scratch?"),
+        (["export", SLICES, "--to", "tflite"], "one of bundle, torchscript, onnx"),
+        (["demo", "--task", "dance"], "no demo of 'dance'"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_a_wrong_word_is_answered_without_torch(words, message):
+    code, _, err = lightly(*words)
+    assert code == 2 and message in err and "\n" not in err
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("monai-transfer st", "study"),
+        ("monai-transfer run b pre", "pretrain"),
+        ("monai-transfer study b --arms scratch,so", "scratch,source"),
+        ("monai-transfer new x --method mean", "mean_teacher"),
+    ],
+)
+def test_the_shell_completes_commands_options_and_names(line, found):
+    place = {"COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1)}
+    environment = {**os.environ, "_MONAI_TRANSFER_COMPLETE": "complete_bash", **place}
+    words = [sys.executable, "-m", "monai_transfer"]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+    assert found in done.stdout.split()
 
 
 def test_module_and_command_are_the_same():

@@ -8,10 +8,33 @@ from typing import Annotated, Any
 
 import typer
 
+from monai_transfer.bundle.command_line import (
+    WORKFLOWS,
+    best_weights,
+    check_roots,
+    config_files,
+    equal_command,
+    parse_overrides,
+)
 from monai_transfer.errors import InputError
-from monai_transfer.options import BundleFolder, RunFolder, number_list, whole_number_list
+from monai_transfer.options import (
+    BundleFolder,
+    RunFolder,
+    announce,
+    begins_with,
+    given_paths,
+    names_in,
+    number_list,
+    require,
+    require_name,
+    whole_number_list,
+)
 
 __all__ = ["export", "new", "run"]
+
+KINDS = ("bundle", "torchscript", "onnx")
+_STRATEGIES, _METHODS = names_in("strategies"), names_in("methods")
+_WORKFLOWS = f"{', '.join(WORKFLOWS)}; train is fine-tuning."
 
 
 def new(
@@ -23,8 +46,20 @@ def new(
     source_site: Annotated[str | None, typer.Option(help="Site with many labels (for pretrain and adapt).")] = None,
     target_site: Annotated[str | None, typer.Option(help="Site that the model is for.")] = None,
     n_labelled: Annotated[int | None, typer.Option(help="Labelled target cases to use; default all.", min=0)] = None,
-    strategy: Annotated[str, typer.Option(help="full, head_only, ... or a full _target_ path.")] = "full",
-    method: Annotated[str, typer.Option(help="coral, dann, ... or a full _target_ path.")] = "dann",
+    strategy: Annotated[
+        str,
+        typer.Option(
+            help=f"{', '.join(names_in('strategies'))}, or a full _target_ path.",
+            autocompletion=begins_with(names_in("strategies")),
+        ),
+    ] = "full",
+    method: Annotated[
+        str,
+        typer.Option(
+            help=f"{', '.join(names_in('methods'))}, or a full _target_ path.",
+            autocompletion=begins_with(names_in("methods")),
+        ),
+    ] = "dann",
     spacing: Annotated[str | None, typer.Option(help="mm per axis, e.g. 1,1,3; default: the data's median.")] = None,
     patch: Annotated[str | None, typer.Option(help="Voxels per axis, e.g. 64,64,32; default: fitted.")] = None,
     size: Annotated[str | None, typer.Option(help="Network size without a source: small, medium, large.")] = None,
@@ -37,6 +72,11 @@ def new(
     force: Annotated[bool, typer.Option("--force", help="Overwrite the configs of an existing bundle.")] = False,
 ) -> None:
     """Write a standard MONAI bundle fitted to this data and source; it runs without editing a config."""
+    grid, crop = number_list(spacing, "--spacing"), whole_number_list(patch, "--patch")
+    require(data)
+    require_name(strategy, _STRATEGIES, "strategy")
+    require_name(method, _METHODS, "method")
+    announce(f"new: fitting {folder} to {data}; loading MONAI takes some seconds")
     from monai_transfer.bundle.new import new_bundle
     from monai_transfer.weights.provenance import is_non_commercial
 
@@ -55,8 +95,8 @@ def new(
         n_labelled=n_labelled,
         strategy=strategy,
         method=method,
-        spacing=number_list(spacing, "--spacing"),
-        patch=whole_number_list(patch, "--patch"),
+        spacing=grid,
+        patch=crop,
         size=size,
         force=force,
         **{key: value for key, value in numbers.items() if value is not None},
@@ -85,14 +125,18 @@ def new(
 def run(
     context: typer.Context,
     bundle: Annotated[Path, typer.Argument(help="Bundle folder. Running it runs its code.")],
-    workflow: Annotated[str, typer.Argument(help="pretrain, train (fine-tune), adapt, evaluate, infer, contrastive.")],
+    workflow: Annotated[
+        str,
+        typer.Argument(help=_WORKFLOWS, autocompletion=begins_with(WORKFLOWS)),
+    ],
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of continuing.")] = False,
     run: Annotated[Path | None, typer.Option(help="For infer and evaluate: the run whose best weights to use.")] = None,
 ) -> None:
     """Run a workflow of a bundle; any config id can be set with --id value. An unfinished run continues."""
-    from monai_transfer.bundle.run import best_weights, equal_command, parse_overrides, run_workflow
-
+    config_files(bundle, workflow)
     overrides = parse_overrides(context.args)
+    check_roots(bundle, workflow, overrides)
+    require(*given_paths(overrides))
     if fresh:
         overrides["fresh"] = True
     if run is not None:
@@ -101,7 +145,9 @@ def run(
         best = best_weights(bundle, run)
         overrides["ckpt"] = str(best.resolve())
         typer.echo(f"weights: {best}")
-    typer.echo(f"equal command: {equal_command(bundle, workflow, overrides)}")
+    announce(f"equal command: {equal_command(bundle, workflow, overrides)}")
+    from monai_transfer.bundle.run import run_workflow
+
     output = run_workflow(bundle, workflow, overrides)
     typer.echo(f"{workflow} done: {output}")
     _print_summary(output)
@@ -123,11 +169,16 @@ def _print_summary(output: Path) -> None:
 
 def export(
     bundle: BundleFolder,
-    to: Annotated[str, typer.Option(help="bundle, torchscript or onnx.")] = "bundle",
+    to: Annotated[str, typer.Option(help="bundle, torchscript or onnx.", autocompletion=begins_with(KINDS))] = "bundle",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="File or folder to write.")] = None,
     run: RunFolder = None,
 ) -> None:
     """A deployable artefact that needs MONAI alone, never this package."""
+    if to not in KINDS:
+        raise InputError(f"no export {to!r}", hint=f"one of {', '.join(KINDS)}")
+    config_files(bundle, "infer")
+    best_weights(bundle, run)
+    announce(f"export: {bundle} as {to}")
     from monai_transfer.bundle.export import export_bundle
 
     typer.echo(f"wrote {export_bundle(bundle, to, output, run=run)}")

@@ -5,20 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from monai_transfer.bundle.command_line import WORKFLOWS
 from monai_transfer.errors import InputError
 from monai_transfer.tasks import Outputs, Task, get_task
 
 __all__ = ["WORKFLOWS", "BundleSpec"]
-
-WORKFLOWS = {
-    "train": ["train"],
-    "pretrain": ["train", "pretrain"],
-    "adapt": ["train", "adapt"],
-    "evaluate": ["train", "evaluate"],
-    "infer": ["inference"],
-    "contrastive": ["train", "contrastive"],  # of a bundle for self-supervised pretraining
-}
-"""The config files of each workflow, in the order in which they are merged."""
 
 # a low threshold: a FROC curve needs candidates, and their scores say which of them to believe
 _BOXES: dict[str, Any] = {"threshold": 0.1, "min_size": 0.0, "score": "mean"}

@@ -18,6 +18,7 @@ from rich.table import Table
 from monai_transfer.errors import InputError
 from monai_transfer.inspection.finding import Finding
 from monai_transfer.manifest.model import Manifest
+from monai_transfer.options import announce, require
 
 if TYPE_CHECKING:
     from monai_transfer.inspection.sets import Inspected
@@ -42,11 +43,13 @@ def check(
 
     Exit code 1 if there are errors, 0 if there are only warnings; files are never changed in place.
     """
+    require(manifest, source)
+    data = Manifest.load(manifest)
+    announce(f"check: looking into every file of {manifest}", quiet=json, err=True)
     # imported late: these bring torch, and other commands should start without it
     from monai_transfer.inspection.check import findings_of, fix_manifest
     from monai_transfer.inspection.suitability import compare_with_source, describe_inspected, read_source
 
-    data = Manifest.load(manifest)
     if source is not None:
         read_source(source)  # a wrong bundle is told before the long work
     if fix_to is not None and fix_to.exists() and (not fix_to.is_dir() or any(fix_to.iterdir())):

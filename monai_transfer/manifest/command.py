@@ -5,24 +5,23 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from inspect import signature
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import track
-from rich.table import Table
 
 from monai_transfer.errors import InputError
-from monai_transfer.manifest.build import build_manifest
-from monai_transfer.manifest.checks import SPLITS
-from monai_transfer.manifest.datasets import build_dataset, dataset_names
-from monai_transfer.manifest.model import Manifest
+from monai_transfer.options import announce, require, require_name
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from monai_transfer.manifest.model import Manifest
 
 __all__ = ["manifest"]
 
-_KNOWN = ", ".join(dataset_names())
+_DATASETS = sorted(path.stem for path in (Path(__file__).parent / "datasets").glob("*.json"))
+_KNOWN = ", ".join(_DATASETS)
 _COLUMN = "Its column, where its name is unusual."
 
 
@@ -80,6 +79,9 @@ def manifest(
     checksums: Annotated[bool, typer.Option(help="Write the SHA-256 of every file.")] = True,
 ) -> None:
     """Build a manifest from folders as hospitals have them, with patient-grouped, stratified splits."""
+    require(*folders, table)
+    if dataset:
+        require_name(dataset, _DATASETS, "data set")
     options: dict[str, Any] = {
         "layout": layout,
         "task": task,
@@ -110,6 +112,14 @@ def manifest(
         "progress": _progress,
         "label_regex": label_regex,
     }
+    announce(f"manifest: reading {', '.join(map(str, folders))}")
+    from inspect import signature
+
+    from rich.console import Console
+
+    from monai_transfer.manifest.build import build_manifest
+    from monai_transfer.manifest.datasets import build_dataset
+
     if dataset:
         if len(folders) != 1:
             raise InputError("--dataset takes one DIR", hint="give the folder of the whole copy")
@@ -127,6 +137,10 @@ def manifest(
 
 def counts(manifest: Manifest) -> Table:
     """Cases and patients by split, site and class."""
+    from rich.table import Table
+
+    from monai_transfer.manifest.checks import SPLITS
+
     classes = manifest.task == "classification"
     table = Table(title=f"{manifest.name} ({manifest.task})", title_justify="left")
     for column in ("split", "site", "patients", "cases", "labelled"):
@@ -147,6 +161,9 @@ def counts(manifest: Manifest) -> Table:
 
 def _progress(items: Iterable, text: str) -> Iterator:
     if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import track
+
         yield from track(list(items), text, console=Console(stderr=True))
         return
     items = list(items)

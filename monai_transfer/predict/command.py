@@ -7,9 +7,13 @@ from typing import Annotated
 
 import typer
 
-from monai_transfer.options import BundleFolder, RunFolder
+from monai_transfer.bundle.command_line import best_weights, config_files
+from monai_transfer.errors import InputError
+from monai_transfer.options import BundleFolder, RunFolder, announce, require
 
-__all__ = ["predict"]
+__all__ = ["FORMATS", "predict"]
+
+FORMATS = ("nifti", "dicom-seg")
 
 
 def predict(
@@ -28,6 +32,14 @@ def predict(
     split: Annotated[str | None, typer.Option(help="Of a manifest, only this split.")] = None,
 ) -> None:
     """Predict on new images, in each image's own geometry; exit code 1 where some could not be predicted on."""
+    require(*inputs)
+    config_files(bundle, "infer")
+    best_weights(bundle, run)
+    if format not in FORMATS:
+        raise InputError(f"no format {format!r}", hint=f"one of {', '.join(FORMATS)}")
+    if output.is_file():
+        raise InputError("is a file", path=output, hint="name a folder for the predictions")
+    announce(f"predict: {', '.join(map(str, inputs))} with {bundle}", err=True)
     from monai_transfer.predict.images import predict_images
 
     done = predict_images(bundle, inputs, output, run=run, format=format, series=series, split=split, progress=True)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json as json_module
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from monai_transfer.errors import InputError
-from monai_transfer.report.choice import choose_arm
-from monai_transfer.report.compare import TransferReport, compare_runs
-from monai_transfer.report.statistics import HELPED, HURT
+from monai_transfer.options import announce, require_run
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from monai_transfer.report.compare import TransferReport
 
 __all__ = ["compare", "print_report"]
 
@@ -42,6 +44,13 @@ def compare(
     """Put arms side by side: paired intervals, a verdict for each, one HTML report."""
     if gate is not None and gate not in _GATES:
         raise InputError(f"--gate {gate!r} is not one of {', '.join(_GATES)}")
+    for path in runs:
+        require_run(path)
+    announce(f"compare: reading {', '.join(map(str, runs))}", quiet=json)
+    from monai_transfer.report.choice import choose_arm
+    from monai_transfer.report.compare import compare_runs
+    from monai_transfer.report.statistics import HELPED, HURT
+
     report = compare_runs([run for path in runs for run in _folders(path)], output, metric=metric)
     choice = choose_arm(report, choose_by) if choose_by else None
     if json:
@@ -68,6 +77,8 @@ def _folders(path: Path) -> list[Path]:
 
 def print_report(report: TransferReport, output: Path | None = None, console: Console | None = None) -> None:
     """Print the table, a sentence per arm, the warnings and the conclusion."""
+    from rich.console import Console
+
     terminal = sys.stdout.isatty()
     console = console or Console(soft_wrap=not terminal, width=None if terminal else 240, highlight=False)
     console.print(report.table())

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from monai_transfer.errors import InputError
+from monai_transfer.options import announce, require
 
 __all__ = ["gap", "rank"]
 
@@ -35,8 +36,7 @@ def gap(
     fail_on_drift: Annotated[bool, typer.Option(help="Exit with 1 when a drift over time raises the alarm.")] = False,
 ) -> None:
     """How far two domains are apart, in numbers and a picture."""
-    from monai_transfer.selection.gap import domain_gap, gap_over_time
-
+    require(manifest_a, manifest_b, source)
     if over_time and (manifest_b is not None or site_b is not None):
         raise InputError("--over-time looks at one set", hint="name one manifest, and a site of it with --site-a")
     if not over_time and manifest_b is None:
@@ -44,6 +44,9 @@ def gap(
             hint = "name a second manifest, two sites of this one (--site-a, --site-b), or --over-time"
             raise InputError("a gap has two sides", path=manifest_a, hint=hint)
         manifest_b = manifest_a
+    announce(f"gap: reading the images of {manifest_a}" + (f" and {manifest_b}" if manifest_b else ""), quiet=as_json)
+    from monai_transfer.selection.gap import domain_gap, gap_over_time
+
     settings: dict[str, Any] = {
         "source": source,
         "max_patients": patients,
@@ -89,8 +92,6 @@ def rank(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Rank source models for this target, each score beside its permutation null."""
-    from monai_transfer.selection.rank import rank_sources
-
     # an option takes one value: in `rank M --sources A B` the shell's B arrives as an argument
     given = [*(sources or []), *(more or [])]
     if manifest.is_dir() and any(path.is_file() for path in given):
@@ -99,6 +100,10 @@ def rank(
         manifest = target
     if not given:
         raise InputError("no source to rank", hint="name bundle folders: --sources A B ...")
+    require(manifest, *given)
+    announce(f"rank: {len(given)} sources for {manifest}", quiet=as_json)
+    from monai_transfer.selection.rank import rank_sources
+
     ranking = rank_sources(
         manifest,
         given,

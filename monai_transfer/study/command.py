@@ -7,17 +7,25 @@ from typing import Annotated
 
 import typer
 
+from monai_transfer.bundle.command_line import check_roots, config_files, parse_overrides
 from monai_transfer.errors import InputError
-from monai_transfer.options import BundleFolder, number_list
+from monai_transfer.options import BundleFolder, announce, begins_with, given_paths, number_list, require
+from monai_transfer.study.arms import PRESETS, parse_arms
 
 __all__ = ["study"]
+
+_ARMS = f"Names of {', '.join(PRESETS)}; or name:workflow:key=value:key=value."
 
 
 def study(
     context: typer.Context,
     bundle: BundleFolder,
     arms: Annotated[
-        str, typer.Option(help="scratch,source,fine_tuned,adapted,oracle, or name:workflow:key=value:key=value.")
+        str,
+        typer.Option(
+            help=_ARMS,
+            autocompletion=begins_with(PRESETS),
+        ),
     ] = "scratch,source,fine_tuned,adapted",
     seeds: Annotated[int, typer.Option(help="Seeds per arm; a verdict needs 5.", min=1)] = 5,
     fractions: Annotated[
@@ -33,9 +41,14 @@ def study(
     ] = False,
 ) -> None:
     """Run several arms under one equal budget and compare them; continues where it was interrupted."""
-    from monai_transfer.bundle.run import parse_overrides
-    from monai_transfer.study.run_arms import parse_arms, run_study
-
+    chosen, overrides, shares = parse_arms(arms), parse_overrides(context.args), number_list(fractions, "--fractions")
+    for arm in chosen:
+        config_files(bundle, arm.workflow)
+    require(*given_paths(overrides))
+    check_roots(bundle, "adapt" if any(arm.workflow == "adapt" for arm in chosen) else "train", overrides)
+    announce(
+        f"study of {bundle}: {', '.join(arm.name for arm in chosen)}, {seeds} seeds; loading MONAI takes some seconds"
+    )
     if leave_one_site_out:
         from monai_transfer.study.leave_one_site_out import leave_one_site_out as held_out
 
@@ -45,22 +58,24 @@ def study(
         rows = held_out(
             bundle,
             folder,
-            parse_arms(arms),
+            chosen,
             seeds=list(range(seeds)),
             jobs=jobs,
-            overrides=parse_overrides(context.args),
+            overrides=overrides,
         )
         for row in rows:
             typer.echo(f"report: {folder / row.report}")
         return
+    from monai_transfer.study.run_arms import run_study
+
     reports = run_study(
         bundle,
         out if out is not None else bundle / "runs" / "study",
-        parse_arms(arms),
+        chosen,
         seeds=list(range(seeds)),
-        fractions=number_list(fractions, "--fractions"),
+        fractions=shares,
         jobs=jobs,
-        overrides=parse_overrides(context.args),
+        overrides=overrides,
     )
     for report in reports:
         typer.echo(f"report: {report}")

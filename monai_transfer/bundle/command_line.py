@@ -1,0 +1,184 @@
+"""What a command line says of a bundle, read without MONAI: config files, overrides, weights, ids that do not exist.
+
+A wrong word is answered at once so, and not after the seconds that importing torch and MONAI takes.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from fire.parser import DefaultParseValue
+
+from monai_transfer.errors import InputError
+
+__all__ = [
+    "WORKFLOWS",
+    "best_weights",
+    "check_id",
+    "check_roots",
+    "config_files",
+    "equal_command",
+    "parse_overrides",
+]
+
+WORKFLOWS = {
+    "train": ["train"],
+    "pretrain": ["train", "pretrain"],
+    "adapt": ["train", "adapt"],
+    "evaluate": ["train", "evaluate"],
+    "infer": ["inference"],
+    "contrastive": ["train", "contrastive"],  # of a bundle for self-supervised pretraining
+}
+"""The config files of each workflow, in the order in which they are merged."""
+
+# beside what `monai.bundle run` reads: the words that YAML and JSON have for them
+_WORDS = {"null": None, "none": None, "true": True, "false": False}
+
+
+def config_files(bundle: str | Path, workflow: str) -> list[str]:
+    """Absolute paths of the workflow's config files, in merging order.
+
+    Raises:
+        InputError: not a bundle, no such workflow, or the bundle lacks one of its files.
+    """
+    bundle = Path(bundle)
+    if not (bundle / "configs").is_dir():
+        raise InputError("not a MONAI bundle: it has no configs folder", path=bundle)
+    if workflow not in WORKFLOWS:
+        raise InputError(f"no workflow {workflow!r}", hint=f"one of {', '.join(WORKFLOWS)}")
+    files = []
+    for name in WORKFLOWS[workflow]:
+        found = next(
+            (p for end in ("yaml", "yml", "json") if (p := bundle / "configs" / f"{name}.{end}").is_file()), None
+        )
+        if found is None:
+            raise InputError(f"this bundle has no configs/{name}.yaml, so no workflow {workflow!r}", path=bundle)
+        files.append(str(found.resolve()))
+    return files
+
+
+def parse_overrides(pairs: list[str]) -> dict[str, Any]:
+    """``["--lr", "0.01", "--target_site=b"]`` as a dictionary, values read as ``monai.bundle run`` reads them.
+
+    Raises:
+        InputError: something is not of the form ``--key value``.
+    """
+    overrides: dict[str, Any] = {}
+    items = list(pairs)
+    while items:
+        key = items.pop(0)
+        if not key.startswith("--") or len(key) < 3:
+            raise InputError(f"cannot read {key!r}", hint="overrides are given as --key value")
+        if "=" in key:
+            key, value = key.split("=", 1)
+        elif items:
+            value = items.pop(0)
+        else:
+            raise InputError(f"{key} has no value", hint="overrides are given as --key value")
+        text = value.strip()
+        if text[:1] in ("$", "@", "%"):  # expressions and references are MONAI's to read
+            overrides[key[2:]] = text
+        else:
+            overrides[key[2:]] = _WORDS[text.lower()] if text.lower() in _WORDS else DefaultParseValue(text)
+    return overrides
+
+
+def _quote(word: str) -> str:
+    """For the shell; double quotes where single ones stand inside, since lists of files are read more easily so."""
+    if "'" in word and not set(word) & set('"$`\\!'):
+        return f'"{word}"'
+    return shlex.quote(word)
+
+
+def _as_word(value: Any) -> str:
+    """A value so that ``monai.bundle run`` reads the same: it reads Python literals, and drops a bare None."""
+    if value is None:
+        return "$None"
+    if isinstance(value, str):
+        return value if DefaultParseValue(value) == value else repr(value)
+    return repr(value)
+
+
+def equal_command(bundle: str | Path, workflow: str, overrides: Mapping[str, Any]) -> str:
+    """The ``python -m monai.bundle run`` line that does the same."""
+    files = config_files(bundle, workflow)
+    configs = Path(files[0]).parent
+    names = files[0] if len(files) == 1 else "[" + ",".join(repr(name) for name in files) + "]"
+    words = ["python", "-m", "monai.bundle", "run", "--config_file", names]
+    words += ["--meta_file", str(configs / "metadata.json")]
+    if (configs / "logging.conf").is_file():
+        words += ["--logging_file", str(configs / "logging.conf")]
+    words += ["--bundle_root", str(configs.parent)]
+    for key, value in overrides.items():
+        words += [f"--{key}", _as_word(value)]
+    return " ".join(_quote(word) for word in words)
+
+
+def best_weights(bundle: str | Path, run: str | Path | None = None) -> Path:
+    """``models/model.pt`` of a run (its folder, or its name in the bundle's ``runs``), else of the bundle itself.
+
+    Raises:
+        InputError: no such run, or nothing was trained yet.
+    """
+    home = Path(bundle)
+    if run is not None:
+        home = next((p for p in (Path(run), Path(bundle) / "runs" / run) if p.is_dir()), Path(run))
+        if not home.is_dir():
+            raise InputError("no such run", path=run, hint="name a run folder")
+    path = home / "models" / "model.pt"
+    if not path.is_file():
+        hint = "name a run that has trained" if run is not None else "pretrain first, or name a run with --run"
+        raise InputError("no weights here", path=path, hint=hint)
+    return path
+
+
+def check_roots(bundle: str | Path, workflow: str, overrides: Mapping[str, Any]) -> None:
+    """Refuse overrides whose first part no config of the workflow has; what lies deeper is judged when they are merged.
+
+    Raises:
+        InputError: names the id, and the nearest one that exists.
+    """
+    names: dict[str, Any] = {"bundle_root": None}
+    for path in map(Path, config_files(bundle, workflow)):
+        text = path.read_text(encoding="utf-8")
+        try:
+            content = json.loads(text) if path.suffix == ".json" else yaml.load(text, Loader=_LOADER)  # noqa: S506
+        except (ValueError, yaml.YAMLError):
+            return  # MONAI's reader is to say what is wrong
+        if isinstance(content, dict):
+            names |= {str(key).lstrip("+").replace("::", "#").split("#")[0]: None for key in content}
+    for key in overrides:
+        check_id(names, key.replace("::", "#").split("#")[0], bundle)
+
+
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def check_id(config: Any, key: str, bundle: str | Path) -> None:
+    """Refuse an id that the configs do not have: MONAI adds a mistyped one without a word, and nothing changes.
+
+    Below a ``_target_`` a new key is an argument of the component, whose default the config left alone.
+    """
+    level, seen = config, ""
+    *parents, last = key.replace("::", "#").split("#")
+    for part in [*parents, last]:
+        if isinstance(level, list):
+            if not part.isdigit() or int(part) >= len(level):
+                raise InputError(f"no config id {key!r}: {seen or 'it'} is a list of {len(level)}", path=bundle)
+            level = level[int(part)]
+        elif isinstance(level, dict) and part in level:
+            level = level[part]
+        elif isinstance(level, dict) and "_target_" in level and part == last:
+            return
+        else:
+            names = [str(name) for name in level if name != "_meta_"] if isinstance(level, dict) else []
+            near = difflib.get_close_matches(part, names, n=3)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"ids here are {', '.join(names) or 'none'}"
+            raise InputError(f"no config id {key!r} in this workflow", path=bundle, hint=hint)
+        seen = f"{seen}#{part}" if seen else part

@@ -1,0 +1,71 @@
+"""The arms of a study: their names and how they are typed. Light: a wrong name is answered before MONAI is imported."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, field
+from typing import Any
+
+from monai_transfer.bundle.command_line import parse_overrides
+from monai_transfer.errors import InputError
+
+__all__ = ["PRESETS", "Arm", "parse_arms"]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One arm: its name in the report, the workflow it runs, and what it overrides.
+
+    ``seeded`` is False where nothing is drawn: such an arm is run once and stands for every seed.
+    """
+
+    name: str
+    workflow: str
+    overrides: dict[str, Any] = field(default_factory=dict)
+    seeded: bool = True
+
+
+ARM_WORKFLOWS = ("train", "adapt", "evaluate")
+PRESETS = {
+    "scratch": Arm("scratch", "train", {"pretrained": "none"}),
+    "source": Arm("source", "evaluate", seeded=False),
+    "fine_tuned": Arm("fine_tuned", "train"),
+    "head_only": Arm("head_only", "train", {"strategy#_target_": "monai_transfer.strategies.head_only.HeadOnly"}),
+    "adapted": Arm("adapted", "adapt"),
+    # adaptation's own budget without its term: what more source training and augmentation alone bring
+    "source_continued": Arm("source_continued", "adapt", {"weight": 0.0}),
+    "oracle": Arm("oracle", "train", {"n_labelled": None}),
+}
+"""Arms by name. ``oracle`` has all of the target's labels: an upper mark, not something to reach."""
+
+
+def parse_arms(text: str) -> list[Arm]:
+    """``"scratch,source,lora:train:strategy#rank=4"`` as arms; overrides are separated by colons.
+
+    Raises:
+        InputError: an unknown name without a workflow, or a malformed override.
+    """
+    arms = []
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        name, *rest = item.split(":")
+        if not rest:
+            if name not in PRESETS:
+                near = difflib.get_close_matches(name, PRESETS, n=1)
+                hint = (
+                    f"did you mean {near[0]}?" if near else f"one of {', '.join(PRESETS)}, or name:workflow:key=value"
+                )
+                raise InputError(f"no arm {name!r}", hint=hint)
+            arms.append(PRESETS[name])
+            continue
+        base = PRESETS.get(rest[0])
+        overrides = parse_overrides([f"--{pair}" for pair in rest[1:]])
+        if base is not None:
+            arms.append(Arm(name, base.workflow, {**base.overrides, **overrides}, base.seeded))
+        elif rest[0] in ARM_WORKFLOWS:
+            arms.append(Arm(name, rest[0], overrides, rest[0] != "evaluate"))
+        else:
+            hint = f"one of {', '.join([*ARM_WORKFLOWS, *PRESETS])}"
+            raise InputError(f"no arm {name!r}: no workflow {rest[0]!r}", hint=hint)
+    if len({arm.name for arm in arms}) != len(arms) or not arms:
+        raise InputError(f"arms {text!r} are empty or name one twice")
+    return arms
