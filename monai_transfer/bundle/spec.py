@@ -7,6 +7,7 @@ from typing import Any
 
 from monai_transfer.bundle.command_line import WORKFLOWS
 from monai_transfer.errors import InputError
+from monai_transfer.networks.output_forms import may_give_several
 from monai_transfer.tasks import Outputs, Task, get_task
 
 __all__ = ["WORKFLOWS", "BundleSpec"]
@@ -162,4 +163,8 @@ class BundleSpec:
     @property
     def loss(self) -> dict[str, Any]:
         """The supervised loss, as a config."""
-        return self.kind.loss(self.outputs)
+        loss = self.kind.loss(self.outputs)
+        arguments = {key: value for key, value in self.network.items() if key != "_target_"}
+        if not may_give_several(self.network["_target_"], arguments):
+            return loss
+        return {"_target_": "monai_transfer.networks.deep_supervision.HeadsLoss", "loss": loss}

@@ -23,6 +23,7 @@ from monai_transfer.engine.state import bare_network, is_step, progress, registe
 from monai_transfer.errors import InputError
 from monai_transfer.methods.base import FIELDS, Fields, Method
 from monai_transfer.networks.domain_norms import DomainNorms
+from monai_transfer.networks.output_forms import main_output
 from monai_transfer.networks.outputs import at_least_float32, pool_features
 from monai_transfer.networks.tap import Tap, first_tensor
 
@@ -198,21 +199,28 @@ class Adapt:
     def _forward(self, engine: Any, fields: Fields, image: Tensor, prefix: str) -> None:
         logits_name, features_name = f"{prefix}_logits", f"{prefix}_features"
         if self._needs(logits_name, features_name):
-            logits = first_tensor(engine.inferer(image, engine.network))
+            logits = self._main(engine, engine.inferer(image, engine.network), image)
             features = self._features() if self._tap is not None else None
             fields[logits_name] = logits
             if features is not None:
                 fields[features_name] = features
+
+    @staticmethod
+    def _main(engine: Any, output: Any, image: Any) -> Tensor:
+        """The main output, of a network with several heads too."""
+        return main_output(output, first_tensor(image).ndim - 2, bare_network(engine))
 
     def _collect(self, engine: Any) -> Fields:
         fields = self._fields if self._fields is not None else Fields()
         self._fields = None
         output = engine.state.output
         for field, value in (
-            ("source_image", output["image"]), ("source_label", output["label"]), ("source_logits", output["pred"]),
+            ("source_image", output["image"]), ("source_label", output["label"]),
         ):  # fmt: skip
             if self._needs(field):
                 fields[field] = first_tensor(value)
+        if self._needs("source_logits"):
+            fields["source_logits"] = self._main(engine, output["pred"], output["image"])
         batch = engine.state.batch
         device, non_blocking = engine.state.device, getattr(engine, "non_blocking", False)
         if self._needs("source_strong", "source_strong_logits", "source_strong_features"):
@@ -244,8 +252,10 @@ class Adapt:
         return fields
 
     # ------------------------------------------------------------------ the term
-    def _check_task(self, output: Mapping[str, Any]) -> None:
-        image, logits, label = (first_tensor(output[key]) for key in ("image", "pred", "label"))
+    def _check_task(self, engine: Any) -> None:
+        output = engine.state.output
+        image, label = (first_tensor(output[key]) for key in ("image", "label"))
+        logits = self._main(engine, output["pred"], image)
         dims = image.ndim - 2 if image.ndim > 3 else None
         task = None
         if logits.ndim > 2:
@@ -277,7 +287,7 @@ class Adapt:
     def _add_term(self, engine: Any) -> None:
         fields = self._collect(engine)
         if not self._ready:
-            self._check_task(engine.state.output)
+            self._check_task(engine)
             self._setup(engine, fields)
         for optimizer in self._optimizers if self._starts_accumulation(engine) else ():
             optimizer.zero_grad(set_to_none=True)

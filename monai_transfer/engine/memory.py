@@ -16,11 +16,11 @@ import psutil
 import torch
 from ignite.engine import Engine, Events
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from monai_transfer.engine.activation_checkpointing import checkpointable_blocks
 from monai_transfer.engine.state import bare_network
 from monai_transfer.errors import InputError
+from monai_transfer.networks.copying import meta_copy
 
 __all__ = ["MemoryAdvice", "MemoryNeed", "free_bytes", "memory_need", "what_would_fit"]
 
@@ -50,10 +50,10 @@ class MemoryNeed:
 
 
 def memory_need(network: nn.Module, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> MemoryNeed:
-    """Least memory of one training step.
+    """Least memory of one training step, from a dry run of a copy on the ``meta`` device.
 
     Args:
-        network: the bare network, with its ``requires_grad`` as it will train; it is left as it was.
+        network: the bare network, with its ``requires_grad`` as it will train; it is not touched.
         shape: of a batch of images, B x C x spatial.
         dtype: of the activations: ``torch.bfloat16`` for autocast.
 
@@ -66,8 +66,8 @@ def memory_need(network: nn.Module, shape: Sequence[int], dtype: torch.dtype = t
     state = {**dict(network.named_parameters()), **dict(network.named_buffers())}
     sizes = {name: value.numel() * value.element_size() for name, value in state.items()}
     learning = sum(sizes[name] for name, value in network.named_parameters() if value.requires_grad)
-    meta = {name: _on_meta(value, dtype) for name, value in state.items()}
-    weights = {value.untyped_storage()._cdata for value in meta.values()}
+    dry = meta_copy(network, dtype).train()
+    weights = {value.untyped_storage()._cdata for value in (*dry.parameters(), *dry.buffers())}
     blocks = set(checkpointable_blocks(network))
     inside: list[str] = []
     kept: dict[int, tuple[str | None, int]] = {}
@@ -95,19 +95,12 @@ def memory_need(network: nn.Module, shape: Sequence[int], dtype: torch.dtype = t
     def leave(*_: Any) -> None:
         inside.pop()
 
-    hooks = []
-    for name, module in network.named_modules():
+    for name, module in dry.named_modules():
         if name in blocks:
-            hooks += [module.register_forward_pre_hook(enter(name)), module.register_forward_hook(leave)]
-    mode = network.training
-    try:
-        network.train()
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            functional_call(network, meta, (torch.empty(tuple(shape), device="meta", dtype=dtype),))
-    finally:
-        network.train(mode)
-        for hook in hooks:
-            hook.remove()
+            module.register_forward_pre_hook(enter(name))
+            module.register_forward_hook(leave)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        dry(torch.empty(tuple(shape), device="meta", dtype=dtype))
     activations = sum(size for _, size in kept.values())
     per_block: dict[str, int] = {}
     outside = 0
@@ -236,8 +229,3 @@ def _out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-
-
-def _on_meta(value: Tensor, dtype: torch.dtype) -> Tensor:
-    kind = dtype if value.is_floating_point() else value.dtype
-    return torch.empty_like(value, device="meta", dtype=kind).requires_grad_(value.requires_grad)

@@ -17,6 +17,7 @@ from torch import nn
 from monai_transfer.engine.activation_checkpointing import checkpoint_activations as recompute
 from monai_transfer.engine.precision import channels_last as lay_out
 from monai_transfer.errors import InputError
+from monai_transfer.networks.output_forms import plain_in_evaluation
 from monai_transfer.strategies.base import Strategy
 from monai_transfer.weights import WeightReport, load_weights
 
@@ -83,7 +84,7 @@ class Prepared:
                 min_coverage=min_coverage,
                 **(loading or {}),
             )
-        network = self.strategy.apply(network)
+        network = self.strategy.apply(plain_in_evaluation(network))
         if checkpoint_activations:
             network = recompute(network)
         if channels_last:

@@ -13,6 +13,7 @@ from monai.engines.utils import IterationEvents
 
 from monai_transfer.engine.state import bare_network
 from monai_transfer.networks.output_check import check_logits
+from monai_transfer.networks.output_forms import main_output
 from monai_transfer.networks.tap import first_tensor
 
 __all__ = ["RefuseProbabilities"]
@@ -35,8 +36,10 @@ class RefuseProbabilities:
         """Look at ``engine.state.output['pred']`` of the first batch; where it is one case, of the next too."""
         if self._looked:
             return
-        prediction = first_tensor(engine.state.output["pred"])
-        if isinstance(prediction, torch.Tensor):
+        output = engine.state.output
+        prediction = output["pred"]
+        if isinstance(prediction, torch.Tensor | list | tuple):
+            prediction = main_output(prediction, first_tensor(output["image"]).ndim - 2, bare_network(engine))
             if self._first is not None and self._first.shape[1:] == prediction.shape[1:]:
                 prediction = torch.cat([self._first, prediction.detach()])
             alone = prediction.ndim > 1 and prediction.numel() == prediction.shape[1]  # one case, no voxels

@@ -15,7 +15,9 @@ from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
 from torch import Tensor
 
+from monai_transfer.engine.state import bare_network
 from monai_transfer.errors import InputError
+from monai_transfer.networks.output_forms import main_output
 from monai_transfer.networks.tap import first_tensor
 
 __all__ = ["TrainingMetrics"]
@@ -52,8 +54,10 @@ class TrainingMetrics:
         self._sums = None
 
     def _add(self, engine: Any) -> None:
-        prediction = first_tensor(engine.state.output["pred"]).detach()
-        label = first_tensor(engine.state.output["label"]).detach()
+        output = engine.state.output
+        dims = first_tensor(output["image"]).ndim - 2
+        prediction = main_output(output["pred"], dims, bare_network(engine)).detach()
+        label = first_tensor(output["label"]).detach()
         if self.task == "regression":
             error = (prediction.flatten() - label.flatten()).abs()
             sums = torch.stack([error.sum(), torch.full_like(error[0], error.numel())])

@@ -30,6 +30,7 @@ from torch.nn import functional as F
 
 from monai_transfer.errors import InputError
 from monai_transfer.files import atomic_path
+from monai_transfer.networks.output_forms import main_output
 from monai_transfer.networks.outputs import pool_features, probabilities
 from monai_transfer.networks.tap import Tap, first_tensor
 from monai_transfer.selection.distances import proxy_a_distance
@@ -116,8 +117,8 @@ class _Gatherer:
         self._mass: Tensor | None = None
         self._continuous = False
 
-    def _on_forward(self, _network: nn.Module, _inputs: tuple, output: Any) -> None:
-        features, logits = self.tap.take().float(), first_tensor(output).float()
+    def _on_forward(self, network: nn.Module, inputs: tuple, output: Any) -> None:
+        features, logits = self.tap.take().float(), main_output(output, inputs[0].ndim - 2, network).float()
         self._pooled.append(pool_features(features))
         if logits.ndim == 2 and logits.shape[1] == 1:  # a regression, or a binary classifier: no class to vote for
             self._continuous = True

@@ -17,6 +17,7 @@ from ignite.engine import Engine, Events
 
 from monai_transfer.engine.state import bare_network
 from monai_transfer.files import write_json
+from monai_transfer.networks.output_forms import main_output
 from monai_transfer.networks.tap import first_tensor
 from monai_transfer.selection.validators.metric import SCORES, UnlabelledValidator
 
@@ -65,7 +66,7 @@ class UnlabelledScores:
             for index in range(len(self.dataset)):
                 image = first_tensor(torch.as_tensor(self.dataset[index]["image"]))[None].to(device)
                 output = self.inferer(image, network) if self.inferer is not None else network(image)
-                validator.update(first_tensor(output))
+                validator.update(main_output(output, image.ndim - 2, network))
         finally:
             network.train(training)
         found, alarm = validator.scores(), validator.look()

@@ -27,7 +27,7 @@ class Fields(dict):
 
     Shapes, with B the batch of that domain (the two may differ), C classes or channels, and spatial axes (H, W[, D]):
     ``*_image`` and ``*_strong`` B x C x spatial; ``*_label`` as the loader gives it; ``*_logits`` the network's output
-    (of a tuple or list its first entry); ``*_features`` B x F when pooled, else B x F x spatial. ``*_strong`` is a
+    (its main one, ``networks.output_forms``); ``*_features`` B x F when pooled, else B x F x spatial. ``*_strong`` is a
     second, strongly augmented view of the same case, taken from the batch under the key ``strong``; ``target_order`` B
     numbers in [0, 1], a case's place in an order such as time, under the key ``order``.
     """

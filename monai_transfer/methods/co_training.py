@@ -26,6 +26,7 @@ from torch.nn import functional as F
 
 from monai_transfer.methods.base import Fields, Method
 from monai_transfer.networks.copying import peer_network
+from monai_transfer.networks.output_forms import main_scores
 from monai_transfer.networks.outputs import label_indices, log_probabilities, supervised_loss
 from monai_transfer.networks.schedules import sigmoid_ramp
 
@@ -54,16 +55,12 @@ def adversarial_example(network: nn.Module, image: Tensor, eps: float, label: Te
     try:
         with torch.enable_grad():
             x = image.detach().clone().requires_grad_(True)
-            logs = log_probabilities(_first(network(x)))
+            logs = log_probabilities(main_scores(network, x))
             (gradient,) = torch.autograd.grad(F.nll_loss(logs, logs.argmax(1) if label is None else label), x)
     finally:
         for module, mode in modes:
             module.training = mode
     return (x + eps * gradient.sign()).detach()
-
-
-def _first(output: Tensor | list[Tensor] | tuple[Tensor, ...]) -> Tensor:
-    return output[0] if isinstance(output, (tuple, list)) else output
 
 
 def _soft_cross_entropy(constant: Tensor, learning: Tensor) -> Tensor:
@@ -115,7 +112,7 @@ class CoTraining(Method):
         own, others = {}, {}
         for domain in ("source", "target"):
             own[domain] = fields[f"{domain}_logits"]
-            others[domain] = _first(self.peer(fields[f"{domain}_image"]))
+            others[domain] = main_scores(self.peer, fields[f"{domain}_image"])
         supervised = supervised_loss(others["source"], fields.source_label)
         agreement = jensen_shannon(own["target"], others["target"])
         self._log = {"jensen_shannon": agreement.detach(), "peer_supervised": supervised.detach()}
@@ -138,7 +135,7 @@ class CoTraining(Method):
                 label = label_indices(fields.source_label, two)
             for clean, maker, learner in ((own, network, self.peer), (others, self.peer, network)):
                 attacked = adversarial_example(maker, image, self.eps, label)
-                total = total + _soft_cross_entropy(clean[domain], _first(learner(attacked)))
+                total = total + _soft_cross_entropy(clean[domain], main_scores(learner, attacked))
         return total
 
     def log(self) -> dict[str, Tensor]:

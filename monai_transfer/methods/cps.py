@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from monai_transfer.errors import InputError
 from monai_transfer.methods.base import Fields, Method
 from monai_transfer.networks.copying import peer_network
+from monai_transfer.networks.output_forms import main_scores
 from monai_transfer.networks.outputs import log_probabilities, supervised_loss
 from monai_transfer.networks.schedules import sigmoid_ramp
 
@@ -74,8 +75,8 @@ class Cps(Method):
 
     def forward(self, fields: Fields, progress: float) -> Tensor:
         assert self.peer is not None, "setup() comes before forward()"
-        outputs = [self.peer.train(self.training)(fields[f"{domain}_image"]) for domain in ("source", "target")]
-        source, target = (x[0] if isinstance(x, (tuple, list)) else x for x in outputs)
+        peer = self.peer.train(self.training)
+        source, target = (main_scores(peer, fields[f"{domain}_image"]) for domain in ("source", "target"))
         cross = cross_pseudo_loss(fields.source_logits, source) + cross_pseudo_loss(fields.target_logits, target)
         own = supervised_loss(source, fields.source_label)
         with torch.no_grad():

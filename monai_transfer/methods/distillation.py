@@ -14,8 +14,6 @@ pass is the trainer's own.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -23,6 +21,7 @@ from monai_transfer.errors import InputError
 from monai_transfer.methods.base import Fields, Method
 from monai_transfer.networks.copying import copy_network
 from monai_transfer.networks.head import call_head
+from monai_transfer.networks.output_forms import main_scores
 from monai_transfer.networks.outputs import at_least_float32, log_probabilities
 
 __all__ = ["Distillation", "distillation_loss"]
@@ -115,5 +114,4 @@ class Distillation(Method):
     @staticmethod
     @torch.no_grad()
     def _answer(teacher: nn.Module, image: Tensor) -> Tensor:
-        output: Any = teacher(image)
-        return output[0] if isinstance(output, tuple | list) else output
+        return main_scores(teacher, image)

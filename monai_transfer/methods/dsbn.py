@@ -22,6 +22,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from monai_transfer.methods.base import Fields, Method
 from monai_transfer.networks.copying import copy_network
+from monai_transfer.networks.output_forms import main_scores
 from monai_transfer.networks.outputs import log_probabilities, probabilities
 from monai_transfer.networks.schedules import dann_lambda
 
@@ -68,8 +69,7 @@ class Dsbn(Method):
     def forward(self, fields: Fields, progress: float) -> Tensor:
         assert self.teacher is not None, "setup() comes before forward()"
         with torch.no_grad():
-            taught = self.teacher.eval()(fields.target_image)
-        taught = taught[0] if isinstance(taught, (tuple, list)) else taught
+            taught = main_scores(self.teacher.eval(), fields.target_image)
         label, confidence = mixed_labels(taught, fields.target_logits.detach(), progress)
         chosen = confidence >= self.threshold
         self._log = {"selected": chosen.float().mean()}

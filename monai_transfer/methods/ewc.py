@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from monai_transfer.errors import InputError
 from monai_transfer.methods.base import Fields, Method
+from monai_transfer.networks.output_forms import main_scores
 from monai_transfer.networks.outputs import at_least_float32, log_probabilities
 from monai_transfer.networks.snapshot import Snapshot
 
@@ -76,8 +77,7 @@ def fisher_information(network: nn.Module, images: Tensor | Iterable[Any]) -> di
             for batch in [images] if isinstance(images, Tensor) else images:
                 image = batch["image"] if isinstance(batch, Mapping) else batch
                 for case in image.to(device).split(1):
-                    output = network(case)
-                    logs = log_probabilities(output[0] if isinstance(output, tuple | list) else output).movedim(1, -1)
+                    logs = log_probabilities(main_scores(network, case)).movedim(1, -1)
                     drawn = torch.distributions.Categorical(logits=logs.detach()).sample()
                     likelihood = logs.gather(-1, drawn.unsqueeze(-1)).mean()
                     gradients = torch.autograd.grad(likelihood, list(named.values()), allow_unused=True)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from monai_transfer.errors import InputError
 from monai_transfer.methods.base import Fields, Method
 from monai_transfer.networks.copying import copy_network
+from monai_transfer.networks.output_forms import main_scores
 from monai_transfer.networks.outputs import log_probabilities, probabilities
 
 __all__ = ["GradualSelfTraining"]
@@ -67,8 +68,7 @@ class GradualSelfTraining(Method):
         if stage != int(self.stage) or not members.any():  # the teacher follows with the coming step
             return 0.0 * logits.sum()
         with torch.no_grad():
-            taught = self.teacher.eval()(fields.target_image[members])
-            taught = taught[0] if isinstance(taught, (tuple, list)) else taught
+            taught = main_scores(self.teacher.eval(), fields.target_image[members])
             confidence, labels = probabilities(taught).max(1)
             count = max(round((1 - self.drop) * confidence.numel()), 1)
             kept = confidence >= confidence.flatten().topk(count).values[-1]

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from monai_transfer.errors import InputError
 from monai_transfer.methods.base import Fields, Method
 from monai_transfer.networks.copying import copy_network
+from monai_transfer.networks.output_forms import main_scores
 from monai_transfer.networks.outputs import probabilities
 from monai_transfer.networks.schedules import sigmoid_ramp
 
@@ -88,8 +89,7 @@ class MeanTeacher(Method):
     def forward(self, fields: Fields, progress: float) -> Tensor:
         assert self.teacher is not None, "setup() comes before forward()"
         with torch.no_grad():
-            taught = self.teacher.eval()(fields.target_image)
-        taught = taught[0] if isinstance(taught, (tuple, list)) else taught
+            taught = main_scores(self.teacher.eval(), fields.target_image)
         weight = self.weight * sigmoid_ramp(progress, self.ramp)
         loss = consistency_loss(fields.target_strong_logits, taught)
         self._log = {"consistency": loss.detach(), "consistency_weight": weight}

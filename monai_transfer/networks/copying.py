@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections.abc import Iterator
+from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from monai_transfer.errors import InputError
 from monai_transfer.networks.head import find_head
 
-__all__ = ["copy_network", "peer_network"]
+__all__ = ["copy_network", "meta_copy", "peer_network"]
 
 
 def copy_network(network: nn.Module, *, frozen: bool = True) -> nn.Module:
@@ -18,8 +21,52 @@ def copy_network(network: nn.Module, *, frozen: bool = True) -> nn.Module:
 
     Hooks that are methods of some other object (an observer of the original) stay behind: a copied observer would
     drag its owner along, and a shared one would see the copy's activations. Hooks that are plain functions
-    (those of frozen norm layers) belong to the network and are copied.
+    (those of frozen norm layers) belong to the network and are copied. Activations that a network keeps from its last
+    pass (``DynUNet`` does) are copied without their graph.
     """
+    memo: dict[int, Any] = {id(t): t.detach().clone() for t in _kept_tensors(network) if t.grad_fn is not None}
+    twin = _structural_copy(network, memo)
+    if frozen:
+        twin.eval()
+        for parameter in twin.parameters():
+            parameter.requires_grad_(False)
+    else:
+        for parameter in twin.parameters():
+            parameter.grad = None
+    return twin
+
+
+def meta_copy(network: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
+    """A copy on the ``meta`` device: the same modules and shapes, no storage, nothing of the original touched.
+
+    Args:
+        network: the bare network.
+        dtype: of the floating-point tensors of the copy; default: as they are.
+    """
+    memo: dict[int, Any] = {}
+    tensors = [*network.parameters(), *network.buffers(), *_kept_tensors(network)]
+    for tensor in tensors:
+        kind = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
+        empty = torch.empty_like(tensor.detach(), device="meta", dtype=kind)
+        empty = empty.as_tensor() if hasattr(empty, "as_tensor") else empty
+        learns = tensor.requires_grad and tensor.grad_fn is None
+        memo[id(tensor)] = nn.Parameter(empty, learns) if isinstance(tensor, nn.Parameter) else empty
+    return _structural_copy(network, memo)
+
+
+def _kept_tensors(network: nn.Module) -> Iterator[Tensor]:
+    """Tensors that modules hold as plain attributes, alone or in a list, tuple or dictionary."""
+    for module in network.modules():
+        for name, value in vars(module).items():
+            if name in ("_parameters", "_buffers", "_modules"):
+                continue
+            value = list(value.values()) if isinstance(value, dict) else value
+            inside = value if isinstance(value, list | tuple) else [value]
+            yield from (item for item in inside if isinstance(item, Tensor))
+
+
+def _structural_copy(network: nn.Module, memo: dict[int, Any]) -> nn.Module:
+    """``deepcopy`` with the twins of some tensors given, without the hooks of other objects."""
     kept = []
     for module in network.modules():
         for name in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
@@ -30,19 +77,11 @@ def copy_network(network: nn.Module, *, frozen: bool = True) -> nn.Module:
                 for key in foreign:
                     del hooks[key]
     try:
-        twin = copy.deepcopy(network)
+        return copy.deepcopy(network, memo)
     finally:
         for hooks, original in kept:  # the dictionaries are the modules' own: refill them in the old order
             hooks.clear()
             hooks.update(original)
-    if frozen:
-        twin.eval()
-        for parameter in twin.parameters():
-            parameter.requires_grad_(False)
-    else:
-        for parameter in twin.parameters():
-            parameter.grad = None
-    return twin
 
 
 def peer_network(network: nn.Module, start: str = "head") -> nn.Module:

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from monai_transfer.networks.output_forms import auxiliary_loss, output_heads
+
 __all__ = ["Cut", "Head", "NoCut", "cut_network"]
 
 Run = Callable[[Tensor, nn.Module], Any]
@@ -138,6 +140,11 @@ def _prove(network: nn.Module, found: list[list[str]], image: Tensor, run: Run) 
     moved = [name for name, buffer in frozen.items() if not torch.equal(buffer, before[name])]
     if moved:
         return NoCut(f"the frozen part is not in eval mode: the forward pass changes {_some(moved)}")
+    dims = image.ndim - 2
+    if isinstance(output, tuple | list | Tensor) and len(output_heads(output, dims, network)) > 1:
+        return NoCut("the network has several heads while it trains")
+    if auxiliary_loss(output) is not None:
+        return NoCut("the network adds a loss of its own")
     entries = len(output) if isinstance(output, tuple | list) else None
     scores = output if entries is None else output[0]
     if not isinstance(scores, Tensor):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from monai_transfer.errors import CoverageError, InputError
+from monai_transfer.networks.copying import copy_network
 from monai_transfer.selection.penultimate import Penultimate
 from monai_transfer.selection.source_bundle import SourceBundle
 from monai_transfer.selection.source_images import label_on_grid, prepare_image
@@ -81,7 +81,7 @@ class SourceNetwork:
         if isinstance(source, SourceNetwork):
             return source
         if isinstance(source, nn.Module):
-            return cls(copy.deepcopy(source), type(source).__name__, preprocessing=preprocessing)
+            return cls(copy_network(source, frozen=False), type(source).__name__, preprocessing=preprocessing)
         loaded = source if isinstance(source, Source) else Source.load(source)
         try:
             network = loaded.network()
@@ -100,7 +100,7 @@ class SourceNetwork:
 
     def untrained(self, seed: int = 0) -> SourceNetwork:
         """A copy with fresh random weights: what the architecture alone is worth."""
-        network = copy.deepcopy(self.network)
+        network = copy_network(self.network, frozen=False)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             for module in network.modules():

@@ -28,6 +28,7 @@ from torch.nn import functional as F
 from monai_transfer.errors import InputError
 from monai_transfer.networks.copying import copy_network
 from monai_transfer.networks.head import find_features, find_head
+from monai_transfer.networks.output_forms import main_scores
 from monai_transfer.networks.outputs import entropy, log_probabilities, probabilities
 from monai_transfer.testtime.base import SourceFree, images
 
@@ -137,7 +138,7 @@ class Shot(SourceFree):
         features, predictions = [], []
         with torch.no_grad():
             for image in images(loader, self.key, device):
-                logits = teacher(image)
+                logits = main_scores(teacher, image)
                 if logits.ndim != 2:
                     raise InputError(
                         "SHOT adapts classifiers, and this network has spatial outputs", hint="use adabn or tent"
@@ -154,7 +155,7 @@ class Shot(SourceFree):
             with torch.no_grad():
                 teacher(image)
                 labels = centroid_labels(caught.pop().float(), centroids)
-            logits = network(image)
+            logits = main_scores(network, image)
             loss = information_maximisation(logits, self.diversity)
             if self.beta:
                 loss = loss + self.beta * F.nll_loss(log_probabilities(logits), labels)

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from monai_transfer.networks.copying import copy_network
+from monai_transfer.networks.output_forms import main_output
 from monai_transfer.networks.outputs import mean_entropy
 from monai_transfer.testtime.base import SourceFree, affine_norms, norm_layers
 
@@ -100,7 +101,7 @@ class AdaptingNetwork(nn.Module):
             x = x.clone() if x.is_inference() else x
             for _ in range(max(self._options.steps, 1)):
                 output = self.network(x, *more)
-                logits = output[0] if isinstance(output, (tuple, list)) else output
+                logits = main_output(output, x.ndim - 2, self.network)
                 self._optimizer.zero_grad()
                 loss = mean_entropy(logits, self._options.foreground)
                 if not torch.isfinite(loss):  # one broken image must not spoil the weights for all that follow
