@@ -45,6 +45,14 @@ class BalancedSampler(Sampler[int]):
 
     Raises:
         InputError: a negative ``alpha``; no case, or (when drawn from) items that are no dictionaries.
+
+    Ninety cases of one site and ten of another, drawn equally often:
+
+    >>> from monai_transfer.data.balanced import BalancedSampler
+    >>> cases = [{"site": "large"}] * 90 + [{"site": "small"}] * 10
+    >>> drawn = [cases[i]["site"] for i in BalancedSampler(cases, num_samples=100, seed=0)]
+    >>> drawn.count("small")
+    51
     """
 
     def __init__(

@@ -43,6 +43,15 @@ def swap_low_frequencies(source: Tensor, target: Tensor, share: float, per_axis:
     Raises:
         InputError: numbers of spatial axes or channels do not match, ``share`` is not in [0, 0.5], or an image holds
             values that are not finite, which would spread over the whole.
+
+    The target's brightness comes over, the source's edges stay:
+
+    >>> import torch
+    >>> from monai_transfer.data.fourier import swap_low_frequencies
+    >>> source, target = torch.rand(1, 32, 32), torch.rand(1, 32, 32) + 3
+    >>> out = swap_low_frequencies(source, target, share=0.01)
+    >>> torch.allclose(out.mean(), target.mean()), torch.allclose(out - out.mean(), source - source.mean(), atol=0.2)
+    (True, True)
     """
     if source.ndim != target.ndim or target.shape[0] not in (1, source.shape[0]):
         raise InputError(f"target of shape {tuple(target.shape)} does not fit source of {tuple(source.shape)}")

@@ -54,6 +54,15 @@ class RandAppearanced(Compose):
         strength: 1 is a wide but plausible range; 0 leaves images nearly as they are.
         invert: probability that contrast is turned round; minimum and maximum stay.
         allow_missing_keys: skip keys that a case lacks.
+
+    >>> import torch
+    >>> from monai_transfer.data.randomisation import RandAppearanced
+    >>> transform = RandAppearanced(keys="image", prob=1.0)
+    >>> _ = transform.set_random_state(0)
+    >>> image = torch.rand(1, 16, 16)
+    >>> out = transform({"image": image.clone()})["image"]
+    >>> out.shape, torch.equal(out, image)
+    (torch.Size([1, 16, 16]), False)
     """
 
     def __init__(

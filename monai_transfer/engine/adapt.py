@@ -60,6 +60,25 @@ class Adapt:
     Raises:
         InputError: ``method`` is none, needs a target loader and none was given, asks for an unknown field, or is not
             for the task (as far as outputs and labels tell it) or the dimensions of the images; or a batch lacks a key.
+
+    Stock trainer, labelled source batches, an unlabelled target loader:
+
+    >>> import torch
+    >>> from monai.engines import SupervisedTrainer
+    >>> from monai_transfer.methods.coral import Coral
+    >>> from monai_transfer.engine.adapt import Adapt
+    >>> network = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+    >>> source = [{"image": torch.randn(8, 4), "label": torch.arange(8) % 2} for _ in range(3)]
+    >>> target = [{"image": torch.randn(8, 4) + 1} for _ in range(3)]
+    >>> trainer = SupervisedTrainer(
+    ...     device=torch.device("cpu"), max_epochs=1, train_data_loader=source, network=network, decollate=False,
+    ...     optimizer=torch.optim.SGD(network.parameters(), lr=0.1), loss_function=torch.nn.CrossEntropyLoss(),
+    ...     train_handlers=[Adapt(Coral(), target)],
+    ... )
+    >>> trainer.logger.setLevel("ERROR")
+    >>> trainer.run()
+    >>> trainer.state.output["adapt_loss"].ndim
+    0
     """
 
     def __init__(

@@ -62,6 +62,12 @@ def memory_need(network: nn.Module, shape: Sequence[int], dtype: torch.dtype = t
 
     Raises:
         Exception: whatever the network raises on ``meta`` tensors, e.g. where it looks at values.
+
+    >>> from monai.networks.nets import UNet
+    >>> from monai_transfer.engine.memory import memory_need
+    >>> need = memory_need(UNet(2, 1, 2, (4, 8), (2,)), (1, 1, 64, 64))
+    >>> need.total() > 0
+    True
     """
     state = {**dict(network.named_parameters()), **dict(network.named_buffers())}
     sizes = {name: value.numel() * value.element_size() for name, value in state.items()}

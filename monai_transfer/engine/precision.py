@@ -73,6 +73,12 @@ def channels_last(network: nn.Module) -> nn.Module:
 
     Returns:
         The same network.
+
+    >>> import torch
+    >>> from monai_transfer.engine.precision import channels_last
+    >>> network = channels_last(torch.nn.Sequential(torch.nn.Conv2d(4, 8, 3)))
+    >>> network[0].weight.is_contiguous(memory_format=torch.channels_last)
+    True
     """
     for parameter in network.parameters():
         layout = _FORMATS.get(parameter.ndim)

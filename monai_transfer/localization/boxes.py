@@ -52,6 +52,13 @@ def boxes_from_labels(
 
     Raises:
         InputError: the map is not 2D or 3D, or holds values that are not whole numbers.
+
+    >>> import numpy as np
+    >>> from monai_transfer.localization.boxes import boxes_from_labels
+    >>> labels = np.zeros((8, 8), int)
+    >>> labels[1:3, 1:4] = 1
+    >>> boxes_from_labels(labels).voxels  # first row and column, then one past the last
+    array([[1, 1, 3, 4]])
     """
     array = as_array(labels)
     if spacing is not None and array.ndim == len(spacing) + 1 and array.shape[0] == 1:
@@ -87,6 +94,14 @@ def boxes_from_probabilities(
 
     Raises:
         InputError: a value is NaN, infinite or no probability, the axes or the kind of score do not fit.
+
+    >>> import numpy as np
+    >>> from monai_transfer.localization.boxes import boxes_from_probabilities
+    >>> probabilities = np.zeros((2, 8, 8))
+    >>> probabilities[1, 2:4, 2:4] = 0.8
+    >>> found = boxes_from_probabilities(probabilities)
+    >>> len(found), found.scores.round(2)
+    (1, array([0.8]))
     """
     array = as_array(probabilities)
     if array.ndim not in (3, 4):

@@ -41,7 +41,12 @@ class Match(NamedTuple):
 
 
 def iou_matrix(boxes: Any, others: Any) -> np.ndarray:
-    """Intersection over union of each box with each other, (N, M), by MONAI; also where there are none."""
+    """Intersection over union of each box with each other, (N, M), by MONAI; also where there are none.
+
+    >>> from monai_transfer.localization.matching import iou_matrix
+    >>> iou_matrix([[0, 0, 2, 2]], [[0, 0, 2, 2], [1, 0, 3, 2]]).round(3)
+    array([[1.   , 0.333]])
+    """
     if not len(boxes) or not len(others):
         return np.zeros((len(boxes), len(others)))
     one, two = (torch.as_tensor(np.asarray(b), dtype=torch.float64) for b in (boxes, others))
@@ -85,6 +90,13 @@ def pointing_game(heat: Any, truth: Any, margin: int = 0) -> float:
 
     Raises:
         InputError: shapes differ, or a value is NaN.
+
+    >>> import numpy as np
+    >>> from monai_transfer.localization.matching import pointing_game
+    >>> heat, truth = np.zeros((4, 4)), np.zeros((4, 4), bool)
+    >>> heat[1, 2], truth[1, 1:3] = 1.0, True
+    >>> pointing_game(heat, truth)
+    1.0
     """
     array, mask = (as_array(v) for v in (heat, truth))
     if array.shape != mask.shape:

@@ -48,6 +48,10 @@ class Adda(Method):
         places: of a feature map with more, so many per case are drawn in each step: two layers of 500 at every voxel
             would cost more than the network.
         lr: learning rate of the discriminator; ``None``: that of the trainer's optimizer, as it changes.
+
+    >>> from monai_transfer.methods.adda import Adda
+    >>> sorted(Adda.needs), Adda.supervised  # the target encoder plays against a critic alone; no source loss
+    (['source_image', 'target_features'], False)
     """
 
     needs = frozenset({"source_image", "target_features"})

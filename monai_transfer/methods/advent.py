@@ -36,7 +36,13 @@ __all__ = ["Advent", "entropy_loss", "patch_discriminator", "self_information"]
 
 
 def self_information(logits: Tensor) -> Tensor:
-    """Weighted self-information I = -p log2 p / log2 C of B x C x spatial logits; one channel counts as two classes."""
+    """Weighted self-information I = -p log2 p / log2 C of B x C x spatial logits; one channel counts as two classes.
+
+    >>> import torch
+    >>> from monai_transfer.methods.advent import self_information
+    >>> self_information(torch.zeros(1, 2)).sum().item()  # the entropy of a coin in bits, over log2 of the two classes
+    1.0
+    """
     logs = log_probabilities(logits)
     return -(logs.exp() * logs) / math.log(logs.shape[1])
 
@@ -48,6 +54,12 @@ def entropy_loss(logits: Tensor, foreground: float | None = 0.5) -> Tensor:
         logits: class 0 is the background.
         foreground: share of the predicted foreground in the mean, whatever its volume; ``None``: each voxel counts
             the same. Voxels are weighted by the (constant) probability of being foreground or background.
+
+    >>> import torch
+    >>> from monai_transfer.methods.advent import entropy_loss
+    >>> unsure, sure = torch.zeros(1, 2, 4, 4), torch.tensor([20.0, -20.0]).view(1, 2, 1, 1).expand(1, 2, 4, 4)
+    >>> round(entropy_loss(unsure).item(), 3), round(entropy_loss(sure).item(), 3)
+    (1.0, 0.0)
     """
     return mean_entropy(logits, foreground) / math.log(max(logits.shape[1], 2))
 
@@ -65,6 +77,15 @@ class Advent(Method):
 
     Raises:
         InputError: ``space`` is neither of the two.
+
+    With the game left out it is plain minimisation of entropy, here of predictions that know nothing:
+
+    >>> import torch
+    >>> from monai_transfer.methods.base import Fields
+    >>> from monai_transfer.methods.advent import Advent
+    >>> logits = torch.zeros(1, 2, 4, 4)
+    >>> Advent(adversarial=False, weight=1.0)(Fields(source_logits=logits, target_logits=logits), progress=0.5)
+    tensor(1.)
     """
 
     needs = frozenset({"source_logits", "target_logits"})

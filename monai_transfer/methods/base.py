@@ -125,7 +125,13 @@ class Method(nn.Module):
 
 
 def rows_of(features: Tensor, most: int | None = None) -> Tensor:
-    """B x F x spatial features as N x F rows, each place a row; at most ``most`` of them, evenly spread."""
+    """B x F x spatial features as N x F rows, each place a row; at most ``most`` of them, evenly spread.
+
+    >>> import torch
+    >>> from monai_transfer.methods.base import rows_of
+    >>> rows_of(torch.zeros(2, 8, 4, 4)).shape  # 2 x 4 x 4 places of 8 features
+    torch.Size([32, 8])
+    """
     if features.ndim > 2:
         features = features.flatten(2).transpose(1, 2).flatten(0, 1)
     if most is not None and len(features) > most:

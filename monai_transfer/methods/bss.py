@@ -33,6 +33,11 @@ def bss_penalty(features: Tensor, k: int = 1) -> Tensor:
 
     Raises:
         InputError: the features are not two-dimensional, or k is below 1.
+
+    >>> import torch
+    >>> from monai_transfer.methods.bss import bss_penalty
+    >>> bss_penalty(torch.diag(torch.tensor([3.0, 2.0])))  # the square of the smaller singular value
+    tensor(4.)
     """
     if features.ndim != 2 or k < 1:
         raise InputError(f"BSS needs B x F features and k >= 1, got {tuple(features.shape)} and k = {k}")
@@ -53,6 +58,12 @@ class Bss(Method):
 
     Raises:
         InputError: eta is negative or k below 1.
+
+    >>> import torch
+    >>> from monai_transfer.methods.base import Fields
+    >>> from monai_transfer.methods.bss import Bss
+    >>> Bss(eta=1.0)(Fields(source_features=torch.diag(torch.tensor([3.0, 2.0]))), progress=0.5)  # 2 squared
+    tensor(4.)
     """
 
     needs = frozenset({"source_features"})

@@ -33,7 +33,13 @@ __all__ = ["Cdan", "entropy_weights", "multilinear_map", "randomised_map"]
 
 
 def multilinear_map(features: Tensor, probabilities: Tensor) -> Tensor:
-    """vec(f outer g) of N x F features and N x C probabilities: N x (C F), class by class."""
+    """vec(f outer g) of N x F features and N x C probabilities: N x (C F), class by class.
+
+    >>> import torch
+    >>> from monai_transfer.methods.cdan import multilinear_map
+    >>> multilinear_map(torch.tensor([[1.0, 2.0]]), torch.tensor([[0.25, 0.75]]))  # each feature under each class
+    tensor([[0.2500, 0.5000, 0.7500, 1.5000]])
+    """
     return torch.einsum("nc,nf->ncf", probabilities, features).flatten(1)
 
 
@@ -43,7 +49,15 @@ def randomised_map(features: Tensor, probabilities: Tensor, r_features: Tensor, 
 
 
 def entropy_weights(entropies: Tensor) -> Tensor:
-    """w = 1 + exp(-H) of one domain's N entropies (nats), normalised to a sum of 1 by a constant."""
+    """w = 1 + exp(-H) of one domain's N entropies (nats), normalised to a sum of 1 by a constant.
+
+    A sure prediction counts more than an unsure one; the weights sum to 1:
+
+    >>> import torch
+    >>> from monai_transfer.methods.cdan import entropy_weights
+    >>> entropy_weights(torch.tensor([0.0, 0.6931]))
+    tensor([0.5714, 0.4286])
+    """
     weights = 1.0 + torch.exp(-entropies)
     return weights / weights.detach().sum()
 
@@ -57,6 +71,17 @@ class Cdan(Method):
         projection: d, the width of the random projections.
         hidden: width of the discriminator's two hidden layers.
         lr: learning rate of the discriminator's own Adam optimizer.
+
+    >>> import torch
+    >>> from monai_transfer.methods.base import Fields
+    >>> from monai_transfer.methods.cdan import Cdan
+    >>> _ = torch.manual_seed(0)
+    >>> a, b, logits = torch.randn(64, 4), torch.randn(64, 4), torch.randn(64, 2)
+    >>> fields = Fields(source_features=a, target_features=b, source_logits=logits, target_logits=logits)
+    >>> method = Cdan()
+    >>> method.setup(torch.nn.Linear(4, 2), fields)
+    >>> round(method(fields, progress=0.5).item(), 1)  # near ln 2: its discriminator is untrained
+    0.7
     """
 
     needs = frozenset({"source_features", "target_features", "source_logits", "target_logits"})

@@ -34,7 +34,14 @@ __all__ = ["CoTraining", "adversarial_example", "jensen_shannon"]
 
 
 def jensen_shannon(first: Tensor, second: Tensor) -> Tensor:
-    """Mean Jensen-Shannon divergence (nats) of the predictions of two B x C x spatial logits; 0 for equal ones."""
+    """Mean Jensen-Shannon divergence (nats) of the predictions of two B x C x spatial logits; 0 for equal ones.
+
+    >>> import torch
+    >>> from monai_transfer.methods.co_training import jensen_shannon
+    >>> a, b = torch.tensor([[30.0, -30.0]]), torch.tensor([[-30.0, 30.0]])
+    >>> jensen_shannon(a, a).abs().item(), round(jensen_shannon(a, b).item(), 4)  # at most ln 2
+    (0.0, 0.6931)
+    """
     logs = log_probabilities(first), log_probabilities(second)
     mixed = torch.logsumexp(torch.stack(logs), 0) - math.log(2.0)
     first_part, second_part = ((x.exp() * (x - mixed)).sum(1).mean() for x in logs)
@@ -76,6 +83,11 @@ class CoTraining(Method):
         eps: step of the adversarial examples.
         ramp: share of the run after which the factors have their full value.
         lr: learning rate of the peer's Adam optimizer; ``None``: that of the trainer's optimizer, as it changes.
+
+    >>> from monai_transfer.methods.co_training import CoTraining
+    >>> method = CoTraining()
+    >>> method.agreement, method.difference, method.eps  # the paper's weights and the size of its adversarial step
+    (10.0, 0.5, 0.02)
     """
 
     needs = frozenset({"source_image", "source_label", "source_logits", "target_image", "target_logits"})

@@ -61,7 +61,15 @@ def category_relationship(predictions: Tensor, labels: Tensor, classes: int | No
 
 
 def co_tuning_loss(source_logits: Tensor, labels: Tensor, relationship: Tensor) -> Tensor:
-    """Cross entropy of the source head's logits (B x C_s) with the relationship's rows of the labels (B); a scalar."""
+    """Cross entropy of the source head's logits (B x C_s) with the relationship's rows of the labels (B); a scalar.
+
+    >>> import torch
+    >>> from monai_transfer.methods.co_tuning import co_tuning_loss
+    >>> relationship = torch.tensor([[1.0, 0.0], [0.0, 1.0]])  # each target class looks like one source class
+    >>> sure = torch.tensor([[20.0, -20.0]])
+    >>> round(co_tuning_loss(sure, torch.tensor([0]), relationship).item(), 3)
+    -0.0
+    """
     targets = relationship[labels]
     return -(targets * log_probabilities(source_logits)).sum(1).mean()
 
@@ -79,6 +87,10 @@ class CoTuning(Method):
 
     Raises:
         InputError: a value is out of range, or (from ``setup``) the head does not fit the features.
+
+    >>> from monai_transfer.methods.co_tuning import CoTuning
+    >>> CoTuning().weight, sorted(CoTuning.needs)  # lambda of the paper; the source's own head is tuned along
+    (2.3, ['source_features', 'source_image', 'source_label', 'source_logits'])
     """
 
     needs = frozenset({"source_image", "source_features", "source_label", "source_logits"})

@@ -28,6 +28,12 @@ def covariance(features: Tensor) -> Tensor:
 
     Raises:
         InputError: fewer than two rows, or not two-dimensional.
+
+    >>> import torch
+    >>> from monai_transfer.methods.coral import covariance
+    >>> covariance(torch.tensor([[0.0, 0.0], [2.0, 4.0]]))  # two cases, two features that rise together
+    tensor([[2., 4.],
+            [4., 8.]])
     """
     if features.ndim != 2 or features.shape[0] < 2:
         raise InputError(
@@ -43,6 +49,14 @@ def coral_loss(source: Tensor, target: Tensor) -> Tensor:
 
     Raises:
         InputError: a batch holds fewer than two rows, or the feature counts differ.
+
+    The covariances are 1 and 9, so the distance is (9 - 1)^2 / 4:
+
+    >>> import torch
+    >>> from monai_transfer.methods.coral import coral_loss
+    >>> a = torch.tensor([[-1.0], [0.0], [1.0]])
+    >>> coral_loss(a, a), coral_loss(a, 3 * a)
+    (tensor(0.), tensor(16.))
     """
     if source.shape[-1] != target.shape[-1]:
         raise InputError(f"source has {source.shape[-1]} features and target {target.shape[-1]}")
@@ -53,7 +67,15 @@ def coral_loss(source: Tensor, target: Tensor) -> Tensor:
 
 
 class Coral(Method):
-    """``coral_loss`` between pooled features of the two domains; unpooled, each place of a feature map is a row."""
+    """``coral_loss`` between pooled features of the two domains; unpooled, each place of a feature map is a row.
+
+    >>> import torch
+    >>> from monai_transfer.methods.base import Fields
+    >>> from monai_transfer.methods.coral import Coral
+    >>> a = torch.tensor([[-1.0], [0.0], [1.0]])
+    >>> Coral()(Fields(source_features=a, target_features=3 * a), progress=0.5)  # (9 - 1)^2 / 4
+    tensor(16.)
+    """
 
     needs = frozenset({"source_features", "target_features"})
 

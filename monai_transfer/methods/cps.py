@@ -34,7 +34,14 @@ __all__ = ["Cps", "cross_pseudo_loss"]
 
 
 def cross_pseudo_loss(first: Tensor, second: Tensor) -> Tensor:
-    """CE(p1, argmax p2) + CE(p2, argmax p1) of two B x C x spatial logits; each label is a constant."""
+    """CE(p1, argmax p2) + CE(p2, argmax p1) of two B x C x spatial logits; each label is a constant.
+
+    >>> import torch
+    >>> from monai_transfer.methods.cps import cross_pseudo_loss
+    >>> agree = torch.tensor([[9.0, -9.0]])
+    >>> round(cross_pseudo_loss(agree, agree).item(), 4), round(cross_pseudo_loss(agree, -agree).item(), 1)
+    (0.0, 36.0)
+    """
     logs = log_probabilities(first), log_probabilities(second)
     labels = [x.detach().argmax(1) for x in logs]
     return F.nll_loss(logs[0], labels[1]) + F.nll_loss(logs[1], labels[0])
@@ -51,6 +58,10 @@ class Cps(Method):
 
     Raises:
         InputError: ``start`` is neither of the two.
+
+    >>> from monai_transfer.methods.cps import Cps
+    >>> sorted(Cps.needs)  # the peer network is made in ``setup`` and learns beside the first
+    ['source_image', 'source_label', 'source_logits', 'target_image', 'target_logits']
     """
 
     needs = frozenset({"source_image", "source_label", "source_logits", "target_image", "target_logits"})

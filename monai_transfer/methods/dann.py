@@ -41,6 +41,18 @@ class Dann(Method):
 
     Raises:
         InputError: ``stages`` is below 1, or a target batch has no ``order`` for its domains to enter by.
+
+    An untrained discriminator knows nothing, so the term is near ln 2 = 0.69; ``MethodStep`` or ``Adapt`` train it:
+
+    >>> import torch
+    >>> from monai_transfer.methods.base import Fields
+    >>> from monai_transfer.methods.dann import Dann
+    >>> _ = torch.manual_seed(0)
+    >>> fields = Fields(source_features=torch.randn(64, 4), target_features=torch.randn(64, 4))
+    >>> method = Dann()
+    >>> method.setup(torch.nn.Linear(4, 2), fields)
+    >>> round(method(fields, progress=0.5).item(), 1)
+    0.7
     """
 
     needs = frozenset({"source_features", "target_features"})

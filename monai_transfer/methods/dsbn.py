@@ -46,6 +46,11 @@ class Dsbn(Method):
     Args:
         weight: factor of the term.
         threshold: the confidence from which an answer is a label.
+
+    >>> import torch
+    >>> from monai_transfer.methods.dsbn import Dsbn
+    >>> Dsbn.domain_norms, Dsbn().threshold  # BatchNorm layers of its own for each domain
+    (True, 0.8)
     """
 
     needs = frozenset({"target_image", "target_logits"})

@@ -40,6 +40,12 @@ def ewc_penalty(
 
     Raises:
         InputError: the lists differ in length or are empty.
+
+    >>> import torch
+    >>> from monai_transfer.methods.ewc import ewc_penalty
+    >>> weights, start, fisher = [torch.tensor([2.0, 5.0])], [torch.tensor([1.0, 1.0])], [torch.tensor([0.5, 0.0])]
+    >>> ewc_penalty(weights, start, fisher, strength=2.0)  # the second weight told nothing, so it may move freely
+    tensor(0.5000)
     """
     parts = [
         (at_least_float32(f) * (at_least_float32(now) - at_least_float32(then)).square()).sum()
@@ -107,6 +113,15 @@ class Ewc(Method):
 
     Raises:
         InputError: lambda is negative, or (from ``setup``) the file cannot be read or fits no parameter.
+
+    >>> import torch
+    >>> from monai_transfer.methods.base import Fields
+    >>> from monai_transfer.methods.ewc import Ewc
+    >>> network = torch.nn.Linear(2, 2)
+    >>> method = Ewc(fisher={name: torch.ones_like(p) for name, p in network.named_parameters()})
+    >>> method.setup(network, Fields(source_image=torch.randn(4, 2)))
+    >>> method(Fields(source_image=torch.randn(4, 2)), progress=0.5).item()  # no weight has moved yet
+    0.0
     """
 
     needs = frozenset({"source_image"})

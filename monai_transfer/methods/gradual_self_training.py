@@ -35,6 +35,10 @@ class GradualSelfTraining(Method):
         stages: K, the number of steps along the order.
         drop: share of the least sure cases (voxels) of a batch that is left out.
         weight: factor of the term.
+
+    >>> from monai_transfer.methods.gradual_self_training import GradualSelfTraining
+    >>> GradualSelfTraining(stages=4).needs >= {"target_order"}  # cases carry their place in time under ``order``
+    True
     """
 
     needs = frozenset({"target_image", "target_logits", "target_order"})

@@ -47,6 +47,12 @@ def l2_sp_penalty(
 
     Raises:
         InputError: ``weights`` and ``start`` differ in number or shape, or nothing is given at all.
+
+    >>> import torch
+    >>> from monai_transfer.methods.l2_sp import l2_sp_penalty
+    >>> moved, start, head = [torch.tensor([3.0])], [torch.tensor([1.0])], [torch.tensor([2.0])]
+    >>> round(l2_sp_penalty(moved, start, head).item(), 4)  # 0.1 / 2 * (3 - 1)^2 + 0.01 / 2 * 2^2
+    0.22
     """
     parts = []
     for now, then in zip(weights, start, strict=True):
@@ -70,6 +76,16 @@ class L2Sp(Method):
 
     Raises:
         InputError: a factor is negative, or (from ``setup``) a name is not in the network.
+
+    >>> import torch
+    >>> from monai_transfer.methods.base import Fields
+    >>> from monai_transfer.methods.l2_sp import L2Sp
+    >>> layers = [torch.nn.Linear(2, 2, bias=False) for _ in range(2)]
+    >>> network, method = torch.nn.Sequential(*layers), L2Sp(beta=0.0)
+    >>> method.setup(network, Fields())
+    >>> _ = network[0].weight.data.add_(1.0)  # four weights, each moved by 1
+    >>> round(method(Fields(), progress=0.5).item(), 4)  # 0.1 / 2 * 4
+    0.2
     """
 
     replaces_weight_decay = True

@@ -51,6 +51,14 @@ def spread_labels(
 
     Returns:
         N x C; rows of cases that nothing reaches are uniform.
+
+    Six points in two groups, of which one each is labelled (-1 is not):
+
+    >>> import numpy as np
+    >>> from monai_transfer.methods.label_spreading import spread_labels
+    >>> features = np.array([[0.0], [0.1], [0.2], [5.0], [5.1], [5.2]])
+    >>> spread_labels(features, np.array([0, -1, -1, 1, -1, -1]), classes=2, neighbours=2).argmax(1)
+    array([0, 0, 0, 1, 1, 1])
     """
     model = _SklearnSpreading(kernel="knn", n_neighbors=min(neighbours, len(features) - 1), alpha=alpha, max_iter=200)
     with warnings.catch_warnings():
@@ -71,6 +79,10 @@ class LabelSpreading(Method):
         memory: how many earlier features of each domain the graph holds.
         weight: factor of the term.
         start: share of the run before which the term is zero.
+
+    >>> from monai_transfer.methods.label_spreading import LabelSpreading
+    >>> LabelSpreading().neighbours, LabelSpreading.tasks  # seven neighbours in a memory of deep features
+    (7, ('classification',))
     """
 
     needs = frozenset({"source_features", "target_features", "source_label", "source_logits", "target_logits"})

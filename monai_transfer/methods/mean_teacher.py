@@ -37,13 +37,29 @@ __all__ = ["MeanTeacher", "consistency_loss", "ema_update"]
 
 
 def consistency_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared difference of the class probabilities of two B x C x spatial logits; no gradient to ``teacher``."""
+    """Mean squared difference of the class probabilities of two B x C x spatial logits; no gradient to ``teacher``.
+
+    >>> import torch
+    >>> from monai_transfer.methods.mean_teacher import consistency_loss
+    >>> student, teacher = torch.tensor([[0.0, 0.0]]), torch.tensor([[20.0, -20.0]])
+    >>> consistency_loss(student, teacher)  # (0.5 - 1)^2 for both classes
+    tensor(0.2500)
+    """
     return (probabilities(student) - probabilities(teacher.detach())).square().mean()
 
 
 @torch.no_grad()
 def ema_update(teacher: nn.Module, student: nn.Module, decay: float) -> None:
-    """teacher <- decay * teacher + (1 - decay) * student for parameters; buffers are copied as they are."""
+    """teacher <- decay * teacher + (1 - decay) * student for parameters; buffers are copied as they are.
+
+    >>> import torch
+    >>> from monai_transfer.methods.mean_teacher import ema_update
+    >>> teacher, student = torch.nn.Linear(1, 1, bias=False), torch.nn.Linear(1, 1, bias=False)
+    >>> _ = teacher.weight.data.fill_(0.0), student.weight.data.fill_(1.0)
+    >>> ema_update(teacher, student, decay=0.9)
+    >>> round(teacher.weight.item(), 6)
+    0.1
+    """
     for ours, theirs in zip(teacher.parameters(), student.parameters(), strict=True):
         ours.lerp_(theirs.detach().to(ours.dtype), 1.0 - decay)
     for kept, current in zip(teacher.buffers(), student.buffers(), strict=True):
@@ -61,6 +77,17 @@ class MeanTeacher(Method):
 
     Raises:
         InputError: ``keep`` is neither of the two.
+
+    The teacher starts as the student, so on equal views they agree:
+
+    >>> import torch
+    >>> from monai_transfer.methods.base import Fields
+    >>> from monai_transfer.methods.mean_teacher import MeanTeacher
+    >>> network, image = torch.nn.Linear(4, 2), torch.randn(8, 4)
+    >>> method = MeanTeacher()
+    >>> method.setup(network, Fields())
+    >>> method(Fields(target_image=image, target_strong_logits=network(image)), progress=1.0).item()
+    0.0
     """
 
     needs = frozenset({"target_image", "target_strong_logits"})

@@ -89,6 +89,13 @@ def mmd_loss(source: Tensor, target: Tensor, *, powers: Sequence[int] = POWERS, 
 
     Raises:
         InputError: a batch holds fewer than two rows, features are not two-dimensional, or their counts differ.
+
+    >>> import torch
+    >>> from monai_transfer.methods.mmd import mmd_loss
+    >>> _ = torch.manual_seed(0)
+    >>> a, b = torch.randn(64, 4), torch.randn(64, 4) + 2
+    >>> mmd_loss(a, a).abs().item() < 1e-6, mmd_loss(a, b).item() > 0.3
+    (True, True)
     """
     return _mmd_of_kernel(gaussian_kernels(_both(source, target), powers), len(source), unbiased)
 
@@ -120,6 +127,17 @@ class Mmd(Method):
             Not for regression, which has no class probabilities.
         powers: u of each kernel's width, see above.
         unbiased: leave each case's pair with itself out.
+
+    >>> import torch
+    >>> from monai_transfer.methods.base import Fields
+    >>> from monai_transfer.methods.mmd import Mmd
+    >>> _ = torch.manual_seed(0)
+    >>> here, shifted, logits = torch.randn(32, 4), torch.randn(32, 4) + 3, torch.zeros(32, 2)
+    >>> def term(target):
+    ...     fields = Fields(source_features=here, target_features=target, source_logits=logits, target_logits=logits)
+    ...     return Mmd()(fields, progress=0.5).item()
+    >>> term(shifted) > 10 * term(torch.randn(32, 4))
+    True
     """
 
     needs = frozenset({"source_features", "target_features", "source_logits", "target_logits"})

@@ -65,6 +65,10 @@ class Mme(Method):
 
     Raises:
         InputError: the temperature is not positive.
+
+    >>> from monai_transfer.methods.mme import Mme
+    >>> Mme().temperature, Mme.tasks  # a cosine classifier at the paper's temperature
+    (0.05, ('classification', 'segmentation'))
     """
 
     needs = frozenset({"source_features", "target_features", "source_label", "source_logits"})

@@ -35,6 +35,12 @@ def class_thresholds(probabilities: Tensor, portion: float) -> Tensor:
     Args:
         probabilities: B x C x spatial.
         portion: share, in (0, 1], of the cases or voxels that are predicted as this class.
+
+    >>> import torch
+    >>> from monai_transfer.methods.pseudo_label import class_thresholds
+    >>> sure = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]])
+    >>> class_thresholds(sure, portion=0.5)  # of each class, the surer half passes
+    tensor([0.9000, 0.8000])
     """
     confidence, predicted = probabilities.max(1)
     thresholds = torch.full((probabilities.shape[1],), float("nan"), dtype=confidence.dtype, device=confidence.device)
@@ -47,7 +53,13 @@ def class_thresholds(probabilities: Tensor, portion: float) -> Tensor:
 
 @torch.no_grad()
 def select_labels(probabilities: Tensor, thresholds: Tensor) -> Tensor:
-    """argmax_c p_c / tau_c where it reaches 1, else -1: B x spatial."""
+    """argmax_c p_c / tau_c where it reaches 1, else -1: B x spatial.
+
+    >>> import torch
+    >>> from monai_transfer.methods.pseudo_label import select_labels
+    >>> select_labels(torch.tensor([[0.9, 0.1], [0.55, 0.45]]), thresholds=torch.tensor([0.8, 0.8]))
+    tensor([ 0, -1])
+    """
     ratio = probabilities / thresholds.view(1, -1, *([1] * (probabilities.ndim - 2)))
     best, label = ratio.max(1)
     return torch.where(best >= 1, label, torch.full_like(label, IGNORE))
@@ -61,6 +73,15 @@ class PseudoLabel(Method):
         momentum: of the moving average of the thresholds.
         weight: factor of the term.
         start: share of the run before which the term is zero, for a network that first has to learn.
+
+    >>> import torch
+    >>> from monai_transfer.methods.base import Fields
+    >>> from monai_transfer.methods.pseudo_label import PseudoLabel
+    >>> _ = torch.manual_seed(0)
+    >>> method, logits = PseudoLabel(portion=1.0), torch.tensor([[4.0, 0.0], [0.0, 4.0]])
+    >>> method.setup(torch.nn.Linear(2, 2), Fields(target_logits=logits))
+    >>> round(method(Fields(target_logits=logits), progress=0.5).item(), 3)  # -log softmax of the surer class
+    0.018
     """
 
     needs = frozenset({"target_logits"})

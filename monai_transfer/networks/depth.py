@@ -111,6 +111,12 @@ def encoder_decoder(network: nn.Module, encoder: str | Sequence[str] | None = No
 
     Raises:
         InputError: a name is not in the network, or one of the two parts would be empty.
+
+    >>> from monai.networks.nets import UNet
+    >>> from monai_transfer.networks.depth import encoder_decoder
+    >>> encoder, decoder = encoder_decoder(UNet(2, 1, 2, (4, 8), (2,)))
+    >>> len(encoder), len(decoder)
+    (6, 2)
     """
     network = unwrap(network)
     if encoder is not None:

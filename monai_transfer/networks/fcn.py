@@ -28,6 +28,10 @@ def bilinear_kernel(spatial_dims: int, factor: int) -> Tensor:
     """Kernel of a transposed convolution that upsamples by linear interpolation, (2 * factor)^spatial_dims.
 
     With stride ``factor`` and padding ``factor // 2`` (``factor`` even) a constant stays a constant inside.
+
+    >>> from monai_transfer.networks.fcn import bilinear_kernel
+    >>> bilinear_kernel(1, 2)
+    tensor([0.2500, 0.7500, 0.7500, 0.2500])
     """
     centre = factor - 0.5
     line = 1 - (torch.arange(2 * factor) - centre).abs() / factor
@@ -55,6 +59,11 @@ class Fcn(nn.Module):
 
     Raises:
         InputError: dimensions, channels or stride out of range.
+
+    >>> import torch
+    >>> from monai_transfer.networks.fcn import Fcn
+    >>> Fcn(spatial_dims=2, in_channels=1, out_channels=3)(torch.zeros(1, 1, 64, 64)).shape
+    torch.Size([1, 3, 64, 64])
     """
 
     def __init__(

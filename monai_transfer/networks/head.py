@@ -58,6 +58,11 @@ def find_head(network: nn.Module) -> list[str]:
     Usually one. Deep supervision has several; a residual output block (``monai`` ``UNet`` with ``num_res_units > 0``,
     ``VNet``) has two in a row. Empty for an encoder, e.g. a ``ResNet`` with ``feed_forward=False``, a ``ViT`` without
     classification, or ``net.swinViT``. Names are relative to ``network`` and understood by ``get_submodule``.
+
+    >>> from monai.networks.nets import DenseNet
+    >>> from monai_transfer.networks.head import find_head
+    >>> find_head(DenseNet(2, 1, 2, init_features=8, growth_rate=4, block_config=(2,)))
+    ['class_layers.out']
     """
     layers = _layers(network)
     if not layers:

@@ -11,7 +11,12 @@ __all__ = ["dann_lambda", "domain_lambda", "sigmoid_ramp"]
 
 
 def dann_lambda(progress: float) -> float:
-    """2 / (1 + exp(-10 p)) - 1 at ``progress`` in [0, 1]: 0 at the start, 0.9999 at the end (Ganin and Lempitsky)."""
+    """2 / (1 + exp(-10 p)) - 1 at ``progress`` in [0, 1]: 0 at the start, 0.9999 at the end (Ganin and Lempitsky).
+
+    >>> from monai_transfer.networks.schedules import dann_lambda
+    >>> [round(dann_lambda(p), 4) for p in (0.0, 0.1, 0.5, 1.0)]
+    [0.0, 0.4621, 0.9866, 0.9999]
+    """
     return 2.0 / (1.0 + math.exp(-10.0 * progress)) - 1.0
 
 
@@ -35,7 +40,12 @@ def domain_lambda(progress: float, order: Tensor, stages: int) -> tuple[Tensor, 
 
 
 def sigmoid_ramp(progress: float, length: float = 1.0) -> float:
-    """exp(-5 (1 - t)^2) with t = progress / length, 1 from ``length`` on; 0.0067 at the start (Laine and Aila 2017)."""
+    """exp(-5 (1 - t)^2) with t = progress / length, 1 from ``length`` on; 0.0067 at the start (Laine and Aila 2017).
+
+    >>> from monai_transfer.networks.schedules import sigmoid_ramp
+    >>> [round(sigmoid_ramp(p, 0.5), 4) for p in (0.0, 0.25, 0.5, 1.0)]
+    [0.0067, 0.2865, 1.0, 1.0]
+    """
     if length <= 0 or progress >= length:
         return 1.0
     return math.exp(-5.0 * (1.0 - progress / length) ** 2)

@@ -8,7 +8,14 @@ __all__ = ["unwrap"]
 
 
 def unwrap(network: nn.Module) -> nn.Module:
-    """The network itself, without ``DistributedDataParallel``, ``DataParallel`` or ``torch.compile`` around it."""
+    """The network itself, without ``DistributedDataParallel``, ``DataParallel`` or ``torch.compile`` around it.
+
+    >>> import torch
+    >>> from monai_transfer.networks.wrappers import unwrap
+    >>> network = torch.nn.Linear(2, 1)
+    >>> unwrap(torch.nn.DataParallel(network)) is network
+    True
+    """
     while True:
         if isinstance(network, nn.DataParallel | nn.parallel.DistributedDataParallel):
             network = network.module

@@ -130,6 +130,12 @@ class NtXent(nn.Module):
 
     Raises:
         ValueError: the temperature is not positive; or (from ``forward``) fewer than two cases in the (joint) batch.
+
+    >>> import torch
+    >>> from monai_transfer.pretraining.contrastive import NtXent
+    >>> views = torch.eye(4).repeat_interleave(2, 0).view(4, 2, 4)  # both views of a case alike, cases apart
+    >>> bool(NtXent(temperature=0.1)(views) < 0.01)
+    True
     """
 
     def __init__(self, temperature: float = 0.5, gather: bool = True) -> None:

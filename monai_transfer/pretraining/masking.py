@@ -32,6 +32,12 @@ class RandMaskBlocksd(MapTransform, RandomizableTransform):
 
     Raises:
         ValueError: ``ratio`` is not within (0, 1), ``block`` is not positive, or there is more than one key.
+
+    >>> import torch
+    >>> from monai_transfer.pretraining.masking import RandMaskBlocksd
+    >>> out = RandMaskBlocksd(block=4, ratio=0.5, seed=0)({"image": torch.ones(1, 16, 16)})
+    >>> out["image"].mean().item(), out["label"].shape  # half is hidden; the label holds the image and the mask
+    (0.5, torch.Size([2, 16, 16]))
     """
 
     def __init__(

@@ -23,6 +23,13 @@ class TwoViewsd(MapTransform, RandomizableTransform):
 
     Raises:
         ValueError: there is more than one key, or the views differ in shape.
+
+    >>> import torch
+    >>> from monai.transforms import RandFlipd
+    >>> from monai_transfer.pretraining.views import TwoViewsd
+    >>> flip = RandFlipd(keys="image", prob=0.5)
+    >>> tuple(TwoViewsd(keys="image", transforms=[flip], seed=0)({"image": torch.rand(1, 8, 8)})["image"].shape)
+    (2, 1, 8, 8)
     """
 
     def __init__(

@@ -48,6 +48,13 @@ def proxy_a_distance(a: Any, b: Any, groups_a: Any = None, groups_b: Any = None,
 
     Raises:
         InputError: as ``domain_classifier``.
+
+    >>> import numpy as np
+    >>> from monai_transfer.selection.distances import proxy_a_distance
+    >>> rng = np.random.default_rng(0)
+    >>> a, b = rng.standard_normal((60, 4)), rng.standard_normal((60, 4)) + 5
+    >>> round(proxy_a_distance(a, b), 1)  # 2: a linear classifier never errs
+    2.0
     """
     right = domain_classifier(a, b, groups_a, groups_b, seed=seed)
     error = 1 - (right[: len(a)].mean() + right[len(a) :].mean()) / 2
@@ -72,6 +79,13 @@ def mmd(a: Any, b: Any, groups_a: Any = None, groups_b: Any = None, *, n: int = 
 
     Raises:
         InputError: shapes that do not fit, NaN, or a domain with fewer than two patients.
+
+    >>> import numpy as np
+    >>> from monai_transfer.selection.distances import mmd
+    >>> rng = np.random.default_rng(0)
+    >>> a, b = rng.standard_normal((40, 4)), rng.standard_normal((40, 4)) + 2
+    >>> mmd(a, b).p_value < 0.05, mmd(a, rng.standard_normal((40, 4))).p_value > 0.05
+    (True, True)
     """
     a, b, groups = _both(a, b, groups_a, groups_b)
     a, b = group_means(a, groups[: len(a)]), group_means(b, groups[len(a) :])

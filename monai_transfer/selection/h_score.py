@@ -34,6 +34,14 @@ def h_score(features: Any, labels: Any, *, shrinkage: float | None = None) -> fl
 
     Raises:
         InputError: shapes that do not fit, NaN, only one class, or labels that are no classes.
+
+    >>> import numpy as np
+    >>> from monai_transfer.selection.h_score import h_score
+    >>> rng = np.random.default_rng(0)
+    >>> labels = np.repeat([0, 1], 50)
+    >>> useful, useless = rng.standard_normal((100, 4)) + 2 * labels[:, None], rng.standard_normal((100, 4))
+    >>> h_score(useful, labels) > 3 * h_score(useless, labels)
+    True
     """
     return prepare_h_score(features, shrinkage=shrinkage)(labels)
 

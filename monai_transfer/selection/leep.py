@@ -29,6 +29,13 @@ def leep(source_probabilities: Any, labels: Any) -> float:
 
     Raises:
         InputError: rows that are no probabilities, shapes that do not fit, or only one target class.
+
+    >>> import numpy as np
+    >>> from monai_transfer.selection.leep import leep
+    >>> labels = np.array([0, 0, 1, 1])
+    >>> telling, blind = np.eye(2)[labels], np.full((4, 2), 0.5)
+    >>> round(leep(telling, labels), 4), round(leep(blind, labels), 4)  # 0 is the best; a coin has -ln 2
+    (0.0, -0.6931)
     """
     return prepare_leep(source_probabilities)(labels)
 
@@ -56,6 +63,10 @@ def nce(source_labels: Any, labels: Any) -> float:
 
     Raises:
         InputError: shapes that do not fit, or only one target class.
+
+    >>> from monai_transfer.selection.leep import nce
+    >>> round(nce([0, 0, 1, 1], [0, 0, 1, 1]), 4), round(nce([0, 1, 0, 1], [0, 0, 1, 1]), 4)
+    (0.0, -0.6931)
     """
     return prepare_nce(source_labels)(labels)
 

@@ -42,6 +42,15 @@ def logme(features: Any, labels: Any, *, regression: bool | None = None) -> floa
 
     Raises:
         InputError: shapes that do not fit, NaN, or only one class.
+
+    Random labels on many features are worth nothing, whatever the number of features:
+
+    >>> import numpy as np
+    >>> from monai_transfer.selection.logme import logme
+    >>> rng = np.random.default_rng(0)
+    >>> features, labels = rng.standard_normal((20, 256)), rng.integers(0, 2, 20)
+    >>> round(logme(features, labels), 7)
+    -1.0594479
     """
     return prepare_logme(features, regression=regression)(labels)
 

@@ -79,6 +79,15 @@ def permutation_null(
     Raises:
         InputError: the score's own complaints, ``n`` below 1, ``within`` without groups, or groups that cannot be
             exchanged.
+
+    >>> import numpy as np
+    >>> from monai_transfer.selection.logme import logme
+    >>> from monai_transfer.selection.permutation import permutation_null
+    >>> rng = np.random.default_rng(0)
+    >>> labels = np.repeat([0, 1], 20)
+    >>> useful = rng.standard_normal((40, 4)) + 2 * labels[:, None]
+    >>> permutation_null(logme, useful, labels, n=99).p_value  # the least that 99 permutations can give
+    0.01
     """
     if n < 1:
         raise InputError(f"a permutation null needs at least one permutation, not {n}")

@@ -38,6 +38,16 @@ def transrate(
 
     Raises:
         InputError: shapes that do not fit, NaN, only one class, or ``eps`` not positive.
+
+    As published, classes at +m and -m look the same; ``centre_classes`` corrects that:
+
+    >>> import numpy as np
+    >>> from monai_transfer.selection.transrate import transrate
+    >>> rng = np.random.default_rng(0)
+    >>> labels = np.repeat([0, 1], 50)
+    >>> useful, useless = rng.standard_normal((100, 4)) + 4 * labels[:, None], rng.standard_normal((100, 4))
+    >>> transrate(useful, labels, centre_classes=True) > transrate(useless, labels, centre_classes=True)
+    True
     """
     return prepare_transrate(features, eps=eps, unit_variance=unit_variance, centre_classes=centre_classes)(labels)
 

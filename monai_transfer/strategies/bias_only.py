@@ -26,6 +26,13 @@ class BiasOnly(Strategy):
 
     Raises:
         InputError: (from ``apply``) the network has no biases.
+
+    >>> import torch
+    >>> from monai_transfer.strategies.bias_only import BiasOnly
+    >>> network = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+    >>> network = BiasOnly().apply(network)
+    >>> [name for name, p in network.named_parameters() if p.requires_grad]
+    ['0.bias', '2.bias']
     """
 
     def __init__(self, head: bool | str | list[str] = False) -> None:

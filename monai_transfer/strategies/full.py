@@ -27,6 +27,15 @@ class Full(Strategy):
 
     Raises:
         InputError: the scale is not positive, or the head is not in the network.
+
+    >>> import torch
+    >>> from monai_transfer.strategies.full import Full
+    >>> network = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+    >>> strategy = Full(backbone_lr_scale=0.1)
+    >>> groups = strategy.param_groups(strategy.apply(network))
+    >>> optimizer = torch.optim.AdamW(groups, lr=1e-3)
+    >>> sorted({group["lr"] for group in optimizer.param_groups})  # the transferred part, the head
+    [0.0001, 0.001]
     """
 
     def __init__(self, backbone_lr_scale: float = 1.0, head: str | list[str] | None = None) -> None:

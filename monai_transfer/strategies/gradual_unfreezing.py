@@ -31,6 +31,13 @@ class GradualUnfreezing(Scheduled):
 
     Raises:
         InputError: a value is out of range, or (from ``apply``) the groups do not fit the network.
+
+    >>> import torch
+    >>> from monai_transfer.strategies.gradual_unfreezing import GradualUnfreezing
+    >>> network = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Linear(8, 8), torch.nn.Linear(8, 2))
+    >>> strategy = GradualUnfreezing()
+    >>> len(strategy.param_groups(strategy.apply(network)))  # one group per layer, from the head downwards
+    3
     """
 
     def __init__(

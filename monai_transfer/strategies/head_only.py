@@ -26,6 +26,13 @@ class HeadOnly(Strategy):
 
     Raises:
         InputError: (from ``apply``) the head is not in the network, or cannot be told.
+
+    >>> import torch
+    >>> from monai_transfer.strategies.head_only import HeadOnly
+    >>> network = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+    >>> network = HeadOnly().apply(network)
+    >>> [name for name, p in network.named_parameters() if p.requires_grad]
+    ['2.weight', '2.bias']
     """
 
     def __init__(self, head: str | list[str] | None = None) -> None:

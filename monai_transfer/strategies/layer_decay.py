@@ -33,6 +33,14 @@ class LayerDecay(Strategy):
 
     Raises:
         InputError: gamma is out of range, or (from ``param_groups``) the groups do not fit the network.
+
+    >>> import torch
+    >>> from monai_transfer.strategies.layer_decay import LayerDecay
+    >>> network = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Linear(8, 8), torch.nn.Linear(8, 2))
+    >>> strategy = LayerDecay(gamma=0.5)
+    >>> optimizer = torch.optim.SGD(strategy.param_groups(strategy.apply(network)), lr=1.0)
+    >>> sorted({group["lr"] for group in optimizer.param_groups})  # from the input to the head
+    [0.25, 0.5, 1.0]
     """
 
     def __init__(self, gamma: float = 0.75, groups: Sequence[str | Sequence[str]] | None = None) -> None:

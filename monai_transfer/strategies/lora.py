@@ -55,6 +55,13 @@ class Lora(Strategy):
 
     Raises:
         InputError: (from ``apply``) see ``add_lora``; the head cannot be told.
+
+    >>> import torch
+    >>> from monai_transfer.strategies.lora import Lora
+    >>> network = torch.nn.Sequential(torch.nn.Conv2d(1, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 2, 1))
+    >>> network = Lora(rank=2).apply(network)
+    >>> [name for name, p in network.named_parameters() if p.requires_grad]
+    ['0.lora_A', '0.lora_B', '2.weight', '2.bias']
     """
 
     def __init__(
@@ -117,6 +124,15 @@ def add_lora(
 
     Raises:
         InputError: a bad rank; the network has adapters already; a name fits no layer; or no layer is left.
+
+    >>> import torch
+    >>> from monai_transfer.strategies.lora import add_lora
+    >>> network = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Linear(8, 2))
+    >>> x = torch.randn(3, 4)
+    >>> before = network(x)
+    >>> _ = add_lora(network, rank=2)
+    >>> torch.equal(network(x), before)  # B starts at zero, so nothing changes until it learns
+    True
     """
     scale = _scale(rank, alpha, rslora)
     kind = type(network).__name__
@@ -173,6 +189,18 @@ def merge_lora(network: nn.Module) -> nn.Module:
     """Put the adapters' changes into the weights and remove them, in place: original types and keys, gradients on.
 
     Outputs stay the same. Whatever was frozen for the adapters' sake is released. Returns the same network.
+
+    >>> import torch
+    >>> from monai_transfer.strategies.lora import add_lora, merge_lora
+    >>> network = torch.nn.Sequential(torch.nn.Conv3d(1, 2, 3, padding=1, padding_mode="reflect"))
+    >>> x = torch.randn(1, 1, 4, 4, 4)
+    >>> _ = add_lora(network, rank=2)
+    >>> for p in network.parameters():
+    ...     _ = p.data.normal_()
+    >>> before = network(x)
+    >>> _ = merge_lora(network)
+    >>> torch.allclose(network(x), before, atol=1e-4), type(network[0]).__name__
+    (True, 'Conv3d')
     """
     core = unwrap(network)
     for module in core.modules():

@@ -28,6 +28,14 @@ class LpFt(Scheduled):
 
     Raises:
         InputError: a share is out of range, or (from ``apply``) the head cannot be told.
+
+    >>> import torch
+    >>> from monai_transfer.strategies.lp_ft import LpFt
+    >>> network = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+    >>> strategy = LpFt(probe=0.5)
+    >>> network = strategy.apply(network)
+    >>> len(strategy.param_groups(network))  # the head from the start, the rest from half of the run
+    2
     """
 
     def __init__(self, probe: float = 0.5, finetune_lr_scale: float = 0.1, head: str | list[str] | None = None) -> None:

@@ -28,6 +28,13 @@ class NormOnly(Strategy):
 
     Raises:
         InputError: (from ``apply``) the network has no affine norm parameters.
+
+    >>> import torch
+    >>> from monai_transfer.strategies.norm_only import NormOnly
+    >>> network = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Conv2d(4, 2, 1))
+    >>> network = NormOnly().apply(network)
+    >>> [name for name, p in network.named_parameters() if p.requires_grad]
+    ['1.weight', '1.bias']
     """
 
     def __init__(self, head: bool | str | list[str] = False, statistics: bool = True) -> None:

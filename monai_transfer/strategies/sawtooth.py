@@ -39,6 +39,13 @@ class Sawtooth(Scheduled):
 
     Raises:
         InputError: a share is out of range, or (from ``apply``) the encoder cannot be told.
+
+    >>> from monai.networks.nets import UNet
+    >>> from monai_transfer.strategies.sawtooth import Sawtooth
+    >>> strategy = Sawtooth(decoder=0.2)
+    >>> network = strategy.apply(UNet(2, 1, 2, (4, 8), (2,)))
+    >>> len(strategy.param_groups(network)) > 1  # decoder first, then the whole network
+    True
     """
 
     def __init__(

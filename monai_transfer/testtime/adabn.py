@@ -34,6 +34,15 @@ class Adabn(SourceFree):
     Args:
         key: where the image stands in a batch.
         passes: how often the loader is run through; one is enough without random augmentation.
+
+    >>> import torch
+    >>> from monai_transfer.testtime.adabn import Adabn
+    >>> network = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1), torch.nn.BatchNorm2d(2))
+    >>> target = [{"image": torch.randn(4, 1, 8, 8) * 3 + 5} for _ in range(3)]
+    >>> _ = Adabn().fit(network, target)
+    >>> out = network.eval()(torch.cat([batch["image"] for batch in target]))
+    >>> bool(out.mean((0, 2, 3)).abs().max() < 0.1)  # normalised by the target's own statistics
+    True
     """
 
     experimental = False  # docs/truth_table.md: hippocampus, and both embedded sets

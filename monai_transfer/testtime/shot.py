@@ -36,7 +36,16 @@ __all__ = ["Shot", "centroid_labels", "class_centroids", "information_maximisati
 
 
 def information_maximisation(logits: Tensor, diversity: float = 1.0) -> Tensor:
-    """mean H(p) - diversity * H(mean p), in nats, of N x C logits; lowest when answers are sure and balanced."""
+    """mean H(p) - diversity * H(mean p), in nats, of N x C logits; lowest when answers are sure and balanced.
+
+    Sure about each case and balanced over cases is best:
+
+    >>> import torch
+    >>> from monai_transfer.testtime.shot import information_maximisation
+    >>> sure = torch.tensor([[20.0, -20.0], [-20.0, 20.0]])
+    >>> round(information_maximisation(sure).item(), 3), round(information_maximisation(torch.zeros(2, 2)).item(), 3)
+    (-0.693, 0.0)
+    """
     mean = probabilities(logits).mean(0)
     return entropy(logits).mean() + diversity * (mean * mean.clamp_min(1e-8).log()).sum()
 

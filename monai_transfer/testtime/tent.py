@@ -42,6 +42,14 @@ class Tent(SourceFree):
         steps: updates per call; the outputs are those before the last one.
         episodic: start anew at each call.
         foreground: share of predicted foreground in the mean entropy of a segmentation; ``None``: the plain mean.
+
+    >>> import torch
+    >>> from monai_transfer.testtime.tent import Tent
+    >>> layers = torch.nn.Conv2d(1, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Flatten(), torch.nn.Linear(144, 2)
+    >>> network = torch.nn.Sequential(*layers)
+    >>> adapting = Tent(lr=1e-2).wrap(network)
+    >>> adapting(torch.randn(4, 1, 8, 8)).shape  # the prediction before the step that it takes on the way
+    torch.Size([4, 2])
     """
 
     tasks = ("classification", "segmentation")

@@ -37,6 +37,14 @@ def adapt_channels(
 
     Raises:
         InputError: ``mode`` is ``name`` and there are no names on both sides, or none in common.
+
+    From one grey channel to three: the response to an image that is equal in all of them stays:
+
+    >>> import torch
+    >>> from monai_transfer.weights.channels import adapt_channels
+    >>> weight, how = adapt_channels(torch.ones(8, 1, 3, 3), torch.zeros(8, 3, 3, 3))
+    >>> weight.shape, round(weight[0, :, 0, 0].sum().item(), 4), how
+    (torch.Size([8, 3, 3, 3]), 1.0, 'input channels 1 -> 3: repeated, scaled to the same response')
     """
     n, m = weight.shape[1], fresh.shape[1]
     named = source_names and target_names and len(source_names) == n and len(target_names) == m

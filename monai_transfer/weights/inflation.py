@@ -29,6 +29,11 @@ def inflate(weight: Tensor, depth: int, how: str = "center", *, module: nn.Modul
 
     Returns:
         O x I x H x W x depth.
+
+    >>> import torch
+    >>> from monai_transfer.weights.inflation import inflate
+    >>> inflate(torch.ones(1, 1, 3, 3), 3).sum((0, 1, 2, 3))  # the 2D kernel in the middle slice
+    tensor([0., 9., 0.])
     """
     if how not in INFLATIONS:
         raise ValueError(f"inflation is one of {INFLATIONS}, not {how!r}")

@@ -61,6 +61,18 @@ def load_weights(
         CoverageError: less than ``min_coverage`` was found; the network is unchanged, to the bit.
         InputError: the source cannot be read, holds NaN or infinity, or several networks that fit equally well, or
             an argument is wrong.
+
+    >>> import logging
+    >>> from monai.networks.nets import DenseNet
+    >>> from monai_transfer.weights.loading import load_weights
+    >>> logging.disable(logging.INFO)
+    >>> small = dict(init_features=8, growth_rate=4, block_config=(2,))
+    >>> theirs, ours = DenseNet(2, 1, 3, **small), DenseNet(2, 1, 2, **small)
+    >>> report = load_weights(
+    ...     ours, theirs.state_dict(), source_classes=["normal", "pneumonia", "mass"], target_classes=["normal", "mass"]
+    ... )
+    >>> report.coverage, report.missing, report.adapted  # the head's rows were chosen by the classes' names
+    (1.0, [], ['class_layers.out.weight', 'class_layers.out.bias'])
     """
     if not 0 <= min_coverage <= 1:
         raise InputError(f"min_coverage is a share from 0 to 1, not {min_coverage}")

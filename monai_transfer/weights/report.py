@@ -37,6 +37,16 @@ class WeightReport:
         dialect: how the source's names were understood.
         licence: of the weights, as far as the source says. It binds whoever uses what was trained from them.
         url: where they are published, if the source says.
+
+    >>> import logging, torch
+    >>> from monai_transfer.weights import load_weights
+    >>> from monai_transfer.weights.report import WeightReport
+    >>> logging.disable(logging.WARNING)
+    >>> network = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 2))
+    >>> theirs = {"0.weight": torch.ones(4, 4), "0.bias": torch.ones(4), "9.weight": torch.ones(1)}
+    >>> report = load_weights(network, theirs)
+    >>> report.loaded, report.missing, report.unused, round(report.coverage, 2)
+    (['0.weight', '0.bias'], ['1.weight', '1.bias'], ['9.weight'], 0.67)
     """
 
     loaded: list[str] = field(default_factory=list)

@@ -40,6 +40,12 @@ class Source:
         url: where they are published, if the source says.
         metadata: a bundle's ``metadata.json``, or the metadata of a safetensors file.
         path: the file or the bundle folder.
+
+    >>> import torch
+    >>> from monai_transfer.weights.source import Source
+    >>> source = Source({"weight": torch.ones(2, 4), "bias": torch.zeros(2)}, classes=["normal", "pneumonia"])
+    >>> source.description, source.classes
+    ('a state dict', ['normal', 'pneumonia'])
     """
 
     state_dict: Mapping[str, Any]

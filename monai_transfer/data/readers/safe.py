@@ -31,6 +31,16 @@ class SafeReader(CheckedReader):
         channels: how many channels a NIfTI must have; ``None`` accepts any number.
         series: chooses one of several DICOM series in a folder.
         palette, mode: see ``RasterReader``; use ``palette="index"`` for label masks stored as palette images.
+
+    >>> import tempfile, nibabel, numpy as np
+    >>> from monai.transforms import LoadImage
+    >>> from monai_transfer.data.readers.safe import SafeReader
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> path = f"{folder.name}/scan.nii.gz"
+    >>> nibabel.save(nibabel.Nifti1Image(np.ones((4, 5, 6), np.float32), np.diag([2.0, 2.0, 3.0, 1.0])), path)
+    >>> image = LoadImage(reader=SafeReader(), image_only=True)(path)
+    >>> tuple(image.shape), image.pixdim.tolist()
+    ((4, 5, 6), [2.0, 2.0, 3.0])
     """
 
     def __init__(

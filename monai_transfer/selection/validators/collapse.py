@@ -52,6 +52,12 @@ def collapse(
 
     Raises:
         InputError: no probabilities, or none at all.
+
+    >>> import numpy as np
+    >>> from monai_transfer.selection.validators.collapse import collapse
+    >>> alarm = collapse(np.tile([0.99, 0.01], (10, 1)), class_names=["healthy", "pneumonia"])
+    >>> bool(alarm)
+    True
     """
     summary = summarise(predictions)
     share, n = summary.class_share, summary.cases

@@ -26,6 +26,11 @@ def entropy(predictions: PredictionSummary | Tensor | np.ndarray) -> float:
 
     Raises:
         InputError: no probabilities, or none at all.
+
+    >>> import numpy as np
+    >>> from monai_transfer.selection.validators.entropies import entropy
+    >>> entropy(np.array([[1.0, 0.0]])) + 0.0, entropy(np.array([[0.5, 0.5]]))
+    (0.0, -1.0)
     """
     summary = summarise(predictions)
     return float(-summary.mean_entropy / np.log(summary.n_classes)) + 0.0
@@ -36,6 +41,14 @@ def information_maximisation(predictions: PredictionSummary | Tensor | np.ndarra
 
     Raises:
         InputError: no probabilities, or none at all.
+
+    Sure *and* spread over the classes is best; sure of one class for all cases is worth nothing:
+
+    >>> import numpy as np
+    >>> from monai_transfer.selection.validators.entropies import information_maximisation
+    >>> spread, collapsed = np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([[1.0, 0.0], [1.0, 0.0]])
+    >>> round(information_maximisation(spread), 3), round(information_maximisation(collapsed), 3)
+    (1.0, 0.0)
     """
     summary = summarise(predictions)
     diversity = float(entr(summary.mean_probabilities).sum())

@@ -24,6 +24,11 @@ def bnm(predictions: PredictionSummary | Tensor | np.ndarray) -> float:
 
     Raises:
         InputError: no probabilities, or none at all.
+
+    >>> import numpy as np
+    >>> from monai_transfer.selection.validators.nuclear_norm import bnm
+    >>> bnm(np.eye(2)) > bnm(np.array([[1.0, 0.0], [1.0, 0.0]]))  # balanced predictions score higher
+    True
     """
     rows = summarise(predictions).sample
     return float(np.linalg.norm(rows, "nuc")) / len(rows)

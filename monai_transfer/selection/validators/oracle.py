@@ -35,6 +35,11 @@ def oracle_gap(scores: Sequence[float], metric: Sequence[float]) -> OracleGap:
 
     Raises:
         InputError: different lengths, none at all, or NaN in the metric.
+
+    >>> from monai_transfer.selection.validators.oracle import oracle_gap
+    >>> gap = oracle_gap(scores=[0.1, 0.9, 0.5], metric=[0.6, 0.7, 0.8])
+    >>> gap.chosen, gap.best, round(gap.gap, 3)
+    (1, 2, 0.1)
     """
     given, truth = np.asarray(scores, dtype=float), np.asarray(metric, dtype=float)
     if given.shape != truth.shape or given.ndim != 1 or not len(given):
