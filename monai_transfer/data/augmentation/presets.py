@@ -1,0 +1,228 @@
+"""Augmentation presets: lists of MONAI transform configs, for a bundle or for Python, in millimetres.
+
+| preset | what it does |
+|---|---|
+| ``none`` | cuts the patch |
+| ``light`` | small rotations, mirroring, brightness |
+| ``standard`` | rotation, scaling, mirroring, noise, blur, brightness, contrast, low resolution, gamma |
+| ``colour`` | ``standard``, hue, saturation and stain; RGB images |
+| ``randomised`` | ``light``; half of the cases through a random network (GIN), half of those with contrast inverted |
+
+``standard`` follows nnU-Net's choice and probabilities, told in space. Where an axis is thin (voxels more than three
+times as large as the finest, or a patch of less than a third of the longest), patches turn about that axis alone and
+are not scaled along it, so that neighbouring slices are not mixed and no padding comes in. Use a preset behind the
+normalisation.
+
+Paper: Isensee et al., nnU-Net, Nature Methods 2021, arXiv:1809.10486
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from monai.bundle import ConfigParser
+from monai.transforms import Compose
+
+from monai_transfer.errors import InputError
+
+__all__ = ["PRESETS", "as_transforms", "preset", "thin_axes"]
+
+PRESETS = ("none", "light", "standard", "colour", "randomised")
+"""The names of the presets."""
+
+_M, _OURS = "monai.transforms", "monai_transfer.data.augmentation"
+_THIN = 3.0  # nnU-Net's threshold
+Config = dict[str, Any]
+
+
+def thin_axes(patch: Sequence[int], spacing: Sequence[float] | None) -> list[int]:
+    """Axes of thick slices or of few voxels, about which alone a patch is turned.
+
+    Example:
+        >>> thin_axes((64, 64, 16), (1, 1, 5)), thin_axes((64, 64, 64), (1, 1, 2)), thin_axes((96, 96, 16), None)
+        ([2], [], [2])
+    """
+    spacing = spacing or [1.0] * len(patch)
+    return [
+        axis
+        for axis, (n, mm) in enumerate(zip(patch, spacing, strict=True))
+        if mm > _THIN * min(spacing) or _THIN * n < max(patch)
+    ]
+
+
+def preset(
+    name: str,
+    dims: int,
+    spacing: Sequence[float] | None,
+    patch: Sequence[int],
+    flips: Sequence[int] = (),
+    task: str = "segmentation",
+    *,
+    foreground: float = 0.0,
+    image: str = "image",
+    label: str = "label",
+    allow_missing_keys: bool = False,
+) -> list[Config]:
+    """The transforms of a preset, which cut the patch as well, as MONAI configs.
+
+    Args:
+        name: one of ``PRESETS``.
+        dims: 2 or 3.
+        spacing: mm per axis of the images as they arrive here; ``None``: each image's own affine tells (1 for
+            pictures).
+        patch: voxels per axis of what the network is trained on.
+        flips: axes to mirror; see ``mirroring.mirror_axes``.
+        task: ``segmentation`` or ``localization`` (the label follows), ``classification``, ``regression`` (never
+            scaled: its number may be one of millimetres) or ``self_supervised``.
+        foreground: share of the patches about a labelled voxel, for segmentation.
+        image, label: keys.
+        allow_missing_keys: leave cases without a label as they are.
+
+    Raises:
+        InputError: an unknown preset, or numbers of axes that do not match.
+
+    Example:
+        >>> [c["_target_"].rsplit(".")[-1] for c in preset("light", 3, [1, 1, 5], [64, 64, 16], flips=[0])]
+        ['RandPhysicalAffined', 'RandFlipd', 'RandScaleIntensityd', 'RandShiftIntensityd']
+    """
+    if name not in PRESETS:
+        raise InputError(f"no augmentation preset {name!r}", hint=f"one of {', '.join(PRESETS)}")
+    if dims not in (2, 3) or len(patch) != dims or (spacing is not None and len(spacing) != dims):
+        raise InputError(f"a patch of {len(patch)} axes and a spacing of {len(spacing or patch)} for {dims}D images")
+    dense = task in ("segmentation", "localization")
+    keys = [image, label] if dense else [image]
+    given = None if spacing is None else [float(v) for v in spacing]
+    parts = [_geometry(name, dims, given, list(patch), flips, task, keys)]
+    if dense:
+        parts[0] |= {"label_key": label, "foreground": float(foreground)}
+    parts += [
+        {"_target_": f"{_M}.RandFlipd", "keys": keys, "prob": 0.5, "spatial_axis": int(axis)}
+        for axis in sorted(flips)
+        if name != "none"
+    ]
+    if name in ("light", "randomised"):
+        parts += _light(image)
+    if name == "randomised":
+        parts.append(_randomised(image))
+    if name == "colour":
+        parts += _colour(image)
+    if name in ("standard", "colour"):
+        parts += _standard(image, dims, given)
+    if allow_missing_keys:
+        for part in parts:
+            if "keys" in part:
+                part["allow_missing_keys"] = True
+    return parts
+
+
+def as_transforms(configs: Sequence[Config]) -> Compose:
+    """The transforms that configs describe.
+
+    Example:
+        >>> import torch
+        >>> cut = as_transforms(preset("light", 2, None, [16, 16], task="classification"))
+        >>> cut({"image": torch.rand(1, 20, 24)})["image"].shape
+        torch.Size([1, 16, 16])
+    """
+    return Compose([ConfigParser(dict(config)).get_parsed_content() for config in configs])
+
+
+def _geometry(
+    name: str,
+    dims: int,
+    spacing: list[float] | None,
+    patch: list[int],
+    flips: Sequence[int],
+    task: str,
+    keys: list[str],
+) -> Config:
+    """The patch's place, rotation and magnification."""
+    thin = thin_axes(patch, spacing) if dims == 3 else []
+    strong = name in ("standard", "colour")
+    # pictures that are mirrored in both axes have no upright
+    angle = math.pi if strong and dims == 2 and len(set(flips)) == 2 else 0.52 if strong else 0.26
+    rotate = [angle if not thin or axis in thin else 0.0 for axis in range(3)] if dims == 3 else [angle]
+    if len(thin) > 1:
+        rotate = [0.0, 0.0, 0.0]  # a rod: every turn leaves its long axis
+    if name == "none":
+        rotate = [0.0] * len(rotate)
+    config: Config = {
+        "_target_": f"{_OURS}.spatial.RandPhysicalAffined",
+        "keys": keys,
+        "spatial_size": [int(n) for n in patch],
+        "rotate": rotate,
+        "rotate_prob": 0.2 if strong else 0.3,
+        "spacing": spacing,
+        "mode": ["bilinear", "nearest"][: len(keys)],
+        # a picture goes on beyond its frame; a volume's ground is 0 or its mean
+        "padding_mode": "reflection" if dims == 2 and len(keys) == 2 else "zeros",
+    }
+    if strong and task != "regression":
+        config |= {"scale": [0.7, 1.4], "scale_prob": 0.2}
+        if thin:
+            config["scale_axes"] = [axis for axis in range(dims) if axis not in thin]
+    return config
+
+
+def _light(image: str) -> list[Config]:
+    return [
+        {"_target_": f"{_M}.RandScaleIntensityd", "keys": [image], "factors": 0.1, "prob": 0.5},
+        {"_target_": f"{_M}.RandShiftIntensityd", "keys": [image], "offsets": 0.1, "prob": 0.5},
+    ]
+
+
+def _standard(image: str, dims: int, spacing: list[float] | None) -> list[Config]:
+    finest = min(spacing or [1.0])
+    # a blur of .5 to 1 of the finest voxel, round in space: thick slices are hardly blurred across
+    sigma = {
+        f"sigma_{axis}": [round(0.5 * finest / mm, 4), round(1.0 * finest / mm, 4)]
+        for axis, mm in zip("xyz", spacing or [1.0] * dims, strict=False)
+    }
+    gamma: Config = {
+        "_target_": f"{_M}.RandAdjustContrastd",
+        "keys": [image],
+        "gamma": [0.7, 1.5],
+        "retain_stats": True,
+    }
+    return [
+        {"_target_": f"{_M}.RandGaussianNoised", "keys": [image], "prob": 0.1, "std": 0.3},
+        {"_target_": f"{_M}.RandGaussianSmoothd", "keys": [image], "prob": 0.2, **sigma},
+        {"_target_": f"{_M}.RandScaleIntensityd", "keys": [image], "factors": 0.25, "prob": 0.15},
+        {
+            "_target_": f"{_M}.RandScaleIntensityFixedMeand",
+            "keys": [image],
+            "factors": 0.25,
+            "preserve_range": True,
+            "prob": 0.15,
+        },
+        {
+            "_target_": f"{_OURS}.resolution.RandPhysicalLowResolutiond",
+            "keys": [image],
+            "prob": 0.25,
+            "coarsest": 2.0,
+            "spacing": spacing,
+        },
+        gamma | {"prob": 0.1, "invert_image": True},
+        gamma | {"prob": 0.3},
+    ]
+
+
+def _colour(image: str) -> list[Config]:
+    return [
+        {"_target_": f"{_OURS}.stain.RandStaind", "keys": [image], "prob": 0.5, "strength": 0.2},
+        {"_target_": f"{_OURS}.hue.RandHued", "keys": [image], "prob": 0.5, "hue": 0.1, "saturation": [0.8, 1.2]},
+    ]
+
+
+def _randomised(image: str) -> Config:
+    gin: Config = {"_target_": f"{_OURS}.gin.RandGINd", "keys": [image], "prob": 1.0}
+    return {
+        "_target_": f"{_OURS}.mixed.Mixed",
+        "share": 0.5,
+        "transforms": [
+            gin | {"slope": 0.2, "restore": "statistics"},
+            {"_target_": f"{_OURS}.inversion.RandContrastInversiond", "keys": [image], "prob": 0.5, "restore": True},
+        ],
+    }
