@@ -3,8 +3,7 @@
     n'_i = n_i min(1, s_i / r),   r = f min_i s_i,   f drawn between 1 and ``coarsest``
 
 Axes whose voxels are as large as r already stay as they are: an axial series of 1 x 1 x 5 mm at r = 2 mm is made
-    coarser
-in its slices alone. MONAI's ``RandSimulateLowResolution`` takes the same factor off every axis.
+coarser in its slices alone. MONAI's ``RandSimulateLowResolution`` takes the same factor off every axis.
 
 Paper: Isensee et al., nnU-Net, Nature Methods 2021, arXiv:1809.10486 (simulation of low resolution; there voxels are
 dropped on the way down, here averaged, as a larger voxel averages)

@@ -162,7 +162,7 @@ def test_low_resolution_removes_what_is_finer_than_it():
         out = low(fine)
         sizes.add(low.shape[0])
         if low.shape[0] <= 18:
-            assert out.std() < 0.9 * fine.std()
+            assert out.std() < 0.5 * fine.std()
         assert low(coarse).std() > 0.9 * coarse.std()
     assert {16, 17, 24, 31} <= sizes <= set(range(16, 33))
     volume = MetaTensor(torch.rand(1, 16, 16, 6), affine=torch.diag(torch.tensor([1.0, 1.0, 5.0, 1.0])))
