@@ -32,6 +32,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from monai_transfer.errors import InputError
 from monai_transfer.networks.freezing import freeze_all_but, freeze_parameters, thaw
 from monai_transfer.networks.head import find_head
+from monai_transfer.networks.low_rank import low_rank_change
 from monai_transfer.networks.wrappers import unwrap
 from monai_transfer.strategies.base import NORM_LAYERS, Strategy, head_modules
 
@@ -300,7 +301,7 @@ class _Adapted:
     @property
     def weight(self) -> Tensor:
         base = _base(self)  # type: ignore[arg-type]
-        return base + self.lora_scale * _change(self, self.lora_A, self.lora_B).view(base.shape)
+        return base + self.lora_scale * low_rank_change(self, self.lora_A, self.lora_B).view(base.shape)
 
     @weight.setter
     def weight(self, value: Any) -> None:
@@ -339,16 +340,6 @@ def _adapt(layer: nn.Module, rank: int, scale: float) -> None:
     layer.register_parameter("lora_B", nn.Parameter(weight.new_zeros(outputs, rank)))
     layer.register_buffer("lora_scale", weight.new_tensor(scale))
     layer.__class__ = _adapted(type(layer))  # type: ignore[arg-type]
-
-
-def _change(layer: Any, first: Tensor, second: Tensor) -> Tensor:
-    """B A, with as many elements as the layer's weight and in its order."""
-    if isinstance(layer, _ConvTransposeNd):
-        groups, rank = layer.groups, second.shape[1]
-        a = first.view(groups, layer.in_channels // groups, rank, -1)
-        b = second.view(groups, layer.out_channels // groups, rank)
-        return torch.einsum("girk,gor->giok", a, b).contiguous()
-    return second @ first.flatten(1)
 
 
 def _base(layer: nn.Module) -> nn.Parameter:

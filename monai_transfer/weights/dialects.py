@@ -10,13 +10,15 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from monai_transfer.errors import InputError
+from monai_transfer.weights.adapters import Adapter, find_adapters
+from monai_transfer.weights.key_functions import without_wrappers
 from monai_transfer.weights.key_rules import DIALECTS, WITHOUT_MATCH, Dialect
 
 __all__ = ["RenamedTensors", "find_state_dicts", "match_names"]
@@ -39,6 +41,8 @@ class RenamedTensors:
         licence: of the weights that this dialect is known from.
         widen: see ``key_rules.Dialect``.
         hint: what these weights are, where they are known to have no matching network in MONAI.
+        adapters: LoRA adapters by the network's name of the weight that they change.
+        aside: keys of further weights in the file that fit as well and hold other values (an average, say).
     """
 
     tensors: dict[str, Tensor]
@@ -48,6 +52,8 @@ class RenamedTensors:
     licence: str | None = None
     hint: str = ""
     widen: bool = False
+    adapters: dict[str, Adapter] = field(default_factory=dict)
+    aside: tuple[str, ...] = ()
 
 
 def find_state_dicts(content: Any) -> dict[str, dict[str, Tensor]]:
@@ -101,12 +107,27 @@ def match_names(
     Raises:
         InputError: ``content`` holds no weights, not the part that is asked for, or several parts that fit equally.
     """
-    sizes = {name: tuple(tensor.shape) for name, tensor in target.items()}
+    own = {without_wrappers(name): name for name in target}
+    sizes = {name: tuple(target[full].shape) for name, full in own.items()}
+    guess = plausible
+    plausible = None if guess is None else lambda name, theirs, ours: guess(own[name], theirs, ours)
+    found = _match(content, sizes, plausible, part)
+    back = {name: own[name] for name in found.tensors}
+    return replace(
+        found,
+        tensors={back[name]: tensor for name, tensor in found.tensors.items()},
+        origin={back[name]: origin for name, origin in found.origin.items()},
+        adapters={back[name]: adapter for name, adapter in found.adapters.items()},
+    )
+
+
+def _match(content: Any, sizes: dict[str, tuple[int, ...]], plausible, part: str | None) -> RenamedTensors:
     places = find_state_dicts(content)
     if part is not None:
         places = _only(places, part)
     best: tuple[float, RenamedTensors] | None = None
     rivals: list[tuple[str, RenamedTensors]] = []
+    behind: list[tuple[str, float, RenamedTensors]] = []
     for place, tensors in places.items():
         for dialect in DIALECTS:
             if not dialect.recognises(tensors):
@@ -114,7 +135,11 @@ def match_names(
             renamed = dialect.apply(tensors, sizes)
             found = _best_prefixes(renamed, sizes, plausible)
             score = found[0][0]
-            if best is not None and (score < best[0] or (score == best[0] and _stands_behind(place, rivals[0][0]))):
+            if best is not None and score == best[0] > 0 and _stands_behind(place, rivals[0][0]):
+                _, strip, add = found[0]
+                behind.append((place, score, _named(tensors, renamed, sizes, strip, add, dialect, place)))
+                continue
+            if best is not None and score < best[0]:
                 continue
             named = [(strip, _named(tensors, renamed, sizes, strip, add, dialect, place)) for _, strip, add in found]
             candidates = [(_joined(place, strip), one) for strip, one in named]
@@ -131,7 +156,13 @@ def match_names(
         return _named(tensors, DIALECTS[0].apply(tensors, sizes), sizes, "", "", DIALECTS[0], place)
     if best[0] > 0:
         _refuse_ambiguous(best[1], rivals)
-    return best[1]
+    aside = [where for where, score, other in behind if score == best[0] and _differ(other, best[1])]
+    return replace(best[1], aside=tuple(dict.fromkeys(aside)))
+
+
+def _differ(other: RenamedTensors, chosen: RenamedTensors) -> bool:
+    common = other.tensors.keys() & chosen.tensors.keys()
+    return any(not torch.equal(other.tensors[name], chosen.tensors[name]) for name in common)
 
 
 def _only(places: Mapping[str, dict[str, Tensor]], part: str) -> dict[str, dict[str, Tensor]]:
@@ -249,10 +280,14 @@ def _named(tensors, renamed, sizes, strip: str, add: str, dialect: Dialect, plac
         if name.startswith(strip) and own in sizes and own not in used:
             used[own], origin[own] = tensor, original
     taken = set(origin.values())
+    beside = find_adapters(tensors)
+    adapters = {own: beside[original] for own, original in origin.items() if original in beside}
     words = [dialect.name]
     words += [f"in {place!r}"] if place else []
     words += [f"without {strip!r}"] if strip else []
     words += [f"under {add!r}"] if add else []
     unused = [name for name in tensors if name not in taken]
     hint = next((text for sign, text in WITHOUT_MATCH.items() if any(re.fullmatch(sign, name) for name in unused)), "")
-    return RenamedTensors(used, origin, unused, ", ".join(words), dialect.licence, hint, dialect.widen)
+    return RenamedTensors(
+        used, origin, unused, ", ".join(words), dialect.licence, hint, dialect.widen, adapters=adapters
+    )

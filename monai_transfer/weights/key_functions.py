@@ -7,7 +7,21 @@ from collections.abc import Collection
 
 from torch import Tensor
 
-__all__ = ["efficientnet_blocks", "hovernet_blocks", "nnunet_stages", "squeeze_linear"]
+__all__ = ["efficientnet_blocks", "hovernet_blocks", "nnunet_stages", "squeeze_linear", "without_wrappers"]
+
+_WRAPPERS = re.compile(r"(^|\.)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|base_layer)\.")
+"""What torch.compile, FSDP, activation checkpointing and peft put into names, wherever they wrap a module."""
+
+
+def without_wrappers(name: str) -> str:
+    """A tensor's name without the modules that only wrap another one.
+
+    >>> without_wrappers("encoder._orig_mod.conv.weight")
+    'encoder.conv.weight'
+    """
+    while (shorter := _WRAPPERS.sub(r"\1", name)) != name:
+        name = shorter
+    return name
 
 
 def squeeze_linear(name: str, tensor: Tensor) -> Tensor:

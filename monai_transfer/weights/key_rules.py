@@ -21,6 +21,7 @@ from monai_transfer.weights.key_functions import (
     hovernet_blocks,
     nnunet_stages,
     squeeze_linear,
+    without_wrappers,
 )
 
 __all__ = ["DIALECTS", "WITHOUT_MATCH", "Dialect"]
@@ -56,14 +57,15 @@ class Dialect:
 
     def recognises(self, tensors: Mapping[str, Tensor]) -> bool:
         """Whether these keys look like this dialect."""
-        return not self.sign or any(re.fullmatch(self.sign, name) for name in tensors)
+        return not self.sign or any(re.fullmatch(self.sign, without_wrappers(name)) for name in tensors)
 
     def apply(self, tensors: Mapping[str, Tensor], target: Collection[str]) -> dict[str, tuple[str, Tensor]]:
         """New name -> (old name, tensor). Where two keys meet, the first one stays."""
-        counted = self.rename(tensors, target) if self.rename else {}
+        plain = {old: without_wrappers(old) for old in tensors}
+        counted = self.rename(plain.values(), target) if self.rename else {}
         renamed: dict[str, tuple[str, Tensor]] = {}
         for old, tensor in tensors.items():
-            new = self._by_rules(counted.get(old, old))
+            new = self._by_rules(counted.get(plain[old], plain[old]))
             if new is not None and new not in renamed:
                 renamed[new] = (old, self.reshape(new, tensor) if self.reshape else tensor)
         return renamed

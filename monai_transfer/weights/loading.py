@@ -32,6 +32,8 @@ def load_weights(
     only: str | Sequence[str] | None = None,
     source_grid: Sequence[int] | None = None,
     target_grid: Sequence[int] | None = None,
+    lora: str = "refuse",
+    lora_scale: float | None = None,
 ) -> WeightReport:
     """Load weights into ``network`` in place, adapting what can be adapted: all or nothing, never in silence.
 
@@ -53,6 +55,10 @@ def load_weights(
             is that of these modules.
         source_grid, target_grid: patches per axis of a vision transformer's position embeddings on either side; where
             neither they nor the network (``UNETR`` does) tell them, grids are taken to be square or cubic.
+        lora: of a checkpoint with LoRA adapters, into a network without: ``refuse``: the weights beside adapters are
+            left out, since without them they are others; ``merge``: the adapters' changes are added; ``drop``: the
+            weights as they were before the adapters.
+        lora_scale: their scale, alpha / rank, where the file does not say it (peft's does not).
 
     Returns:
         The report: loaded, adapted, skipped, missing, unused, and the coverage.
@@ -98,4 +104,6 @@ def load_weights(
         only=only,
         source_grid=source_grid,
         target_grid=target_grid,
+        lora=lora,
+        lora_scale=lora_scale,
     )

@@ -31,6 +31,10 @@ class WeightReport:
         missing: tensors of the network that the source does not have. They stay fresh.
         unused: tensors of the source that the network has no place for, by their name in the source.
         notes: remarks by tensor name.
+        fresh_norms: norm layers of which a scale, a shift or a running statistic was not loaded: what they do to
+            features is not what the source did, however complete the rest.
+        alternatives: keys of further weights in the file that fit as well and were left (an average, ``ema``):
+            ``part=`` takes one.
         coverage: share of the elements of the network's ``parameters()`` that were loaded or adapted, in [0, 1];
             buffers are listed above, but not counted. 1 for a network without parameters.
         source: what was read, in words. ``source_sha256``: of the file, ``None`` for a state dict in memory.
@@ -55,6 +59,8 @@ class WeightReport:
     missing: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict)
+    fresh_norms: list[str] = field(default_factory=list)
+    alternatives: list[str] = field(default_factory=list)
     coverage: float = 0.0
     source: str = ""
     source_sha256: str | None = None
@@ -111,6 +117,12 @@ class WeightReport:
             if title in ("loaded", "adapted", "skipped"):
                 remarked = [name for name in names if title != "loaded" or name in self.notes]
                 lines += [f"{'':17}{text}" for text in self._remarks(remarked)]
+        if self.fresh_norms:
+            lines.append(
+                f"  {len(self.fresh_norms)} norm layers stay fresh, in whole or part: {shorten(self.fresh_norms)}"
+            )
+        if self.alternatives:
+            lines.append(f"  the file also holds weights under {', '.join(self.alternatives)}: part= takes them")
         if self.licence:
             warning = " (NON-COMMERCIAL: it binds what you train from these weights too)" if self.non_commercial else ""
             lines.append(f"  licence of the weights: {self.licence}{warning}")

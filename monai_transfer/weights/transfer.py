@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from monai_transfer.errors import CoverageError, InputError
 from monai_transfer.networks.depth import encoder_decoder
 from monai_transfer.networks.wrappers import unwrap
+from monai_transfer.weights.adapters import LORA_MODES
 from monai_transfer.weights.classes import class_names
 from monai_transfer.weights.dialects import RenamedTensors, match_names
 from monai_transfer.weights.report import WeightReport, shorten
@@ -54,8 +57,12 @@ def transfer_weights(
     only: str | Sequence[str] | None = None,
     source_grid: Sequence[int] | None = None,
     target_grid: Sequence[int] | None = None,
+    lora: str = "refuse",
+    lora_scale: float | None = None,
 ) -> WeightReport:
     """``load_weights`` with a source that is open; its page says what the arguments are and what is raised."""
+    if lora not in LORA_MODES:
+        raise InputError(f"lora is one of {', '.join(LORA_MODES)}, not {lora!r}")
     network = unwrap(network)
     theirs = class_names(source_classes)
     surgery = Surgery(
@@ -78,8 +85,12 @@ def transfer_weights(
         raise InputError(f"the network's {lazy} has no values yet", hint="initialise it (run it once, or `to_empty`)")
     named = match_names(source.state_dict, target, plausible=surgery.plausible, part=part)
     _refuse_nan(named, source)
+    if lora == "merge":
+        named = _merged(named, network, target, lora_scale)
     wanted = _wanted(network, only)
-    report, values = _plan(surgery, named, target, wanted)
+    report, values = _plan(surgery, named, target, wanted, refuse_adapted=lora == "refuse")
+    report.fresh_norms = _fresh_norms(network, [target[name] for name in values])
+    report.alternatives = list(named.aside)
     report.source, report.source_sha256 = source.description, source.sha256
     report.dialect, report.licence, report.url = named.dialect, source.licence or named.licence, source.url
     report.coverage = _coverage(network, [target[name] for name in values], wanted)
@@ -117,8 +128,45 @@ def _wanted(network: nn.Module, only: str | Sequence[str] | None) -> set[int] | 
     return {id(tensor) for part in parts for tensor in (*part.parameters(), *part.buffers())}
 
 
+def _own_adapter(name: str, target: Mapping[str, Tensor]) -> bool:
+    """Whether the network itself has an adapter beside this weight."""
+    return f"{name.rpartition('.')[0]}.lora_A" in target
+
+
+def _merged(
+    named: RenamedTensors, network: nn.Module, target: Mapping[str, Tensor], scale: float | None
+) -> RenamedTensors:
+    """The adapters' changes put into the weights; their tensors then are used."""
+    tensors, used = dict(named.tensors), set()
+    for name, adapter in named.adapters.items():
+        if _own_adapter(name, target):
+            continue
+        tensors[name] = adapter.merged(tensors[name], network.get_submodule(name.rpartition(".")[0]), scale)
+        used |= set(adapter.names)
+    unused = [name for name in named.unused if name not in used]
+    words = f"{named.dialect}, LoRA adapters of {len(used) and len(named.adapters)} layers merged"
+    return replace(named, tensors=tensors, unused=unused, dialect=words)
+
+
+def _fresh_norms(network: nn.Module, done: Sequence[Tensor]) -> list[str]:
+    """Norm layers of which a scale, a shift or a running statistic was not loaded."""
+    ids = {id(tensor) for tensor in done}
+    fresh = []
+    for name, module in network.named_modules():
+        if isinstance(module, _NormBase | nn.GroupNorm | nn.LayerNorm):
+            own = {k: t for k, t in module.state_dict(keep_vars=True).items() if k != "num_batches_tracked"}
+            if any(id(tensor) not in ids for tensor in own.values()):
+                fresh.append(name)
+    return fresh
+
+
 def _plan(
-    surgery: Surgery, named: RenamedTensors, target: Mapping[str, Tensor], wanted: set[int] | None
+    surgery: Surgery,
+    named: RenamedTensors,
+    target: Mapping[str, Tensor],
+    wanted: set[int] | None,
+    *,
+    refuse_adapted: bool,
 ) -> tuple[WeightReport, dict[str, Tensor]]:
     """Decide on every tensor without touching the network. A tensor may have several names (tied weights)."""
     report = WeightReport(unused=list(named.unused))
@@ -135,6 +183,11 @@ def _plan(
         if wanted is not None and id(tensor) not in wanted:
             report.skipped += names
             report.notes.update(dict.fromkeys(names, "left out: not among the modules to load into"))
+            continue
+        if refuse_adapted and given[0] in named.adapters and not _own_adapter(given[0], target):
+            report.skipped += names
+            lora = "has a LoRA adapter beside it in the source, without which it is another weight; pass lora='merge'"
+            report.notes.update(dict.fromkeys(names, lora))
             continue
         fit = surgery.fit(given[0], named.tensors[given[0]], tensor, widen=named.widen)
         note = fit.note
@@ -197,6 +250,8 @@ def _summary(report: WeightReport) -> str:
         f"weights from {report.source}: coverage {report.coverage:.1%}, {len(report.loaded)} loaded, "
         f"{len(report.adapted)} adapted, {len(report.skipped)} skipped, {len(report.missing)} missing, "
         f"{len(report.unused)} unused"
+        + (f"; norm layers that stay fresh: {shorten(report.fresh_norms)}" if report.fresh_norms else "")
+        + (f"; the file also holds {', '.join(map(repr, report.alternatives))}" if report.alternatives else "")
         + (f"; skipped {report.skipped[0]}: {report.notes[report.skipped[0]]}" if report.skipped else "")
         + (
             f"; NON-COMMERCIAL licence, which binds what you train from them too: {report.licence}"
