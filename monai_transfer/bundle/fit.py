@@ -14,6 +14,7 @@ from monai_transfer.errors import InputError
 from monai_transfer.inspection.case import inspect_case
 from monai_transfer.inspection.sets import Inspected
 from monai_transfer.inspection.suitability import describe_inspected, read_source
+from monai_transfer.inspection.values import declared_values
 from monai_transfer.manifest import Case, Manifest
 
 __all__ = ["DataFit", "fit_data"]
@@ -145,7 +146,7 @@ def _look(manifest: Manifest, case: Case) -> dict[str, Any]:
             "images": case.images,
             "sha256": [None] * len(case.images),
             "label": case.label if masks and isinstance(case.label, str) else None,
-            "classes": manifest.labels if manifest.task == "segmentation" else {},
+            "classes": declared_values(manifest) if manifest.task == "segmentation" else {},
         }
     )
     for finding in result["findings"]:

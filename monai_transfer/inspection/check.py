@@ -12,6 +12,7 @@ from monai_transfer.inspection.finding import Finding, sort_findings
 from monai_transfer.inspection.fixes import fix_label, fix_picture, fix_volume
 from monai_transfer.inspection.pool import inspect_cases
 from monai_transfer.inspection.sets import Inspected, check_set
+from monai_transfer.inspection.values import declared_values
 from monai_transfer.manifest.checks import SPLITS
 from monai_transfer.manifest.checksums import sha256_image
 from monai_transfer.manifest.model import Case, Manifest
@@ -80,7 +81,7 @@ def _job(manifest: Manifest, case: Case, limit: int) -> dict[str, Any]:
         "sha256": hashes if len(hashes) == len(case.images) else [None] * len(case.images),
         "label": case.label if paths and isinstance(case.label, str) else None,
         "sha256_label": case.sha256_label,
-        "classes": manifest.labels if manifest.task == "segmentation" else {},
+        "classes": declared_values(manifest) if manifest.task == "segmentation" else {},
         "max_memory": limit,
     }
 

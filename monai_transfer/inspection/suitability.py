@@ -16,7 +16,8 @@ from monai_transfer.inspection.case import QUANTILES
 from monai_transfer.inspection.finding import Finding
 from monai_transfer.inspection.run_statistics import run_statistics
 from monai_transfer.inspection.sets import Inspected
-from monai_transfer.manifest.model import Manifest
+from monai_transfer.inspection.values import class_counts
+from monai_transfer.manifest.model import Case, Manifest
 
 __all__ = ["compare_with_source", "describe_data", "describe_inspected", "read_source"]
 
@@ -90,6 +91,8 @@ def _field_of_view(facts: list[dict[str, Any]]) -> list[float] | None:
 def _labels_of(manifest: Manifest, looked: Inspected) -> dict[str, Any]:
     """``prevalence`` and ``size`` of the labelled cases; empty where there is none."""
     if manifest.task in ("classification", "regression"):
+        if manifest.multi_label:
+            return _findings_of(manifest, looked)
         values = [case.label for _, case, _ in looked if isinstance(case.label, (int, float))]
         if not values:
             return {}
@@ -99,17 +102,36 @@ def _labels_of(manifest: Manifest, looked: Inspected) -> dict[str, Any]:
         low, high = np.percentile(values, (5, 95))
         numbers = {"mean": np.mean(values), "std": np.std(values), "p5": low, "p95": high}
         return {"prevalence": {key: round(float(value), 4) for key, value in numbers.items()}}
-    counts = [{int(n): v for n, v in result["label_values"].items()} for _, _, result in looked]
-    counts = [count for count in counts if count]
     prevalence: dict[str, float] = {}
     size: dict[str, float] = {}
-    for number, name in manifest.labels.items():
-        present = [count[int(number)] / sum(count.values()) for count in counts if count.get(int(number))]
-        if int(number) and counts:
+    for name in manifest.label_mapping.names[1:]:
+        counts = [
+            class_counts(manifest, result["label_values"])
+            for _, case, result in looked
+            if result["label_values"] and _looked_for(manifest, case, name)
+        ]
+        present = [count[name] / count.total() for count in counts if count[name]]
+        if counts:
             prevalence[name] = round(len(present) / len(counts), 4)
             if present:
                 size[name] = round(float(np.median(present)), 6)
     return {"prevalence": prevalence, "size": size} if prevalence else {}
+
+
+def _looked_for(manifest: Manifest, case: Case, name: str) -> bool:
+    told = manifest.annotated_in(case)
+    return told is None or name in told
+
+
+def _findings_of(manifest: Manifest, looked: Inspected) -> dict[str, Any]:
+    """By finding the share of the cases that have it, of those that can tell."""
+    shares = {}
+    for name in manifest.class_names:
+        values = [case.label.get(name) for _, case, _ in looked if isinstance(case.label, dict)]
+        known = [value for value in values if value is not None]
+        if known:
+            shares[name] = round(sum(known) / len(known), 4)
+    return {"prevalence": shares} if shares else {}
 
 
 def _to_ras(values: list[Any], orientation: str | None) -> list[Any]:

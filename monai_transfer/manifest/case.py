@@ -13,8 +13,8 @@ class Case:
 
     Attributes:
         image: absolute path of the image file (or DICOM series folder), or a list of them, one per channel.
-        label: absolute path (segmentation, localization), class number (classification), float (regression), or
-            ``None`` where there is no label.
+        label: absolute path (segmentation, localization), class number or ``{finding: 1, 0 or None}``
+            (classification), float (regression), or ``None`` where there is no label.
         case: name, unique in the manifest and safe as a file name.
         patient: pseudonym; no patient stands in two splits.
         site: hospital or scanner.
@@ -22,6 +22,7 @@ class Case:
         sha256: of the image file; a list where ``image`` is one.
         sha256_label: of the label file.
         fold: cross-validation fold.
+        annotated: the classes that were looked for in this case; ``None``: those of its site.
         label_name: the class by name, where the file writes it so; kept for writing it back.
     """
 
@@ -29,11 +30,12 @@ class Case:
     case: str
     patient: str
     site: str
-    label: str | int | float | None = None
+    label: str | int | float | dict[str, int | None] | None = None
     acquired: float | None = None
     sha256: str | list[str] | None = None
     sha256_label: str | None = None
     fold: int | None = None
+    annotated: list[str] | None = None
     label_name: str | None = None
 
     @property

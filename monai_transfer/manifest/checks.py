@@ -12,8 +12,9 @@ from typing import Any
 import jsonschema
 
 from monai_transfer.errors import InputError, closest
+from monai_transfer.manifest.label_mapping import LabelMapping
 
-__all__ = ["SPLITS", "TASKS", "closest", "schema", "validate"]
+__all__ = ["SPLITS", "TASKS", "closest", "has_findings", "schema", "validate"]
 
 SPLITS = ("training", "validation", "test", "unlabeled")
 TASKS = ("classification", "segmentation", "regression", "localization")
@@ -33,6 +34,12 @@ def _validator() -> Any:
     return jsonschema.Draft202012Validator(schema())
 
 
+def has_findings(content: dict[str, Any]) -> bool:
+    """Whether the cases of a manifest's content have several findings each: it says so, or a label is an object."""
+    labels = (item.get("label") for split in SPLITS for item in content.get(split, []))
+    return bool(content.get("multi_label")) or any(isinstance(label, dict) for label in labels)
+
+
 def validate(content: Any, path: str | Path | None = None) -> None:
     """Hold a manifest's content (as read from JSON) against its schema and rules.
 
@@ -50,7 +57,10 @@ def validate(content: Any, path: str | Path | None = None) -> None:
         raise InputError("holds no case", path=path, hint=f"list at least one under one of {', '.join(SPLITS)}")
     _check_names(items, path)
     _check_patients(items, path)
-    names = {name: int(index) for index, name in content.get("labels", {}).items()}
+    names = {name: int(index) for index, name in _class_names(content).items()}
+    several = has_findings(content)
+    mapping = _check_mapping(content, several, path)
+    _check_annotated(content, items, mapping, path)
     channels = _n_images(items[0][2])
     for split, i, item in items:
         where = _where(split, i, item)
@@ -61,11 +71,18 @@ def validate(content: Any, path: str | Path | None = None) -> None:
                 hint="every case needs the same channels in the same order",
             )
         if isinstance(item.get("sha256"), list) != isinstance(item["image"], list) and "sha256" in item:
-            raise InputError(f"{where}: sha256 must be a list exactly where image is one", path=path)
-        _check_label(item.get("label"), content["task"], names, where, path)
+            hint = "give one hash per image file, in the same order"
+            raise InputError(f"{where}: sha256 must be a list exactly where image is one", path=path, hint=hint)
+        if several and item.get("label") is not None:
+            _check_findings(item["label"], names, where, path)
+        else:
+            _check_label(item.get("label"), content["task"], names, where, path)
     named = content.get("channel_names")
     if named and isinstance(items[0][2]["image"], list) and len(named) != channels:
-        raise InputError(f"names {len(named)} channels, but its cases have {channels} image files", path=path)
+        hint = "name every channel in channel_names, or none"
+        raise InputError(
+            f"names {len(named)} channels, but its cases have {channels} image files", path=path, hint=hint
+        )
 
 
 def _where(split: str, index: int, item: Any) -> str:
@@ -92,6 +109,9 @@ def _schema_fault(error: Any, content: Any, path: str | Path | None) -> InputErr
     if error.validator == "required":
         missing = next(name for name in error.validator_value if name not in error.instance)
         return InputError(f"{prefix}has no {missing!r}", path=path, hint=_describe(missing, where))
+    if key.startswith("label.") or (key == "label" and error.validator == "additionalProperties"):
+        hint = "a finding is 1, 0, or null where it is unknown"
+        return InputError(f"{prefix}{key} is {error.instance!r}", path=path, hint=hint)
     if error.validator == "enum":
         return InputError(
             f"{prefix}{key} is {error.instance!r}", path=path, hint=closest(str(error.instance), error.validator_value)
@@ -118,20 +138,82 @@ def _describe(key: str, in_item: str) -> str | None:
 
 
 def _check_labels(content: dict[str, Any], path: str | Path | None) -> None:
-    task, labels = content["task"], content.get("labels", {})
+    task, labels = content["task"], _class_names(content)
     if task in ("classification", "segmentation") and not labels:
         hint = 'name the classes, e.g. "labels": {"0": "background", "1": "tumour"}'
         raise InputError(f"a {task} manifest needs labels", path=path, hint=hint)
     indices = sorted(map(int, labels))
     if task == "classification" and indices != list(range(len(indices))):
-        raise InputError(f"class numbers must run from 0 without a gap, not {indices}", path=path)
+        hint = "number the classes 0, 1, 2, ... under labels, and the cases' labels alike"
+        raise InputError(f"class numbers must run from 0 without a gap, not {indices}", path=path, hint=hint)
     if task == "segmentation" and 0 not in indices:
         raise InputError("labels name no background", path=path, hint='add "0": "background"')
     seen: dict[str, str] = {}
     for index, name in labels.items():
         other = seen.setdefault(name.lower(), index)
         if other != index:
-            raise InputError(f"labels {other} and {index} share the name {name!r}", path=path)
+            hint = "give each class a name of its own"
+            if task != "classification":
+                hint = 'list the values of one class together: {"name": ..., "values": [1, 4]}'
+            raise InputError(f"labels {other} and {index} share the name {name!r}", path=path, hint=hint)
+
+
+def _class_names(content: dict[str, Any]) -> dict[str, str]:
+    """Class name by number."""
+    return {key: one if isinstance(one, str) else one["name"] for key, one in content.get("labels", {}).items()}
+
+
+def _check_mapping(content: dict[str, Any], several: bool, path: str | Path | None) -> LabelMapping:
+    """The label mapping of the content, where it holds together and belongs to the task."""
+    task = content["task"]
+    if several and task != "classification":
+        hint = "several findings per case are a classification; masks that overlap are regions"
+        raise InputError(f"labels with findings in a {task} manifest", path=path, hint=hint)
+    masks = task in ("segmentation", "localization")
+    values = [key for key, one in content.get("labels", {}).items() if not isinstance(one, str)]
+    odd = [key for key in ("regions", "regions_class_order", "ignore") if key in content and not masks]
+    if odd or (values and not masks):
+        what = odd[0] if odd else f"labels.{values[0]}.values"
+        raise InputError(f"{what} is about values in masks, and the task is {task}", path=path, hint="leave it out")
+    try:
+        return LabelMapping.from_dict(content | {"multi_label": several})
+    except InputError as error:
+        raise InputError(error.fault, path=path, hint=error.hint) from None
+
+
+def _check_annotated(
+    content: dict[str, Any], items: list[tuple[str, int, dict[str, Any]]], mapping: LabelMapping, path: Any
+) -> None:
+    sites = {item["site"] for _, _, item in items}
+    for site, names in content.get("annotated", {}).items():
+        if site not in sites:
+            raise InputError(
+                f"annotated names the site {site!r}, which has no case", path=path, hint=closest(site, sites)
+            )
+        _check_told(names, mapping, f"annotated.{site}", path)
+    for split, i, item in items:
+        if "annotated" in item:
+            _check_told(item["annotated"], mapping, f"{_where(split, i, item)}: annotated", path)
+
+
+def _check_told(names: list[str], mapping: LabelMapping, where: str, path: str | Path | None) -> None:
+    known = [*mapping.classes, *mapping.regions]
+    odd = next((name for name in names if name not in known), None)
+    if odd is not None:
+        raise InputError(
+            f"{where} names {odd!r}, which is no class of this manifest", path=path, hint=closest(odd, known)
+        )
+
+
+def _check_findings(label: Any, names: dict[str, int], where: str, path: str | Path | None) -> None:
+    if not isinstance(label, dict):
+        hint = "write {finding: 1, 0 or null} for every case, or null where there is no label"
+        raise InputError(
+            f"{where}: label {label!r} is no set of findings, as those of other cases are", path=path, hint=hint
+        )
+    odd = next((name for name in label if name not in names), None)
+    if odd is not None:
+        raise InputError(f"{where}: finding {odd!r} is no class of this manifest", path=path, hint=closest(odd, names))
 
 
 def _check_names(items: list[tuple[str, int, dict[str, Any]]], path: str | Path | None) -> None:

@@ -177,7 +177,7 @@ def regression_values(founds: Sequence[FolderContents]) -> None:
         InputError: one is no number.
     """
     for case in _cases(founds):
-        if isinstance(case.label, (str, Path)):
+        if isinstance(case.label, (str, Path, dict)):
             raise InputError(
                 f"label {str(case.label)!r} of {case.key} is no number", hint="choose a numeric --label-column"
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +16,7 @@ from monai_transfer.options import announce, require, require_name
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from monai_transfer.manifest.model import Manifest
+    from monai_transfer.manifest.model import Case, Manifest
 
 __all__ = ["manifest"]
 
@@ -151,12 +151,23 @@ def counts(manifest: Manifest) -> Table:
         for site in manifest.sites:
             cases = manifest.cases(split, site=site)
             if cases:
-                seen = Counter(case.label for case in cases)
+                seen = _seen(manifest, cases)
                 labelled = sum(case.label is not None for case in cases)
                 patients = len({case.patient for case in cases})
-                cells = [seen[number] for number in range(len(manifest.class_names))] if classes else []
+                cells = [seen[name] for name in manifest.class_names] if classes else []
                 table.add_row(split, site, *map(str, (patients, len(cases), labelled, *cells)))
     return table
+
+
+def _seen(manifest: Manifest, cases: Sequence[Case]) -> Counter[str]:
+    """Cases by class, or by finding that is present."""
+    seen: Counter[str] = Counter()
+    for case in cases:
+        if isinstance(case.label, dict):
+            seen.update(name for name, value in case.label.items() if value == 1)
+        elif isinstance(case.label, int):
+            seen[manifest.labels[str(case.label)]] += 1
+    return seen
 
 
 def _progress(items: Iterable, text: str) -> Iterator:

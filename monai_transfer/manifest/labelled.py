@@ -9,6 +9,7 @@ import numpy as np
 
 from monai_transfer.errors import InputError
 from monai_transfer.manifest.case import Case
+from monai_transfer.manifest.findings import rarest_finding
 
 __all__ = ["select_labelled"]
 
@@ -19,7 +20,8 @@ def select_labelled(cases: Sequence[T], n: int, seed: int = 0, task: str = "segm
     """The first ``n`` labelled cases in an order that depends on ``seed`` and the case names alone.
 
     The order visits every patient once before any patient a second time. For classification it takes the classes in
-    turn (in an order drawn by the seed), so every prefix is as balanced as the data allow. A smaller ``n`` with the
+    turn (in an order drawn by the seed), so every prefix is as balanced as the data allow; of several findings the
+    rarest that is present counts. A smaller ``n`` with the
     same seed always gives a subset.
 
     Args:
@@ -39,8 +41,8 @@ def select_labelled(cases: Sequence[T], n: int, seed: int = 0, task: str = "segm
     generator = np.random.default_rng(seed)
     pool = [pool[i] for i in generator.permutation(len(pool))]
     queues: dict[object, list[T]] = {}
-    for case in pool:
-        queues.setdefault(case.label if task == "classification" else None, []).append(case)
+    for case, group in zip(pool, rarest_finding([case.label for case in pool]), strict=True):
+        queues.setdefault(group if task == "classification" else None, []).append(case)
     keys = sorted(queues, key=str)
     turn = [queues[keys[i]] for i in generator.permutation(len(keys))]
     chosen: list[T] = []

@@ -34,25 +34,33 @@ def merge_manifests(
             manifest from both folders then, so that they are split together).
     """
     if not manifests:
-        raise InputError("no manifest to merge")
+        raise InputError("no manifest to merge", hint="give at least one")
     first = manifests[0]
     for other in manifests[1:]:
         if other.task != first.task:
-            raise InputError(f"its task is {other.task}, and that of {first.name} is {first.task}", path=other.path)
+            fault = f"its task is {other.task}, and that of {first.name} is {first.task}"
+            raise InputError(fault, path=other.path, hint="merge manifests of one task")
         if set(other.class_names) != set(first.class_names) or (
-            first.task == "segmentation" and other.labels != first.labels
+            first.task in ("segmentation", "localization") and other.label_mapping != first.label_mapping
         ):
             ours, theirs = ", ".join(first.class_names), ", ".join(other.class_names)
             hint = "build both with the same --labels"
             raise InputError(f"its labels are {theirs}, and those of {first.name} {ours}", path=other.path, hint=hint)
     uses = Counter(case.case.lower() for m in manifests for split in SPLITS for case in m.cases(split))
 
+    annotated: dict[str, list[str]] = {}
+    for manifest in manifests:
+        for site, classes in manifest.annotated.items():
+            annotated.setdefault(site, classes)
+
     def take(manifest: Manifest, case: Case) -> Case:
         changes: dict[str, Any] = {}
         if uses[case.case.lower()] > 1:
             changes["case"] = f"{case.site}_{case.case}"
-        if manifest.task == "classification" and case.label is not None:
+        if isinstance(case.label, int) and manifest.task == "classification":
             changes["label"] = first.label_index(manifest.labels[str(case.label)])
+        if manifest.annotated.get(case.site) != annotated.get(case.site) and case.annotated is None:
+            changes["annotated"] = manifest.annotated_in(case) or manifest.label_mapping.outputs
         return replace(case, **changes)
 
     parts: dict[str, Any] = {split: [take(m, c) for m in manifests for c in m.cases(split)] for split in SPLITS}
@@ -67,6 +75,7 @@ def merge_manifests(
         root=None,
         folder=Path(folder) if folder is not None else first.folder,
         path=None,
+        annotated=annotated,
         **parts,
     )
     validate(merged.to_dict())

@@ -13,14 +13,17 @@ from typing import Any
 from monai_transfer.errors import InputError
 from monai_transfer.files import write_json
 from monai_transfer.manifest.case import Case
-from monai_transfer.manifest.checks import SPLITS, closest, validate
+from monai_transfer.manifest.checks import SPLITS, closest, has_findings, validate
+from monai_transfer.manifest.items import read_item, write_item
+from monai_transfer.manifest.json_text import read_json
+from monai_transfer.manifest.label_mapping import LabelMapping
 from monai_transfer.manifest.labelled import select_labelled
 from monai_transfer.manifest.paths import absolute, portable
 
 __all__ = ["Case", "Manifest", "select_labelled"]
 
 _TEXTS = ("name", "description", "task", "modality", "licence", "reference")
-_PATH_LABELS = ("segmentation", "localization")
+_OF_LABELS = ("regions", "regions_class_order", "ignore", "annotated")
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,14 @@ class Manifest:
     Attributes:
         name, description, task, modality, licence, reference: as in the file; ``task`` is ``classification``,
             ``segmentation``, ``regression`` or ``localization``.
-        labels: class names by number as text, ``{"0": "background", ...}``.
+        labels: class names by number as text, ``{"0": "background", ...}``; for masks the number is the value in the
+            file, and may have gaps. What a network sees of it is ``label_mapping``.
+        label_values: the values of a class by its number, where they are not just that number.
+        regions: mask values by the name of a region; with regions, these are what is predicted.
+        regions_class_order: the value that each region writes, where the file says it.
+        ignore: mask values that are neither learned from nor scored.
+        annotated: by site the classes that were looked for there; see ``annotated_in``.
+        multi_label: classification in which every case has several findings.
         channel_names: channel names by number as text.
         root: what the file gives as root of its paths (relative to ``folder``), if anything.
         training, validation, test, unlabeled: the cases of each split.
@@ -51,6 +61,12 @@ class Manifest:
     reference: str | None = None
     channel_names: dict[str, str] = field(default_factory=dict)
     root: str | None = None
+    label_values: dict[str, list[int]] = field(default_factory=dict)
+    regions: dict[str, list[int]] = field(default_factory=dict)
+    regions_class_order: list[int] | None = None
+    ignore: list[int] = field(default_factory=list)
+    annotated: dict[str, list[str]] = field(default_factory=dict)
+    multi_label: bool = False
     folder: Path = field(default_factory=Path.cwd, compare=False)
     path: Path | None = field(default=None, compare=False)
 
@@ -65,13 +81,7 @@ class Manifest:
         if not path.is_file():
             hint = "give a manifest file; `monai-transfer manifest DIR -o FILE` makes one"
             raise InputError("is a folder" if path.is_dir() else "no such file", path=path, hint=hint)
-        try:
-            text = path.read_text(encoding="utf-8-sig")
-            content = json.loads(text, object_pairs_hook=_no_repeats, parse_constant=_no_constant)
-        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-            raise InputError(f"is not JSON ({error})", path=path, hint="give a manifest file") from None
-        except _JsonFault as error:
-            raise InputError(str(error), path=path) from None
+        content = read_json(path, hint="give a manifest file")
         return cls.from_dict(content, path.parent, path=path)
 
     @classmethod
@@ -86,27 +96,20 @@ class Manifest:
         validate(content, path)
         folder = Path(absolute(folder, Path.cwd()))
         base = absolute(content.get("root", ""), folder)
-        index = {name: int(number) for number, name in content.get("labels", {}).items()}
-
-        def read(item: dict[str, Any]) -> Case:
-            item = dict(item)
-            image, label = item["image"], item.get("label")
-            item["image"] = absolute(image, base) if isinstance(image, str) else [absolute(i, base) for i in image]
-            if label is not None:
-                if content["task"] in _PATH_LABELS:
-                    item["label"] = absolute(label, base)
-                elif content["task"] == "classification":
-                    item["label_name"] = label if isinstance(label, str) else None
-                    item["label"] = index[label] if isinstance(label, str) else int(label)
-                else:
-                    item["label"] = float(label)
-            return Case(**item)
-
-        fields: dict[str, Any] = {key: content[key] for key in (*_TEXTS, "root") if key in content}
-        fields |= {key: _by_number(content.get(key, {})) for key in ("labels", "channel_names")}
-        fields |= {split: [read(item) for item in content.get(split, [])] for split in SPLITS}
+        task, given = content["task"], content.get("labels", {})
+        labels = {key: one if isinstance(one, str) else one["name"] for key, one in _by_number(given).items()}
+        numbers = {name: int(number) for number, name in labels.items()}
+        items = {split: [read_item(item, task, numbers, base) for item in content.get(split, [])] for split in SPLITS}
+        fields: dict[str, Any] = {key: content[key] for key in (*_TEXTS, "root", *_OF_LABELS) if key in content}
+        if isinstance(fields.get("ignore"), int):
+            fields["ignore"] = [fields["ignore"]]
         return cls(
             **fields,
+            **items,  # type: ignore[arg-type]
+            labels=labels,
+            label_values={key: list(one["values"]) for key, one in given.items() if not isinstance(one, str)},
+            channel_names=_by_number(content.get("channel_names", {})),
+            multi_label=has_findings(content),
             folder=folder,
             path=Path(path) if path is not None else None,
         )
@@ -116,6 +119,10 @@ class Manifest:
         folder = Path(absolute(folder, Path.cwd())) if folder is not None else self.folder
         content: dict[str, Any] = {key: getattr(self, key) for key in _TEXTS if getattr(self, key)}
         content |= {key: _by_number(getattr(self, key)) for key in ("labels", "channel_names") if getattr(self, key)}
+        for key, values in self.label_values.items():
+            content["labels"][key] = {"name": self.labels[key], "values": list(values)}
+        content |= {key: getattr(self, key) for key in _OF_LABELS if getattr(self, key)}
+        content |= {"multi_label": True} if self.multi_label else {}
         base: str | Path = folder
         if self.root is not None:
             base = absolute(self.root, self.folder)
@@ -123,19 +130,10 @@ class Manifest:
                 self.root if folder == self.folder or Path(self.root).is_absolute() else portable(base, folder)
             )
 
-        def write(case: Case) -> dict[str, Any]:
-            image = (
-                portable(case.image, base) if isinstance(case.image, str) else [portable(i, base) for i in case.image]
-            )
-            label = case.label if case.label_name is None else case.label_name
-            if isinstance(label, str) and self.task in _PATH_LABELS:
-                label = portable(label, base)
-            item = {"image": image, "label": label, "case": case.case, "patient": case.patient, "site": case.site}
-            more = {key: getattr(case, key) for key in ("acquired", "sha256", "sha256_label", "fold")}
-            return item | {key: value for key, value in more.items() if value is not None}
-
         # MONAI's loader indexes the first test case, so an empty list is left out.
-        return content | {split: [write(case) for case in cases] for split, cases in self._splits() if cases}
+        return content | {
+            split: [write_item(case, self.task, base) for case in cases] for split, cases in self._splits() if cases
+        }
 
     def save(self, path: str | Path) -> Path:
         """Write the manifest, atomically, with paths as they read from the new place.
@@ -150,10 +148,12 @@ class Manifest:
         content = self.to_dict(path.parent)
         validate(content, path)
         bases = {Path(absolute(path.parent, Path.cwd())), Path(absolute(content.get("root", ""), path.parent))}
-        for key in ("site", "case", "patient", "label_name"):
-            for value in sorted({getattr(case, key) for case in self._all()} - {None}):
+        texts = {key: {getattr(case, key) for case in self._all()} - {None} for key in ("site", "case", "patient")}
+        texts["label"] = {case.label_name for case in self._all()} - {None}
+        texts["annotated class"] = {name for case in self._all() for name in case.annotated or ()}
+        for what, values in texts.items():
+            for value in sorted(values):
                 for found in (base / value for base in bases if os.path.lexists(base / value)):
-                    what = key.removesuffix("_name")
                     fault = f"the {what} {value!r} is also the name of {found}: MONAI would read it as that path"
                     hint = f"write the manifest to another folder, or choose another name for the {what}"
                     raise InputError(fault, path=path, hint=hint)
@@ -172,6 +172,23 @@ class Manifest:
     def patients(self) -> list[str]:
         """All patients, sorted."""
         return sorted({case.patient for case in self._all()})
+
+    @property
+    def label_mapping(self) -> LabelMapping:
+        """What stands in the label files, what a network sees, and back."""
+        content = {key: getattr(self, key) for key in ("task", "regions", "regions_class_order", "ignore")}
+        labels: dict[str, Any] = dict(self.labels)
+        labels |= {key: {"name": self.labels[key], "values": values} for key, values in self.label_values.items()}
+        return LabelMapping.from_dict(content | {"labels": labels, "multi_label": self.multi_label})
+
+    def annotated_in(self, case: Case) -> list[str] | None:
+        """The classes that were looked for in a case: its own list, else its site's; ``None``: all of them."""
+        return case.annotated if case.annotated is not None else self.annotated.get(case.site)
+
+    @property
+    def partly_annotated(self) -> bool:
+        """Whether any site or case was not looked at for every class."""
+        return bool(self.annotated) or any(case.annotated is not None for case in self._all())
 
     @property
     def class_names(self) -> list[str]:
@@ -207,7 +224,9 @@ class Manifest:
             InputError: a site is not in the manifest.
         """
         parts: dict[str, Any] = {split: self.cases(split, site=site) for split in SPLITS}
-        return replace(self, **parts)
+        kept = {case.site for cases in parts.values() for case in cases}
+        annotated = {name: classes for name, classes in self.annotated.items() if name in kept}
+        return replace(self, **parts, annotated=annotated)
 
     def cases(self, split: str, *, site: str | Sequence[str] | None = None, labelled: bool | None = None) -> list[Case]:
         """The cases of a split, of some sites only where asked, with or without a label only where asked.
@@ -235,8 +254,10 @@ class Manifest:
     ) -> list[dict[str, Any]]:
         """The data dictionaries of a split, as MONAI's datasets take them, with absolute paths.
 
-        Keys: ``image`` (path or list of paths), ``label`` (mask path, class number or float; the key is *absent* where
-        there is no label, and everywhere with ``labelled=False``), ``case``, ``patient``, ``site``.
+        Keys: ``image`` (path or list of paths), ``label`` (mask path, class number, float, or ``{finding: 1, 0 or
+        None}``; the key is *absent* where there is no label, and everywhere with ``labelled=False``), ``case``,
+        ``patient``, ``site``, and, beside the label of a set that is partly annotated, ``annotated`` (the names of the
+        classes that were looked for); :class:`~monai_transfer.data.labels.EncodeLabelsd` turns it into a tensor.
 
         Args:
             split: ``training``, ``validation``, ``test`` or ``unlabeled``.
@@ -251,11 +272,14 @@ class Manifest:
         cases = self.cases(split, site=site)
         if n_labelled is not None:
             cases = select_labelled(cases, n_labelled, seed, self.task)
-        items = []
+        items, partly, everything = [], self.partly_annotated, self.label_mapping.outputs
         for case in cases:
             item: dict[str, Any] = {"image": case.image if isinstance(case.image, str) else list(case.image)}
             if labelled and case.label is not None:
-                item["label"] = case.label
+                item["label"] = dict(case.label) if isinstance(case.label, dict) else case.label
+                if partly:
+                    known = self.annotated_in(case)
+                    item["annotated"] = list(everything if known is None else known)
             items.append(item | {"case": case.case, "patient": case.patient, "site": case.site})
         return items
 
@@ -276,21 +300,5 @@ class Manifest:
         return set(wanted)
 
 
-def _by_number(names: dict[str, str]) -> dict[str, str]:
+def _by_number(names: dict[str, Any]) -> dict[str, Any]:
     return {key: names[key] for key in sorted(names, key=int)}
-
-
-class _JsonFault(Exception):
-    pass
-
-
-def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise _JsonFault(f"holds the key {next(n for n in names if names.count(n) > 1)!r} twice in one object")
-    return content
-
-
-def _no_constant(name: str) -> Any:
-    raise _JsonFault(f"holds {name}, which is not JSON; write null where a value is missing")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from monai_transfer.manifest.findings import rarest_finding
 from monai_transfer.manifest.layouts.base import RawCase, count
 from monai_transfer.manifest.splits import assign_folds, assign_splits
 
@@ -15,14 +16,15 @@ __all__ = ["fold_cases", "partition"]
 
 
 def _strata(cases: Sequence[RawCase], task: str) -> list[tuple[Any, ...]]:
-    """Site and label of each case; values of a regression in four bins of equal number, masks as there or not."""
+    """Site and label of each case: of several findings the rarest, values of a regression in four bins of equal number,
+    masks as there or not."""
     if task == "regression":
         values = [case.label for case in cases if case.label is not None]
         edges = np.quantile(np.array(values, dtype=float), [0.25, 0.5, 0.75]) if values else np.zeros(0)
         bins = [None if c.label is None else int(np.searchsorted(edges, c.label)) for c in cases]  # type: ignore[arg-type]
         return [(case.site, b) for case, b in zip(cases, bins, strict=True)]
     if task == "classification":
-        return [(case.site, case.label) for case in cases]
+        return [(case.site, g) for case, g in zip(cases, rarest_finding([c.label for c in cases]), strict=True)]
     return [(case.site, case.label is not None) for case in cases]
 
 

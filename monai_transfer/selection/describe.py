@@ -94,10 +94,12 @@ def describe_case(case: Case, manifest: Manifest) -> CaseDescription:
     target: str | float | None = None
     if isinstance(case.label, str):
         sizes, label_contrast = _segmentation(case, manifest, first, np.mean(scaled, axis=0))
+    elif isinstance(case.label, dict):
+        target = "+".join(name for name, value in case.label.items() if value) or "no finding"
     elif case.label is not None:
         target = float(case.label)
         if manifest.task == "classification":
-            target = manifest.labels.get(str(int(case.label)), str(case.label))
+            target = manifest.labels.get(str(int(target)), str(case.label))
     return CaseDescription(
         case=case.case,
         patient=case.patient,
@@ -187,15 +189,16 @@ def _segmentation(
     if mask.shape != volume.spatial_shape:
         fault = f"label of {mask.shape} voxels for an image of {volume.spatial_shape}"
         raise InputError(fault, path=case.label, hint="resample the label to the image's grid")
-    classes = {int(number): name for number, name in manifest.labels.items() if int(number) != 0} or {1: "foreground"}
-    if len(classes) == 1:  # a binary mask may be written as 0 and 255
-        mask = (mask > 0) * next(iter(classes))
+    mapping = manifest.label_mapping
+    groups = dict(list(mapping.classes.items())[1:]) or {"foreground": (1,)}
+    if len(groups) == 1 and mapping.is_identity:  # a binary mask may be written as 0 and 255
+        mask = (mask > 0) * 1
     spacing = volume.spacing
     solid = spacing is not None and mask.ndim == 3
     unit = float(np.prod(spacing)) / 1000 if solid and spacing else 100 / mask.size
     sizes, contrast = {}, {}
-    for number, name in classes.items():
-        inside = mask == number
+    for name, values in groups.items():
+        inside = np.isin(mask, values)
         count = int(inside.sum())
         sizes[name] = count * unit
         if 0 < count < mask.size:

@@ -265,3 +265,86 @@ def test_labelled_choice_depends_on_the_seed_and_is_refused_where_too_large():
     manifest = Manifest.from_dict(SEGMENTATION)
     assert [item["case"] for item in manifest.datalist("training", n_labelled=1)] == ["c1"]
     assert manifest.datalist("training", n_labelled=0) == []
+
+
+BRATS = SEGMENTATION | {
+    "labels": {"0": "background", "1": "necrosis", "2": "oedema", "4": "enhancing"},
+    "regions": {"whole": [1, 2, 4], "core": [1, 4]},
+    "regions_class_order": [2, 1],
+    "ignore": [9],
+    "annotated": {"south": ["whole"]},
+}
+MERGED = SEGMENTATION | {"labels": {"0": "background", "1": {"name": "tumour", "values": [1, 4]}}}
+
+
+def findings(*labels, **changes):
+    items = [
+        {"image": f"{i}.png", "label": label, "case": f"c{i}", "patient": f"p{i}", "site": "s"}
+        for i, label in enumerate(labels)
+    ]
+    content = {"name": "x", "task": "classification", "labels": {"0": "oedema", "1": "mass"}, "multi_label": True}
+    return content | {"training": items} | changes
+
+
+@pytest.mark.parametrize("content", [BRATS, MERGED, findings({"oedema": 1, "mass": None}, None)])
+def test_label_mappings_survive_a_round_trip(tmp_path, content):
+    manifest = Manifest.load(written(tmp_path, content))
+    assert manifest.to_dict() == content
+    again = Manifest.load(manifest.save(tmp_path / "again.json"))
+    assert again == manifest and again.label_mapping == manifest.label_mapping
+    items = load_decathlon_datalist(tmp_path / "again.json", is_segmentation=content["task"] == "segmentation")
+    assert [item["case"] for item in items] == [case.case for case in manifest.training]
+
+
+def test_what_the_mapping_of_a_manifest_says():
+    brats = Manifest.from_dict(BRATS)
+    assert brats.labels["4"] == "enhancing" and brats.class_names[3] == "enhancing"
+    assert brats.label_mapping.outputs == ["whole", "core"] and brats.label_mapping.overlapping
+    assert brats.label_mapping.written_values == [0, 1, 2, 4]
+    assert Manifest.from_dict(MERGED).label_mapping.classes == {"background": (0,), "tumour": (1, 4)}
+    assert Manifest.from_dict(findings({"mass": 1})).label_mapping.multi_label
+    assert Manifest.from_dict(SEGMENTATION).label_mapping.is_identity
+
+
+def test_annotated_is_of_the_site_or_the_case(tmp_path):
+    content = copy.deepcopy(BRATS)
+    content["test"][0]["annotated"] = ["core"]
+    manifest = Manifest.from_dict(content, tmp_path)
+    assert manifest.datalist("training")[0]["annotated"] == ["whole", "core"]
+    assert manifest.datalist("test")[0]["annotated"] == ["core"]
+    assert "annotated" not in manifest.datalist("training")[1]  # without a label there is nothing to tell
+    assert manifest.filter("north").annotated == {}
+    assert "annotated" not in Manifest.from_dict(SEGMENTATION).datalist("training")[0]
+    assert manifest.filter("south").save(tmp_path / "south.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (SEGMENTATION | {"labels": {"0": "b", "1": {"name": "t", "values": [0]}}}, "value 0 stands under"),
+        (SEGMENTATION | {"labels": {"0": "b", "1": {"name": "t", "value": [0]}}}, "labels.1"),
+        (SEGMENTATION | {"regions": {"whole": [1, 2]}}, "holds the value 2"),
+        (SEGMENTATION | {"regions": {"whole": []}}, "regions.whole"),
+        (SEGMENTATION | {"ignore": 1}, "'tumour' and 'ignore'"),
+        (SEGMENTATION | {"annotated": {"nroth": ["tumour"]}}, "did you mean 'north'"),
+        (SEGMENTATION | {"annotated": {"north": ["tumor"]}}, "did you mean 'tumour'"),
+        (SEGMENTATION | {"multi_label": True}, "findings in a segmentation"),
+        (classification() | {"ignore": 2}, "about values in masks"),
+        (classification() | {"labels": {"0": "normal", "1": {"name": "x", "values": [1]}}}, "about values in masks"),
+        (findings({"mas": 1}), "did you mean 'mass'"),
+        (findings({"mass": 1}, 0), "is no set of findings"),
+        (findings({"mass": 2}), "a finding is 1, 0, or null"),
+        (findings({"mass": "yes"}), "a finding is 1, 0, or null"),
+    ],
+)
+def test_label_mappings_that_cannot_be_meant_are_refused(content, fault):
+    with pytest.raises(InputError, match=fault) as caught:
+        Manifest.from_dict(content, path="m.json")
+    assert str(caught.value).startswith("m.json: ") and caught.value.hint
+
+
+def test_few_labelled_cases_hold_the_rare_findings():
+    labels = [{"oedema": 1, "mass": 0}] * 8 + [{"oedema": 1, "mass": 1}] * 2 + [{"oedema": 0, "mass": 0}] * 5
+    manifest = Manifest.from_dict(findings(*labels))
+    chosen = manifest.datalist("training", n_labelled=3, seed=4)
+    assert sorted((item["label"]["oedema"], item["label"]["mass"]) for item in chosen) == [(0, 0), (1, 0), (1, 1)]

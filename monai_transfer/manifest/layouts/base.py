@@ -41,7 +41,7 @@ class RawCase:
         images: files of the image, one per channel.
         key: what tables call the case: mostly the file name without suffix. Need not be unique.
         place: path below the folder, without suffix; unique within one reading.
-        label: mask path, class name, class number, float, or ``None``.
+        label: mask path, class name, class number, float, ``{finding: 1, 0 or None}``, or ``None``.
         patient, site, split, acquired: where the layout itself tells them.
         aliases: other names under which a table may list the case; never shown, since they may identify a patient.
         origin: path below the folder as it was found, where ``place`` is a pseudonym; never shown for the same reason.
@@ -50,7 +50,7 @@ class RawCase:
     images: list[Path]
     key: str
     place: str
-    label: Path | str | int | float | None = None
+    label: Path | str | int | float | dict[str, int | None] | None = None
     patient: str | None = None
     site: str | None = None
     split: str | None = None
