@@ -12,7 +12,7 @@ import numpy as np
 
 from monai_transfer.errors import InputError
 from monai_transfer.inspection.case import inspect_case
-from monai_transfer.inspection.sets import Inspected
+from monai_transfer.inspection.finding import Inspected
 from monai_transfer.inspection.suitability import describe_inspected, read_source
 from monai_transfer.inspection.values import declared_values
 from monai_transfer.manifest import Case, Manifest

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from monai_transfer.data.readers import memory_limit
-from monai_transfer.inspection.finding import Finding, sort_findings
+from monai_transfer.inspection.finding import Finding, Inspected, sort_findings
 from monai_transfer.inspection.fixes import fix_label, fix_picture, fix_volume
 from monai_transfer.inspection.pool import inspect_cases
-from monai_transfer.inspection.sets import Inspected, check_set
+from monai_transfer.inspection.sets import check_set
 from monai_transfer.inspection.values import declared_values
 from monai_transfer.manifest.checks import SPLITS
 from monai_transfer.manifest.checksums import sha256_image

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from monai_transfer.inspection.finding import Finding
-from monai_transfer.inspection.values import classes_of
+from monai_transfer.inspection.classes import check_classes
+from monai_transfer.inspection.finding import Finding, Inspected
 from monai_transfer.manifest.model import Case, Manifest
 
 __all__ = ["check_set"]
-
-Inspected = list[tuple[str, Case, dict[str, Any]]]
-"""Split, case and what ``inspect_case`` found of it."""
 
 TINY = 5
 """A split of fewer patients says little; it is worth a warning."""
@@ -30,7 +26,7 @@ def check_set(manifest: Manifest, looked: Inspected) -> list[Finding]:
         *_equal_names(looked, file),
         *_odd_ones(manifest, looked),
         *_splits(manifest, file),
-        *_classes(manifest, looked, file),
+        *check_classes(manifest, looked, file),
     ]
 
 
@@ -136,67 +132,3 @@ def _splits(manifest: Manifest, file: str | None) -> list[Finding]:
             hint = "numbers from so few are uncertain"
             findings.append(Finding("warning", fault, "tiny-split", file, split=split, hint=hint))
     return findings
-
-
-def _classes(manifest: Manifest, looked: Inspected, file: str | None) -> list[Finding]:
-    """Classes that a split with labels, or a site that was annotated for them, never shows."""
-    if manifest.task not in ("classification", "segmentation"):
-        return []
-    present = [(split, case, classes_of(manifest, case, r)) for split, case, r in looked if case.label is not None]
-    findings = []
-    for split in ("training", "validation", "test"):
-        if not manifest.cases(split):
-            continue
-        seen = [classes for where, _, classes in present if where == split]
-        if not seen:
-            fault, hint = f"no case of the split {split} has a label", "build the manifest with labelled cases in it"
-            findings.append(Finding("warning", fault, "no-labels", file, split=split, hint=hint))
-            continue
-        for name in _absent(manifest, seen):
-            fault = f"the class {name!r} never occurs in the split {split}"
-            hint = "it can be neither learned nor measured there"
-            findings.append(Finding("warning", fault, "absent-class", file, split=split, hint=hint))
-    return findings + _sites(manifest, present, file)
-
-
-def _absent(manifest: Manifest, seen: list[set[str]]) -> list[str]:
-    return [name for name in manifest.label_mapping.names if not any(name in classes for classes in seen)]
-
-
-def _sites(manifest: Manifest, present: list[tuple[str, Case, set[str]]], file: str | None) -> list[Finding]:
-    """A class that never occurs at a site was perhaps not looked for there; one that does must have been."""
-    findings = []
-    mapping = manifest.label_mapping
-    sites = sorted({case.site for _, case, _ in present})
-    absent_at: dict[str, list[str]] = defaultdict(list)
-    for site in sites:
-        here = [(case, classes) for _, case, classes in present if case.site == site]
-        for name in _absent(manifest, [classes for _, classes in here]):
-            looked_for = [case for case, _ in here if name in _told(manifest, case)]
-            if looked_for and not (mapping.has_background and name == mapping.names[0]):
-                absent_at[name].append(site)
-    for name, where in absent_at.items():
-        for site in where if len(where) < len(sites) else []:  # absent everywhere: said of the splits
-            n = sum(case.site == site for _, case, _ in present)
-            fault = f"the class {name!r} never occurs at the site {site} ({n} labelled cases)"
-            others = [other for other in mapping.names if site not in absent_at[other]]
-            others = others[1:] if mapping.has_background else others
-            hint = f'if nobody looked for it there, declare "annotated": {json.dumps({site: others})}'
-            findings.append(Finding("warning", fault, "absent-class-at-site", file, hint=hint))
-    for split, case, classes in present:
-        extra = sorted(classes - set(_told(manifest, case)) - set(mapping.names[: int(mapping.has_background)]))
-        if extra:
-            fault = f"the label holds {', '.join(extra)}, which by annotated was not looked for in this case"
-            hint = "add it to annotated, or take it out of the label"
-            place = case.label if isinstance(case.label, str) else file
-            findings.append(Finding("error", fault, "not-annotated", place, case.case, split, hint))
-    return findings
-
-
-def _told(manifest: Manifest, case: Case) -> list[str]:
-    """The classes that were looked for in a case (a region that was stands for its classes)."""
-    names, mapping = manifest.annotated_in(case), manifest.label_mapping
-    if names is None:
-        return mapping.names
-    inside = {v for name in names for v in mapping.regions.get(name, ())}
-    return [name for name, values in mapping.classes.items() if name in names or (values and set(values) <= inside)]

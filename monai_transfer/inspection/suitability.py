@@ -13,9 +13,8 @@ import yaml
 
 from monai_transfer.errors import InputError
 from monai_transfer.inspection.case import QUANTILES
-from monai_transfer.inspection.finding import Finding
+from monai_transfer.inspection.finding import Finding, Inspected
 from monai_transfer.inspection.run_statistics import run_statistics
-from monai_transfer.inspection.sets import Inspected
 from monai_transfer.inspection.values import class_counts
 from monai_transfer.manifest.model import Case, Manifest
 

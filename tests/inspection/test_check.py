@@ -314,3 +314,47 @@ def test_a_crashing_decoder_is_a_finding_of_its_case(data, monkeypatch, tmp_path
     results = inspect_cases([{"images": [f"case{n}"]} for n in range(40)], workers=2)
     died = [n for n, result in enumerate(results) if result["findings"]]
     assert died == [7, 17, 27, 37] and "signal 11" in results[7]["findings"][0]["fault"]
+
+
+def two_organs(data, values_of, **changes):
+    """Every second case from the site ``south``; the mask of case n holds ``values_of(n)`` where the tumour was."""
+    data.content |= {"labels": {"0": "background", "1": "liver", "2": "spleen"}} | changes
+    n = 0
+    for split in ("training", "validation", "test"):
+        for item in data.content[split]:
+            item["site"] = "south" if n % 2 else "north"
+            mask = data.mask(n)
+            low, high = values_of(n)
+            upper = mask.copy()
+            upper[:8] = 0
+            data.write(data.label(n), np.where(upper > 0, high, mask * low).astype(np.uint8))
+            n += 1
+    data.hash()
+    return check_manifest(data.manifest())
+
+
+def test_a_class_that_never_occurs_at_a_site_is_said_with_the_line_to_add(data):
+    finding = only(two_organs(data, lambda n: (1, 1) if n % 2 else (1, 2)), "absent-class-at-site")
+    assert finding.severity == "warning"
+    assert "'spleen' never occurs at the site south (9 labelled cases)" in finding.fault
+    assert '"annotated": {"south": ["liver"]}' in str(finding.hint)
+
+
+def test_a_class_that_was_not_looked_for_is_no_fault_but_its_occurrence_is(data):
+    annotated = {"annotated": {"south": ["liver"]}}
+    assert two_organs(data, lambda n: (1, 1) if n % 2 else (1, 2), **annotated) == []
+    findings = two_organs(data, lambda n: (1, 2), **annotated)
+    assert {f.code for f in findings} == {"not-annotated"} and len(findings) == 9
+    assert findings[0].severity == "error" and "holds spleen" in findings[0].fault
+
+
+def test_gaps_and_ignored_values_are_declared_values(data):
+    labels = {"0": "background", "128": "liver", "255": {"name": "spleen", "values": [254, 255]}}
+    sound = two_organs(data, lambda n: (128, 254 + n % 2), labels=labels, ignore=[9])
+    assert sound == []
+    data.write(data.label(4), np.where(data.mask(4) > 0, 9, 0).astype(np.uint8))
+    data.hash()
+    assert check_manifest(data.manifest()) == []
+    data.write(data.label(4), np.where(data.mask(4) > 0, 127, 0).astype(np.uint8))
+    data.hash()
+    assert "holds 127" in only(check_manifest(data.manifest()), "label-unknown").fault
