@@ -29,7 +29,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """The public doors, imported when they are first used: importing torch and MONAI takes seconds."""
+    """The public names, imported when they are first used: importing torch and MONAI takes seconds."""
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""``monai-transfer export``: what leaves the house needs MONAI (or a runtime) alone, never this package."""
+"""``monai-transfer export``: a deployable artefact that needs MONAI (or a runtime) alone, never this package."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from monai_transfer.bundle.export import export_bundle
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 TINY = {"max_epochs": 1, "steps_per_epoch": 2}
-# a bundle that leaves the house must run where this package is not installed
+# an exported bundle must run where this package is not installed
 BLOCK = "import sys; sys.modules['monai_transfer'] = None\n"
 
 
