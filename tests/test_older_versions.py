@@ -31,7 +31,7 @@ def test_a_bundle_evaluates(bundle, tmp_path):
     manifest = Path(embedded_set("classification")) / "manifest.json"
     weights = {"ckpt": str(OLD / "run" / "models" / "model.pt"), "pretrained": "none"}
     overrides = {"manifest": str(manifest), "output_dir": str(tmp_path / "run"), **weights}
-    with pytest.warns(DeprecationWarning, match="is now monai_transfer"):  # its configs name classes at their old places
+    with pytest.warns(DeprecationWarning, match="is now monai_transfer"):  # of classes at their old places
         run = Run.load(run_workflow(bundle, "evaluate", overrides))
     assert {row["site"] for row in run.cases} == {"site_b"}
 
