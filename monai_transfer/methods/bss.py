@@ -44,7 +44,7 @@ def bss_penalty(features: Tensor, k: int = 1) -> Tensor:
     with torch.autocast(features.device.type, enabled=False):
         rows = at_least_float32(features)
         if not torch.isfinite(rows).all():
-            return (rows * math.nan).sum()  # for whoever watches the loss; LAPACK would end the run with an unrelated message
+            return (rows * math.nan).sum()  # for whoever watches the loss; LAPACK would raise an unrelated error
         values = torch.linalg.svdvals(rows)  # in descending order
         return values[max(len(values) - k, 1) :].square().sum()
 

@@ -18,8 +18,8 @@ __all__ = ["SourceFree", "affine_norms", "images", "norm_layers", "statistic_nor
 class SourceFree:
     """Base class of methods that see the target alone. Constructed without required arguments.
 
-    One of two interfaces: ``wrap(network)`` returns a network that adapts while it predicts; ``fit(network, loader)`` adapts
-    a network in place on unlabelled cases and returns it in eval mode.
+    One of two interfaces: ``wrap(network)`` returns a network that adapts while it predicts; ``fit(network, loader)``
+    adapts a network in place on unlabelled cases and returns it in eval mode.
 
     Class attributes: as in ``monai_transfer.methods.base.Method``.
     """
