@@ -22,11 +22,11 @@ MODULES = {
 
 # from the ground up; a package may import from those below it (and from itself), also within a floor
 FLOORS = [
-    ("names, files, errors", ["_moved", "arrays", "errors", "files", "library_logging", "options"]),
+    ("names, files, errors", ["_moved", "arrays", "errors", "files", "library_logging", "options", "safe_parse"]),
     ("model of data and of tasks, networks", ["tasks", "manifest", "networks", "localization"]),
     (
         "transforms, weights, strategies, methods",
-        ["data", "weights", "strategies", "methods", "pretraining", "testtime"],
+        ["data", "bundle_reader", "weights", "strategies", "methods", "pretraining", "testtime"],
     ),
     ("looking at data and sources", ["inspection", "selection"]),
     ("training", ["engine"]),

@@ -12,11 +12,13 @@ from typing import Any
 
 from torch import nn
 
+from monai_transfer.bundle_reader.licence import bundle_licence
+from monai_transfer.bundle_reader.reading import read_metadata
 from monai_transfer.errors import InputError
 from monai_transfer.files import sha256_file
 from monai_transfer.weights.classes import class_names
 from monai_transfer.weights.large_files import find_file, read_large_files
-from monai_transfer.weights.provenance import bundle_licence, provenance_of
+from monai_transfer.weights.provenance import provenance_of
 from monai_transfer.weights.reading import read_checkpoint
 from monai_transfer.weights.tfjs import is_tfjs, sha256_tfjs
 from monai_transfer.weights.transfer import transfer_weights
@@ -144,7 +146,7 @@ def _from_json(text: str | None) -> list[str] | None:
 
 
 def _read_bundle(folder: Path) -> Source:
-    metadata = _read_metadata(folder)
+    metadata = read_metadata(folder)
     weights = _bundle_weights(folder, bool(metadata))
     content, _ = read_checkpoint(weights)
     formats = metadata.get("network_data_format") or {}
@@ -197,17 +199,6 @@ def _bundle_weights(folder: Path, has_metadata: bool) -> Path:
     raise InputError(
         f"{what} weights models/model.pt are not there", path=folder, hint="name the checkpoint file itself"
     )
-
-
-def _read_metadata(folder: Path) -> dict[str, Any]:
-    path = folder / "configs" / "metadata.json"
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"is no readable JSON ({error})", path=path, hint="hint the bundle") from error
-    return content if isinstance(content, dict) else {}
 
 
 def _channel_def(formats: Mapping[str, Any], side: str) -> list[str] | None:

@@ -1,0 +1,256 @@
+"""``read_bundle``: the configs, metadata and licence of a bundle or run folder as one ``BundleDescription``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from monai_transfer.bundle_reader.component import Component, Unread, unread_in
+from monai_transfer.bundle_reader.description import BundleDescription, ImageLoading, step_kind
+from monai_transfer.bundle_reader.licence import bundle_licence
+from monai_transfer.bundle_reader.older_arguments import translate
+from monai_transfer.bundle_reader.references import Resolver
+from monai_transfer.errors import InputError
+from monai_transfer.safe_parse import MAX_CONFIG_BYTES, read_json, read_mapping
+
+__all__ = ["config_file", "read_bundle", "read_metadata"]
+
+_ENDS = ("json", "yaml", "yml")
+_NETWORKS = ("network_def", "network", "net", "model", "net_def")
+_PREPROCESSING = ("preprocessing", "validate::preprocessing", "test::preprocessing", "val::preprocessing")
+_INFERERS = ("inferer", "validate::inferer", "validate::evaluator::inferer", "test::inferer", "evaluator::inferer")
+_POSTPROCESSING = ("postprocessing", "validate::postprocessing", "test::postprocessing")
+_LOSSES = ("loss", "loss_function", "loss_fn", "criterion", "train::loss", "train::loss_function",
+           "train::trainer::loss_function")  # fmt: skip
+_CONVERT = re.compile(r"\bconvert\(\s*(['\"])(L|RGB)\1\s*\)")
+
+
+def config_file(folder: str | Path, *names: str) -> Path | None:
+    """The first of ``configs/<name>.json|yaml|yml`` that is there."""
+    for name in names:
+        for end in _ENDS:
+            path = Path(folder) / "configs" / f"{name}.{end}"
+            if path.is_file():
+                return path
+    return None
+
+
+def read_metadata(folder: str | Path) -> dict[str, Any]:
+    """``configs/metadata.json`` of a bundle; ``{}`` where it has none.
+
+    Raises:
+        InputError: it is no readable JSON.
+    """
+    path = Path(folder) / "configs" / "metadata.json"
+    content = read_json(path, max_bytes=MAX_CONFIG_BYTES) if path.is_file() else {}
+    return content if isinstance(content, dict) else {}
+
+
+def read_bundle(folder: str | Path) -> BundleDescription:
+    """Read a bundle folder or a run folder; no code of it runs, and what cannot be read so is in ``unread``.
+
+    Args:
+        folder: a MONAI bundle (of any form of the model zoo), or a run folder with ``run.json`` and ``config.yaml``.
+
+    Raises:
+        InputError: it is no folder, or a file of it cannot be parsed or is beyond a limit.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError("no such folder", path=folder, hint="name a MONAI bundle's folder, or a run folder")
+    found = BundleDescription(folder)
+    training: Mapping[str, Any] = {}
+    if (folder / "run.json").is_file() and (folder / "config.yaml").is_file():
+        found.run = read_mapping(folder / "run.json")
+        found.config = read_mapping(folder / "config.yaml")
+        meta = found.config.get("_meta_")
+        found.metadata = meta if isinstance(meta, dict) else {}
+        found.files = [folder / "config.yaml", folder / "run.json"]
+        training = found.config
+    else:
+        found.metadata = read_metadata(folder)
+        inference, train = config_file(folder, "inference"), config_file(folder, "train")
+        found.files = [path for path in (inference, train, folder / "configs" / "metadata.json") if path]
+        training = read_mapping(train) if train is not None else {}
+        found.config = read_mapping(inference) if inference is not None else dict(training)
+    _metadata(found)
+    _configs(found, training)
+    found.licence = bundle_licence(folder, found.metadata)
+    _finish(found)
+    return found
+
+
+def _configs(found: BundleDescription, training: Mapping[str, Any]) -> None:
+    resolver = Resolver(found.config)
+    other = Resolver(training) if training is not found.config else resolver
+    found.network = _one(found, "network", resolver, _NETWORKS)
+    if found.network is None and other is not resolver:  # what one config cannot say the other one may
+        before = list(found.unread)
+        found.network = _one(found, "network", other, _NETWORKS)
+        if found.network is not None or before:
+            found.unread = [] if found.network is not None else before
+    if found.network is not None:
+        found.notes += translate(found.network.name, found.network.arguments)[1]
+    _preprocessing(found, resolver)
+    found.inferer = _one(found, "inferer", resolver, _INFERERS)
+    where, steps = _first(resolver, _POSTPROCESSING)
+    for step in _flat(steps):
+        _keep(found, step, found.postprocessing, "postprocessing", where)
+    found.loss = _one(found, "loss", other, _LOSSES)
+
+
+def _first(resolver: Resolver, places: tuple[str, ...]) -> tuple[str, Any]:
+    for where in places:
+        value = resolver.get(where)
+        if value is not None:
+            return where, value
+    return "", None
+
+
+def _one(found: BundleDescription, kind: str, resolver: Resolver, places: tuple[str, ...]) -> Component | None:
+    """The component of a kind at the first of some places that has something; noted where it was not read."""
+    where, value = _first(resolver, places)
+    unread = list(unread_in(value))
+    if isinstance(value, Component) and value.kind == kind and not unread:
+        return value
+    if value is not None:
+        _note(found, kind, unread or [Unread(where, "", f"is no {kind} that is read here")])
+    return None
+
+
+def _note(found: BundleDescription, part: str, unread: list[Unread]) -> None:
+    found.unread += [replace(item, part=part) for item in unread]
+
+
+def _preprocessing(found: BundleDescription, resolver: Resolver) -> None:
+    where, steps = _first(resolver, _PREPROCESSING)
+    for step in _flat(steps):
+        if isinstance(step, Component) and step.name.startswith("LoadImage"):
+            found.loading = _loading(step, resolver)
+            # what the reader needs besides the file was read just now, and a file is all that it gets
+            readers = ("reader", "converter", "image_only")
+            step = Component(step.name, step.kind, _without(step.arguments, *readers), step.where, step.path)
+        _keep(found, step, found.preprocessing, "preprocessing", where)
+    keys = [_first_key(step.arguments.get("keys")) for step in found.preprocessing]
+    found.image_key = next((key for key in keys if key), found.image_key)
+    where, value = _first(resolver, ("image_key",))
+    if isinstance(value, str):
+        found.image_key = value
+
+
+def _without(arguments: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {key: value for key, value in arguments.items() if key not in names}
+
+
+def _first_key(keys: Any) -> str | None:
+    keys = keys[0] if isinstance(keys, (list, tuple)) and keys else keys
+    return keys if isinstance(keys, str) else None
+
+
+def _loading(step: Component, resolver: Resolver) -> ImageLoading:
+    """Reader and colours; a ``PILReader`` with ``image.convert(...)`` is understood, though it is a function."""
+    raw = resolver._raw(step.where)
+    reader = step.arguments.get("reader")
+    given = raw.get("reader") if isinstance(raw, Mapping) else None
+    while isinstance(given, str) and given.startswith("@"):
+        given = resolver._raw(given[1:])
+    text = str(given.get("converter", "")) if isinstance(given, Mapping) else ""
+    text += str(raw.get("converter", "")) if isinstance(raw, Mapping) else ""
+    found = _CONVERT.search(text)
+    name = str(given.get("_target_", "")) if isinstance(given, Mapping) else reader
+    name = name.rpartition(".")[2] if isinstance(name, str) else None
+    mode = given.get("mode") if isinstance(given, Mapping) and name == "SafeReader" else None
+    mode = {"L": "grey", "RGB": "rgb"}[found[2]] if found else mode if mode in ("grey", "rgb") else None
+    return ImageLoading(None if name == "SafeReader" else name, mode)
+
+
+def _flat(steps: Any) -> Iterator[Any]:
+    """The steps of nested ``Compose`` and lists, one after the other."""
+    if isinstance(steps, Component) and steps.name == "Compose":
+        yield from _flat(steps.arguments.get("transforms", []))
+    elif isinstance(steps, (list, tuple)):
+        for step in steps:
+            yield from _flat(step)
+    elif steps is not None:
+        yield steps
+
+
+def _keep(found: BundleDescription, step: Any, steps: list[Component], part: str, where: str) -> None:
+    if isinstance(step, Component) and step.kind == "transform":
+        # what an inverting step inverts we know: the preprocessing
+        arguments = _without(step.arguments, *(["transform"] if step_kind(step.name) == "invert" else []))
+        unread = list(unread_in(arguments))
+        if not unread:
+            steps.append(Component(step.name, step.kind, arguments, step.where, step.path))
+            return
+    else:
+        unread = list(unread_in(step)) or [Unread(where, str(step)[:80], "is no transform that is read here")]
+    _note(found, part, unread)
+
+
+def _metadata(found: BundleDescription) -> None:
+    path = found.folder / "configs" / "metadata.json"
+    try:
+        formats = found.metadata.get("network_data_format") or {}
+        image, pred = _format(formats, "inputs", "image"), _format(formats, "outputs", "pred")
+        found.channels, found.labels = _names(image), _names(pred)
+        transfer = found.metadata.get("transfer") or {}
+        statistics = found.metadata.get("data_statistics") or transfer.get("data_statistics") or {}
+        found.modality = _text(statistics.get("modality")) or _text(image.get("modality"))
+        found.task = _text(transfer.get("task"))
+        shape = image.get("spatial_shape") or []
+        found.dims = len(shape) or None
+        found.patch = [v for v in shape if isinstance(v, int)]
+        channels = image.get("num_channels")
+        found.in_channels = channels if isinstance(channels, int) else None
+    except (ValueError, AttributeError, TypeError) as error:
+        raise InputError(f"broken metadata ({error})", path=path, hint="see MONAI's bundle specification") from error
+
+
+def _format(formats: Mapping[str, Any], side: str, name: str) -> Mapping[str, Any]:
+    entries = formats.get(side) or {}
+    return entries.get(name) or next(iter(entries.values()), {}) or {}
+
+
+def _names(entry: Mapping[str, Any]) -> list[str] | None:
+    """``channel_def`` as a list; some public bundles have odd ones, which are left aside."""
+    defined = entry.get("channel_def") or {}
+    try:
+        numbered = {int(key): str(name) for key, name in defined.items()}
+    except (ValueError, AttributeError):
+        return None
+    return [numbered[key] for key in sorted(numbered)] or None
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _finish(found: BundleDescription) -> None:
+    """What follows from several parts: activation, dimensions, channels."""
+    if found.network is not None:
+        arguments = translate(found.network.name, found.network.arguments)[0]
+        dims = arguments.get("spatial_dims")
+        found.dims = dims if isinstance(dims, int) else found.dims
+        channels = arguments.get("in_channels", arguments.get("n_input_channels"))
+        found.in_channels = channels if isinstance(channels, int) else found.in_channels
+    for step in found.postprocessing:
+        for name in ("softmax", "sigmoid"):
+            value = step.arguments.get(name)
+            if found.activation is None and step_kind(step.name) == "activation":
+                found.activation = name if value is True or value == [True] else None
+    if found.activation is None and found.loss is not None:
+        for name in ("softmax", "sigmoid"):
+            if found.loss.arguments.get(name) is True:
+                found.activation = name
+        if found.activation is None:
+            known = {"CrossEntropyLoss": "softmax", "BCEWithLogitsLoss": "sigmoid"}
+            found.activation = known.get(found.loss.name)
+    if found.activation is None:
+        for step in found.postprocessing:
+            if step_kind(step.name) == "discrete":
+                argmax = step.arguments.get("argmax")
+                found.activation = "softmax" if argmax is True or argmax == [True] else found.activation
