@@ -4,8 +4,9 @@
 channels, licence, and what could not be read. Objects are made of a closed table of classes (``table.py``).
 """
 
+from monai_transfer.bundle_reader.building import as_config, build
 from monai_transfer.bundle_reader.component import Component, Unread
 from monai_transfer.bundle_reader.description import BundleDescription
 from monai_transfer.bundle_reader.reading import read_bundle, read_metadata
 
-__all__ = ["BundleDescription", "Component", "Unread", "read_bundle", "read_metadata"]
+__all__ = ["BundleDescription", "Component", "Unread", "as_config", "build", "read_bundle", "read_metadata"]

@@ -38,7 +38,21 @@ _NESTED = {"transforms": "transform", "transform": "transform", "loss": "loss", 
 
 
 def build(component: Component, *, device: str = "cpu", share: dict[str, Any] | None = None) -> Any:
-    """See ``Component.build``."""
+    """The object of a component, from the class in the table, within the limits of ``bundle_reader.limits``.
+
+    Args:
+        component: from ``read_bundle`` or a ``Resolver``.
+        device: where transforms that name one put their images; networks are made on the CPU.
+        share: objects by their place in the config, so that two components that refer to one share it (``Invertd``
+            needs the very transforms that it inverts).
+
+    Raises:
+        InputError: an argument was not read, or the class does not take it, or the object is too large.
+
+    >>> from monai_transfer.bundle_reader.component import Component
+    >>> build(Component("Softmax", "activation", {"dim": 1}, path="torch.nn.Softmax"))
+    Softmax(dim=1)
+    """
     share = {} if share is None else share
     if component.where and component.where in share:
         return share[component.where]
@@ -61,7 +75,15 @@ def build(component: Component, *, device: str = "cpu", share: dict[str, Any] | 
 
 
 def as_config(component: Component) -> dict[str, Any]:
-    """See ``Component.config``."""
+    """A component as a config with a full ``_target_`` path and plain values; parts alike.
+
+    Raises:
+        InputError: an argument was not read.
+
+    >>> from monai_transfer.bundle_reader.component import Component
+    >>> as_config(Component("Softmax", "activation", {"dim": 1}, path="torch.nn.Softmax"))
+    {'_target_': 'torch.nn.Softmax', 'dim': 1}
+    """
     return {"_target_": component.path} | {key: _plain(value) for key, value in check(component).items()}
 
 

@@ -31,7 +31,7 @@ class Unread:
 
 @dataclass(frozen=True)
 class Component:
-    """A class of the closed table with the arguments that a config gives it.
+    """A class of the closed table with the arguments that a config gives it; ``build`` makes the object.
 
     Attributes:
         name: of the class in the table, e.g. ``UNet``, ``Spacingd``.
@@ -46,31 +46,6 @@ class Component:
     arguments: dict[str, Any] = field(default_factory=dict, hash=False)
     where: str = ""
     path: str = ""
-
-    def build(self, *, device: str = "cpu", share: dict[str, Any] | None = None) -> Any:
-        """The object, from the class in the table, within the limits of ``bundle_reader.limits``.
-
-        Args:
-            device: where transforms that name one put their images; networks are made on the CPU.
-            share: objects by their place in the config, so that two components that refer to one share it (``Invertd``
-                needs the very transforms that it inverts).
-
-        Raises:
-            InputError: an argument was not read, or the class does not take it, or the object is too large.
-        """
-        from monai_transfer.bundle_reader.building import build
-
-        return build(self, device=device, share=share)
-
-    def config(self) -> dict[str, Any]:
-        """The component as a config with a full ``_target_`` path and plain values; parts alike.
-
-        Raises:
-            InputError: an argument was not read.
-        """
-        from monai_transfer.bundle_reader.building import as_config
-
-        return as_config(self)
 
 
 def unread_in(value: Any) -> Iterator[Unread]:

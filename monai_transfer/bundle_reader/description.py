@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from monai_transfer.bundle_reader.building import build
 from monai_transfer.bundle_reader.component import Component, Unread, components_in
+from monai_transfer.bundle_reader.pipeline import ImageLoading, preprocessing
 from monai_transfer.errors import InputError
 
-__all__ = ["BundleDescription", "ImageLoading", "STEP_KINDS", "step_kind"]
+__all__ = ["STEP_KINDS", "BundleDescription", "step_kind"]
 
 STEP_KINDS = {
     "load": ("LoadImage",),
@@ -40,19 +42,6 @@ def step_kind(name: str) -> str:
     """
     names = (name, name.removesuffix("d"))
     return next((kind for kind, known in STEP_KINDS.items() if any(n in known for n in names)), "other")
-
-
-@dataclass(frozen=True)
-class ImageLoading:
-    """How images are read.
-
-    Attributes:
-        reader: name of MONAI's reader, ``None`` for its choice by the file.
-        mode: ``grey`` or ``rgb`` where pictures are converted, else ``None``.
-    """
-
-    reader: str | None = None
-    mode: str | None = None
 
 
 @dataclass
@@ -161,7 +150,7 @@ class BundleDescription:
             fault = str(reasons[0]) if reasons else "its configs define no network"
             hint = "--trust-source runs the bundle's own code, if you trust its author"
             raise InputError(f"the network cannot be read ({fault})", path=self.folder, hint=hint)
-        return self.network.build()
+        return build(self.network)
 
     def build_preprocessing(self, *, device: str = "cpu", checked: bool = True) -> Any:
         """The preprocessing as a ``Compose`` that takes ``{image_key: path or paths}``.
@@ -173,9 +162,15 @@ class BundleDescription:
         Raises:
             InputError: a part of it was not read.
         """
-        from monai_transfer.bundle_reader.pipeline import preprocessing
-
-        return preprocessing(self, device=device, checked=checked)
+        unread = self.unread_of("preprocessing")
+        if unread:
+            hint = "--trust-source runs the bundle's own code, if you trust its author"
+            raise InputError(f"the preprocessing cannot be read ({unread[0]})", path=self.folder, hint=hint)
+        if not self.preprocessing:
+            raise InputError("the bundle's configs define no preprocessing", path=self.folder)
+        return preprocessing(
+            self.preprocessing, self.loading, channels=self.in_channels, device=device, checked=checked
+        )
 
     def build_inferer(self) -> Any:
         """The inferer; ``SimpleInferer`` where the bundle names none.
@@ -188,7 +183,7 @@ class BundleDescription:
         unread = self.unread_of("inferer")
         if self.inferer is None and unread:
             raise InputError(f"the inferer cannot be read ({unread[0]})", path=self.folder, hint="see --trust-source")
-        return self.inferer.build() if self.inferer is not None else SimpleInferer()
+        return build(self.inferer) if self.inferer is not None else SimpleInferer()
 
     def components(self) -> list[Component]:
         """Every component of the description."""

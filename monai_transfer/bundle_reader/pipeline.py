@@ -2,49 +2,75 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
+from monai_transfer.bundle_reader.building import build
 from monai_transfer.bundle_reader.component import Component
-from monai_transfer.errors import InputError
 
-if TYPE_CHECKING:
-    from monai_transfer.bundle_reader.description import BundleDescription
-
-__all__ = ["preprocessing"]
+__all__ = ["ImageLoading", "preprocessing"]
 
 
-def preprocessing(described: BundleDescription, *, device: str = "cpu", checked: bool = True) -> Any:
-    """See ``BundleDescription.build_preprocessing``."""
+@dataclass(frozen=True)
+class ImageLoading:
+    """How images are read.
+
+    Attributes:
+        reader: name of MONAI's reader, ``None`` for its choice by the file.
+        mode: ``grey`` or ``rgb`` where pictures are converted, else ``None``.
+    """
+
+    reader: str | None = None
+    mode: str | None = None
+
+
+def preprocessing(
+    steps: Sequence[Component],
+    loading: ImageLoading,
+    *,
+    channels: int | None,
+    device: str = "cpu",
+    checked: bool = True,
+) -> Any:
+    """A ``Compose`` of ``steps``.
+
+    Args:
+        steps: transforms, in order.
+        loading: how the images are read.
+        channels: that the network takes; pictures are read in colour for three.
+        device: for transforms that put images on a device.
+        checked: read images with ``SafeReader``, which refuses broken files; else with MONAI's own readers.
+
+    Raises:
+        InputError: a step cannot be made.
+    """
     from monai.transforms import Compose
 
-    unread = described.unread_of("preprocessing")
-    if unread:
-        hint = "--trust-source runs the bundle's own code, if you trust its author"
-        raise InputError(f"the preprocessing cannot be read ({unread[0]})", path=described.folder, hint=hint)
-    if not described.preprocessing:
-        raise InputError("the bundle's configs define no preprocessing", path=described.folder)
     share: dict[str, Any] = {}
-    return Compose([_step(step, described, device, checked, share) for step in described.preprocessing])
+    return Compose([_step(step, loading, channels, device, checked, share) for step in steps])
 
 
-def _step(step: Component, described: BundleDescription, device: str, checked: bool, share: dict[str, Any]) -> Any:
+def _step(
+    step: Component, loading: ImageLoading, channels: int | None, device: str, checked: bool, share: dict[str, Any]
+) -> Any:
     if not step.name.startswith("LoadImage"):
-        return step.build(device=device, share=share)
+        return build(step, device=device, share=share)
     from monai.transforms import LoadImage, LoadImaged
 
     reader: Any = None
     if checked:
         from monai_transfer.data.readers import SafeReader
 
-        mode: Any = described.loading.mode or ("rgb" if described.in_channels == 3 else None)
+        mode: Any = loading.mode or ("rgb" if channels == 3 else None)
         reader = SafeReader(mode=mode)
-    elif described.loading.mode is not None:
+    elif loading.mode is not None:
         from monai.data import PILReader
 
-        letter = {"grey": "L", "rgb": "RGB"}[described.loading.mode]
+        letter = {"grey": "L", "rgb": "RGB"}[loading.mode]
         reader = PILReader(converter=lambda image: image.convert(letter))
-    elif described.loading.reader is not None:
-        reader = described.loading.reader
+    elif loading.reader is not None:
+        reader = loading.reader
     allowed = ("keys", "image_only", "ensure_channel_first", "simple_keys", "allow_missing_keys", "dtype")
     arguments = {key: value for key, value in step.arguments.items() if key in allowed}
     if arguments.get("image_only") is False:

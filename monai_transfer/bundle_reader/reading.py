@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from monai_transfer.bundle_reader.component import Component, Unread, unread_in
-from monai_transfer.bundle_reader.description import BundleDescription, ImageLoading, step_kind
+from monai_transfer.bundle_reader.description import BundleDescription, step_kind
 from monai_transfer.bundle_reader.licence import bundle_licence
 from monai_transfer.bundle_reader.older_arguments import translate
+from monai_transfer.bundle_reader.pipeline import ImageLoading
 from monai_transfer.bundle_reader.references import Resolver
 from monai_transfer.errors import InputError
 from monai_transfer.safe_parse import MAX_CONFIG_BYTES, read_json, read_mapping

@@ -9,6 +9,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
+from monai_transfer.bundle_reader.building import as_config, build
 from monai_transfer.bundle_reader.references import Resolver
 from monai_transfer.errors import InputError
 
@@ -50,7 +51,7 @@ def component(config):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks_equal_those_that_monai_makes(name):
     torch.manual_seed(0)
-    ours = component(NETWORKS[name]).build()
+    ours = build(component(NETWORKS[name]))
     torch.manual_seed(0)
     config = {k: v for k, v in NETWORKS[name].items() if k != "img_size"}
     theirs = ConfigParser({"it": config | ({"pretrained": False} if name == "EfficientNetBN" else {})})
@@ -61,7 +62,7 @@ def test_networks_equal_those_that_monai_makes(name):
 
 
 def test_weights_are_not_fetched_by_a_default():
-    assert component({"_target_": "EfficientNetBN", "model_name": "efficientnet-b0"}).build() is not None
+    assert build(component({"_target_": "EfficientNetBN", "model_name": "efficientnet-b0"})) is not None
 
 
 HOSTILE = {
@@ -91,7 +92,7 @@ def test_refused_in_a_line_and_soon(name, monkeypatch):
     monkeypatch.setattr("monai_transfer.bundle_reader.building.MAX_SECONDS", 2.0)
     found, start = component(HOSTILE[name]), time.monotonic()
     with pytest.raises(InputError) as error:
-        found.build()
+        build(found)
     assert time.monotonic() - start < 10
     assert "\n" not in str(error.value) and error.value.hint
 
@@ -103,10 +104,10 @@ def test_transforms_share_what_they_refer_to():
     }
     config["preprocessing"]["transforms"][0]["axcodes"] = "RAS"
     resolver, share = Resolver(config), {}
-    first = resolver.get("preprocessing").build(share=share)
-    assert resolver.get("back").build(share=share).transform is first
+    first = build(resolver.get("preprocessing"), share=share)
+    assert build(resolver.get("back"), share=share).transform is first
 
 
 def test_a_config_of_ones_own_holds_plain_values():
-    made = component(UNET | {"channels": "$[4, 2 * 4]"}).config()
+    made = as_config(component(UNET | {"channels": "$[4, 2 * 4]"}))
     assert made == UNET | {"_target_": "monai.networks.nets.UNet"}

@@ -10,7 +10,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
-from monai_transfer.bundle_reader import read_bundle
+from monai_transfer.bundle_reader import as_config, read_bundle
 from monai_transfer.errors import InputError
 
 CONFIG = {
@@ -78,7 +78,7 @@ def bundle(tmp_path, monkeypatch):
 
 def test_what_a_bundle_says(bundle, tmp_path):
     found = read_bundle(bundle)
-    assert found.network.config()["channels"] == [4, 8]
+    assert as_config(found.network)["channels"] == [4, 8]
     assert (found.spacing, found.orientation, found.window) == ([1.5, 1.5, 2.0], "RAS", (-57.0, 164.0))
     assert (found.roi_size, found.inferer.arguments["overlap"], found.activation) == ([16, 16, 8], 0.5, "softmax")
     assert (found.labels, found.modality, found.licence, found.dims) == (
