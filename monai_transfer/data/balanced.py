@@ -21,7 +21,7 @@ from torch.utils.data import RandomSampler, Sampler, Subset
 
 from monai_transfer.errors import InputError
 
-__all__ = ["BalancedSampler"]
+__all__ = ["BalancedSampler", "items_of"]
 
 
 _GOLDEN = (5**0.5 - 1) / 2
@@ -113,7 +113,7 @@ class BalancedSampler(Sampler[int]):
     def _strata(self) -> list[list[list[int]]]:
         """Indices by domain and class."""
         found: dict[str, dict[str, list[int]]] = {}
-        for index, item in enumerate(_items(self.data_source)):
+        for index, item in enumerate(items_of(self.data_source)):
             if not isinstance(item, Mapping):
                 raise InputError(f"an item is a {type(item).__name__}", hint="give a data list of dictionaries")
             kind = str(item.get(self.label)) if self.label is not None else ""
@@ -123,9 +123,10 @@ class BalancedSampler(Sampler[int]):
         return [[found[site][kind] for kind in sorted(found[site])] for site in sorted(found)]
 
 
-def _items(source: Any) -> Sequence[Any]:
+def items_of(source: Any) -> Sequence[Any]:
+    """The data list behind a dataset, a ``Subset`` of one, or a list itself."""
     if isinstance(source, Subset):
-        items = _items(source.dataset)
+        items = items_of(source.dataset)
         return [items[i] for i in source.indices]
     return getattr(source, "data", source)
 

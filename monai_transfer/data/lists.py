@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from monai_transfer.data.joint import joint_items
 from monai_transfer.errors import InputError
 from monai_transfer.manifest import Manifest
 
@@ -27,6 +28,7 @@ class DataLists:
         n_labelled: how many labelled target cases to train on; ``None`` takes all. Nested: the first 3 of a seed are
             among its first 5.
         seed: decides which.
+        n_replay: how many source cases ``joint_training`` keeps; ``None`` all.
 
     Raises:
         InputError: no such file or site; a list that must hold cases is empty (raised when it is used).
@@ -39,10 +41,11 @@ class DataLists:
         target_site: str | list[str] | None = None,
         n_labelled: int | None = None,
         seed: int = 0,
+        n_replay: int | None = None,
     ) -> None:
         self.path = Path(manifest)
         self.source_site, self.target_site = source_site, target_site
-        self.n_labelled, self.seed = n_labelled, seed
+        self.n_labelled, self.seed, self.n_replay = n_labelled, seed, n_replay
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -134,6 +137,18 @@ class DataLists:
     def target_unlabelled_validation(self) -> Items:
         """Validation images of the target without labels, to choose an epoch by; without any, ``target_unlabelled``."""
         return self.manifest.datalist("validation", site=self.target_site, labelled=False) or self.target_unlabelled
+
+    @property
+    def joint_training(self) -> Items:
+        """Labelled source cases (``n_replay`` of them) and labelled target cases, each with its ``part``.
+
+        A case of the target site is never the source's, so that the label budget holds where no source is named.
+        """
+        own = [self.target_site] if isinstance(self.target_site, str) else (self.target_site or self.manifest.sites)
+        named = [self.source_site] if isinstance(self.source_site, str) else (self.source_site or self.manifest.sites)
+        others = [site for site in named if site not in own]
+        source = self._labelled("training", others, self.n_replay) if others else []
+        return joint_items(source, self.target_training)
 
     @property
     def source_and_target_training(self) -> Items:

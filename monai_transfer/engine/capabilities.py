@@ -44,6 +44,8 @@ class Capability:
             base = "critic and term" if cls.critic_step is not Method.critic_step else "term"
             return base if cls.supervised else f"{base}, without the source's loss"
         if issubclass(cls, SourceFree):
+            if cls.learns_nothing:
+                return "source-free: at each prediction, nothing is learnt"
             return (
                 "source-free: adapts while it predicts" if hasattr(cls, "wrap") else "source-free: fitted on the target"
             )

@@ -21,7 +21,7 @@ import torch
 import torch.distributed as dist
 from ignite.engine import Engine, Events
 
-from monai_transfer.engine.state import bare_network, stateful_of
+from monai_transfer.engine.state import bare_network, deployed_weights, stateful_of
 from monai_transfer.errors import InputError
 from monai_transfer.files import atomic_path, sha256_file, write_text
 
@@ -169,12 +169,13 @@ class Checkpoint:
         if dist.is_available() and dist.is_initialized() and dist.get_rank() != 0:
             return
         if better:
-            network = bare_network(engine)
-            raw = network.state_dict()
-            exported = export_state(network)
-            save_checkpoint(exported, self.models / "model.pt")
-            if exported.keys() != raw.keys():
-                save_checkpoint(raw, self.models / "best.pt")
+            with deployed_weights(engine):
+                network = bare_network(engine)
+                raw = network.state_dict()
+                exported = export_state(network)
+                save_checkpoint(exported, self.models / "model.pt")
+                if exported.keys() != raw.keys():
+                    save_checkpoint(raw, self.models / "best.pt")
         save_checkpoint(self._content(engine), self.models / "last.pt")
 
     # ------------------------------------------------------------------ load

@@ -6,15 +6,18 @@ the config.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from torch import nn
 
 from monai_transfer.networks.wrappers import unwrap
 
-__all__ = ["bare_network", "is_step", "progress", "register_stateful", "stateful_of"]
+__all__ = ["bare_network", "deploy_by", "deployed_weights", "is_step", "progress", "register_stateful", "stateful_of"]
 
 _ATTRIBUTE = "transfer_stateful"
+_DEPLOYED = "transfer_deployed"
 
 
 def register_stateful(engine: Any, name: str, item: Any) -> None:
@@ -33,6 +36,23 @@ def stateful_of(engine: Any) -> dict[str, Any]:
     if not hasattr(engine, _ATTRIBUTE):
         setattr(engine, _ATTRIBUTE, {})
     return getattr(engine, _ATTRIBUTE)
+
+
+def deployed_weights(engine: Any) -> AbstractContextManager[Any]:
+    """While it lasts the network holds the weights that are handed on: those of a running average, or its own."""
+    swapped: Callable[[], AbstractContextManager[Any]] = getattr(engine, _DEPLOYED, nullcontext)
+    return swapped()
+
+
+def deploy_by(engine: Any, swapped: Callable[[], AbstractContextManager[Any]]) -> None:
+    """Have ``deployed_weights`` of this engine enter ``swapped()``.
+
+    Raises:
+        ValueError: another handler decides it already.
+    """
+    if hasattr(engine, _DEPLOYED):
+        raise ValueError("two handlers average the weights of one trainer: keep one of them")
+    setattr(engine, _DEPLOYED, swapped)
 
 
 def bare_network(engine: Any) -> nn.Module:

@@ -29,6 +29,7 @@ class SourceFree:
     limits: ClassVar[Mapping[str, str]] = {"regression": "it works on class probabilities"}
     norm_statistics: ClassVar[str] = ""
     experimental: ClassVar[bool] = True
+    learns_nothing: ClassVar[bool] = False
 
 
 def norm_layers(network: nn.Module) -> list[nn.Module]:

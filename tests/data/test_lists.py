@@ -104,3 +104,20 @@ def test_acquisition_order_stays_with_unlabelled_images_where_all_have_it(tmp_pa
 
     assert [item["acquired"] for item in listed([3, 1])] == [3, 1]
     assert all("acquired" not in item for item in listed([3, None])), "a batch's cases have the same keys"
+
+
+def test_joint_training_keeps_the_budget(manifest):
+    """Parts are told, replay is a number of source cases, and no further target label comes in by the back door."""
+
+    def parts(**options):
+        items = DataLists(manifest, **options).joint_training
+        assert len({item["image"] for item in items}) == len(items)
+        return [(item["part"], item["site"]) for item in items]
+
+    assert parts(source_site="a", target_site="b", n_labelled=2) == [("source", "a")] * 6 + [("target", "b")] * 2
+    assert parts(source_site="a", target_site="b", n_labelled=2, n_replay=3).count(("source", "a")) == 3
+    assert parts(target_site="b", n_labelled=2) == [("source", "a")] * 6 + [("target", "b")] * 2
+    assert parts(source_site=["a", "b"], target_site="b", n_labelled=1).count(("target", "b")) == 1
+    assert {part for part, _ in parts(n_labelled=3)} == {"target"}, "without sites there is no source"
+    few, more = (DataLists(manifest, "a", "b", 2, n_replay=n).joint_training for n in (2, 4))
+    assert {i["image"] for i in few} <= {i["image"] for i in more}

@@ -131,3 +131,11 @@ def test_refused():
         preset("strong", 2, None, [8, 8])
     with pytest.raises(InputError, match="for 3D images"):
         preset("light", 3, [1, 1], [8, 8, 8])
+
+
+def test_the_packages_names_are_found():
+    from monai_transfer.data import augmentation
+
+    assert all(callable(getattr(augmentation, name)) for name in augmentation.__all__)
+    with pytest.raises(AttributeError, match="RandStrong"):
+        _ = augmentation.RandStrong
