@@ -8,10 +8,23 @@ from typing import TYPE_CHECKING, Any
 from monai_transfer import _moved
 
 __version__ = "0.2.0"
-__all__ = ["Adapt", "Manifest", "Source", "WeightReport", "compare_runs", "load_weights"]
+__all__ = [
+    "Adapt",
+    "AdaptLoss",
+    "LightningAdapt",
+    "Manifest",
+    "MethodStep",
+    "Source",
+    "WeightReport",
+    "compare_runs",
+    "load_weights",
+]
 
 if TYPE_CHECKING:
     from monai_transfer.engine.adapt import Adapt
+    from monai_transfer.engine.adapt_loss import AdaptLoss
+    from monai_transfer.engine.lightning import LightningAdapt
+    from monai_transfer.engine.method_step import MethodStep
     from monai_transfer.manifest import Manifest
     from monai_transfer.report.compare import compare_runs
     from monai_transfer.weights import Source, WeightReport, load_weights
@@ -20,6 +33,9 @@ _moved.install()
 
 _HOMES = {
     "Adapt": "monai_transfer.engine.adapt",
+    "AdaptLoss": "monai_transfer.engine.adapt_loss",
+    "LightningAdapt": "monai_transfer.engine.lightning",
+    "MethodStep": "monai_transfer.engine.method_step",
     "Manifest": "monai_transfer.manifest",
     "Source": "monai_transfer.weights",
     "WeightReport": "monai_transfer.weights",

@@ -1,4 +1,4 @@
-"""What a handler needs to know of the engine that it sits on: the bare network, the run's progress, real steps, state.
+"""What a handler needs to know of the engine that it sits on: the bare network, real steps, state.
 
 Handlers that carry state register it on the engine, so that one checkpoint holds everything without a list of ids in
 the config.
@@ -14,7 +14,7 @@ from torch import nn
 
 from monai_transfer.networks.wrappers import unwrap
 
-__all__ = ["bare_network", "deploy_by", "deployed_weights", "is_step", "progress", "register_stateful", "stateful_of"]
+__all__ = ["bare_network", "deploy_by", "deployed_weights", "is_step", "register_stateful", "stateful_of"]
 
 _ATTRIBUTE = "transfer_stateful"
 _DEPLOYED = "transfer_deployed"
@@ -58,12 +58,6 @@ def deploy_by(engine: Any, swapped: Callable[[], AbstractContextManager[Any]]) -
 def bare_network(engine: Any) -> nn.Module:
     """The engine's network without wrappers; only there once the engine runs."""
     return unwrap(engine.network)
-
-
-def progress(engine: Any) -> float:
-    """Share of the run done before the present iteration, in [0, 1]: 0 in the first iteration."""
-    length = engine.state.epoch_length or 1
-    return min(max((engine.state.iteration - 1) / max(length * engine.state.max_epochs, 1), 0.0), 1.0)
 
 
 def is_step(engine: Any) -> bool:

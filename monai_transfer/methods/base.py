@@ -100,6 +100,10 @@ class Method(nn.Module):
         """
         raise TypeError(f"{type(self).__name__} repeats no step")
 
+    def ramp_factor(self, progress: float) -> float:
+        """The factor by which the whole term grows over the run; what is said of its strength is freed of it."""
+        return 1.0
+
     def critic_step(self, fields: Fields) -> Tensor | None:
         """The critic's own loss in a min-max game, on *detached* fields; stepped with the method's optimizer."""
         return None

@@ -125,6 +125,9 @@ class Cdan(Method):
             return multilinear_map(features, predicted)
         return randomised_map(features, predicted, self.r_features, self.r_classes)
 
+    def ramp_factor(self, progress: float) -> float:
+        return dann_lambda(progress)
+
     def forward(self, fields: Fields, progress: float) -> Tensor:
         assert self.discriminator is not None, "setup() comes before forward()"
         strength, parts, outputs = dann_lambda(progress), [], []

@@ -118,6 +118,9 @@ class CoTraining(Method):
             (p for p in self.parameters() if p.requires_grad), lr=1e-3 if self.lr is None else self.lr
         )
 
+    def ramp_factor(self, progress: float) -> float:
+        return sigmoid_ramp(progress, self.ramp)
+
     def forward(self, fields: Fields, progress: float) -> Tensor:
         assert self.peer is not None, "setup() comes before forward()"
         self.peer.train(self.training)
@@ -133,7 +136,7 @@ class CoTraining(Method):
             difference = self._difference(fields, own, others)
             self._log["view_difference"] = difference.detach()
             term = term + self.difference * difference
-        return supervised + sigmoid_ramp(progress, self.ramp) * term
+        return supervised + self.ramp_factor(progress) * term
 
     def _difference(self, fields: Fields, own: dict[str, Tensor], others: dict[str, Tensor]) -> Tensor:
         assert self.peer is not None

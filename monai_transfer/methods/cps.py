@@ -84,6 +84,9 @@ class Cps(Method):
             (p for p in self.parameters() if p.requires_grad), lr=1e-3 if self.lr is None else self.lr
         )
 
+    def ramp_factor(self, progress: float) -> float:
+        return sigmoid_ramp(progress, self.ramp)
+
     def forward(self, fields: Fields, progress: float) -> Tensor:
         assert self.peer is not None, "setup() comes before forward()"
         peer = self.peer.train(self.training)
@@ -93,7 +96,7 @@ class Cps(Method):
         with torch.no_grad():
             agreement = (fields.target_logits.argmax(1) == target.argmax(1)).float().mean()
         self._log = {"cross_pseudo": cross.detach(), "peer_supervised": own.detach(), "agreement": agreement}
-        return own + self.weight * sigmoid_ramp(progress, self.ramp) * cross
+        return own + self.weight * self.ramp_factor(progress) * cross
 
     def log(self) -> dict[str, Tensor]:
         """``cross_pseudo`` and ``peer_supervised`` losses, and the networks' ``agreement`` on the target."""

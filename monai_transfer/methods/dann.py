@@ -78,6 +78,9 @@ class Dann(Method):
     def make_optimizer(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.parameters(), lr=self.lr)
 
+    def ramp_factor(self, progress: float) -> float:
+        return dann_lambda(progress)
+
     def forward(self, fields: Fields, progress: float) -> Tensor:
         assert self.discriminator is not None, "setup() comes before forward()"
         source = self.discriminator(reverse_gradient(fields.source_features, dann_lambda(progress))).float()

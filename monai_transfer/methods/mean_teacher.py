@@ -113,11 +113,14 @@ class MeanTeacher(Method):
             self.teacher.eval()
         return self
 
+    def ramp_factor(self, progress: float) -> float:
+        return sigmoid_ramp(progress, self.ramp)
+
     def forward(self, fields: Fields, progress: float) -> Tensor:
         assert self.teacher is not None, "setup() comes before forward()"
         with torch.no_grad():
             taught = main_scores(self.teacher.eval(), fields.target_image)
-        weight = self.weight * sigmoid_ramp(progress, self.ramp)
+        weight = self.weight * self.ramp_factor(progress)
         loss = consistency_loss(fields.target_strong_logits, taught)
         self._log = {"consistency": loss.detach(), "consistency_weight": weight}
         return weight * loss

@@ -7,7 +7,23 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["dann_lambda", "domain_lambda", "sigmoid_ramp"]
+__all__ = ["dann_lambda", "domain_lambda", "run_progress", "sigmoid_ramp"]
+
+
+def run_progress(iteration: int, epoch_length: int | None, epochs: int, epoch: int = 1) -> float:
+    """Share of a run done before the present batch, in [0, 1].
+
+    Args:
+        iteration: the present batch, counted from 1 over the whole run.
+        epoch_length: batches per epoch; None where it is not known: whole epochs are counted then.
+        epochs: of the run.
+        epoch: the present one, from 1.
+
+    >>> run_progress(1, 10, 2), run_progress(11, 10, 2)
+    (0.0, 0.5)
+    """
+    done = iteration - 1 if epoch_length else epoch - 1
+    return min(max(done / max((epoch_length or 1) * epochs, 1), 0.0), 1.0)
 
 
 def dann_lambda(progress: float) -> float:

@@ -20,6 +20,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from monai_transfer.errors import InputError
 from monai_transfer.networks.freezing import freeze, hold, keep_in_eval, learnable, thaw
 from monai_transfer.networks.head import find_head
+from monai_transfer.networks.schedules import run_progress
 from monai_transfer.networks.wrappers import unwrap
 
 __all__ = [
@@ -163,7 +164,11 @@ class Scheduled(Strategy):
     def attach(self, engine: Any) -> None:
         """Follow ``engine``, a MONAI trainer: its network and optimizer from its start, its progress per iteration."""
         engine.add_event_handler(Events.STARTED, lambda: self.bind(engine.network, engine.optimizer))
-        engine.add_event_handler(Events.ITERATION_STARTED, lambda: self.advance(_progress(engine)))
+        engine.add_event_handler(Events.ITERATION_STARTED, self._follow)
+
+    def _follow(self, engine: Any) -> None:
+        state = engine.state
+        self.advance(run_progress(state.iteration, state.epoch_length, state.max_epochs, state.epoch))
 
     def bind(self, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Take hold of the network that is trained and of its optimizer.
@@ -226,13 +231,6 @@ def follow(strategy: Strategy) -> Strategy:
     MONAI's ``check_properties`` cannot read a bare reference there.
     """
     return strategy
-
-
-def _progress(engine: Any) -> float:
-    state = engine.state
-    if state.epoch_length:
-        return min((state.iteration - 1) / (state.epoch_length * state.max_epochs), 1.0)
-    return min((state.epoch - 1) / state.max_epochs, 1.0)
 
 
 def _distributed() -> bool:
