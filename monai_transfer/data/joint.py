@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.bundle import ConfigParser
-from monai.transforms import Compose, Randomizable, Transform
+from monai.transforms import Randomizable, Transform
 from torch.utils.data import Sampler
 
+from monai_transfer.data.augmentation.base import composed
 from monai_transfer.data.balanced import BalancedSampler, items_of
 from monai_transfer.errors import InputError
 
@@ -131,8 +131,8 @@ class SwitchOnd(Randomizable, Transform):
 
     def __init__(self, key: Hashable, cases: Mapping[str, Sequence[Any]], default: Sequence[Any] = ()) -> None:
         self.key = key
-        self.cases = {str(value): _composed(transforms) for value, transforms in cases.items()}
-        self.default = _composed(default)
+        self.cases = {str(value): composed(transforms) for value, transforms in cases.items()}
+        self.default = composed(default)
 
     def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> SwitchOnd:
         """Seed all of its transforms, each by itself."""
@@ -143,7 +143,3 @@ class SwitchOnd(Randomizable, Transform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> Any:
         return self.cases.get(str(data.get(self.key)), self.default)(data)
-
-
-def _composed(transforms: Sequence[Any]) -> Compose:
-    return Compose([ConfigParser(dict(t)).get_parsed_content() if isinstance(t, Mapping) else t for t in transforms])

@@ -13,7 +13,7 @@ then: against modality shifts such as bright-on-dark to dark-on-bright.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -30,9 +30,11 @@ from monai.transforms import (
     RandSimulateLowResolutiond,
 )
 
+from monai_transfer.data.augmentation.base import composed
+from monai_transfer.data.augmentation.presets import randomised_parts
 from monai_transfer.errors import InputError
 
-__all__ = ["RandAppearanced", "StrongViewd"]
+__all__ = ["RandAppearanced", "StrongViewd", "strong_randomised"]
 
 
 class _RandLowResolutiond(RandSimulateLowResolutiond):
@@ -91,12 +93,21 @@ class RandAppearanced(Compose):
         super().__init__(parts)
 
 
+def strong_randomised(strong_key: str = "strong") -> list[dict[str, Any]]:
+    """Configs of the strong view that teaches most where contrast differs: GIN on every case, inverted in half of them.
+
+    >>> [config["_target_"].rpartition(".")[2] for config in strong_randomised()]
+    ['RandGINd', 'RandContrastInversiond']
+    """
+    return randomised_parts(strong_key)
+
+
 def _turned_round(image: Any) -> Any:
     return image.max() + image.min() - image
 
 
 class StrongViewd(MapTransform, Randomizable):
-    """Adds ``strong``, a copy of the image under random appearance.
+    """Adds ``strong``, a copy of the image under random appearance, or through transforms of your own.
 
     Args:
         keys: the image key.
@@ -105,6 +116,8 @@ class StrongViewd(MapTransform, Randomizable):
         strength: as in ``RandAppearanced``.
         invert: as in ``RandAppearanced``.
         allow_missing_keys: skip a missing image.
+        transforms: what makes the strong view instead, on ``strong_key``: dictionary transforms, or their MONAI configs
+            (``strong_randomised()`` gives those of the preset ``randomised``). Only intensities may change.
     """
 
     def __init__(
@@ -115,12 +128,15 @@ class StrongViewd(MapTransform, Randomizable):
         strength: float = 1.0,
         invert: float = 0.0,
         allow_missing_keys: bool = False,
+        transforms: Sequence[Any] | None = None,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         if len(self.keys) != 1:
             raise InputError(f"StrongViewd takes one image key, not {self.keys}")
         self.strong_key = strong_key
-        self.appearance = RandAppearanced(strong_key, prob, strength, invert)
+        self.appearance: Compose = (
+            RandAppearanced(strong_key, prob, strength, invert) if transforms is None else composed(transforms)
+        )
 
     def set_random_state(self, seed: int | None = None, state: Any = None) -> StrongViewd:
         super().set_random_state(seed, state)

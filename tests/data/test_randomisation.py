@@ -3,7 +3,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from monai_transfer.data.randomisation import RandAppearanced, StrongViewd
+from monai_transfer.data.randomisation import RandAppearanced, StrongViewd, strong_randomised
 
 
 @pytest.mark.parametrize("shape", [(1, 16, 16), (2, 12, 12, 10)])
@@ -54,3 +54,17 @@ def test_strong_view_leaves_the_image_alone():
     assert "strong" not in StrongViewd(allow_missing_keys=True)({"label": 1})
     with pytest.raises(ValueError, match="one image key"):
         StrongViewd(["image", "other"])
+
+
+def test_a_strong_view_of_ones_own():
+    image = torch.randn(1, 16, 16)
+    view = StrongViewd(transforms=strong_randomised())
+    outs = [view.set_random_state(seed)({"image": image})["strong"] for seed in range(12)]
+    assert sum(not torch.allclose(out, image, atol=0.05) for out in outs) > 10
+    for out in outs:
+        torch.testing.assert_close(out.mean(), image.mean(), atol=1e-3, rtol=0)
+    assert torch.equal(view.set_random_state(3)({"image": image})["strong"], outs[3])
+    shifted = StrongViewd(
+        transforms=[{"_target_": "monai.transforms.ShiftIntensityd", "keys": "strong", "offset": 2.0}]
+    )
+    torch.testing.assert_close(shifted({"image": image})["strong"], image + 2)

@@ -11,15 +11,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from monai.bundle import ConfigParser
 from monai.config import KeysCollection
 from monai.data.meta_obj import get_track_meta
-from monai.transforms import MapTransform, RandomizableTransform
+from monai.transforms import Compose, MapTransform, RandomizableTransform
 from monai.utils import TransformBackends, convert_to_dst_type, convert_to_tensor
 from torch import Tensor
 
 from monai_transfer.errors import InputError
 
-__all__ = ["RandIntensity", "as_image", "RandIntensityd", "between", "range_of", "restore_statistics"]
+__all__ = ["RandIntensity", "as_image", "RandIntensityd", "between", "composed", "range_of", "restore_statistics"]
 
 
 class RandIntensity(RandomizableTransform):
@@ -100,6 +101,15 @@ def as_image(img: Any) -> Tensor:
         img: C x spatial; a ``MetaTensor``, a tensor, or an array, which becomes a ``MetaTensor`` as MONAI does it.
     """
     return img if isinstance(img, Tensor) else convert_to_tensor(img, track_meta=get_track_meta())
+
+
+def composed(transforms: Sequence[Any]) -> Compose:
+    """Transforms, or their MONAI configs (dictionaries with ``_target_``), as one.
+
+    >>> composed([{"_target_": "monai.transforms.ScaleIntensity"}])(np.array([[0.0, 5.0]])).tolist()
+    [[0.0, 1.0]]
+    """
+    return Compose([ConfigParser(dict(t)).get_parsed_content() if isinstance(t, Mapping) else t for t in transforms])
 
 
 def between(value: float | Sequence[float], what: str, *, low: float = -np.inf, high: float = np.inf) -> tuple:

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from monai.bundle import ConfigParser
-from monai.transforms import Compose, Randomizable, Transform
+from monai.transforms import Randomizable, Transform
 
+from monai_transfer.data.augmentation.base import composed
 from monai_transfer.errors import InputError
 
 __all__ = ["Mixed"]
@@ -41,7 +41,7 @@ class Mixed(Randomizable, Transform):
         if not 0 <= share <= 1:
             raise InputError(f"a share lies between 0 and 1, not at {share}")
         self.share, self.block = float(share), block or _block(share)
-        self.transform = Compose([_made(t) for t in transforms])
+        self.transform = composed(transforms)
         self._waiting: list[bool] = []
 
     def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> Mixed:
@@ -65,7 +65,3 @@ class Mixed(Randomizable, Transform):
 
 def _block(share: float) -> int:
     return next((n for n in range(1, 9) if abs(n * share - round(n * share)) < 1e-6 and n > 1), 8)
-
-
-def _made(transform: Any) -> Any:
-    return ConfigParser(dict(transform)).get_parsed_content() if isinstance(transform, dict) else transform

@@ -22,12 +22,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from monai.bundle import ConfigParser
 from monai.transforms import Compose
 
+from monai_transfer.data.augmentation.base import composed
 from monai_transfer.errors import InputError
 
-__all__ = ["PRESETS", "as_transforms", "preset", "thin_axes"]
+__all__ = ["PRESETS", "as_transforms", "preset", "randomised_parts", "thin_axes"]
 
 PRESETS = ("none", "light", "standard", "colour", "randomised")
 """The names of the presets."""
@@ -105,7 +105,8 @@ def preset(
     if name in ("light", "randomised"):
         parts += _light(image)
     if name == "randomised":
-        parts.append(_randomised(image))
+        mixed = {"_target_": f"{_OURS}.mixed.Mixed", "share": 0.5, "transforms": randomised_parts(image)}
+        parts.append(mixed)
     if name == "colour":
         parts += _colour(image)
     if name in ("standard", "colour"):
@@ -126,7 +127,7 @@ def as_transforms(configs: Sequence[Config]) -> Compose:
         >>> cut({"image": torch.rand(1, 20, 24)})["image"].shape
         torch.Size([1, 16, 16])
     """
-    return Compose([ConfigParser(dict(config)).get_parsed_content() for config in configs])
+    return composed(configs)
 
 
 def _geometry(
@@ -216,13 +217,10 @@ def _colour(image: str) -> list[Config]:
     ]
 
 
-def _randomised(image: str) -> Config:
+def randomised_parts(image: str) -> list[Config]:
+    """What the preset ``randomised`` does to the intensities of a case that it changes."""
     gin: Config = {"_target_": f"{_OURS}.gin.RandGINd", "keys": [image], "prob": 1.0}
-    return {
-        "_target_": f"{_OURS}.mixed.Mixed",
-        "share": 0.5,
-        "transforms": [
-            gin | {"slope": 0.2, "restore": "statistics"},
-            {"_target_": f"{_OURS}.inversion.RandContrastInversiond", "keys": [image], "prob": 0.5, "restore": True},
-        ],
-    }
+    return [
+        gin | {"slope": 0.2, "restore": "statistics"},
+        {"_target_": f"{_OURS}.inversion.RandContrastInversiond", "keys": [image], "prob": 0.5, "restore": True},
+    ]
