@@ -20,6 +20,7 @@ __all__ = [
     "given_paths",
     "BundleFolder",
     "RunFolder",
+    "TrustSource",
     "announce",
     "begins_with",
     "names_in",
@@ -30,7 +31,14 @@ __all__ = [
     "whole_number_list",
 ]
 
-BundleFolder = Annotated[Path, typer.Argument(help="Bundle folder. Using it runs its code.")]
+BundleFolder = Annotated[Path, typer.Argument(help="Bundle folder.")]
+TrustSource = Annotated[
+    bool,
+    typer.Option(
+        "--trust-source",
+        help="Run the bundle's own code where it cannot be read without; remembered until a file of it changes.",
+    ),
+]
 RunFolder = Annotated[Path | None, typer.Option(help="The run whose best weights to use; default the bundle's.")]
 
 

@@ -40,12 +40,16 @@ _LONG_NUMBER = re.compile(
 )
 
 
-def read_json(path: str | Path, *, max_bytes: int = MAX_JSON_BYTES) -> Any:
+def read_json(
+    path: str | Path, *, max_bytes: int = MAX_JSON_BYTES, strict: bool = False, hint: str | None = None
+) -> Any:
     """The content of a JSON file.
 
     Args:
         path: the file, UTF-8.
         max_bytes: its largest size.
+        strict: refuse a key twice in one object, and numbers that JSON does not have (NaN, Infinity).
+        hint: what to give instead of a file that is no JSON.
 
     Raises:
         InputError: it is not there, not JSON, or beyond a limit.
@@ -56,7 +60,7 @@ def read_json(path: str | Path, *, max_bytes: int = MAX_JSON_BYTES) -> Any:
     >>> read_json(file)
     {'a': [1, 2]}
     """
-    return parse_json(_text(Path(path), max_bytes), path)
+    return parse_json(_text(Path(path), max_bytes), path, strict=strict, hint=hint)
 
 
 def read_config(path: str | Path) -> Any:
@@ -82,8 +86,8 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
     return content
 
 
-def parse_json(text: str, path: str | Path | None = None) -> Any:
-    """JSON text as data; ``path`` is for messages.
+def parse_json(text: str, path: str | Path | None = None, *, strict: bool = False, hint: str | None = None) -> Any:
+    """JSON text as data; ``path`` is for messages. See ``read_json``.
 
     Raises:
         InputError: it is no JSON, or beyond a limit.
@@ -92,11 +96,17 @@ def parse_json(text: str, path: str | Path | None = None) -> Any:
         raise InputError(f"holds more than {MAX_JSON_NODES:,} values", path=path, hint=_SMALLER)
     _refuse_long_numbers(text, path)
     try:
-        content = json.loads(text)
+        content = json.loads(
+            text,
+            object_pairs_hook=_no_repeats if strict else None,
+            parse_constant=_no_constant if strict else None,
+        )
+    except _Fault as error:
+        raise InputError(error.args[0], path=path, hint=error.args[1]) from None
     except RecursionError:
         raise InputError(f"is nested more than {MAX_DEPTH} levels deep", path=path, hint=_SMALLER) from None
     except ValueError as error:
-        raise InputError(f"is no readable JSON ({_first_line(error)})", path=path, hint=_DAMAGED) from None
+        raise InputError(f"is not JSON ({_first_line(error)})", path=path, hint=hint or _DAMAGED) from None
     _refuse_depth(content, path)
     return content
 
@@ -116,6 +126,23 @@ def parse_yaml(text: str, path: str | Path | None = None) -> Any:
         if isinstance(error, InputError):
             raise
         raise InputError(f"is no readable YAML ({_first_line(error)})", path=path, hint=_DAMAGED) from None
+
+
+class _Fault(Exception):
+    pass
+
+
+def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) != len(pairs):
+        names = sorted(name for name, _ in pairs)
+        twice = next(a for a, b in zip(names, names[1:], strict=False) if a == b)
+        raise _Fault(f"holds the key {twice!r} twice in one object", "keep one of the two")
+    return content
+
+
+def _no_constant(name: str) -> Any:
+    raise _Fault(f"holds {name}, which is not JSON", "write null where a value is missing")
 
 
 def _text(path: Path, max_bytes: int) -> str:

@@ -25,3 +25,9 @@ def _one_thread_and_seed():
     """Tests share two cores: one thread each, and a fixed seed."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _no_decisions_of_the_user(tmp_path_factory, monkeypatch):
+    """Tests neither read nor write which bundles somebody trusts on this machine."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))

@@ -5,16 +5,16 @@ Nothing of the source's code is run: its config is read, and only plain values a
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from monai.bundle import ConfigParser
 
 from monai_transfer.bundle.fit import DataFit
 from monai_transfer.bundle.spec import BundleSpec
+from monai_transfer.bundle_reader import BundleDescription, as_config, read_bundle
+from monai_transfer.bundle_reader.trust import untrusted
 from monai_transfer.engine.checkpoint import save_checkpoint
 from monai_transfer.errors import InputError
 from monai_transfer.files import sha256_file
@@ -36,52 +36,23 @@ def open_source(source: str | Path) -> Source | None:
     weights = path / "models" / "model.pt"
     if not weights.is_file():
         raise InputError("this run has no models/model.pt yet", path=path, hint="let it finish, or name another run")
-    record = json.loads((path / "run.json").read_text(encoding="utf-8"))
+    found = read_bundle(path)
+    record = found.run or {}
     given = Source.load(weights, classes=record.get("labels") or None)
     given.description = f"run {path.name} of {record.get('bundle', 'a bundle')}"
-    config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
-    given.metadata = config.get("_meta_") or {}
-    given.channels = given.channels or list(_channel_names(given.metadata)) or None
+    given.metadata = found.metadata
+    given.channels = given.channels or found.channels
     return given
 
 
-def _channel_names(metadata: dict[str, Any]) -> list[str]:
-    image = metadata.get("network_data_format", {}).get("inputs", {}).get("image", {})
-    return [str(name) for _, name in sorted(image.get("channel_def", {}).items(), key=lambda item: int(item[0]))]
-
-
-def _source_config(given: Source) -> dict[str, Any]:
-    """The config of a source bundle, or of the run or bundle that a checkpoint lies in, as read; runs nothing."""
-    if given.path is None:
-        return {}
-    root = Path(given.path)
-    root = root if root.is_dir() else root.parent.parent
-    for name in ("configs/inference", "configs/train", "config"):
-        for end in (".json", ".yaml", ".yml"):
-            file = root / (name + end)
-            if file.is_file():
-                parser = ConfigParser()
-                parser.read_config(str(file))
-                parser.resolve_macro_and_relative_ids()
-                return parser.config
-    return {}
-
-
-def _config_of(given: Source) -> dict[str, Any] | None:
-    """The ``network_def`` of the source's config, references to plain values resolved."""
-    config = _source_config(given)
-    network = config.get("network_def") or config.get("net")
-    return _literal(config, network) if isinstance(network, dict) else None
-
-
-def _literal(whole: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
-    """``config`` with references to plain values put in; expressions stay as they are."""
-    out = {}
-    for key, value in config.items():
-        while isinstance(value, str) and value.startswith("@") and value[1:] in whole:
-            value = whole[value[1:]]
-        out[key] = value
-    return out
+def described_source(given: Source | None) -> BundleDescription | None:
+    """What is known of the source bundle, or of the run or bundle that a checkpoint lies in; runs nothing of it."""
+    if given is None or given.path is None:
+        return None
+    root = given.path if given.path.is_dir() else given.path.parent.parent
+    if not (root / "configs").is_dir() and not (root / "config.yaml").is_file():
+        return None
+    return read_bundle(root)
 
 
 def source_network(given: Source, classes: int, fit: DataFit) -> dict[str, Any]:
@@ -90,17 +61,17 @@ def source_network(given: Source, classes: int, fit: DataFit) -> dict[str, Any]:
     Raises:
         InputError: a bare checkpoint, or a 3D source for 2D data.
     """
-    config = _config_of(given)
-    if config is None:
+    found = described_source(given)
+    if found is not None and found.network is None and found.unread_of("network"):
+        raise untrusted(found.folder, found.unread_of("network"), "network")
+    if found is None or found.network is None:
         raise InputError(
             "a bare checkpoint does not say which network it belongs to",
             path=given.path,
             hint="give the bundle or run folder that it comes from; or make a bundle with --source none and train it "
             "with --pretrained FILE, where its weights fit that network",
         )
-    config = dict(config)
-    if not config["_target_"].startswith(("monai.", "torch.")) and "." not in config["_target_"]:
-        config["_target_"] = f"monai.networks.nets.{config['_target_']}"
+    config = as_config(found.network)
     dims = config.get("spatial_dims", config.get("dimensions"))
     if dims is not None and dims != fit.spatial_dims:
         if dims != 2 or "spatial_dims" not in config:
@@ -118,22 +89,9 @@ def source_network(given: Source, classes: int, fit: DataFit) -> dict[str, Any]:
 
 def source_spacing(given: Source | None, dims: int) -> list[float] | None:
     """Spacing that the source was trained at: from our metadata, else from the ``Spacingd`` of its config."""
-    if given is None:
-        return None
-    told = (given.metadata or {}).get("transfer", {}).get("spacing")
-    spacing = told or _find_spacing(_source_config(given))
-    return [float(v) for v in spacing] if spacing and len(spacing) == dims else None
-
-
-def _find_spacing(config: Any) -> list[float] | None:
-    if isinstance(config, dict):
-        if str(config.get("_target_", "")).rsplit(".", 1)[-1] == "Spacingd":
-            spacing = config.get("pixdim")
-            if isinstance(spacing, (list, tuple)) and all(isinstance(v, (int, float)) and v > 0 for v in spacing):
-                return list(spacing)
-        config = list(config.values())
-    found = (_find_spacing(item) for item in config) if isinstance(config, list) else ()
-    return next((spacing for spacing in found if spacing), None)
+    found = described_source(given)
+    spacing = found.spacing if found is not None else None
+    return spacing if spacing and len(spacing) == dims and min(spacing) > 0 else None
 
 
 def fit_weights(given: Source, spec: BundleSpec, folder: Path) -> None:

@@ -84,7 +84,9 @@ def as_config(component: Component) -> dict[str, Any]:
     >>> as_config(Component("Softmax", "activation", {"dim": 1}, path="torch.nn.Softmax"))
     {'_target_': 'torch.nn.Softmax', 'dim': 1}
     """
-    return {"_target_": component.path} | {key: _plain(value) for key, value in check(component).items()}
+    arguments = {key: _plain(value) for key, value in check(component).items()}
+    own = {key: False for key in _own_arguments(component, "cpu") if key in DEFAULT_OFF and _fetches(component)}
+    return {"_target_": component.path} | arguments | own
 
 
 def check(component: Component) -> dict[str, Any]:
@@ -131,9 +133,11 @@ def _check_value(name: str, value: Any, where: str) -> None:
             _check_value(name, item, where)
     elif isinstance(value, dict):
         for key, item in value.items():
-            if not isinstance(key, (str, int)):
+            if not isinstance(key, (str, int)) or re.fullmatch(r"_\w+_", str(key)):  # a word of MONAI's configs
                 raise InputError(f"{where}: a dictionary with other keys than names", hint=TRUST)
             _check_value(name, item, where)
+    elif isinstance(value, str) and re.search(r"[$@%#]", value):  # MONAI would read code or a reference
+        raise InputError(f"{where}: the text {value[:60]!r} is none that stands in a config", hint=TRUST)
     elif not isinstance(value, (str, int, float, bool, type(None))):
         raise InputError(f"{where}: a value of the kind {type(value).__name__}", hint=TRUST)
     if name in _COUNTS and isinstance(value, (int, float)) and abs(value) > MAX_LAYERS:
@@ -171,6 +175,14 @@ def _own_arguments(component: Component, device: str) -> dict[str, Any]:
     if component.kind == "transform" and "device" in component.arguments:
         own["device"] = device
     return own
+
+
+def _fetches(component: Component) -> bool:
+    """Whether the class fetches weights unless it is told not to."""
+    entry = lookup(component.path)
+    assert entry is not None
+    parameters = inspect.signature(entry.make).parameters
+    return any(parameters[name].default is not False for name in DEFAULT_OFF if name in parameters)
 
 
 def _made(value: Any, device: str, share: dict[str, Any]) -> Any:

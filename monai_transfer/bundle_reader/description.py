@@ -101,7 +101,7 @@ class BundleDescription:
     @property
     def spacing(self) -> list[float] | None:
         """mm per axis that images are resampled to; ``None``: they are not, or it is not known."""
-        told = (self.metadata.get("transfer") or {}).get("spacing") if self._ours else None
+        told = self.metadata["transfer"].get("spacing") if self._ours else None
         for step in self.steps("spacing"):
             told = told or (step.arguments.get("pixdim") if step.name.startswith("Spacing") else None)
         return _numbers(told)
@@ -109,7 +109,7 @@ class BundleDescription:
     @property
     def orientation(self) -> str | None:
         """Axis codes that images are brought to."""
-        told = (self.metadata.get("transfer") or {}).get("orientation") if self._ours else None
+        told = self.metadata["transfer"].get("orientation") if self._ours else None
         for step in self.steps("orientation"):
             told = told or step.arguments.get("axcodes")
         return told if isinstance(told, str) else None

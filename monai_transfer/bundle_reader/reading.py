@@ -195,11 +195,11 @@ def _keep(found: BundleDescription, step: Any, steps: list[Component], part: str
 def _metadata(found: BundleDescription) -> None:
     path = found.folder / "configs" / "metadata.json"
     try:
-        formats = found.metadata.get("network_data_format") or {}
+        formats = _mapping(found.metadata.get("network_data_format"))
         image, pred = _format(formats, "inputs", "image"), _format(formats, "outputs", "pred")
         found.channels, found.labels = _names(image), _names(pred)
-        transfer = found.metadata.get("transfer") or {}
-        statistics = found.metadata.get("data_statistics") or transfer.get("data_statistics") or {}
+        transfer = _mapping(found.metadata.get("transfer"))
+        statistics = _mapping(found.metadata.get("data_statistics")) or _mapping(transfer.get("data_statistics"))
         found.modality = _text(statistics.get("modality")) or _text(image.get("modality"))
         found.task = _text(transfer.get("task"))
         shape = image.get("spatial_shape") or []
@@ -212,8 +212,12 @@ def _metadata(found: BundleDescription) -> None:
 
 
 def _format(formats: Mapping[str, Any], side: str, name: str) -> Mapping[str, Any]:
-    entries = formats.get(side) or {}
-    return entries.get(name) or next(iter(entries.values()), {}) or {}
+    entries = _mapping(formats.get(side))
+    return _mapping(entries.get(name)) or next((e for e in entries.values() if isinstance(e, dict)), {})
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _names(entry: Mapping[str, Any]) -> list[str] | None:

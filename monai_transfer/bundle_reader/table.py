@@ -108,7 +108,7 @@ ARGUMENTS: dict[str, frozenset[str]] = {
     ),
     "inferer": frozenset(
         _words("""
-        buffer_dim buffer_steps cache_roi_weight_map cpu_thresh cval mode overlap padding_mode roi_size sigma_scale
+        buffer_dim buffer_steps cpu_thresh cval mode overlap padding_mode roi_size sigma_scale
         spatial_dim sw_batch_size with_coord
         """)
     ),
@@ -129,6 +129,7 @@ DROPPED = {
     "progress": "a progress bar is ours to show",
     "device": "the user chooses the device",
     "sw_device": "the user chooses the device",
+    "cache_roi_weight_map": "it saves time, and takes memory",
     "expanduser": "no file is opened by a config's own name",
     "include_fc": "it is about the published weights alone",
 }

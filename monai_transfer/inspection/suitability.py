@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
+from monai_transfer.bundle_reader import read_bundle
 from monai_transfer.errors import InputError
 from monai_transfer.inspection.case import QUANTILES
 from monai_transfer.inspection.finding import Finding, Inspected
@@ -150,89 +149,31 @@ def read_source(bundle: str | Path) -> dict[str, Any]:
         InputError: no bundle there, or its metadata cannot be read.
     """
     bundle = Path(bundle)
-    metadata, path, is_run, trained_at = _metadata(bundle)
-    try:
-        inputs = metadata.get("network_data_format", {}).get("inputs", {})
-        image: dict[str, Any] = inputs.get("image") or next(iter(inputs.values()), {})
-        outputs = metadata.get("network_data_format", {}).get("outputs", {})
-        pred: dict[str, Any] = outputs.get("pred") or next(iter(outputs.values()), {})
-        transfer = metadata.get("transfer") or {}
-        statistics = metadata.get("data_statistics") or transfer.get("data_statistics") or {}
-        if is_run:  # its own site's, where the bundle was fitted to several; else nothing is known
-            statistics = run_statistics(transfer, trained_at) or {}
-        names = {int(k): str(v) for k, v in (image.get("channel_def") or {}).items()}
-        labels = {int(k): str(v) for k, v in (pred.get("channel_def") or {}).items()}
-    except (ValueError, AttributeError) as error:
-        raise InputError(f"broken metadata ({error})", path=path, hint="see MONAI's bundle specification") from error
-    source = {
-        "task": transfer.get("task"),
-        "modality": statistics.get("modality") or image.get("modality"),
-        "dims": len(image.get("spatial_shape") or []) or None,
-        "channels": image.get("num_channels"),
-        "channel_names": [names[k] for k in sorted(names)],
-        "labels": [labels[k] for k in sorted(labels)],
-        "patch": [v for v in image.get("spatial_shape") or [] if isinstance(v, int)],
-        "spacing": transfer.get("spacing"),
-        "orientation": transfer.get("orientation"),
-        "window": None,
+    if not (bundle / "configs" / "metadata.json").is_file() and not (bundle / "run.json").is_file():
+        hint = "name a MONAI bundle's folder (with configs/metadata.json), or a run folder"
+        raise InputError("is no bundle with metadata", path=bundle, hint=hint)
+    found = read_bundle(bundle)
+    transfer = _mapping(found.metadata.get("transfer"))
+    statistics = _mapping(found.metadata.get("data_statistics")) or _mapping(transfer.get("data_statistics"))
+    if found.run is not None:  # its own site's, where the bundle was fitted to several; else nothing is known
+        statistics = run_statistics(transfer, found.run.get("target_site")) or {}
+    return {
+        "task": found.task,
+        "modality": statistics.get("modality") or found.modality,
+        "dims": found.dims,
+        "channels": found.in_channels,
+        "channel_names": found.channels or [],
+        "labels": found.labels or [],
+        "patch": found.patch,
+        "spacing": found.spacing,
+        "orientation": found.orientation,
+        "window": list(found.window) if found.window else None,
         "statistics": statistics,
     }
-    for transform in _transforms(bundle):
-        name = str(transform.get("_target_", "")).rsplit(".", 1)[-1].rstrip("d")
-        if name == "Spacing" and source["spacing"] is None:
-            source["spacing"] = _numbers(transform.get("pixdim"))
-        elif name == "Orientation" and source["orientation"] is None:
-            source["orientation"] = transform.get("axcodes")
-        elif name == "ScaleIntensityRange":
-            source["window"] = _numbers([transform.get("a_min"), transform.get("a_max")])
-    return source
 
 
-def _metadata(bundle: Path) -> tuple[dict[str, Any], Path, bool, Any]:
-    """The metadata of a bundle or a run folder, where they stand, whether it is a run, and its site or sites."""
-    path, record = bundle / "configs" / "metadata.json", bundle / "run.json"
-    try:
-        if path.is_file():
-            return json.loads(path.read_text(encoding="utf-8")), path, False, None
-        path = bundle / "config.yaml"
-        if record.is_file() and path.is_file():
-            config = yaml.safe_load(path.read_text(encoding="utf-8"))
-            site = json.loads(record.read_text(encoding="utf-8")).get("target_site")
-            return config.get("_meta_") or {}, path, True, site
-    except (ValueError, AttributeError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"broken metadata ({error})", path=path, hint="see MONAI's bundle specification") from error
-    hint = "name a MONAI bundle's folder (with configs/metadata.json), or a run folder"
-    raise InputError("is no bundle with metadata", path=bundle, hint=hint)
-
-
-def _transforms(bundle: Path) -> Iterator[dict[str, Any]]:
-    """Every dictionary with a ``_target_`` in the inference (else train) config, parsed as data."""
-    names = [f"configs/{name}.{end}" for name in ("inference", "train") for end in ("json", "yaml", "yml")]
-    for name in [*names, "config.yaml"]:
-        file = bundle / name
-        if file.is_file():
-            try:
-                yield from _dictionaries(yaml.safe_load(file.read_text(encoding="utf-8")))  # JSON is YAML
-            except (yaml.YAMLError, UnicodeDecodeError):
-                continue
-            return
-
-
-def _dictionaries(node: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(node, dict):
-        if "_target_" in node:
-            yield node
-        for value in node.values():
-            yield from _dictionaries(value)
-    elif isinstance(node, list):
-        for value in node:
-            yield from _dictionaries(value)
-
-
-def _numbers(value: Any) -> list[float] | None:
-    if isinstance(value, list) and value and all(isinstance(v, (int, float)) for v in value):
-        return [float(v) for v in value]
-    return None
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def compare_with_source(data: dict[str, Any], bundle: str | Path) -> list[Finding]:
@@ -244,17 +185,21 @@ def compare_with_source(data: dict[str, Any], bundle: str | Path) -> list[Findin
         InputError: no bundle there, or its metadata cannot be read.
     """
     source = read_source(bundle)
-    findings = [
-        *_compare_kind(data, source),
-        *_compare_channels(data, source),
-        *_compare_space(data, source),
-        *_compare_intensity(data, source),
-        *_compare_labels(data, source),
-        *_compare_prevalence(data, source),
-    ]
-    if silent := _silent(source):
-        fault = f"the bundle does not say its {', '.join(silent)}: not compared"
-        findings.append(("note", "source-silent", fault, "ask its authors, or look at its training data"))
+    try:
+        findings = [
+            *_compare_kind(data, source),
+            *_compare_channels(data, source),
+            *_compare_space(data, source),
+            *_compare_intensity(data, source),
+            *_compare_labels(data, source),
+            *_compare_prevalence(data, source),
+        ]
+        if silent := _silent(source):
+            fault = f"the bundle does not say its {', '.join(silent)}: not compared"
+            findings.append(("note", "source-silent", fault, "ask its authors, or look at its training data"))
+    except (TypeError, ValueError, AttributeError, KeyError) as error:  # values of another kind than they should be
+        path = Path(bundle) / "configs" / "metadata.json"
+        raise InputError(f"broken metadata ({error})", path=path, hint="see MONAI's bundle specification") from error
     return [Finding(severity, fault, code, str(bundle), hint=hint) for severity, code, fault, hint in findings]
 
 

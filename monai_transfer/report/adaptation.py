@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-import json
 import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from monai_transfer.report.wording import arm_name
+from monai_transfer.safe_parse import read_json
 
 if TYPE_CHECKING:
     from monai_transfer.report.run import Run
@@ -97,7 +97,7 @@ def game_sentence(accuracy: np.ndarray) -> str:
 def _content(run: Run) -> dict[str, Any] | None:
     path = run.folder / "alignment.json"
     try:
-        content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        content = read_json(path) if path.is_file() else None
     except (OSError, ValueError):
         return None  # a picture that is missing does not stop a report
     return content if isinstance(content, dict) else None

@@ -7,7 +7,6 @@ so it must not be chosen by.
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ import numpy as np
 
 from monai_transfer.errors import InputError
 from monai_transfer.report.wording import arm_name, metric_name, number
+from monai_transfer.safe_parse import read_json
 from monai_transfer.selection.validators.metric import SCORES
 from monai_transfer.selection.validators.oracle import oracle_gap
 
@@ -107,7 +107,7 @@ def _content(run: Run) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         return content if isinstance(content["scores"], dict) else None
     except (ValueError, KeyError, TypeError) as error:
         raise InputError("holds no validator scores", path=path) from error

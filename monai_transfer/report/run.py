@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from monai_transfer.errors import InputError
 from monai_transfer.evaluation.metrics import PRIMARY
+from monai_transfer.safe_parse import read_json
 
 __all__ = ["Run"]
 
@@ -126,10 +126,7 @@ class Run:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"is not readable JSON ({error})", path=path) from error
+    content = read_json(path)
     if not isinstance(content, Mapping):
         raise InputError("does not hold a JSON object", path=path)
     return dict(content)

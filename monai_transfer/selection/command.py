@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from monai_transfer.errors import InputError
-from monai_transfer.options import announce, require
+from monai_transfer.options import TrustSource, announce, require
 
 __all__ = ["gap", "rank"]
 
@@ -23,13 +23,12 @@ def gap(
     ] = None,
     site_a: Annotated[str | None, typer.Option(help="Take only this site of A.")] = None,
     site_b: Annotated[str | None, typer.Option(help="Take only this site of B.")] = None,
-    source: Annotated[
-        Path | None, typer.Option(help="A bundle whose features give a second learned distance. Its code is run.")
-    ] = None,
+    source: Annotated[Path | None, typer.Option(help="A bundle whose features give a second learned distance.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Picture to write: .html or .png.")] = None,
     patients: Annotated[int, typer.Option(help="Look at no more patients of each set than this.")] = 60,
     seed: Annotated[int, typer.Option(help="Seed of all random choices.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    trust_source: TrustSource = False,
     over_time: Annotated[
         bool, typer.Option("--over-time", help="One manifest: its earlier against its later patients (`acquired`).")
     ] = False,
@@ -49,6 +48,7 @@ def gap(
 
     settings: dict[str, Any] = {
         "source": source,
+        "trust_source": trust_source,
         "max_patients": patients,
         "seed": seed,
         "progress": sys.stderr.isatty(),
@@ -80,15 +80,14 @@ def gap(
 def rank(
     manifest: Annotated[Path, typer.Argument(help="Manifest of the target.")],
     more: Annotated[list[Path] | None, typer.Argument(help="Further sources.", show_default=False)] = None,
-    sources: Annotated[
-        list[Path] | None, typer.Option("--sources", help="Bundle folders: --sources A B ... Their code is run.")
-    ] = None,
+    sources: Annotated[list[Path] | None, typer.Option("--sources", help="Bundle folders: --sources A B ...")] = None,
     site: Annotated[str | None, typer.Option(help="Take only this site of the target.")] = None,
     n_labelled: Annotated[int | None, typer.Option(help="Use only so many labelled cases.")] = None,
     permutations: Annotated[int, typer.Option(help="Permutations of each null.")] = 200,
     cases: Annotated[int, typer.Option(help="Look at no more cases than this.")] = 100,
     measure_gap: Annotated[bool, typer.Option("--gap/--no-gap", help="Measure the gap to each source's data.")] = True,
     seed: Annotated[int, typer.Option(help="Seed of all random choices.")] = 0,
+    trust_source: TrustSource = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Rank source models for this target, each score beside its permutation null."""
@@ -112,6 +111,7 @@ def rank(
         permutations=permutations,
         max_cases=cases,
         gap=measure_gap,
+        trust_source=trust_source,
         seed=seed,
         progress=sys.stderr.isatty(),
     )

@@ -93,6 +93,7 @@ def domain_gap(
     max_patients: int = 60,
     seed: int = 0,
     progress: bool = False,
+    trust_source: bool = False,
 ) -> DomainGap:
     """Measure the gap between two manifests, or two sites of one.
 
@@ -104,6 +105,7 @@ def domain_gap(
         max_patients: at most so many per set, chosen at random.
         seed: of every random choice.
         progress: show a progress bar on stderr.
+        trust_source: run the source's own code where a part of it cannot be read without.
 
     Raises:
         InputError: a manifest or file cannot be read, or a set has fewer than two patients (four if the
@@ -150,7 +152,7 @@ def domain_gap(
     if source is not None:
         from monai_transfer.selection.source_features import SourceNetwork
 
-        network = SourceNetwork.load(source)
+        network = SourceNetwork.load(source, trust_source=trust_source)
         features = {}
         for key, (case, _) in tqdm(unique.items(), "features", disable=not progress, leave=False):
             features[key] = network.pooled(case.image)
@@ -179,6 +181,7 @@ def gap_over_time(
     max_patients: int = 60,
     seed: int = 0,
     progress: bool = False,
+    trust_source: bool = False,
 ) -> DomainGap:
     """The gap between the earlier and the later half of a site's patients (by ``acquired``), and its drift.
 
@@ -187,7 +190,7 @@ def gap_over_time(
     Args:
         manifest: a manifest whose cases carry ``acquired``.
         site: take only that site; needed where there are several, since their mixture may change over time.
-        splits, source, max_patients, seed, progress: see ``domain_gap``.
+        splits, source, max_patients, seed, progress, trust_source: see ``domain_gap``.
 
     Raises:
         InputError: several sites and none named, nothing is dated, or all of it at one time; else see ``domain_gap``.
@@ -218,6 +221,7 @@ def gap_over_time(
         for early in (True, False)
     ]
     kept = {"source": source, "max_patients": max_patients, "seed": seed, "progress": progress}
+    kept["trust_source"] = trust_source
     gap = domain_gap(*parts, splits=("training",), **kept)
     if len(dated) < len(cases):
         gap = replace(gap, notes=(*gap.notes, f"{len(cases) - len(dated)} cases without `acquired` were left out"))

@@ -55,12 +55,13 @@ def rank_sources(
     gap: bool = True,
     seed: int = 0,
     progress: bool = False,
+    trust_source: bool = False,
 ) -> Ranking:
     """Rank sources by what their frozen features know of the target's labelled training cases.
 
     Args:
         manifest: the target.
-        sources: bundle folders (their code is run), ``Source`` objects of bundles, networks or ``SourceNetwork``.
+        sources: bundle folders, ``Source`` objects of bundles, networks or ``SourceNetwork``.
         site: use only this site of the target.
         n_labelled: use only so many labelled cases (nested choice by seed, as in training).
         preprocessing: for sources that bring none: takes ``{"image": path}``, gives a C x spatial tensor under it.
@@ -69,6 +70,7 @@ def rank_sources(
         max_cases: at most so many, chosen at random.
         gap: also measure the domain gap to the data that a source bundle names.
         progress: show a progress bar on stderr.
+        trust_source: run the sources' own code where a part of them cannot be read without.
 
     Raises:
         InputError: the manifest cannot be read, or has too few labelled cases, or no source is given.
@@ -96,7 +98,7 @@ def rank_sources(
         for source in sources:
             name = type(source).__name__ if isinstance(source, nn.Module) else Path(str(source)).resolve().name
             try:
-                network = SourceNetwork.load(source, preprocessing=preprocessing)
+                network = SourceNetwork.load(source, preprocessing=preprocessing, trust_source=trust_source)
                 name = network.name
                 row = _measure(network, target, cases, permutations, voxels, seed, progress)
                 if gap:

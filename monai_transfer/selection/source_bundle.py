@@ -2,90 +2,72 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from monai.bundle import ConfigParser
-
+from monai_transfer.bundle_reader.reading import config_file, read_bundle
+from monai_transfer.bundle_reader.references import Resolver
+from monai_transfer.bundle_reader.running import TrustedConfig
+from monai_transfer.bundle_reader.trust import decide, untrusted
 from monai_transfer.errors import InputError
+from monai_transfer.safe_parse import read_mapping
 
 __all__ = ["SourceBundle"]
 
-_KINDS = ("json", "yaml", "yml")
-
 
 class SourceBundle:
-    """Reads the configs of a MONAI bundle. Everything here **runs the bundle's code**.
+    """Reads the configs of a MONAI bundle; none of its code runs but for those who trust it.
 
     Args:
         folder: the bundle.
+        trust_source: run its own code where a part cannot be read without.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, trust_source: bool = False) -> None:
         self.folder = folder
+        self.described = read_bundle(folder)
+        self.trust = decide(folder, trust_source)
+        self.trust_source = trust_source
 
     def preprocessing(self) -> Callable[[dict[str, Any]], Any]:
         """The ``preprocessing`` of ``configs/inference.*``, which takes ``{"image": path}``.
 
         Raises:
-            InputError: there is none, or it cannot be built.
+            InputError: there is none, or it needs the bundle's own code, or it cannot be built.
         """
-        parser, path = self._parser("inference")
-        if parser is None or "preprocessing" not in parser.get():
+        unread = self.described.unread_of("preprocessing")
+        if (unread or self.trust_source) and self.trust is not None:
+            config = TrustedConfig(self.trust, "inference")
+            if config.has("preprocessing"):
+                return config.get("preprocessing")
+        if unread:
+            raise untrusted(self.folder, unread, "preprocessing")
+        if not self.described.preprocessing:
             hint = "give preprocessing=... from Python"
             raise InputError("the bundle has no configs/inference.* with a preprocessing", path=self.folder, hint=hint)
-        return self._content(parser, "preprocessing", path)
+        key, made = self.described.image_key, self.described.build_preprocessing()
+        if key == "image":
+            return made
+
+        def renamed(item: dict[str, Any]) -> dict[str, Any]:
+            return {"image": made({key: item["image"]})[key]}
+
+        return renamed
 
     def window(self) -> tuple[int, ...] | None:
         """``roi_size`` of its sliding window, or ``None`` where it looks at whole images."""
-        parser, path = self._parser("inference")
-        if parser is None or "inferer" not in parser.get():
-            return None
-        size = getattr(self._content(parser, "inferer", path), "roi_size", None)
-        return tuple(int(n) for n in size) if size is not None and not isinstance(size, int) else None
+        size = self.described.roi_size
+        return tuple(size) if size is not None else None
 
     def training_data(self) -> tuple[Path, str | None] | None:
         """Manifest and site that the bundle's weights come from (ids ``manifest`` and ``source_site`` of its training
         config), or ``None`` where it names none that is here."""
-        parser, path = self._parser("train")
-        if parser is None or "manifest" not in parser.get():
+        path = config_file(self.folder, "train")
+        if path is None:
             return None
-        try:
-            manifest = Path(str(self._content(parser, "manifest", path)))
-            site = self._content(parser, "source_site", path) if "source_site" in parser.get() else None
-        except InputError:
+        resolver = Resolver({**read_mapping(path), "bundle_root": str(self.folder)})
+        manifest, site = resolver.get("manifest"), resolver.get("source_site")
+        if not isinstance(manifest, str) or not Path(manifest).is_file():
             return None
-        return (manifest, str(site) if site else None) if manifest.is_file() else None
-
-    def _parser(self, name: str) -> tuple[ConfigParser | None, Path]:
-        for kind in _KINDS:
-            path = self.folder / "configs" / f"{name}.{kind}"
-            if path.is_file():
-                parser = ConfigParser()
-                try:
-                    parser.read_config(str(path))
-                except Exception as error:  # yaml, json and MONAI raise many kinds
-                    raise InputError(f"cannot be read as a config ({error})", path=path) from error
-                parser["bundle_root"] = str(self.folder)
-                return parser, path
-        return None, self.folder
-
-    def _content(self, parser: ConfigParser, key: str, path: Path) -> Any:
-        with _importable(self.folder):
-            try:
-                return parser.get_parsed_content(key)
-            except Exception as error:  # whatever the bundle's code raises
-                raise InputError(f"its {key} cannot be built ({error})", path=path) from error
-
-
-@contextmanager
-def _importable(folder: Path) -> Iterator[None]:
-    """Bundles may name their own ``scripts.*`` modules."""
-    sys.path.insert(0, str(folder))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(folder))
+        return Path(manifest), site if isinstance(site, str) and site else None

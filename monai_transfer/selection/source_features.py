@@ -72,11 +72,23 @@ class SourceNetwork:
         self.penultimate = Penultimate(self.network, name, layer)
 
     @classmethod
-    def load(cls, source: Any, *, preprocessing: Callable[[dict[str, Any]], Any] | None = None) -> SourceNetwork:
-        """From a bundle folder (its code is run), a ``Source`` of one, a network, or a ready ``SourceNetwork``.
+    def load(
+        cls,
+        source: Any,
+        *,
+        preprocessing: Callable[[dict[str, Any]], Any] | None = None,
+        trust_source: bool = False,
+    ) -> SourceNetwork:
+        """From a bundle folder, a ``Source`` of one, a network, or a ready ``SourceNetwork``.
+
+        Args:
+            source: one of these.
+            preprocessing: in place of the bundle's.
+            trust_source: run the bundle's own code where a part of it cannot be read without.
 
         Raises:
-            InputError: no bundle, no network in it, or its weights or preprocessing do not load.
+            InputError: no bundle, no network in it, one that needs its own code, or its weights or preprocessing do
+                not load.
         """
         if isinstance(source, SourceNetwork):
             return source
@@ -84,11 +96,11 @@ class SourceNetwork:
             return cls(copy_network(source, frozen=False), type(source).__name__, preprocessing=preprocessing)
         loaded = source if isinstance(source, Source) else Source.load(source)
         try:
-            network = loaded.network()
+            network = loaded.network(trust_source=trust_source)
         except CoverageError as error:
             raise InputError(f"its weights do not fit its network ({error})", path=loaded.path) from error
         assert loaded.path is not None
-        bundle = SourceBundle(loaded.path)
+        bundle = SourceBundle(loaded.path, trust_source)
         return cls(
             network,
             loaded.path.resolve().name,

@@ -18,6 +18,7 @@ import yaml
 
 from monai_transfer.errors import InputError
 from monai_transfer.files import write_text
+from monai_transfer.safe_parse import read_config
 
 __all__ = ["LargeFile", "find_file", "read_large_files", "write_large_files"]
 
@@ -65,10 +66,7 @@ def read_large_files(bundle: str | Path) -> list[LargeFile]:
     source = next((Path(bundle) / name for name in NAMES if (Path(bundle) / name).is_file()), None)
     if source is None:
         return []
-    try:
-        content = yaml.safe_load(source.read_text(encoding="utf-8")) or {}  # JSON is YAML
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot be read ({str(error).splitlines()[0]})", path=source, hint=_MEND) from error
+    content = read_config(source) or {}
     entries: dict[str, dict[str, Any]] = {}
     for part in ("large_files", "sources"):
         listed = content.get(part) if isinstance(content, dict) else None

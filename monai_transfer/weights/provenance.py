@@ -7,12 +7,13 @@ what the bundle started from.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from monai_transfer.errors import InputError
+from monai_transfer.safe_parse import read_json
 from monai_transfer.weights.large_files import read_large_files
 
 __all__ = ["Provenance", "is_non_commercial", "provenance_of"]
@@ -61,7 +62,7 @@ def is_non_commercial(licence: str | None) -> bool:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = read_json(path)
+    except InputError:
         return {}
     return content if isinstance(content, dict) else {}

@@ -12,6 +12,7 @@ import pickle
 import re
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,22 @@ import numpy as np
 import torch
 
 from monai_transfer.errors import InputError
+from monai_transfer.weights.hashes import verify_file
 from monai_transfer.weights.tfjs import is_tfjs, read_tfjs
 
 __all__ = ["read_checkpoint"]
 
 _PATHS = ("PosixPath", "PurePosixPath", "PureWindowsPath")
+MAX_MEMBERS = 100_000
+"""Members of an archive: one for each tensor, some 1,000."""
+MAX_UNPACKED = 64 << 20
+"""Bytes that an archive may unpack to beyond its own size: weights are stored as they are, small members compressed."""
+MAX_PICKLE = 64 << 20
+"""Bytes that describe the tensors: some 100 for each."""
+MAX_OBJECTS = 2_000_000
+"""Objects in a checkpoint, shared ones counted as often as they are met: training states have some 10,000."""
+MAX_LEVELS = 100
+"""Levels of containers in a checkpoint: training states have about five."""
 RESAVE = "open it where its own code is trusted and save `model.state_dict()` alone, best as .safetensors"
 AGAIN = "download or copy it again and compare its checksum"
 
@@ -74,13 +86,18 @@ def read_checkpoint(path: str | Path) -> tuple[Any, dict[str, str]]:
             raise InputError(fault, path=path, hint=hint)
     if is_tfjs(path):
         return read_tfjs(path), {}
+    verify_file(path)
     if path.suffix == ".safetensors" or start[8:9] == b"{":
         return _read_safetensors(path)
     if start.startswith(b"PK"):
         _refuse_other_archives(path)
     try:
         with torch.serialization.safe_globals(_PLAIN):
-            return torch.load(path, map_location="cpu", weights_only=True), {}
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        _refuse_expanded(content, path)
+        return content, {}
+    except InputError:
+        raise
     except pickle.UnpicklingError as error:
         raise _refused(path, str(error)) from error
     except MemoryError as error:
@@ -100,10 +117,12 @@ def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, st
 
 
 def _refuse_other_archives(path: Path) -> None:
-    """Zip files that are no state dict: TorchScript, a zipped bundle, a damaged one."""
+    """Zip files that are no state dict: TorchScript, a zipped bundle, a damaged one, a bomb."""
     try:
         with zipfile.ZipFile(path) as archive:
-            names, damaged = archive.namelist(), archive.testzip()
+            names = archive.namelist()
+            _refuse_bomb(archive, path)
+            damaged = archive.testzip()
     except (zipfile.BadZipFile, zlib.error, OSError, NotImplementedError, RuntimeError) as error:
         raise InputError(f"is cut off or damaged ({_first_line(error)})", path=path, hint=AGAIN) from error
     if damaged:  # torch.load does not look at the checksums that torch.save wrote
@@ -117,6 +136,44 @@ def _refuse_other_archives(path: Path) -> None:
         raise InputError(
             "is a zip archive, but no PyTorch checkpoint", path=path, hint="unpack it and name the weights"
         )
+
+
+def _refuse_bomb(archive: zipfile.ZipFile, path: Path) -> None:
+    """Members that unpack to far more than the file holds; ``torch.save`` stores them as they are."""
+    members = archive.infolist()
+    if len(members) > MAX_MEMBERS:
+        raise InputError(f"holds {len(members):,} members, more than {MAX_MEMBERS:,}", path=path, hint=AGAIN)
+    real, declared = path.stat().st_size, sum(member.file_size for member in members)
+    if declared > real + MAX_UNPACKED:
+        fault = f"holds {real:,} bytes that unpack to {declared:,}"
+        raise InputError(fault, path=path, hint="no program that saves weights writes such a file; get it again")
+    for member in members:
+        if member.filename.endswith("data.pkl") and member.file_size > MAX_PICKLE:
+            fault = f"describes its tensors in {member.file_size:,} bytes, more than {MAX_PICKLE:,}"
+            raise InputError(fault, path=path, hint=AGAIN)
+
+
+def _refuse_expanded(content: Any, path: Path) -> None:
+    """Tensors that claim more elements than the file holds, and containers that hold themselves many times."""
+    level, seen = [content], 0
+    for _ in range(MAX_LEVELS):
+        below: list[Any] = []
+        for item in level:
+            if isinstance(item, torch.Tensor) and item.layout == torch.strided and item.device.type != "meta":
+                if item.numel() * item.element_size() > max(item.untyped_storage().nbytes(), 1):
+                    shape = tuple(item.shape)
+                    raise InputError(f"holds a tensor of {shape} that is larger than its data", path=path, hint=AGAIN)
+            elif isinstance(item, Mapping):
+                below += item.values()
+            elif isinstance(item, (list, tuple, set)):
+                below += item
+        seen += len(below)
+        if seen > MAX_OBJECTS:
+            raise InputError(f"holds more than {MAX_OBJECTS:,} objects", path=path, hint=AGAIN)
+        level = below
+        if not level:
+            return
+    raise InputError(f"is nested more than {MAX_LEVELS} levels deep", path=path, hint=AGAIN)
 
 
 def _refused(path: Path, message: str) -> InputError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -11,6 +10,7 @@ from typing import Any
 
 from monai_transfer.errors import InputError
 from monai_transfer.files import write_json
+from monai_transfer.safe_parse import read_json
 from monai_transfer.weights.provenance import is_non_commercial
 
 __all__ = ["WeightReport"]
@@ -96,8 +96,8 @@ class WeightReport:
             InputError: the file is not there or is no weight report.
         """
         try:
-            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
-        except (OSError, json.JSONDecodeError, TypeError, AttributeError) as error:
+            return cls.from_dict(read_json(path))
+        except (InputError, TypeError, AttributeError) as error:
             raise InputError("is no weight report", path=path, hint="name a weights.json of a run") from error
 
     @property

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from monai_transfer.bundle_reader.building import build
 from monai_transfer.bundle_reader.licence import bundle_licence
-from monai_transfer.bundle_reader.reading import read_metadata
+from monai_transfer.bundle_reader.reading import config_file, read_bundle, read_metadata
+from monai_transfer.bundle_reader.running import TrustedConfig
+from monai_transfer.bundle_reader.trust import decide, untrusted
 from monai_transfer.errors import InputError
 from monai_transfer.files import sha256_file
+from monai_transfer.safe_parse import parse_json
 from monai_transfer.weights.classes import class_names
 from monai_transfer.weights.large_files import find_file, read_large_files
 from monai_transfer.weights.provenance import provenance_of
@@ -91,27 +94,49 @@ class Source:
         source.channels = class_names(channels) or source.channels
         return source
 
-    def network(self, **overrides: Any) -> nn.Module:
-        """The bundle's network with its weights in it, on the CPU, in eval mode.
-
-        This **runs the bundle's code**: opening a MONAI config evaluates its expressions and imports what it names.
-        Do it only with bundles that you trust; ``Source.load`` alone runs nothing.
+    def network(self, *, trust_source: bool = False, **overrides: Any) -> nn.Module:
+        """The bundle's network with its weights in it, on the CPU, in eval mode; none of the bundle's code runs.
 
         Args:
-            overrides: arguments of ``network_def`` to set, e.g. ``out_channels=4``. Weights then follow the rules of
+            trust_source: where the network cannot be read without it, run the bundle's own code. The decision is
+                remembered until a file of that code changes.
+            overrides: arguments of the network to set, e.g. ``out_channels=4``. Weights then follow the rules of
                 ``load_weights``.
 
         Raises:
-            InputError: this is no bundle, or it defines no network.
+            InputError: this is no bundle, or it defines no network, or one that needs its own code.
             CoverageError: the weights are not those of this network.
         """
-        from monai_transfer.weights.bundle_network import bundle_network
-
         if self.path is None or not self.path.is_dir():
             raise InputError(f"{self.description} holds weights without a network", hint="build the network in Python")
-        network = bundle_network(self.path, overrides)
+        network = _network(self.path, overrides, trust_source)
         transfer_weights(network, self, min_coverage=0.5 if overrides else 0.99)
         return network.eval()
+
+
+def _network(folder: Path, overrides: Mapping[str, Any], trust_source: bool) -> nn.Module:
+    described = read_bundle(folder)
+    trust = decide(folder, trust_source)
+    if described.network is not None and not trust_source:
+        component = described.network
+        try:
+            return build(replace(component, arguments={**component.arguments, **overrides}))
+        except InputError:
+            if trust is None:
+                raise
+    unread = described.unread_of("network")
+    if trust is None and (unread or described.network is not None):
+        raise untrusted(folder, unread, "network")
+    if trust is not None:
+        for names in (("inference",), ("train",)):
+            if config_file(folder, *names) is None:
+                continue
+            config = TrustedConfig(trust, *names)
+            key = next((key for key in ("network_def", "network", "net") if config.has(key)), None)
+            network = config.get(key, overrides) if key else None
+            if isinstance(network, nn.Module):
+                return network
+    raise InputError("the bundle's configs define no network_def", path=folder, hint="build the network in Python")
 
 
 def _read_file(path: Path) -> Source:
@@ -140,8 +165,8 @@ def _from_json(text: str | None) -> list[str] | None:
     if not text:
         return None
     try:
-        return class_names(json.loads(text))
-    except (json.JSONDecodeError, InputError, TypeError):
+        return class_names(parse_json(text))
+    except (InputError, TypeError):
         return None
 
 
@@ -175,11 +200,7 @@ def _bundle_weights(folder: Path, has_metadata: bool) -> Path:
     models = folder / "models"
     for name in _MODELS:
         if (models / name).is_file():
-            place = models / name
-            listed = next((e for e in read_large_files(folder) if folder / e.path == place), None)
-            if listed is not None and not listed.fits(place):
-                log.warning("%s is another file than large_files.yml lists: its %s differs", place, listed.hash_type)
-            return place
+            return models / name
     entries = read_large_files(folder)
     wanted = [e for e in entries if Path(e.path).suffix in (".pt", ".pth", ".safetensors", ".ckpt")]
     wanted = [e for e in wanted if Path(e.path).name in _MODELS] or wanted

@@ -8,7 +8,6 @@ Read as data: nothing of TensorFlow is needed, and no code of the file's runs.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 
 from monai_transfer.errors import InputError
+from monai_transfer.safe_parse import read_json
 
 __all__ = ["is_tfjs", "read_tfjs", "sha256_tfjs", "tfjs_network"]
 
@@ -35,8 +35,8 @@ def is_tfjs(path: str | Path) -> bool:
     if path.suffix != ".json" or not path.is_file():
         return False
     try:
-        return "weightsManifest" in json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError):
+        return "weightsManifest" in read_json(path)
+    except (InputError, TypeError):
         return False
 
 
@@ -161,10 +161,7 @@ def _activation(kind: str | None, name: str, suffix: str, path: Path) -> dict[st
 
 
 def _content(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"is no readable JSON ({error})", path=path, hint=AGAIN) from error
+    content = read_json(path)
     if not isinstance(content, dict) or "weightsManifest" not in content:
         raise InputError("is no TensorFlow.js model: it has no weightsManifest", path=path, hint="name its model.json")
     return content

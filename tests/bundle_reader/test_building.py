@@ -79,8 +79,8 @@ HOSTILE = {
     "a huge kernel": UNET | {"kernel_size": [1 << 16, 1 << 16]},
     "a deep network": NETWORKS["SegResNet"] | {"blocks_down": [1, 1 << 30]},
     "a huge window": {"_target_": "SlidingWindowInferer", "roi_size": [1 << 20, 1 << 20, 1 << 20]},
-    "a huge kept window": {"_target_": "SlidingWindowInferer", "roi_size": [1024, 1024, 1024]}
-    | {"cache_roi_weight_map": True, "mode": "gaussian"},
+    "code in a text": UNET | {"norm": "$'$__import__(' + '1)'"},
+    "a component in a text": UNET | {"norm": "${'_target_': 'os.system', 'command': 'touch canary'}"},
     "tiny voxels": {"_target_": "Spacingd", "keys": "image", "pixdim": [1e-6, 1e-6, 1e-6]},
     "a huge image": {"_target_": "Resized", "keys": "image", "spatial_size": [1 << 14, 1 << 14, 1 << 14]},
     "a wrong type": UNET | {"channels": "many"},

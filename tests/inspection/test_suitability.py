@@ -156,5 +156,5 @@ def test_not_a_bundle(tmp_path, data):
         compare_with_source({}, tmp_path)
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "metadata.json").write_text("{")
-    with pytest.raises(InputError, match="broken metadata"):
+    with pytest.raises(InputError, match="is not JSON"):
         compare_with_source({}, tmp_path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from pathlib import Path
 
 import pytest
@@ -70,13 +69,12 @@ def test_what_to_download_and_where_is_one_line(tmp_path, published, monkeypatch
         Source.load(bundle)
 
 
-def test_other_weights_in_the_place_are_used_and_said(tmp_path, published, caplog):
+def test_other_weights_in_the_place_are_refused(tmp_path, published):
     bundle = zoo(tmp_path / "organ", published)
     (bundle / "models").mkdir()
-    torch.save(unet(3).state_dict(), bundle / "models" / "model.pt")  # fine-tuned since, perhaps
-    with caplog.at_level(logging.WARNING):
+    torch.save(unet(3).state_dict(), bundle / "models" / "model.pt")
+    with pytest.raises(InputError, match="its md5 is not the one in the bundle's large_files"):
         load_weights(unet(2), bundle)
-    assert "model.pt is another file than large_files.yml lists: its md5 differs" in caplog.text
 
 
 def test_what_is_written_is_read_by_us_and_by_monai(tmp_path, published):
@@ -115,7 +113,7 @@ def test_licence_and_origin_follow_the_file(tmp_path, published):
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("large_files: [", "cannot be read"),
+        ("large_files: [", "is no readable YAML"),
         ("large_files: 3", "is no list"),
         ("large_files: [model.pt]", "is no list of entries"),
         ("large_files: [{url: x}]", "the path 'None'"),

@@ -6,6 +6,7 @@ import argparse
 import collections
 import datetime
 import pathlib
+import time
 import zipfile
 
 import numpy as np
@@ -167,3 +168,43 @@ def test_other_archives(tmp_path):
         read_checkpoint(tmp_path / "none.pt")
     with pytest.raises(InputError, match="is a folder"):
         read_checkpoint(tmp_path)
+
+
+def zipped(path, members, compression=zipfile.ZIP_DEFLATED):
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, size in members:
+            with archive.open(name, "w") as stream:
+                for _ in range(size >> 20):
+                    stream.write(bytes(1 << 20))
+    return path
+
+
+def test_archives_that_unpack_to_far_more_are_refused_at_once(tmp_path):
+    bomb = zipped(tmp_path / "model.pt", [("archive/data.pkl", 1 << 20), ("archive/data/0", 1 << 30)])
+    assert bomb.stat().st_size < 4 << 20
+    start = time.monotonic()
+    with pytest.raises(InputError, match="unpack to"):
+        read_checkpoint(bomb)
+    assert time.monotonic() - start < 1
+
+
+def test_tensors_that_claim_more_than_the_file_holds(tmp_path):
+    path = tmp_path / "model.pt"
+    torch.save({"weight": torch.zeros(1).expand(1 << 40)}, path)
+    with pytest.raises(InputError, match="larger than its data"):
+        read_checkpoint(path)
+
+
+def test_containers_that_hold_themselves_many_times(tmp_path):
+    path, content = tmp_path / "model.pt", [1]
+    for _ in range(30):
+        content = [content] * 10
+    torch.save(content, path)
+    with pytest.raises(InputError, match="objects"):
+        read_checkpoint(path)
+    content = [1]
+    for _ in range(150):
+        content = [content]
+    torch.save(content, path)
+    with pytest.raises(InputError, match="levels deep"):
+        read_checkpoint(path)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from monai_transfer.errors import InputError
 from monai_transfer.manifest.layouts.base import FolderContents, Options, RawCase, count, is_image, split_name, stem
+from monai_transfer.safe_parse import read_json
 
 __all__ = ["detect", "read"]
 
@@ -15,7 +15,7 @@ __all__ = ["detect", "read"]
 def detect(folder: Path) -> float:
     """1 where a ``dataset.json`` lists its training cases."""
     try:
-        content = json.loads((folder / "dataset.json").read_text(encoding="utf-8-sig"))
+        content = read_json(folder / "dataset.json")
     except (OSError, ValueError):
         return 0.0
     return 1.0 if isinstance(content, dict) and isinstance(content.get("training"), list) else 0.0
@@ -28,10 +28,9 @@ def read(folder: Path, options: Options) -> FolderContents:
         InputError: the file is no Decathlon list, or lists a file that is not there.
     """
     path = folder / "dataset.json"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot be read ({error})", path=path, hint="give a folder with a dataset.json") from None
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise InputError("does not hold a JSON object", path=path, hint="give a folder with a dataset.json")
     listed = {key: content[key] for key in content if split_name(key) and isinstance(content[key], list)}
     found = FolderContents([])
     for key, items in listed.items():

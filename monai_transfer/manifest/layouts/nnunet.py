@@ -6,13 +6,13 @@ test split, unlabelled ones ``unlabeled``.
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 from monai_transfer.errors import InputError
 from monai_transfer.manifest.layouts.base import FolderContents, Options, RawCase, count, is_image, list_files, stem
+from monai_transfer.safe_parse import read_json
 
 __all__ = ["detect", "read"]
 
@@ -83,10 +83,7 @@ def _images(folder: Path) -> list[Path]:
 def _description(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot be read ({error})", path=path) from None
+    content = read_json(path)
     return content if isinstance(content, dict) else {}
 
 
