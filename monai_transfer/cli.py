@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 import traceback
 from collections.abc import Iterable
@@ -11,9 +13,10 @@ from typing import Annotated, Any, NamedTuple
 import typer
 from typer.core import TyperGroup
 
-from monai_transfer import __version__
+from monai_transfer import __version__, stopping
 from monai_transfer.bundle.command_line import WORKFLOWS
-from monai_transfer.errors import CoverageError, InputError
+from monai_transfer.errors import CoverageError, InputError, describe, first_cause, is_out_of_memory
+from monai_transfer.files import unwritable
 from monai_transfer.library_logging import silence_libraries
 from monai_transfer.options import names_in
 from monai_transfer.study.arms import PRESETS
@@ -43,6 +46,7 @@ COMMANDS = {
     "study": _Command(
         "monai_transfer.study.command", "Run several arms under one equal budget and compare them.", True
     ),
+    "runs": _Command("monai_transfer.runs.command", "List every run with its status, best score and age."),
     "export": _Command(_BUNDLE, "A deployable artefact that needs MONAI alone."),
 }
 """Command name to the module that holds its function of the same name, and a line for ``--help``."""
@@ -107,53 +111,57 @@ for _name, _home in COMMANDS.items():
     app.command(_name, help=_home.about)(_placeholder)
 
 
-def _cause(error: BaseException) -> BaseException:
-    """The user's error inside what MONAI wrapped around it (instantiation, transforms), else the innermost cause."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, (InputError, CoverageError)) or _diverged(seen):
-            return seen
-        seen = seen.__cause__ or seen.__context__
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
+_MEMORY = {
+    "check": "use fewer --jobs, or let one image take less with --max-memory",
+    "demo": "use fewer --jobs",
+    "predict": "set --max-memory: it then goes through the image in parts",
+    "run": "try --batch_size 1, --bf16 true, --checkpoint_activations true, or smaller patches",
+    "study": "use fewer --jobs, or a smaller --batch_size",
+}
+"""What to do where memory ran out, for those commands of which more is known."""
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 
 
-def _diverged(error: BaseException) -> bool:
-    return type(error).__name__ == "NonFiniteLossError"  # by name: importing the engine takes seconds
-
-
-def _judge(error: BaseException) -> tuple[str, int]:
+def _judge(error: BaseException, command: str = "") -> tuple[str, int]:
     """What to print about an error, and the exit code."""
     if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # typer's usage errors
         context = getattr(error, "ctx", None)
         help_line = f"; see {context.command_path} --help" if context is not None else ""
         return " ".join(error.format_message().split()).rstrip(".") + help_line, 2
-    cause = _cause(error)
+    cause = first_cause(error)
     if isinstance(cause, (InputError, CoverageError)):
         return str(cause), 2
-    if _diverged(cause):
+    if isinstance(cause, OSError) and cause.errno in _FULL:
+        return str(unwritable(os.fsdecode(cause.filename), cause) if cause.filename else describe(cause)), 2
+    if is_out_of_memory(error):
+        return f"{describe(error)}; {_MEMORY.get(command, 'close other programs, or use smaller images')}", 1
+    if type(cause).__name__ == "NonFiniteLossError":
         return str(cause), 1
-    first = (str(cause).strip().splitlines() or [""])[0]
-    return f"{type(cause).__name__}: {first} (--debug shows where)", 1
+    return f"{describe(error)} (--debug shows where)", 1
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 it ran and found problems, 2 wrong input or usage."""
+    """Run the command line and exit: 0 done, 1 it ran and found problems, 2 wrong input or usage, 128 + n signal n."""
+    if arguments is None:  # the process is ours: from a test or a notebook it is not
+        stopping.install()
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"] or ["--help"]
     if not debug:
         silence_libraries()
+    stopping.keeps("nothing of it is kept; the same command starts again")
     try:
         code = app(words, prog_name="monai-transfer", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         code = 130
     except Exception as error:
+        stopping.leave_if_stopped()  # it came of the stop
         if debug:
             traceback.print_exc()
-        message, code = _judge(error)
+        message, code = _judge(error, words[0])
         print(f"error: {message}", file=sys.stderr)
+    stopping.leave_if_stopped()
     if code == 130:
-        print("interrupted; the same command continues", file=sys.stderr)
+        print(f"interrupted: {stopping.kept()}", file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)

@@ -1,12 +1,13 @@
-"""The two errors that a user meets: bad input, and weights that did not fit."""
+"""The two errors that a user meets (bad input, weights that did not fit), and what to say of any other."""
 
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["CoverageError", "InputError", "closest", "printable"]
+__all__ = ["CoverageError", "InputError", "closest", "describe", "first_cause", "is_out_of_memory", "printable"]
 
 
 class InputError(ValueError):
@@ -53,3 +54,47 @@ def _rebuild(fault: str, path: str | Path | None, hint: str | None) -> InputErro
 
 class CoverageError(RuntimeError):
     """Too few of a network's weights were found in a source; the network is left as it was."""
+
+
+def first_cause(error: BaseException) -> BaseException:
+    """The user's error inside what MONAI wrapped around it (instantiation, transforms), else the innermost cause."""
+    seen: BaseException | None = error
+    while seen is not None:
+        # by name: importing the engine takes seconds
+        if isinstance(seen, (InputError, CoverageError)) or type(seen).__name__ == "NonFiniteLossError":
+            return seen
+        seen = seen.__cause__ or seen.__context__
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, on the CPU or the GPU, somewhere in the chain of an error's causes."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, MemoryError) or type(seen).__name__ == "OutOfMemoryError":
+            return True
+        if isinstance(seen, OSError) and seen.errno == errno.ENOMEM:
+            return True
+        text = str(seen)
+        if isinstance(seen, RuntimeError) and any(words in text for words in _NO_MEMORY):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
+_NO_MEMORY = ("can't allocate memory", "out of memory", "not enough memory", "could not create a memory object")
+
+
+def describe(error: BaseException) -> str:
+    """An error in one line: the user's own as it is, any other with its kind."""
+    cause = first_cause(error)
+    if isinstance(cause, (InputError, CoverageError)):
+        return str(cause)
+    first = (str(cause).strip().splitlines() or [""])[0]
+    if is_out_of_memory(error):
+        return f"out of memory ({first})" if first else "out of memory"
+    if type(cause).__name__ == "NonFiniteLossError":
+        return first
+    return f"{type(cause).__name__}: {first}" if first else type(cause).__name__

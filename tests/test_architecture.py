@@ -22,7 +22,10 @@ MODULES = {
 
 # from the ground up; a package may import from those below it (and from itself), also within a floor
 FLOORS = [
-    ("names, files, errors", ["_moved", "arrays", "errors", "files", "library_logging", "options", "safe_parse"]),
+    (
+        "names, files, errors",
+        ["_moved", "arrays", "errors", "stopping", "files", "library_logging", "options", "safe_parse", "runs"],
+    ),
     ("model of data and of tasks, networks", ["tasks", "manifest", "networks", "localization"]),
     (
         "transforms, weights, strategies, methods",

@@ -29,6 +29,7 @@ from monai_transfer.options import (
     require_name,
     whole_number_list,
 )
+from monai_transfer.stopping import keeps
 
 __all__ = ["export", "new", "run"]
 
@@ -76,6 +77,7 @@ def new(
     require(data)
     require_name(strategy, _STRATEGIES, "strategy")
     require_name(method, _METHODS, "method")
+    keeps("the bundle is not whole; give the same command with --force")
     announce(f"new: fitting {folder} to {data}; loading MONAI takes some seconds")
     from monai_transfer.bundle.new import new_bundle
     from monai_transfer.weights.provenance import is_non_commercial

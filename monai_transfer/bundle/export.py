@@ -17,7 +17,7 @@ from monai_transfer.bundle.run import best_weights, open_workflow
 from monai_transfer.bundle.run_metadata import run_metadata
 from monai_transfer.engine.checkpoint import load_checkpoint
 from monai_transfer.errors import InputError
-from monai_transfer.files import atomic_path, write_json
+from monai_transfer.files import atomic_folder, atomic_path, write_json
 from monai_transfer.weights.large_files import LargeFile, write_large_files
 from monai_transfer.weights.provenance import Provenance, provenance_of
 
@@ -150,11 +150,9 @@ def _export_folder(bundle: Path, weights: Path, output: Path, metadata: dict[str
         raise InputError("its inference config imports monai_transfer, so it does not run without it", path=config)
     if output.exists():
         raise InputError("exists already", path=output, hint="name another --output")
-    temporary = output.with_name(f".{output.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    (temporary / "models").mkdir(parents=True)
-    (temporary / "configs").mkdir()
-    try:
+    with atomic_folder(output) as temporary:
+        (temporary / "models").mkdir()
+        (temporary / "configs").mkdir()
         for path in (config, bundle / "configs" / "logging.conf"):
             if path.is_file():
                 shutil.copyfile(path, temporary / "configs" / path.name)
@@ -170,7 +168,4 @@ def _export_folder(bundle: Path, weights: Path, output: Path, metadata: dict[str
         if _origin(known):
             entry = LargeFile("models/model.pt", known.url, licence=known.licence, description=known.description)
             write_large_files(temporary, [entry])
-        temporary.rename(output)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pydoc
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,8 +18,11 @@ from monai_transfer.bundle.command_line import (
     parse_overrides,
 )
 from monai_transfer.engine.capabilities import refuse_unfit
-from monai_transfer.engine.run_folder import read_status
+from monai_transfer.engine.run_folder import close_open_runs, read_status
 from monai_transfer.errors import InputError
+from monai_transfer.runs.lock import holder
+from monai_transfer.runs.record import what_is_kept
+from monai_transfer.stopping import keeps
 
 __all__ = ["best_weights", "config_files", "equal_command", "open_workflow", "parse_overrides", "run_workflow"]
 
@@ -65,9 +69,18 @@ def run_workflow(
         )
     if workflow in ("adapt", "train"):
         _check_method(flow, "method" if workflow == "adapt" else "regulariser")
-    flow.initialize()
-    flow.run()
-    flow.finalize()
+    writer = holder(output) if workflow != "infer" else None
+    if writer is not None and writer.process != os.getpid():  # told before the seconds that preparing takes
+        hint = "wait for it, stop it, or name another --output_dir"
+        raise InputError(f"is being written by {writer}", path=output, hint=hint)
+    keeps(lambda: what_is_kept(output) if workflow != "infer" else "what was predicted is kept; the rest is not there")
+    try:
+        flow.initialize()
+        flow.run()
+        flow.finalize()
+    except BaseException as error:
+        close_open_runs(error)
+        raise
     return output
 
 

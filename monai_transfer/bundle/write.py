@@ -13,7 +13,7 @@ import monai
 import monai_transfer
 from monai_transfer.bundle import self_supervised
 from monai_transfer.bundle.spec import BundleSpec
-from monai_transfer.files import write_json, write_text
+from monai_transfer.files import make_folder, write_json, write_text
 
 __all__ = ["CONFIGS", "SCHEMA", "render_bundle", "write_bundle"]
 
@@ -177,7 +177,7 @@ def write_bundle(spec: BundleSpec, folder: str | Path) -> Path:
     folder = Path(folder)
     for name, text in render_bundle(spec).items():
         write_text(folder / name, text)
-    (folder / "models").mkdir(exist_ok=True)
+    make_folder(folder / "models")
     if spec.weights_note:
         write_json(folder / "models" / "source.json", spec.weights_note)
     return folder

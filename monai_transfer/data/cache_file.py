@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
-import tempfile
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
@@ -24,6 +22,7 @@ from monai.transforms.utils import reset_ops_id
 from monai.utils import ImageMetaKey, MetaKeys
 
 from monai_transfer.errors import InputError
+from monai_transfer.files import atomic_path
 
 __all__ = ["read_case", "write_case"]
 
@@ -35,8 +34,7 @@ def write_case(path: Path, case: Mapping[str, Any], item: Mapping[str, Any]) -> 
     """Store ``case``, made of ``item``, under ``path``: complete or not at all, whoever else writes it meanwhile.
 
     Raises:
-        InputError: a value cannot be stored.
-        OSError: the folder cannot be written to.
+        InputError: a value cannot be stored, or the folder cannot be written to.
     """
     reset = reset_ops_id(dict(case))  # other transform objects, of the same definition, will invert it
     passed = [key for key in case if key in item and _unchanged(case[key], item[key])]
@@ -44,13 +42,8 @@ def write_case(path: Path, case: Mapping[str, Any], item: Mapping[str, Any]) -> 
     buffer = io.BytesIO()
     torch.save({"stored": stored, "passed": [str(key) for key in passed]}, buffer)
     content = buffer.getvalue()
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(hashlib.sha256(content).digest() + content)
-        Path(temporary).replace(path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    with atomic_path(path, flush=False) as temporary:  # a damaged one is noticed by its hash and made again
+        temporary.write_bytes(hashlib.sha256(content).digest() + content)
 
 
 def read_case(path: Path, item: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -139,9 +139,11 @@ class ContentCacheDataset(CacheDataset):
             return case
         try:
             write_case(path, case, item)
-        except OSError as error:  # a full disk need not end the training
+        except InputError as error:  # a full disk need not end the training
+            if not isinstance(error.__cause__, OSError):
+                raise
             if not self._warned:
-                logger.warning("%s: cannot keep preprocessed cases (%s)", self.cache_dir, error.strerror)
+                logger.warning("%s: cannot keep preprocessed cases: it %s", self.cache_dir, error.fault)
             self._warned = True
         return case
 

@@ -23,7 +23,8 @@ from ignite.engine import Engine, Events
 
 from monai_transfer.engine.state import bare_network, deployed_weights, stateful_of
 from monai_transfer.errors import InputError
-from monai_transfer.files import atomic_path, sha256_file, write_text
+from monai_transfer.files import sha256_file, write_bytes, write_text
+from monai_transfer.runs.progress import tell
 
 __all__ = ["Checkpoint", "load_checkpoint", "save_checkpoint"]
 
@@ -47,8 +48,7 @@ def save_checkpoint(content: Any, path: str | Path) -> None:
     hash_path = _hash_path(path)
     old = hash_path.read_text().split()[:1] if hash_path.is_file() and path.is_file() else []
     write_text(hash_path, "\n".join(f"{value}  {path.name}" for value in [*old, new]) + "\n")
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(data)
+    write_bytes(path, data)
     write_text(hash_path, f"{new}  {path.name}\n")
 
 
@@ -177,6 +177,14 @@ class Checkpoint:
                 if exported.keys() != raw.keys():
                     save_checkpoint(raw, self.models / "best.pt")
         save_checkpoint(self._content(engine), self.models / "last.pt")
+        sign = 1.0 if self.mode == "max" else -1.0
+        tell(
+            epoch=int(engine.state.epoch),
+            epochs=int(engine.state.max_epochs),
+            metric=getattr(getattr(self.validator, "state", None), "key_metric_name", None),
+            score=None if score is None else sign * score,
+            best=None if self.best_score == -math.inf else sign * self.best_score,
+        )
 
     # ------------------------------------------------------------------ load
     def _start(self, engine: Any) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from monai_transfer.engine.activation_checkpointing import checkpointable_blocks
 from monai_transfer.engine.state import bare_network
-from monai_transfer.errors import InputError
+from monai_transfer.errors import InputError, is_out_of_memory
 from monai_transfer.networks.copying import meta_copy
 
 __all__ = ["MemoryAdvice", "MemoryNeed", "free_bytes", "memory_need", "what_would_fit"]
@@ -202,7 +202,7 @@ class MemoryAdvice:
             raise _too_large(engine, shape, free, need)
 
     def _after(self, engine: Any, error: BaseException) -> None:
-        if not _out_of_memory(error):
+        if not is_out_of_memory(error):
             raise error
         shape = _shape(engine)
         if shape is None:
@@ -229,9 +229,3 @@ def _shape(engine: Any) -> tuple[int, ...] | None:
     batch = engine.state.batch
     image = batch.get("image") if isinstance(batch, dict) else None
     return tuple(image.shape) if isinstance(image, Tensor) else None
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

@@ -8,6 +8,7 @@ cases.csv, summary.json, figures/     report.recorder
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import hashlib
 import json
@@ -28,24 +29,36 @@ import torch.distributed as dist
 import yaml
 from monai.bundle import ConfigParser
 
-from monai_transfer.errors import InputError
-from monai_transfer.files import sha256_file, write_json, write_text
+from monai_transfer.errors import InputError, describe
+from monai_transfer.files import clear_leftovers, sha256_file, write_json, write_text
+from monai_transfer.runs.lock import LOCK_NAME, FolderLock
+from monai_transfer.runs.record import read_record, read_status
+from monai_transfer.stopping import at_stop, stopped_by
 
-__all__ = ["RunFolder", "read_status"]
+__all__ = ["RunFolder", "close_open_runs", "read_status"]
 
 logger = logging.getLogger(__name__)
 FORMAT = 1
 
 
-def read_status(folder: str | Path) -> str | None:
-    """``"running"``, ``"finished"`` or ``"failed"`` of the run in ``folder``; ``None`` where there is no run."""
-    path = Path(folder) / "run.json"
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8")).get("status")
-    except (ValueError, AttributeError) as error:
-        raise InputError("not a readable run record", path=path, hint="delete the folder or name another") from error
+_open_runs: list[RunFolder] = []
+
+
+def close_open_runs(error: BaseException | None) -> None:
+    """Put into the records of this process's unfinished runs how they ended, and give their folders free.
+
+    Args:
+        error: what ended them: an interrupt makes them ``interrupted``, anything else ``failed``, with the reason.
+    """
+    for run in list(_open_runs):
+        run.close(error)
+
+
+@atexit.register
+def _at_exit() -> None:
+    """Under plain ``monai.bundle run`` nobody else tells: the interpreter keeps the error that it ended with."""
+    if _open_runs:
+        close_open_runs(getattr(sys, "last_value", None) or KeyboardInterrupt())
 
 
 def _calling_parser() -> ConfigParser | None:
@@ -106,6 +119,8 @@ class RunFolder:
         self.folder = Path(output_dir)
         self.info, self.manifest, self.pretrained, self.weights, self.fresh = info, manifest, pretrained, weights, fresh
         self._started: float | None = None
+        self._lock: FolderLock | None = None
+        self._exits = contextlib.ExitStack()
         parser = _calling_parser()
         self._config = dict(parser.config) if parser is not None else None
 
@@ -138,28 +153,42 @@ class RunFolder:
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
     def start(self) -> None:
-        """Write run.json (status "running"), config.yaml and weights.json."""
+        """Lock the folder; write run.json (status "running"), config.yaml and weights.json.
+
+        Raises:
+            InputError: another process writes in the folder, or it holds an unfinished run of another configuration.
+        """
         again = self.started  # once more in the same process
         self._started = time.monotonic()
         if self._writes:
-            self._open(again)
+            self._lock = FolderLock(self.folder).acquire()  # of rank 0, for all ranks
+            try:
+                self._open(again)
+            except BaseException:
+                self._release()
+                raise
+            if self not in _open_runs:
+                _open_runs.append(self)
+                self._exits.enter_context(at_stop(lambda: self.close(KeyboardInterrupt())))
         if dist.is_available() and dist.is_initialized():
             dist.barrier()  # no rank may look for a checkpoint before the folder is cleared or moved
 
     def _open(self, again: bool) -> None:
-        status = read_status(self.folder)
         record_path = self.folder / "run.json"
-        previous: dict[str, Any] = {}
-        if not again and status is not None:
-            previous = json.loads(record_path.read_text(encoding="utf-8"))
+        found = None if again else read_record(self.folder)
+        previous: dict[str, Any] = found or {}
+        if found is not None:
             if self.fresh:
-                shutil.rmtree(self.folder)
+                _empty(self.folder)
                 previous = {}
-            elif status == "finished":
+            elif found["status"] == "finished":
                 number = 1
                 while (moved := self.folder.with_name(f"{self.folder.name}.{number}")).exists():
                     number += 1
+                assert self._lock is not None
+                self._lock.release()
                 self.folder.replace(moved)
+                self._lock = FolderLock(self.folder).acquire()
                 logger.warning("%s holds a finished run: moved it to %s", self.folder, moved)
                 previous = {}
             elif previous.get("config_sha256") != self._config_hash():
@@ -168,7 +197,7 @@ class RunFolder:
                     path=self.folder,
                     hint="delete it to start over (`run`: --fresh), or name another (--output_dir, `study`: --out)",
                 )
-        self.folder.mkdir(parents=True, exist_ok=True)
+        clear_leftovers(self.folder)
         text = self._config_text()
         if text is not None:
             write_text(self.folder / "config.yaml", text)
@@ -198,11 +227,48 @@ class RunFolder:
         """Set the status to "finished"."""
         self._end("finished")
 
-    def _end(self, status: str) -> None:
+    def close(self, error: BaseException | None) -> None:
+        """Set the status to "interrupted" or, with the reason, to "failed", unless the run is finished."""
+        if self in _open_runs:
+            if isinstance(error, (KeyboardInterrupt, SystemExit)) or stopped_by() is not None or error is None:
+                self._end("interrupted")
+            else:
+                self._end("failed", describe(error))
+
+    def _end(self, status: str, reason: str | None = None) -> None:
         if not self._writes:
             return
         path = self.folder / "run.json"
-        record = json.loads(path.read_text(encoding="utf-8"))
-        seconds = time.monotonic() - self._started if self._started is not None else None
-        record |= {"status": status, "ended": _now(), "seconds": round(seconds, 1) if seconds is not None else None}
-        write_json(path, record)
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            seconds = time.monotonic() - self._started if self._started is not None else None
+            record |= {"status": status, "ended": _now(), "seconds": round(seconds, 1) if seconds is not None else None}
+            if reason is not None:
+                record["reason"] = reason
+            write_json(path, record)
+        except (InputError, OSError, ValueError) as error:
+            if status == "finished":
+                raise
+            # a full disk: what ended the run is told by its own error; without a lock the run counts as interrupted
+            logger.warning("the run's status could not be written: %s", error)
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        if self in _open_runs:
+            _open_runs.remove(self)
+        self._exits.close()
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+
+def _empty(folder: Path) -> None:
+    """Delete what a folder holds, but for the lock in it."""
+    for path in folder.iterdir():
+        if path.name == LOCK_NAME:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()

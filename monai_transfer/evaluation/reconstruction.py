@@ -60,7 +60,6 @@ class ReconstructionFigure:
             grey = (255 * np.clip((panel - low) / max(high - low, 1e-12), 0, 1)).astype(np.uint8)
             canvas.paste(Image.fromarray(grey).resize(size, Image.Resampling.NEAREST), (i * (size[0] + _GAP), 0))
             pen.text((i * (size[0] + _GAP) + 4, size[1] + 3), title, fill=(235, 235, 235), font=font)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(self.path) as temporary:
             canvas.save(temporary, format="PNG", optimize=False)
 

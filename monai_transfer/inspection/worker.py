@@ -11,10 +11,12 @@ import os
 import sys
 
 from monai_transfer.inspection.case import inspect_case
+from monai_transfer.stopping import die_with_parent
 
 
 def main() -> None:
     """Serve until standard input ends. Whatever libraries print goes to standard error."""
+    die_with_parent(os.getppid())
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     for line in sys.stdin:

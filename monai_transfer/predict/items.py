@@ -11,7 +11,7 @@ from monai.utils import ImageMetaKey
 from torch.utils.data import IterableDataset
 
 from monai_transfer.data.readers import SafeReader
-from monai_transfer.errors import InputError
+from monai_transfer.errors import InputError, first_cause
 
 __all__ = ["ReadableItems", "first_cause"]
 
@@ -91,11 +91,3 @@ class ReadableItems(IterableDataset):
             hint = "give files CASE_0000, CASE_0001, ..., or a manifest whose cases list one file per channel"
             fault = f"holds {channels} channel{'s' if channels > 1 else ''}, and the model takes {self.channels}"
             raise InputError(fault, path=item["shown"], hint=hint if self.channels > 1 else None)
-
-
-def first_cause(error: BaseException) -> BaseException:
-    """The user's error inside what MONAI wrapped around it, else the innermost cause."""
-    seen: BaseException = error
-    while not isinstance(seen, InputError) and (seen.__cause__ or seen.__context__) is not None:
-        seen = seen.__cause__ or seen.__context__  # type: ignore[assignment]
-    return seen

@@ -28,8 +28,10 @@ from monai_transfer.report.alignment import group_runs, tabulate
 from monai_transfer.report.run import Run
 from monai_transfer.report.statistics import CrossedDifference, crossed_difference
 from monai_transfer.report.wording import arm_name, metric_name, number, span
+from monai_transfer.runs.lock import FolderLock
+from monai_transfer.stopping import keeps
 from monai_transfer.study.pool import Job, refuse_failed, run_jobs, workers
-from monai_transfer.study.run_arms import Arm, for_pretraining
+from monai_transfer.study.run_arms import Arm, for_pretraining, study_kept
 
 __all__ = ["HeldOut", "leave_one_site_out", "sites_to_hold_out"]
 
@@ -111,7 +113,8 @@ def leave_one_site_out(
                 own = {"arm": arm.name, "seed": int(seed), "output_dir": str(run)}
                 changes = {**shared, **start, **arm.overrides, **own}
                 todo.append(Job(str(bundle), arm.workflow, changes, f"{arm.name} at {site}, seed {seed}"))
-    with workers(jobs) as pool:
+    keeps(lambda: study_kept(out))
+    with FolderLock(out), workers(jobs) as pool:
         refuse_failed(run_jobs(list(pretrainings.values()), pool, "pretrain on the other sites", console))
         refuse_failed(run_jobs(todo, pool, "held-out sites", console))
     found = [_measure(out, site, arms, seeds) for site in held]

@@ -13,8 +13,10 @@ from typing import Any
 from rich.console import Console
 
 from monai_transfer.bundle.run import open_workflow
-from monai_transfer.engine.run_folder import read_status
 from monai_transfer.errors import InputError
+from monai_transfer.runs.lock import FolderLock
+from monai_transfer.runs.record import find_runs, read_status
+from monai_transfer.stopping import keeps
 from monai_transfer.study.arms import PRESETS, Arm, parse_arms
 from monai_transfer.study.pool import Job, refuse_failed, run_jobs, workers
 
@@ -61,7 +63,8 @@ def run_study(
     console = console or Console(file=sys.stdout)
     shared = dict(overrides or {})
     counts = _counts(bundle, fractions, shared)
-    with workers(jobs) as pool:
+    keeps(lambda: study_kept(out))
+    with FolderLock(out), workers(jobs) as pool:
         if "pretrained" not in shared and not has_weights(bundle):
             home = out / "pretrain-0"
             job = Job(
@@ -93,6 +96,13 @@ def run_study(
             print_report(report, console=console)
             reports.append(path)
     return reports
+
+
+def study_kept(out: Path) -> str:
+    """What a study that is stopped now leaves."""
+    done = sum(run.status == "finished" for run in find_runs(out))
+    finished = f"{done} run{'s are' if done != 1 else ' is'} finished"
+    return f"{finished}, those under way keep their last finished epoch; the same command continues"
 
 
 def has_weights(bundle: Path) -> bool:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from monai_transfer.errors import InputError
-from monai_transfer.study.pool import Job, _refuse_changed, _settings, first_line, refuse_failed
+from monai_transfer.study.jobs import Job, refuse_changed, settings_of
+from monai_transfer.study.pool import first_line, refuse_failed
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def finished(bundle: Path, home: Path, **overrides) -> Job:
     weights = str(home / "pretrain-0" / "models" / "model.pt")
     job = Job(str(bundle), "train", {"pretrained": weights, "output_dir": str(home / "a-0"), **overrides}, "a")
     job.output.mkdir(parents=True)
-    (job.output / "run.json").write_text(json.dumps({"status": "finished", "job": _settings(job)}))
+    (job.output / "run.json").write_text(json.dumps({"status": "finished", "job": settings_of(job)}))
     return job
 
 
@@ -33,23 +34,23 @@ def test_the_same_settings_pass_also_after_the_study_was_moved(bundle, tmp_path)
     shutil.move(tmp_path / "s", tmp_path / "elsewhere")
     weights = str(tmp_path / "elsewhere" / "pretrain-0" / "models" / "model.pt")
     moved = {"pretrained": weights, "output_dir": str(tmp_path / "elsewhere" / "a-0"), "seed": 0, "fresh": True}
-    _refuse_changed(Job(str(bundle), "train", moved, "a"))
+    refuse_changed(Job(str(bundle), "train", moved, "a"))
 
 
 def test_runs_of_other_settings_or_other_configs_are_refused(bundle, tmp_path):
     job = finished(bundle, tmp_path / "s", seed=0)
     other = Job(job.bundle, job.workflow, {**job.overrides, "lr": 0.1}, "a")
     with pytest.raises(InputError, match=r"a-0: is finished, under other settings: lr \(it was not set, now 0.1\)"):
-        _refuse_changed(other)
+        refuse_changed(other)
     (bundle / "configs" / "train.yaml").write_text("max_epochs: 4\n")
     with pytest.raises(InputError, match="under other settings: the bundle's configs; give another --out"):
-        _refuse_changed(job)
+        refuse_changed(job)
 
 
 def test_a_run_without_a_record_passes(bundle, tmp_path):
     job = finished(bundle, tmp_path / "s")
     (job.output / "run.json").write_text(json.dumps({"status": "finished"}))
-    _refuse_changed(job)
+    refuse_changed(job)
 
 
 def test_failed_runs_are_named(bundle, tmp_path):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_transfer.errors import InputError
+from monai_transfer.files import atomic_path
 
 __all__ = [
     *("SPLIT_NAMES", "FolderContents", "Options", "RawCase"),
@@ -141,13 +142,8 @@ def derived_path(target: Path) -> Iterator[Path]:
 
     For the many small files that the same command makes again, so without the flush to disk of ``files.atomic_path``.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{os.getpid()}.{target.name}")
-    try:
+    with atomic_path(target, flush=False) as temporary:
         yield temporary
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def split_name(text: str) -> str | None:

@@ -1,0 +1,139 @@
+"""Signals end every command with all its processes, with a true word and the right status; a killed parent too."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from monai_transfer.data.phantom.sets import write_set
+from monai_transfer.runs.record import epochs_kept, read_record, read_status
+
+BUNDLES = Path(__file__).parents[1] / "bundles"
+SLICES = BUNDLES / "head_mr_slice_classification"
+LONG = ["--max_epochs", "500", "--steps_per_epoch", "2", "--n_labelled", "2"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("stopping") / "set"
+    write_set("classification", folder, patients=2)
+    return folder
+
+
+@pytest.fixture
+def bundle(tmp_path) -> Path:
+    return Path(shutil.copytree(SLICES, tmp_path / SLICES.name, ignore=shutil.ignore_patterns("runs")))
+
+
+def start(*words: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "monai_transfer", *map(str, words)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def wait_for(condition, process: subprocess.Popen[str], seconds: float = 240) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < until, "it did not come so far"
+        time.sleep(0.05)
+
+
+def stop(process: subprocess.Popen[str], number: int) -> tuple[int, str]:
+    """Status and stderr of a process that got a signal and must have ended, with its children, within 5 s."""
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=5 if number != signal.SIGKILL else 30)
+    _, alive = psutil.wait_procs(children, timeout=5)
+    assert alive == []
+    return process.returncode, err
+
+
+def test_a_training_is_interrupted_keeps_its_epoch_and_continues(bundle, data):
+    folder = bundle / "runs" / "train-0"
+    process = start("run", bundle, "train", *LONG, "--dataset_dir", data)
+    wait_for(lambda: epochs_kept(folder) > 0, process)
+    second = subprocess.run(
+        [sys.executable, "-m", "monai_transfer", "run", bundle, "train", *LONG, "--dataset_dir", data],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert second.returncode == 2 and "train-0: is being written by process" in second.stderr
+    assert second.stderr.count("\n") == 1
+    code, err = stop(process, signal.SIGINT)
+    kept = epochs_kept(folder)
+    assert code == 130
+    assert err == f"interrupted by SIGINT: epoch {kept} of 500 is kept; the same command continues from there\n"
+    assert read_status(folder) == "interrupted"
+    process = start("run", bundle, "train", *LONG, "--dataset_dir", data)
+    wait_for(lambda: epochs_kept(folder) > kept, process)
+    assert read_status(folder) == "running"
+    code, err = stop(process, signal.SIGTERM)
+    assert code == 143 and "interrupted by SIGTERM: epoch" in err
+    record = read_record(folder)
+    assert record is not None and record["status"] == "interrupted" and len(record["resumed"]) == 1
+    assert [p.name for p in folder.rglob(".*")] == []
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, *(pytest.param(n, marks=pytest.mark.slow) for n in (signal.SIGINT, signal.SIGKILL))]
+)
+def test_a_study_ends_with_its_workers(bundle, data, tmp_path, number):
+    out = tmp_path / "study"
+    words = [
+        "study",
+        bundle,
+        "--arms",
+        "scratch",
+        "--seeds",
+        2,
+        "--jobs",
+        2,
+        "--out",
+        out,
+        *LONG,
+        "--dataset_dir",
+        data,
+    ]
+    process = start(*words)
+    runs = [out / f"scratch-{seed}" for seed in (0, 1)]
+    wait_for(lambda: any(epochs_kept(run) > 0 for run in runs), process)
+    code, err = stop(process, number)
+    assert code == (-9 if number == signal.SIGKILL else 128 + number)
+    if number != signal.SIGKILL:
+        assert err.splitlines()[-1].startswith(f"interrupted by {signal.Signals(number).name}: 0 runs are finished")
+    assert {read_status(run) for run in runs} <= {"interrupted", None}
+
+
+def test_a_dead_worker_fails_its_own_run_only(bundle, data, tmp_path):
+    out = tmp_path / "study"
+    tiny = ["--max_epochs", 3, "--steps_per_epoch", 2, "--n_labelled", 2, "--dataset_dir", data]
+    process = start("study", bundle, "--arms", "scratch", "--seeds", 2, "--jobs", 1, "--out", out, *tiny)
+    wait_for(lambda: (out / "scratch-0" / "run.json").is_file(), process)
+    record = json.loads((out / "scratch-0" / "run.json").read_text())
+    os.kill(record["process"], signal.SIGKILL)
+    _, err = process.communicate(timeout=240)
+    assert process.returncode == 2 and "memory runs out" in err and err.count("\n") == 1
+    assert read_status(out / "scratch-0") == "failed" and read_status(out / "scratch-1") == "finished"
+    record = read_record(out / "scratch-0")
+    assert record is not None and "was killed" in record["reason"]
+
+
+def test_a_stop_while_libraries_load(bundle):
+    process = start("predict", bundle, bundle / "sample", "-o", bundle / "out")
+    time.sleep(1.5)
+    assert stop(process, signal.SIGTERM)[0] == 143
