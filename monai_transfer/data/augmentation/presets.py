@@ -64,6 +64,7 @@ def preset(
     image: str = "image",
     label: str = "label",
     allow_missing_keys: bool = False,
+    parts: str = "all",
 ) -> list[Config]:
     """The transforms of a preset, which cut the patch as well, as MONAI configs.
 
@@ -79,6 +80,8 @@ def preset(
         foreground: share of the patches about a labelled voxel, for segmentation.
         image, label: keys.
         allow_missing_keys: leave cases without a label as they are.
+        parts: ``"geometry"`` (patch and mirroring, for a loader), ``"intensity"`` (the rest, which may run on batches:
+            ``engine.batch_augmentation``) or ``"all"``.
 
     Raises:
         InputError: an unknown preset, or numbers of axes that do not match.
@@ -91,31 +94,24 @@ def preset(
         raise InputError(f"no augmentation preset {name!r}", hint=f"one of {', '.join(PRESETS)}")
     if dims not in (2, 3) or len(patch) != dims or (spacing is not None and len(spacing) != dims):
         raise InputError(f"a patch of {len(patch)} axes and a spacing of {len(spacing or patch)} for {dims}D images")
+    if parts not in ("all", "geometry", "intensity"):
+        raise InputError(f"no parts {parts!r} of a preset", hint="all, geometry or intensity")
     dense = task in ("segmentation", "localization")
     keys = [image, label] if dense else [image]
     given = None if spacing is None else [float(v) for v in spacing]
-    parts = [_geometry(name, dims, given, list(patch), flips, task, keys)]
-    if dense:
-        parts[0] |= {"label_key": label, "foreground": float(foreground)}
-    parts += [
-        {"_target_": f"{_M}.RandFlipd", "keys": keys, "prob": 0.5, "spatial_axis": int(axis)}
-        for axis in sorted(flips)
-        if name != "none"
-    ]
-    if name in ("light", "randomised"):
-        parts += _light(image)
-    if name == "randomised":
-        mixed = {"_target_": f"{_OURS}.mixed.Mixed", "share": 0.5, "transforms": randomised_parts(image)}
-        parts.append(mixed)
-    if name == "colour":
-        parts += _colour(image)
-    if name in ("standard", "colour"):
-        parts += _standard(image, dims, given)
+    chosen: list[Config] = []
+    if parts != "intensity":
+        cut = _geometry(name, dims, given, list(patch), flips, task, keys)
+        chosen.append(cut | ({"label_key": label, "foreground": float(foreground)} if dense else {}))
+        mirror = {"_target_": f"{_M}.RandFlipd", "keys": keys, "prob": 0.5}
+        chosen += [mirror | {"spatial_axis": int(axis)} for axis in sorted(flips) if name != "none"]
+    if parts != "geometry":
+        chosen += _intensity(name, image, dims, given)
     if allow_missing_keys:
-        for part in parts:
+        for part in chosen:
             if "keys" in part:
                 part["allow_missing_keys"] = True
-    return parts
+    return chosen
 
 
 def as_transforms(configs: Sequence[Config]) -> Compose:
@@ -165,6 +161,15 @@ def _geometry(
         if thin:
             config["scale_axes"] = [axis for axis in range(dims) if axis not in thin]
     return config
+
+
+def _intensity(name: str, image: str, dims: int, spacing: list[float] | None) -> list[Config]:
+    chosen = _light(image) if name in ("light", "randomised") else []
+    if name == "randomised":
+        chosen.append({"_target_": f"{_OURS}.mixed.Mixed", "share": 0.5, "transforms": randomised_parts(image)})
+    if name == "colour":
+        chosen += _colour(image)
+    return chosen + (_standard(image, dims, spacing) if name in ("standard", "colour") else [])
 
 
 def _light(image: str) -> list[Config]:

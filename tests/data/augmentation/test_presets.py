@@ -126,9 +126,20 @@ def test_bundles_can_hold_them():
     assert out["image"].shape == (1, 8, 8)
 
 
+@pytest.mark.parametrize("name", PRESETS)
+def test_its_parts_are_the_whole(name):
+    whole, geometry, intensity = (
+        preset(name, 2, None, [16, 16], [0], parts=parts) for parts in ("all", "geometry", "intensity")
+    )
+    assert geometry + intensity == whole
+    assert not any("label" in config.get("keys", []) for config in intensity)
+
+
 def test_refused():
     with pytest.raises(InputError, match="no augmentation preset"):
         preset("strong", 2, None, [8, 8])
+    with pytest.raises(InputError, match="no parts"):
+        preset("light", 2, None, [8, 8], parts="half")
     with pytest.raises(InputError, match="for 3D images"):
         preset("light", 3, [1, 1], [8, 8, 8])
 
