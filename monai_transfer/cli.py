@@ -15,10 +15,10 @@ from typer.core import TyperGroup
 
 from monai_transfer import __version__, stopping
 from monai_transfer.bundle.command_line import WORKFLOWS
+from monai_transfer.discovery import file_names
 from monai_transfer.errors import CoverageError, InputError, describe, first_cause, is_out_of_memory
 from monai_transfer.files import unwritable
 from monai_transfer.library_logging import silence_libraries
-from monai_transfer.options import names_in
 from monai_transfer.study.arms import PRESETS
 
 __all__ = ["COMMANDS", "app", "main"]
@@ -69,8 +69,8 @@ class _LazyGroup(TyperGroup):
 _LISTS: dict[str, Iterable[str]] = {
     "workflows of run": WORKFLOWS,
     "arms of study": PRESETS,
-    "strategies of new": names_in("strategies"),
-    "methods of new": names_in("methods"),
+    "strategies of new": file_names("strategies"),
+    "methods of new": file_names("methods"),
 }
 _HELP = [
     "Transfer learning for medical imaging on MONAI: from scans to a verdict and a bundle.",

@@ -6,7 +6,6 @@ Everything here is light: importing torch and MONAI takes seconds, and a wrong w
 from __future__ import annotations
 
 import difflib
-import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -23,7 +22,6 @@ __all__ = [
     "TrustSource",
     "announce",
     "begins_with",
-    "names_in",
     "number_list",
     "require",
     "require_name",
@@ -99,16 +97,6 @@ def require_name(name: str, known: Iterable[str], word: str) -> None:
         return
     near = difflib.get_close_matches(name, names, n=1)
     raise InputError(f"no {word} {name!r}", hint=f"did you mean {near[0]}?" if near else f"one of {', '.join(names)}")
-
-
-def names_in(kind: str) -> list[str]:
-    """Short names of the ``methods`` or ``strategies``, read from the files without importing them: torch is heavy."""
-    names = []
-    for path in sorted((Path(__file__).parent / kind).glob("[a-z]*.py")):
-        title = "".join(part.capitalize() for part in path.stem.split("_"))
-        if path.stem != "base" and re.search(rf"^class {title}\(", path.read_text(encoding="utf-8"), re.MULTILINE):
-            names.append(path.stem)
-    return names
 
 
 def begins_with(names: Iterable[str]) -> Callable[[str], list[str]]:

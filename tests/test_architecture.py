@@ -24,7 +24,18 @@ MODULES = {
 FLOORS = [
     (
         "names, files, errors",
-        ["_moved", "arrays", "errors", "stopping", "files", "library_logging", "options", "safe_parse", "runs"],
+        [
+            "_moved",
+            "arrays",
+            "discovery",
+            "errors",
+            "stopping",
+            "files",
+            "library_logging",
+            "options",
+            "safe_parse",
+            "runs",
+        ],
     ),
     ("model of data and of tasks, networks", ["tasks", "manifest", "networks", "localization"]),
     (
@@ -32,7 +43,7 @@ FLOORS = [
         ["data", "bundle_reader", "weights", "strategies", "methods", "pretraining", "testtime"],
     ),
     ("looking at data and sources", ["inspection", "selection"]),
-    ("training", ["engine"]),
+    ("training", ["engine", "testing"]),
     ("scores and comparison", ["evaluation", "report"]),
     ("bundles and what is done with them", ["bundle", "predict", "study"]),
     ("commands", ["demo", "demo_command", "cli", "__main__"]),

@@ -16,6 +16,7 @@ from monai_transfer.bundle.command_line import (
     equal_command,
     parse_overrides,
 )
+from monai_transfer.discovery import file_names
 from monai_transfer.errors import InputError
 from monai_transfer.options import (
     BundleFolder,
@@ -23,7 +24,6 @@ from monai_transfer.options import (
     announce,
     begins_with,
     given_paths,
-    names_in,
     number_list,
     require,
     require_name,
@@ -34,7 +34,7 @@ from monai_transfer.stopping import keeps
 __all__ = ["export", "new", "run"]
 
 KINDS = ("bundle", "torchscript", "onnx")
-_STRATEGIES, _METHODS = names_in("strategies"), names_in("methods")
+_STRATEGIES, _METHODS = file_names("strategies"), file_names("methods")
 _WORKFLOWS = f"{', '.join(WORKFLOWS)}; train is fine-tuning."
 
 
@@ -50,15 +50,15 @@ def new(
     strategy: Annotated[
         str,
         typer.Option(
-            help=f"{', '.join(names_in('strategies'))}, or a full _target_ path.",
-            autocompletion=begins_with(names_in("strategies")),
+            help=f"{', '.join(file_names('strategies'))}, or a full _target_ path.",
+            autocompletion=begins_with(file_names("strategies")),
         ),
     ] = "full",
     method: Annotated[
         str,
         typer.Option(
-            help=f"{', '.join(names_in('methods'))}, or a full _target_ path.",
-            autocompletion=begins_with(names_in("methods")),
+            help=f"{', '.join(file_names('methods'))}, or a full _target_ path.",
+            autocompletion=begins_with(file_names("methods")),
         ),
     ] = "dann",
     spacing: Annotated[str | None, typer.Option(help="mm per axis, e.g. 1,1,3; default: the data's median.")] = None,

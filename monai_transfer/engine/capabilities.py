@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import pkgutil
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import monai_transfer.methods
-import monai_transfer.testtime
 from monai_transfer.data.translation import Translation
+from monai_transfer.discovery import classes_in
 from monai_transfer.errors import InputError
 from monai_transfer.files import write_text
 from monai_transfer.methods.base import Method
@@ -74,14 +72,11 @@ class Capability:
 
 def capabilities() -> list[Capability]:
     """Every method in ``methods`` and ``testtime``, by name, and the two that are a network and a transform."""
-    found = []
-    for package in (monai_transfer.methods, monai_transfer.testtime):
-        for module in sorted(pkgutil.iter_modules(package.__path__), key=lambda m: m.name):
-            if module.name.startswith("_") or module.name == "base":
-                continue
-            name = "".join(part.capitalize() for part in module.name.split("_"))
-            cls = getattr(importlib.import_module(f"{package.__name__}.{module.name}"), name)
-            found.append(Capability(f"{package.__name__.removeprefix('monai_transfer.')}/{module.name}", cls))
+    found = [
+        Capability(f"{package}/{name}", cls)
+        for package in ("methods", "testtime")
+        for name, cls in classes_in(package).items()
+    ]
     return [*found, Capability("networks/mil", Mil), Capability("data/translation", Translation)]
 
 
@@ -141,7 +136,11 @@ def main(arguments: list[str] | None = None) -> None:
         return
     text = page.read_text(encoding="utf-8")
     if BEGIN not in text or END not in text:
-        raise InputError("holds no marks to write between", path=page)
+        raise InputError(
+            "holds no marks to write between",
+            path=page,
+            hint="put the lines BEGIN and END of engine/capabilities.py into it",
+        )
     before, _, rest = text.partition(BEGIN)
     write_text(page, f"{before}{BEGIN}\n{table()}\n{END}{rest.partition(END)[2]}")
 

@@ -40,7 +40,9 @@ class TrainingMetrics:
 
     def __init__(self, task: str, scale: float = 1.0) -> None:
         if task not in ("segmentation", "localization", "classification", "regression"):
-            raise InputError(f"no training metric for the task {task!r}")
+            raise InputError(
+                f"no training metric for the task {task!r}", hint="leave TrainingMetrics out of the handlers"
+            )
         self.task, self.scale = task, scale
         self._sums: Tensor | None = None
 

@@ -63,7 +63,9 @@ class Adda(Method):
     def __init__(self, hidden: int = 500, lr: float | None = None, places: int = 1024) -> None:
         super().__init__()
         if places < 1:
-            raise InputError(f"ADDA's discriminator judges at least one place, got places={places}")
+            raise InputError(
+                f"ADDA's discriminator judges at least one place, got places={places}", hint="1024 is the default"
+            )
         self.hidden, self.lr, self.follows_lr, self.places = hidden, lr, lr is None, places
         self.source_network: nn.Module | None = None
         self.discriminator: nn.Module | None = None

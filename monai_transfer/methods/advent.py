@@ -106,7 +106,10 @@ class Advent(Method):
     ) -> None:
         super().__init__()
         if space not in ("self_information", "probabilities"):
-            raise InputError(f"space must be 'self_information' or 'probabilities', not {space!r}")
+            raise InputError(
+                f"space must be 'self_information' or 'probabilities', not {space!r}",
+                hint="self_information is AdvEnt's, probabilities that of Tsai et al.",
+            )
         self.adversarial, self.space, self.weight, self.foreground = adversarial, space, weight, foreground
         self.width, self.lr = width, lr
         self.discriminator: nn.Module | None = None

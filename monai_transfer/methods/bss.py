@@ -40,7 +40,10 @@ def bss_penalty(features: Tensor, k: int = 1) -> Tensor:
     tensor(4.)
     """
     if features.ndim != 2 or k < 1:
-        raise InputError(f"BSS needs B x F features and k >= 1, got {tuple(features.shape)} and k = {k}")
+        raise InputError(
+            f"BSS needs B x F features and k >= 1, got {tuple(features.shape)} and k = {k}",
+            hint="pool the features first, and give k=1 or more",
+        )
     with torch.autocast(features.device.type, enabled=False):
         rows = at_least_float32(features)
         if not torch.isfinite(rows).all():
@@ -72,7 +75,9 @@ class Bss(Method):
     def __init__(self, eta: float = 1e-3, k: int = 1) -> None:
         super().__init__()
         if eta < 0 or k < 1:
-            raise InputError(f"BSS needs eta >= 0 and k >= 1, got {eta} and {k}")
+            raise InputError(
+                f"BSS needs eta >= 0 and k >= 1, got {eta} and {k}", hint="the paper's are eta=0.001 and k=1"
+            )
         self.eta, self.k = eta, k
 
     def forward(self, fields: Fields, progress: float) -> Tensor:

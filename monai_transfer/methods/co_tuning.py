@@ -111,7 +111,10 @@ class CoTuning(Method):
     ) -> None:
         super().__init__()
         if weight < 0 or not 0 < learn <= 1:
-            raise InputError(f"Co-Tuning needs weight >= 0 and learn in (0, 1], got {weight} and {learn}")
+            raise InputError(
+                f"Co-Tuning needs weight >= 0 and learn in (0, 1], got {weight} and {learn}",
+                hint="the paper's weight is 2.3; half of the labelled cases is learn=0.5",
+            )
         self.weight, self.learn, self.lr = weight, learn, lr
         self.source_head = source_head
         self.source_model: nn.Module | None = None
@@ -143,7 +146,8 @@ class CoTuning(Method):
             self.register_buffer("counts", features.new_zeros(classes, dtype=torch.float32))
         elif self._given.shape != (classes, width):
             raise InputError(
-                f"the relationship is {tuple(self._given.shape)}, for {classes} target and {width} source classes"
+                f"the relationship is {tuple(self._given.shape)}, for {classes} target and {width} source classes",
+                hint="give target classes x source classes, or leave it out to have it learnt",
             )
         else:
             self.register_buffer("sums", self._given.to(features.device))

@@ -59,7 +59,10 @@ def coral_loss(source: Tensor, target: Tensor) -> Tensor:
     (tensor(0.), tensor(16.))
     """
     if source.shape[-1] != target.shape[-1]:
-        raise InputError(f"source has {source.shape[-1]} features and target {target.shape[-1]}")
+        raise InputError(
+            f"source has {source.shape[-1]} features and target {target.shape[-1]}",
+            hint="tap the same layer in both domains",
+        )
     # float32 under autocast: squares of half-precision covariances overflow
     source, target = (x if x.dtype.itemsize >= 4 else x.float() for x in (source, target))
     difference = covariance(source) - covariance(target)

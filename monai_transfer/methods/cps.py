@@ -71,7 +71,10 @@ class Cps(Method):
     def __init__(self, weight: float = 1.5, ramp: float = 1.0, start: str = "head", lr: float | None = None) -> None:
         super().__init__()
         if start not in ("head", "all"):
-            raise InputError(f"start must be 'head' or 'all', not {start!r}")
+            raise InputError(
+                f"start must be 'head' or 'all', not {start!r}",
+                hint="head draws the class scores anew, all the whole peer",
+            )
         self.weight, self.ramp, self.start, self.lr, self.follows_lr = weight, ramp, start, lr, lr is None
         self.peer: nn.Module | None = None
         self._log: dict[str, Tensor] = {}

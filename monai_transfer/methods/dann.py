@@ -61,7 +61,9 @@ class Dann(Method):
     def __init__(self, hidden: int = 64, lr: float = 1e-3, dense: bool = False, stages: int = 1) -> None:
         super().__init__()
         if stages < 1:
-            raise InputError(f"domains enter in at least one stage, got {stages}")
+            raise InputError(
+                f"domains enter in at least one stage, got {stages}", hint="stages=1 lets all of them in at once"
+            )
         self.hidden, self.lr, self.stages = hidden, lr, stages
         if dense:
             self.default_pool = None  # type: ignore[misc]

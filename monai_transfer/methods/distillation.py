@@ -42,7 +42,10 @@ def distillation_loss(student: Tensor, teacher: Tensor, temperature: float = 2.0
     (True, 1.848)
     """
     if student.shape != teacher.shape:
-        raise InputError(f"the student gives {tuple(student.shape)}, the teacher {tuple(teacher.shape)}")
+        raise InputError(
+            f"the student gives {tuple(student.shape)}, the teacher {tuple(teacher.shape)}",
+            hint="both need the same classes; a student with others gets head=, a module that gives the source classes",
+        )
     ours = log_probabilities(at_least_float32(student) / temperature)
     theirs = log_probabilities(at_least_float32(teacher.detach()) / temperature)
     return temperature**2 * (theirs.exp() * (theirs - ours)).sum(1).mean()
@@ -84,7 +87,7 @@ class Distillation(Method):
     ) -> None:
         super().__init__()
         if not temperature > 0:
-            raise InputError(f"the temperature is positive, got {temperature}")
+            raise InputError(f"the temperature is positive, got {temperature}", hint="2 is usual")
         self.temperature, self.weight, self.head = temperature, weight, head
         self.teacher = None if teacher is None else teacher.requires_grad_(False).eval()
         if head is not None:

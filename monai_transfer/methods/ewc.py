@@ -52,7 +52,9 @@ def ewc_penalty(
         for now, then, f in zip(weights, start, fisher, strict=True)
     ]
     if not parts:
-        raise InputError("there are no weights to regularise")
+        raise InputError(
+            "there are no weights to regularise", hint="the lists are empty: take the network's parameters"
+        )
     return strength / 2 * torch.stack([part.to(parts[0].device) for part in parts]).sum()
 
 
@@ -97,7 +99,9 @@ def fisher_information(network: nn.Module, images: Tensor | Iterable[Any]) -> di
         for name, parameter in named.items():
             parameter.requires_grad_(learning[name])
     if not count:
-        raise InputError("there is no case to estimate the Fisher information from")
+        raise InputError(
+            "there is no case to estimate the Fisher information from", hint="give at least one batch of source images"
+        )
     return {name: total / count for name, total in totals.items()}
 
 
@@ -132,7 +136,9 @@ class Ewc(Method):
     def __init__(self, strength: float = 400.0, fisher: Mapping[str, Tensor] | str | Path | None = None) -> None:
         super().__init__()
         if strength < 0:
-            raise InputError(f"the strength of EWC is not negative, got {strength}")
+            raise InputError(
+                f"the strength of EWC is not negative, got {strength}", hint="400 is the paper's; 0 switches it off"
+            )
         self.strength, self._given = strength, fisher
         self.start: Snapshot | None = None
         self.fisher: Snapshot | None = None
@@ -172,9 +178,17 @@ def _read(path: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror or error})", path=path) from error
+        raise InputError(
+            f"cannot be read ({error.strerror or error})",
+            path=path,
+            hint="check the path of the file with the Fisher information",
+        ) from error
     except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError) as error:
-        raise InputError("is no file of tensors, or holds more than tensors", path=path) from error
+        raise InputError(
+            "is no file of tensors, or holds more than tensors",
+            path=path,
+            hint="save what fisher_information() returns with torch.save",
+        ) from error
     if not isinstance(content, dict) or not all(isinstance(t, Tensor) for t in content.values()):
         raise InputError("holds no Fisher information", path=path, hint="save what fisher_information() returns")
     return content

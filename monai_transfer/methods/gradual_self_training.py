@@ -49,7 +49,10 @@ class GradualSelfTraining(Method):
     def __init__(self, stages: int = 5, drop: float = 0.1, weight: float = 1.0) -> None:
         super().__init__()
         if stages < 1 or not 0 <= drop < 1:
-            raise InputError(f"stages must be at least 1 and drop in [0, 1), got {stages} and {drop}")
+            raise InputError(
+                f"stages must be at least 1 and drop in [0, 1), got {stages} and {drop}",
+                hint="the defaults are stages=5 and drop=0.1",
+            )
         self.stages, self.drop, self.weight = stages, drop, weight
         self.teacher: nn.Module | None = None
         self.stage: Tensor

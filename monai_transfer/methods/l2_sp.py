@@ -57,11 +57,16 @@ def l2_sp_penalty(
     parts = []
     for now, then in zip(weights, start, strict=True):
         if now.shape != then.shape:
-            raise InputError(f"a weight of shape {tuple(now.shape)} started as {tuple(then.shape)}")
+            raise InputError(
+                f"a weight of shape {tuple(now.shape)} started as {tuple(then.shape)}",
+                hint="give both lists in the same order",
+            )
         parts.append(alpha / 2 * (at_least_float32(now) - at_least_float32(then)).square().sum())
     parts += [beta / 2 * at_least_float32(tensor).square().sum() for tensor in new]
     if not parts:
-        raise InputError("there are no weights to regularise")
+        raise InputError(
+            "there are no weights to regularise", hint="the lists are empty: take the network's parameters"
+        )
     return torch.stack([part.to(parts[0].device) for part in parts]).sum()
 
 
@@ -94,7 +99,10 @@ class L2Sp(Method):
     def __init__(self, alpha: float = 0.1, beta: float = 0.01, new: str | list[str] | None = None) -> None:
         super().__init__()
         if alpha < 0 or beta < 0:
-            raise InputError(f"the factors of L2-SP are not negative, got alpha {alpha} and beta {beta}")
+            raise InputError(
+                f"the factors of L2-SP are not negative, got alpha {alpha} and beta {beta}",
+                hint="the paper's are alpha=0.1 and beta=0.01",
+            )
         self.alpha, self.beta, self.new = alpha, beta, new
         self.start: Snapshot | None = None
         self._log: dict[str, Tensor] = {}

@@ -72,7 +72,10 @@ class Mcd(Method):
     def __init__(self, hidden: int = 64, weight: float = 1.0, lr: float = 1e-3, repeats: int = 1) -> None:
         super().__init__()
         if repeats < 1:
-            raise InputError(f"the features of MCD make at least one step, got {repeats}")
+            raise InputError(
+                f"the features of MCD make at least one step, got {repeats}",
+                hint="repeats=1 is the default, 4 the authors' code's",
+            )
         self.hidden, self.weight, self.lr, self.repeats = hidden, weight, lr, repeats
         self.heads: nn.ModuleList | None = None
         self._log: dict[str, Tensor] = {}

@@ -74,7 +74,8 @@ def _both(source: Tensor, target: Tensor) -> Tensor:
     if source.ndim != 2 or target.ndim != 2 or source.shape[1] != target.shape[1]:
         raise InputError(
             f"MMD needs N x F and M x F features, got {tuple(source.shape)} and {tuple(target.shape)}; "
-            "pool spatial features first"
+            "pool spatial features first",
+            hint="pool spatial features first",
         )
     if min(len(source), len(target)) < 2:
         raise InputError(

@@ -78,7 +78,7 @@ class Mme(Method):
     def __init__(self, weight: float = 0.1, temperature: float = 0.05, lr: float = 1e-3) -> None:
         super().__init__()
         if not temperature > 0:
-            raise InputError(f"the temperature of MME is positive, got {temperature}")
+            raise InputError(f"the temperature of MME is positive, got {temperature}", hint="0.05 is the paper's")
         self.weight, self.temperature, self.lr = weight, temperature, lr
         self.prototypes: Prototypes | None = None
         self._log: dict[str, Tensor] = {}

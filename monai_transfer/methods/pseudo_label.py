@@ -97,7 +97,10 @@ class PseudoLabel(Method):
         super().__init__()
         shares = (portion, portion) if isinstance(portion, (int, float)) else tuple(portion)
         if len(shares) != 2 or not all(0 < share <= 1 for share in shares):
-            raise InputError(f"portion must be two numbers in (0, 1], got {shares}")
+            raise InputError(
+                f"portion must be two numbers in (0, 1], got {shares}",
+                hint="such as (0.2, 0.5): the shares at the start and at the end of the run",
+            )
         self.portion, self.momentum, self.weight, self.start = shares, momentum, weight, start
         self.thresholds: Tensor
         self.register_buffer("thresholds", torch.empty(0))

@@ -95,7 +95,9 @@ def peer_network(network: nn.Module, start: str = "head") -> nn.Module:
         InputError: ``start`` is neither of the two.
     """
     if start not in ("head", "all"):
-        raise InputError(f"start must be 'head' or 'all', not {start!r}")
+        raise InputError(
+            f"start must be 'head' or 'all', not {start!r}", hint="head draws the class scores anew, all the whole copy"
+        )
     peer = copy_network(network, frozen=False)
     for module in peer.modules() if start == "all" else map(peer.get_submodule, find_head(peer)):
         reset = getattr(module, "reset_parameters", None)

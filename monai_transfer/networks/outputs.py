@@ -82,7 +82,10 @@ def label_indices(label: Tensor, logits: Tensor) -> Tensor:
     elif label.ndim == logits.ndim and label.shape[1] == logits.shape[1]:
         label = label.argmax(1)
     if label.shape != (logits.shape[0], *spatial):
-        raise InputError(f"a label of shape {tuple(label.shape)} does not fit outputs of {tuple(logits.shape)}")
+        raise InputError(
+            f"a label of shape {tuple(label.shape)} does not fit outputs of {tuple(logits.shape)}",
+            hint="give class indices, with a channel of one or none, or one-hot",
+        )
     return label.long()
 
 
@@ -105,4 +108,4 @@ def pool_features(features: Tensor, pool: str | None = "mean") -> Tensor:
         return flat.mean(-1)
     if pool == "max":
         return flat.amax(-1)
-    raise InputError(f"pool must be 'mean', 'max' or None, not {pool!r}")
+    raise InputError(f"pool must be 'mean', 'max' or None, not {pool!r}", hint="None leaves the features as they are")

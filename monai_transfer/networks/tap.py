@@ -62,7 +62,10 @@ class Tap:
         """The activation of the last forward pass; it is forgotten here, so that no graph is kept alive."""
         value, self._value = self._value, None
         if not isinstance(value, torch.Tensor):
-            raise InputError(f"layer {self.layer!r} was not used in the forward pass, or gives no tensor")
+            raise InputError(
+                f"layer {self.layer!r} was not used in the forward pass, or gives no tensor",
+                hint="name a module that the network calls in each pass",
+            )
         return value
 
     def remove(self) -> None:

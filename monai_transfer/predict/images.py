@@ -20,11 +20,11 @@ from typing import Any
 from tqdm import tqdm
 
 from monai_transfer.bundle.run import best_weights, open_workflow
-from monai_transfer.errors import InputError
+from monai_transfer.errors import InputError, first_cause
 from monai_transfer.files import atomic_path
 from monai_transfer.predict.dicom_seg import check_highdicom, write_dicom_seg
 from monai_transfer.predict.inputs import Item, find_items
-from monai_transfer.predict.items import ReadableItems, first_cause
+from monai_transfer.predict.items import ReadableItems
 
 __all__ = ["FORMATS", "Predictions", "predict_images"]
 

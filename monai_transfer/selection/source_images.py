@@ -21,7 +21,7 @@ from monai.transforms import (
 from torch import Tensor
 
 from monai_transfer.data.readers import SafeReader
-from monai_transfer.errors import InputError
+from monai_transfer.errors import InputError, first_cause
 
 __all__ = ["label_on_grid", "one_line", "prepare_image"]
 
@@ -38,9 +38,7 @@ def prepare_image(image: str | list[str], preprocessing: Callable[[dict[str, Any
     try:
         item = (preprocessing or _default(not first.lower().endswith(_FLAT)))({"image": image})
     except Exception as error:  # MONAI wraps whatever a transform raises
-        cause: BaseException = error
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
+        cause = first_cause(error)
         if isinstance(cause, InputError):
             raise cause from error
         fault = f"the preprocessing of {name} fails on it ({one_line(cause)})"

@@ -44,9 +44,12 @@ class GradualUnfreezing(Scheduled):
         self, until: float = 0.5, lr_ratio: float = 2.6, groups: Sequence[str | Sequence[str]] | None = None
     ) -> None:
         if not 0 < until < 1:
-            raise InputError(f"until is a share of the run between 0 and 1, got {until}")
+            raise InputError(
+                f"until is a share of the run between 0 and 1, got {until}",
+                hint="0.5 has all unfrozen at half of the run",
+            )
         if not lr_ratio > 0:
-            raise InputError(f"lr_ratio must be positive, got {lr_ratio}")
+            raise InputError(f"lr_ratio must be positive, got {lr_ratio}", hint="2.6 is ULMFiT's")
         self.until, self.lr_ratio, self.named_groups = until, lr_ratio, groups
 
     def groups(self, network: nn.Module) -> list[list[str]]:

@@ -45,7 +45,7 @@ class LayerDecay(Strategy):
 
     def __init__(self, gamma: float = 0.75, groups: Sequence[str | Sequence[str]] | None = None) -> None:
         if not 0 < gamma <= 1:
-            raise InputError(f"gamma lies in (0, 1], got {gamma}")
+            raise InputError(f"gamma lies in (0, 1], got {gamma}", hint="0.75 is usual; 1 is no decay")
         self.gamma, self.groups = gamma, groups
 
     def param_groups(self, network: nn.Module) -> list[dict[str, Any]]:

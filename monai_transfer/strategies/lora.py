@@ -146,7 +146,10 @@ def add_lora(
         wanted = [target] if isinstance(target, str) else list(target)
         for pattern in wanted:
             if not any(_fits(name, pattern) for name in layers):
-                raise InputError(f"no linear layer or convolution of {kind} fits {pattern!r}")
+                raise InputError(
+                    f"no linear layer or convolution of {kind} fits {pattern!r}",
+                    hint="leave target out for all of them, or name modules as named_modules() does",
+                )
         chosen = {n: m for n, m in chosen.items() if any(_fits(n, pattern) for pattern in wanted)}
     chosen = {n: m for n, m in chosen.items() if not any(_fits(n, pattern) for pattern in exclude)}
     if not chosen:
@@ -283,7 +286,10 @@ def load_lora(network: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
     own = {name for name, _ in core.named_parameters() if name.endswith(_OWN)}  # each once, whatever its other names
     lost = [*missing.unexpected_keys, *own.intersection(missing.missing_keys)]
     if lost:
-        raise InputError(f"these adapters do not fit {type(core).__name__}: {lost[0]!r} stands on one side only")
+        raise InputError(
+            f"these adapters do not fit {type(core).__name__}: {lost[0]!r} stands on one side only",
+            hint="add them with the rank and target that they were saved with",
+        )
     return network
 
 
@@ -351,7 +357,7 @@ def _base(layer: nn.Module) -> nn.Parameter:
 
 def _scale(rank: int, alpha: float | None, rslora: bool) -> float:
     if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
-        raise InputError(f"rank is a whole number from 1, got {rank!r}")
+        raise InputError(f"rank is a whole number from 1, got {rank!r}", hint="4 to 16 are usual")
     return (rank if alpha is None else alpha) / (math.sqrt(rank) if rslora else rank)
 
 

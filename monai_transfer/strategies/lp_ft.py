@@ -40,9 +40,11 @@ class LpFt(Scheduled):
 
     def __init__(self, probe: float = 0.5, finetune_lr_scale: float = 0.1, head: str | list[str] | None = None) -> None:
         if not 0 < probe < 1:
-            raise InputError(f"probe is a share of the run between 0 and 1, got {probe}")
+            raise InputError(
+                f"probe is a share of the run between 0 and 1, got {probe}", hint="0.5 fits the head in the first half"
+            )
         if not finetune_lr_scale > 0:
-            raise InputError(f"finetune_lr_scale must be positive, got {finetune_lr_scale}")
+            raise InputError(f"finetune_lr_scale must be positive, got {finetune_lr_scale}", hint="0.1 is usual")
         self.probe, self.finetune_lr_scale, self.head = probe, finetune_lr_scale, head
 
     def groups(self, network: nn.Module) -> list[list[str]]:

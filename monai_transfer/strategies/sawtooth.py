@@ -58,10 +58,14 @@ class Sawtooth(Scheduled):
     ) -> None:
         if not (decoder > 0 and warmup > 0 and decoder + warmup < 1):
             raise InputError(
-                f"decoder and warmup are shares of the run that leave some of it, got {decoder} and {warmup}"
+                f"decoder and warmup are shares of the run that leave some of it, got {decoder} and {warmup}",
+                hint="the defaults are decoder=0.1 and warmup=0.1",
             )
         if decoder_lr_scale is not None and not decoder_lr_scale > 0:
-            raise InputError(f"decoder_lr_scale must be positive, got {decoder_lr_scale}")
+            raise InputError(
+                f"decoder_lr_scale must be positive, got {decoder_lr_scale}",
+                hint="1 leaves the rate; 0.01 is usual for transformers",
+            )
         self.decoder, self.warmup, self.exponent, self.encoder = decoder, warmup, exponent, encoder
         self.decoder_lr_scale = decoder_lr_scale
         self._scale = 1.0 if decoder_lr_scale is None else decoder_lr_scale

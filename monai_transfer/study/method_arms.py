@@ -14,17 +14,14 @@ Methods are found in their folders, so a new file is in the next table. All stan
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import pkgutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from monai_transfer import methods, testtime
 from monai_transfer.bundle.run import open_workflow
 from monai_transfer.data.order import with_order
+from monai_transfer.discovery import classes_in
 from monai_transfer.errors import InputError
 from monai_transfer.methods.base import Method
 from monai_transfer.study.run_arms import PRESETS, Arm
@@ -79,9 +76,9 @@ def find_method_arms(bundle: str | Path) -> list[MethodArm]:
     """
     configs = _read(bundle)
     found = [*_references(), *_controls(configs)]
-    found += [_term(name, kind, configs) for name, kind in _classes(methods, Method)]
+    found += [_term(name, kind, configs) for name, kind in classes_in("methods", Method).items()]
     found += _input_space(configs)
-    found += [_test_time(name, kind, configs) for name, kind in _classes(testtime, SourceFree)]
+    found += [_test_time(name, kind, configs) for name, kind in classes_in("testtime", SourceFree).items()]
     if "domain_picture" in configs.adapt:  # costs time, and tells nothing that the table shows
         for trial in found:
             if trial.arm.workflow == "adapt":
@@ -102,15 +99,6 @@ def _read(bundle: str | Path) -> _Configs:
         raise InputError(
             f"its configs have no {error}", path=bundle, hint="make the bundle with `monai-transfer new`"
         ) from error
-
-
-def _classes(package: Any, base: type) -> Iterator[tuple[str, type]]:
-    """Of each file, the class that bears its name and follows the protocol."""
-    for found in pkgutil.iter_modules(package.__path__):
-        module = importlib.import_module(f"{package.__name__}.{found.name}")
-        kind = getattr(module, "".join(part.capitalize() for part in found.name.split("_")), None)
-        if inspect.isclass(kind) and issubclass(kind, base) and kind is not base:
-            yield found.name, kind
 
 
 def _path(kind: Any) -> str:

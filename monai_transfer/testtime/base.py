@@ -85,7 +85,9 @@ def images(loader: Iterable[Any], key: str, device: torch.device) -> Iterator[Te
     for batch in loader:
         value = batch.get(key) if isinstance(batch, Mapping) else batch
         if not isinstance(value, Tensor):
-            raise InputError(f"a batch of the unlabelled loader holds no tensor under {key!r}")
+            raise InputError(
+                f"a batch of the unlabelled loader holds no tensor under {key!r}", hint="name it with key="
+            )
         count += 1
         yield (value.as_tensor() if hasattr(value, "as_tensor") else value).to(device)
     if not count:

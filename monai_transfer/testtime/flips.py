@@ -100,7 +100,9 @@ class FlipInferer(Inferer):
 
 def _mean(network: Any, options: Flips, x: Tensor, *more: Any, **named: Any) -> Tensor:
     if any(axis >= x.ndim - 2 for axis in options.axes):
-        raise InputError(f"images of {x.ndim - 2} axes cannot be mirrored in {options.axes}")
+        raise InputError(
+            f"images of {x.ndim - 2} axes cannot be mirrored in {options.axes}", hint="name axes that the images have"
+        )
     kept = network if isinstance(network, nn.Module) else None
     total: Any = None
     views = list(chain.from_iterable(combinations(options.axes, n) for n in range(len(options.axes) + 1)))

@@ -118,11 +118,14 @@ class Shot(SourceFree):
         """
         heads, entrance = find_head(network), find_features(network)
         if entrance is None:
-            raise InputError(f"{type(network).__name__} has no class head to keep")
+            raise InputError(f"{type(network).__name__} has no class head to keep", hint="use adabn, which needs none")
         frozen = {id(p) for name in heads for p in network.get_submodule(name).parameters()}
         learning = [p for p in network.parameters() if id(p) not in frozen and p.requires_grad]
         if not learning:
-            raise InputError(f"{type(network).__name__} has nothing to adapt in front of its class head")
+            raise InputError(
+                f"{type(network).__name__} has nothing to adapt in front of its class head",
+                hint="SHOT needs layers before the head that may learn: unfreeze them",
+            )
         optimizer = torch.optim.SGD(learning, self.lr, momentum=0.9, weight_decay=1e-3, nesterov=True)
         device = learning[0].device
         flags = [(p, p.requires_grad) for p in network.parameters() if id(p) in frozen]

@@ -1,96 +1,39 @@
-"""Every file in ``monai_transfer/methods`` and ``monai_transfer/testtime`` keeps the contract; new ones are found here.
+"""Every file in ``methods/`` and ``testtime/`` keeps the contract of ``monai_transfer.testing``; new ones are found.
 
 A file holds one class, named as the file in CamelCase, constructed without arguments. It is one of these kinds:
-a ``Method`` (a term, fed by ``Adapt`` in a stock trainer), a ``SourceFree`` (``wrap`` or ``fit``), or a network or
-transform that is fitted and used by itself, which its own test covers.
+a ``Method`` (a term, fed by ``Adapt`` in a stock trainer), or a ``SourceFree`` (``wrap`` or ``fit``).
 """
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import inspect
-import pkgutil
-import re
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from ignite.engine import Events
-from monai.engines import SupervisedTrainer
-from monai.inferers import SimpleInferer
-from monai.networks.nets import UNet
-from torch import nn
 
-import monai_transfer.methods
-import monai_transfer.testtime
-from monai_transfer.engine.adapt import Adapt
-from monai_transfer.engine.checkpoint import Checkpoint, load_checkpoint
-from monai_transfer.engine.epoch_seed import EpochSeed
-from monai_transfer.methods.base import FIELDS, Method
+from monai_transfer.discovery import classes_in
+from monai_transfer.methods.base import Method
+from monai_transfer.testing import methods as contract
+from monai_transfer.testing.problems import DEVICE, network_for, trainer_for
 from monai_transfer.testtime.base import SourceFree
 
-TASKS = {"classification", "segmentation", "regression"}
-FILES = [
-    f"{package.__name__}.{module.name}"
-    for package in (monai_transfer.methods, monai_transfer.testtime)
-    for module in pkgutil.iter_modules(package.__path__)
-    if module.name != "base"
-]
-
-
-def method_class(path: str) -> type:
-    name = "".join(part.capitalize() for part in path.rsplit(".", 1)[1].split("_"))
-    module = importlib.import_module(path)
-    assert hasattr(module, name), f"{path} should hold a class {name}"
-    return getattr(module, name)
-
-
-CELLS = [
-    (path, task, dims)
-    for path in FILES
-    if issubclass(method_class(path), (Method, SourceFree))
-    for task in method_class(path).tasks
-    for dims in method_class(path).dims
-]
-
-
-@pytest.mark.parametrize("path", FILES)
-def test_names_paper_and_declarations(path):
-    module, cls = importlib.import_module(path), method_class(path)
-    assert re.search(r"^Paper: .+", module.__doc__, re.MULTILINE), "the module docstring names its paper"
-    assert cls.__name__ in module.__all__
-    assert cls.__doc__
-    cls()  # without arguments
-    assert set(cls.tasks) <= TASKS
-    assert cls.tasks
-    assert set(cls.dims) <= {2, 3}
-    assert cls.norm_statistics
-    if issubclass(cls, Method):
-        assert set(cls().needs) <= FIELDS
-    if issubclass(cls, SourceFree):
-        assert hasattr(cls, "wrap") or hasattr(cls, "fit")
-
-
-@pytest.mark.parametrize("path", FILES)
-def test_arguments_are_documented(path):
-    cls = method_class(path)
-    for name in list(inspect.signature(cls.__init__).parameters)[1:]:
-        if name not in ("args", "kwargs"):
-            assert re.search(rf"^ +{name}(, \w+)*:", cls.__doc__, re.MULTILINE), f"{name} is not documented"
-
-
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-TERMS = [cell for cell in CELLS if issubclass(method_class(cell[0]), Method)]
+TERMS = {f"methods.{name}": kind for name, kind in classes_in("methods", Method).items()}
+SOURCE_FREE = {f"testtime.{name}": kind for name, kind in classes_in("testtime", SourceFree).items()}
+CELLS, FREE_CELLS = (
+    [(name, task, dims) for name, kind in kinds.items() for task in kind.tasks for dims in kind.dims]
+    for kinds in (TERMS, SOURCE_FREE)
+)
 
 STATEFUL = ("dann", "dsbn", "label_spreading", "mean_teacher", "pseudo_label")
 """A critic, norm layers, a memory, a moving average and thresholds: each kind of state once."""
 
 
 def first_task(cell) -> bool:
-    return cell[1] == method_class(cell[0]).tasks[0]
+    return cell[1] == TERMS[cell[0]].tasks[0]
 
 
 def slow(cells, quick):
@@ -98,176 +41,50 @@ def slow(cells, quick):
     return [pytest.param(*cell, marks=() if quick(cell) else pytest.mark.slow) for cell in cells]
 
 
-def network_for(task: str, dims: int) -> nn.Module:
-    if task == "segmentation":
-        return UNet(dims, 1, 2, (4, 8), (2,), norm="batch", dropout=0.1)
-    conv, norm, pool = {
-        2: (nn.Conv2d, nn.BatchNorm2d, nn.AdaptiveAvgPool2d),
-        3: (nn.Conv3d, nn.BatchNorm3d, nn.AdaptiveAvgPool3d),
-    }[dims]
-    outputs = 1 if task == "regression" else 3
-    return nn.Sequential(
-        conv(1, 6, 3), norm(6), nn.ReLU(), pool(1), nn.Flatten(), nn.Dropout(0.1), nn.Linear(6, outputs)
-    )
+@pytest.mark.parametrize("package", ["methods", "testtime"])
+def test_every_file_is_of_a_kind(package):
+    base = Method if package == "methods" else SourceFree
+    assert classes_in(package) == classes_in(package, base)
 
 
-def batches_for(task: str, dims: int, seed: int, labelled: bool, rank: int = 0) -> list[dict[str, torch.Tensor]]:
-    """Three batches of one site; a labelled batch is of the source, but for its last case, a labelled target case."""
-    g = torch.Generator().manual_seed(seed + 100 * rank)
-    batches = []
-    for _ in range(3):
-        image = torch.randn(4, 1, *[8] * dims, generator=g) + seed
-        if labelled:
-            image[-1] += 1
-        batch = {"image": image, "strong": image + 0.1 * torch.randn(image.shape, generator=g)}
-        batch["order"] = torch.rand(4, generator=g)
-        if labelled:
-            batch["label"] = {
-                "classification": torch.tensor([0, 1, 2, 0]),
-                "segmentation": (image > image.mean()).float(),
-                "regression": image.flatten(1).mean(1, keepdim=True),
-            }[task]
-        batches.append(batch)
-    return batches
+@pytest.mark.parametrize("name", [*TERMS, *SOURCE_FREE])
+def test_names_paper_and_declarations(name):
+    cls = {**TERMS, **SOURCE_FREE}[name]
+    assert cls.__name__ in importlib.import_module(cls.__module__).__all__
+    contract.check_declarations(cls, paper=True)
 
 
-def loss_for(task: str):
-    if task == "segmentation":
-        return lambda pred, label: nn.functional.cross_entropy(pred, label[:, 0].long())
-    if task == "regression":  # on CUDA, torch's has no backward pass for two dtypes
-        return lambda pred, label: nn.functional.mse_loss(pred.float(), label)
-    return nn.CrossEntropyLoss()
+@pytest.mark.parametrize(("name", "task", "dims"), CELLS)
+def test_runs_two_epochs_in_a_stock_trainer_and_comes_back(name, task, dims):
+    contract.check_trains(TERMS[name], task, dims)
 
 
-def build(method, task, dims, network, epochs=2, state=None, handlers=(), rank=0, pool="mean", **more):
-    """A stock trainer that accumulates over two batches, and its handler."""
-    handler = Adapt(method, batches_for(task, dims, 1, False, rank), pool=pool)
-    if state is not None:
-        handler.load_state_dict(state)
-    network = network.to(DEVICE)
-    wrapped = nn.parallel.DistributedDataParallel(network) if dist.is_initialized() else network
-    trainer = SupervisedTrainer(
-        device=DEVICE,
-        max_epochs=epochs,
-        train_data_loader=batches_for(task, dims, 0, True, rank),
-        network=wrapped,
-        optimizer=torch.optim.Adam(wrapped.parameters(), 1e-2),
-        loss_function=loss_for(task),
-        accumulation_steps=2,
-        train_handlers=[*handlers, handler],
-        **more,
-    )
-    return handler, trainer
-
-
-def train(method: Method, task: str, dims: int, network: nn.Module, **options):
-    handler, trainer = build(method, task, dims, network, **options)
-    trainer.run()
-    return handler, trainer
-
-
-@pytest.mark.parametrize(("path", "task", "dims"), CELLS)
-def test_runs_two_epochs_in_a_stock_trainer_and_comes_back(path, task, dims):
-    cls = method_class(path)
-    network = network_for(task, dims)
-    if issubclass(cls, SourceFree):
-        loader = batches_for(task, dims, 1, False)
-        adapted = cls().wrap(network) if hasattr(cls, "wrap") else cls().fit(network, loader)
-        output = adapted(loader[0]["image"])
-        assert torch.isfinite(output).all()
-        return
-    method = cls()
-    start = {k: v.clone() for k, v in network.state_dict().items()}
-    handler, trainer = train(method, task, dims, network)
-    assert torch.isfinite(torch.tensor(trainer.state.adapt_log["adapt_loss"]))
-    learnt = [k for k, v in network.named_parameters() if not torch.equal(v.cpu(), start[k])]
-    assert learnt, "the network did not learn"
-    assert network.state_dict().keys() == start.keys(), "the method left something in the network"
-    # a state may come before the method's parts are sized, and comes back entirely
-    state = handler.state_dict()
-    again, _ = train(cls(), task, dims, network_for(task, dims), epochs=1, state=state)
-    again.load_state_dict(state)
-    for key, value in method.state_dict().items():
-        torch.testing.assert_close(again.method.state_dict()[key], value, rtol=0, atol=0, equal_nan=True)
+@pytest.mark.parametrize(("name", "task", "dims"), FREE_CELLS)
+def test_adapts_without_source_data(name, task, dims):
+    contract.check_test_time(SOURCE_FREE[name], task, dims)
 
 
 @pytest.mark.parametrize(
-    ("path", "task", "dims"),
-    [c for c in TERMS if c[1] == "segmentation" and any("features" in n for n in method_class(c[0]).needs)],
+    ("name", "task", "dims"),
+    [c for c in CELLS if c[1] == "segmentation" and any("features" in n for n in TERMS[c[0]].needs)],
 )
-def test_unpooled_features(path, task, dims):
-    """``Adapt(pool=None)`` gives feature maps, with which every method that reads features gets along."""
-    _, trainer = train(method_class(path)(), task, dims, network_for(task, dims), epochs=1, pool=None)
-    assert torch.isfinite(torch.tensor(trainer.state.adapt_log["adapt_loss"]))
-
-
-class HalfInferer(SimpleInferer):
-    """The network alone in bfloat16; losses and terms in what they are given."""
-
-    def __call__(self, inputs, network, *args, **kwargs):
-        with torch.autocast(inputs.device.type, torch.bfloat16):
-            return super().__call__(inputs, network, *args, **kwargs)
+def test_unpooled_features(name, task, dims):
+    contract.check_unpooled(TERMS[name], dims)
 
 
 @pytest.mark.parametrize("where", ["trainer", "inferer"])
-@pytest.mark.parametrize(("path", "task", "dims"), slow(TERMS, lambda c: first_task(c) and c[2] == 2))
-def test_reduced_precision(path, task, dims, where):
-    """Terms stay finite in bfloat16: loss, term and critic inside autocast (a trainer's AMP), or the network alone."""
-    whole = torch.autocast("cpu", torch.bfloat16) if DEVICE.type == "cpu" else contextlib.nullcontext()
-    options = {"amp": True} if DEVICE.type == "cuda" else {}  # MONAI's amp is CUDA's
-    if where == "inferer":
-        whole, options = contextlib.nullcontext(), {"inferer": HalfInferer()}
-    with whole:
-        _, trainer = train(method_class(path)(), task, dims, network_for(task, dims), epochs=1, **options)
-    assert torch.isfinite(torch.tensor(trainer.state.adapt_log["adapt_loss"]))
-    assert all(torch.isfinite(p).all() for p in trainer.network.parameters())
-
-
-def same(a, b, where="state"):
-    if isinstance(a, torch.Tensor):
-        torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True, msg=lambda m: f"{where}: {m}")
-    elif isinstance(a, dict):
-        assert a.keys() == b.keys(), where
-        for key in a:
-            same(a[key], b[key], f"{where}.{key}")
-    elif isinstance(a, (list, tuple)):
-        for i, (x, y) in enumerate(zip(a, b, strict=True)):
-            same(x, y, f"{where}[{i}]")
-    else:
-        assert a == b, where
+@pytest.mark.parametrize(("name", "task", "dims"), slow(CELLS, lambda c: first_task(c) and c[2] == 2))
+def test_reduced_precision(name, task, dims, where):
+    contract.check_precision(TERMS[name], task, dims, where)
 
 
 @pytest.mark.parametrize(
-    ("path", "task", "dims"), slow(TERMS, lambda c: first_task(c) and c[2] == 2 and c[0].endswith(STATEFUL))
+    ("name", "task", "dims"), slow(CELLS, lambda c: first_task(c) and c[2] == 2 and c[0].endswith(STATEFUL))
 )
-def test_an_interrupted_run_goes_on_bit_by_bit(path, task, dims, tmp_path):
-    def run(folder, interrupt=False):
-        torch.manual_seed(0)
-        handlers = [EpochSeed(7), Checkpoint(tmp_path / folder)]
-        _, trainer = build(method_class(path)(), task, dims, network_for(task, dims), epochs=3, handlers=handlers)
-        if interrupt:
-
-            @trainer.on(Events.ITERATION_COMPLETED)
-            def stop(engine):
-                if engine.state.epoch == 2:
-                    raise KeyboardInterrupt
-
-            with pytest.raises(KeyboardInterrupt):
-                trainer.run()
-        else:
-            trainer.run()
-
-    with torch.backends.cudnn.flags(deterministic=True, allow_tf32=False):  # what MONAI's set_determinism asks of it
-        run("whole")
-        run("cut", interrupt=True)
-        run("cut")
-    whole, cut = (load_checkpoint(tmp_path / folder / "models" / "last.pt") for folder in ("whole", "cut"))
-    if DEVICE.type == "cuda" and task == "segmentation" and path.endswith(("mcd", "mme")):
-        # they resize score maps, whose gradient torch sums in any order there
-        for key, value in whole["network"].items():
-            torch.testing.assert_close(cut["network"][key], value, rtol=1e-3, atol=1e-5, msg=key)
-    else:
-        same(whole, cut)
+def test_an_interrupted_run_goes_on_bit_by_bit(name, task, dims):
+    # mcd and mme resize score maps, whose gradient torch sums in any order on CUDA
+    close = DEVICE.type == "cuda" and task == "segmentation" and name.endswith(("mcd", "mme"))
+    contract.check_resumes(TERMS[name], task, dims, close=close)
 
 
 # ---------------------------------------------------------------------- two ranks
@@ -275,19 +92,20 @@ def _rank(rank: int, folder: str, cells: list) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     found = {}
-    for path, task, dims in cells:
+    for name, task, dims in cells:
         torch.manual_seed(0)
         network = network_for(task, dims)
         torch.manual_seed(1 + rank)  # nothing may hang on equal generators
         try:
-            cls = method_class(path)
+            cls = TERMS[name]
             repeated = {"repeats": 2} if "repeats" in inspect.signature(cls).parameters else {}
-            handler, trainer = train(cls(**repeated), task, dims, network, rank=rank)
+            handler, trainer = trainer_for(cls(**repeated), task, dims, network, rank=rank)
+            trainer.run()
             method = {f"method.{k}": v.detach() for k, v in handler.method.named_parameters()}
-            found[path, task, dims] = {**{k: v.detach() for k, v in network.named_parameters()}, **method}
-            found[path, task, dims]["log"] = torch.tensor(trainer.state.adapt_log["adapt_loss"])
+            found[name, task, dims] = {**{k: v.detach() for k, v in network.named_parameters()}, **method}
+            found[name, task, dims]["log"] = torch.tensor(trainer.state.adapt_log["adapt_loss"])
         except Exception as error:
-            found[path, task, dims] = f"{type(error).__name__}: {error}"
+            found[name, task, dims] = f"{type(error).__name__}: {error}"
     torch.save(found, Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()
 
@@ -297,7 +115,7 @@ def _rank(rank: int, folder: str, cells: list) -> None:
 @pytest.mark.parametrize("dims", [2, 3])
 def test_two_ranks_stay_together(dims, tmp_path):
     """Every method in one pair of processes with unequal data: the ranks' parameters, the method's too, stay equal."""
-    mp.spawn(_rank, args=(str(tmp_path), [cell for cell in TERMS if cell[2] == dims]), nprocs=2)
+    mp.spawn(_rank, args=(str(tmp_path), [cell for cell in CELLS if cell[2] == dims]), nprocs=2)
     one, two = (torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in range(2))
     failed = {cell: states for cell, states in one.items() if not isinstance(states, dict)}
     assert not failed, "\n".join(f"{cell}: {fault[:300]}" for cell, fault in failed.items())
