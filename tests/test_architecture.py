@@ -40,7 +40,7 @@ FLOORS = [
     ("model of data and of tasks, networks", ["tasks", "manifest", "networks", "localization"]),
     (
         "transforms, weights, strategies, methods",
-        ["data", "bundle_reader", "weights", "strategies", "methods", "pretraining", "testtime"],
+        ["data", "bundle_reader", "weights", "nnunet", "strategies", "methods", "pretraining", "testtime"],
     ),
     ("looking at data and sources", ["inspection", "selection"]),
     ("training", ["engine", "testing"]),
