@@ -14,6 +14,7 @@ from bundles.packaged_statistics import packaged_statistics
 from monai_transfer.bundle.run import run_workflow
 from monai_transfer.bundle.spec import BundleSpec
 from monai_transfer.bundle.write import write_bundle
+from monai_transfer.config_text import expr
 from monai_transfer.data.phantom import embedded_set
 from monai_transfer.engine.run_folder import read_status
 from monai_transfer.manifest import Manifest
@@ -52,7 +53,7 @@ def _segmentation() -> BundleSpec:
         source_site="site_a",
         target_site="site_b",
         n_labelled=3,
-        dataset_dir="$embedded_set('segmentation')",
+        dataset_dir=expr("embedded_set('segmentation')"),
         modality="MR",
         description="Ventricles and lesions in simulated head MR: a 3D U-Net pretrained at site_a, for site_b",
         data_note=_EMBEDDED,
@@ -93,7 +94,7 @@ def _classification() -> BundleSpec:
         target_site="site_b",
         n_labelled=16,
         batch_size=16,
-        dataset_dir="$embedded_set('classification')",
+        dataset_dir=expr("embedded_set('classification')"),
         suffix=".png",
         modality="MR",
         description="Lesion or no lesion in slices of simulated head MR: a DenseNet pretrained at site_a, for site_b",
@@ -138,7 +139,7 @@ def _regression() -> BundleSpec:
         source_site="site_a",
         target_site="site_b",
         n_labelled=4,
-        dataset_dir="$embedded_set('regression')",
+        dataset_dir=expr("embedded_set('regression')"),
         modality="MR",
         description="Ventricle volume (ml) from simulated head MR: a 3D DenseNet pretrained at site_a, for site_b",
         data_note=_EMBEDDED,
@@ -183,7 +184,7 @@ def _localization() -> BundleSpec:
         source_site="site_a",
         target_site="site_b",
         n_labelled=3,
-        dataset_dir="$embedded_set('localization')",
+        dataset_dir=expr("embedded_set('localization')"),
         modality="MR",
         description="Boxes around lesions in simulated head MR: a 3D U-Net pretrained at site_a, for site_b",
         data_note=_EMBEDDED,
@@ -216,7 +217,7 @@ def _self_supervised() -> BundleSpec:
         rotation_axes=["x", "y", "z"],
         source_site="site_a",
         target_site="site_b",
-        dataset_dir="$embedded_set('segmentation')",
+        dataset_dir=expr("embedded_set('segmentation')"),
         modality="MR",
         description="Head MR without labels: a 3D U-Net learns to fill in hidden blocks of simulated scans",
         data_note=_EMBEDDED,

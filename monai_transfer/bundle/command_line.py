@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 from fire.parser import DefaultParseValue
 
+from monai_transfer.config_text import given_to_config, to_config
 from monai_transfer.errors import InputError
 
 __all__ = [
@@ -114,9 +115,9 @@ def equal_command(bundle: str | Path, workflow: str, overrides: Mapping[str, Any
     words += ["--meta_file", str(configs / "metadata.json")]
     if (configs / "logging.conf").is_file():
         words += ["--logging_file", str(configs / "logging.conf")]
-    words += ["--bundle_root", str(configs.parent)]
+    words += ["--bundle_root", to_config(str(configs.parent))]
     for key, value in overrides.items():
-        words += [f"--{key}", _as_word(value)]
+        words += [f"--{key}", _as_word(given_to_config(value))]
     return " ".join(_quote(word) for word in words)
 
 

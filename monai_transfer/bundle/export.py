@@ -15,6 +15,7 @@ from monai.data import save_net_with_metadata
 
 from monai_transfer.bundle.run import best_weights, open_workflow
 from monai_transfer.bundle.run_metadata import run_metadata
+from monai_transfer.config_text import expr, to_config
 from monai_transfer.engine.checkpoint import load_checkpoint
 from monai_transfer.errors import InputError
 from monai_transfer.files import atomic_folder, atomic_path, write_json
@@ -92,6 +93,7 @@ def _torchscript(network: Any, example: Any, expected: Any, path: Path, metadata
     with atomic_path(path) as temporary:
         config = {key: value for key, value in flow.parser.config.items() if key != "_meta_"}
         config["bundle_root"] = "."
+        config |= _carried_scripts(Path(str(flow.parser.get_parsed_content("bundle_root"))), config)
         stream = io.BytesIO()  # given a path, MONAI would choose another suffix
         save_net_with_metadata(
             script,
@@ -106,6 +108,16 @@ def _torchscript(network: Any, example: Any, expected: Any, path: Path, metadata
         with torch.no_grad():
             _agree(torch.jit.load(str(temporary))(example), expected, path)
     return path
+
+
+def _carried_scripts(bundle: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """For a file that has no ``scripts/`` beside it: the code of the bundle's own script, in the config itself."""
+    named = re.search(r"run_path\(.*/(scripts/\w+\.py)", str(config.get("functions", "")))
+    if named is None:
+        return {}
+    source = (bundle / named[1]).read_text(encoding="utf-8")
+    define = expr("(lambda names: exec(@functions_source, names) or names)({'__name__': 'scripts'})")
+    return {"functions_source": to_config(source), "functions": define}
 
 
 def _onnx(network: Any, example: Any, expected: Any, path: Path, metadata: dict[str, Any], flow: Any) -> Path:

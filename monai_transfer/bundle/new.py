@@ -24,6 +24,7 @@ from monai_transfer.bundle.fitted_pipeline import (
 from monai_transfer.bundle.given_source import fit_weights, open_source, source_network, source_spacing
 from monai_transfer.bundle.spec import BundleSpec
 from monai_transfer.bundle.write import write_bundle
+from monai_transfer.config_text import expr, quoted
 from monai_transfer.engine.capabilities import refuse_unfit
 from monai_transfer.errors import InputError
 from monai_transfer.manifest import Manifest
@@ -139,7 +140,7 @@ def new_bundle(
         target_site=target_site,
         n_labelled=n_labelled,
         dataset_dir=str(path.resolve().parent),
-        manifest=f"$os.path.join(@dataset_dir, {path.name!r})",
+        manifest=expr(f"os.path.join(@dataset_dir, {quoted(path.name)})"),
         strategy=component("strategies", strategy),
         method=component("methods", "dann") if tuning else chosen,
         regulariser=chosen if tuning else None,

@@ -17,6 +17,7 @@ from monai_transfer.bundle.command_line import (
     equal_command,
     parse_overrides,
 )
+from monai_transfer.config_text import given_to_config, to_config
 from monai_transfer.engine.capabilities import refuse_unfit
 from monai_transfer.engine.run_folder import close_open_runs, read_status
 from monai_transfer.errors import InputError
@@ -37,7 +38,7 @@ def open_workflow(
     """
     files = config_files(bundle, workflow)
     configs = Path(files[0]).parent
-    given = {"bundle_root": str(configs.parent), **overrides}
+    given = {"bundle_root": to_config(str(configs.parent)), **overrides}
     flow = ConfigWorkflow(
         workflow_type="infer" if workflow == "infer" else "train",
         config_file=files if len(files) > 1 else files[0],
@@ -46,7 +47,7 @@ def open_workflow(
     )
     for key, value in given.items():
         check_id(flow.parser.config, key, bundle)
-        flow.parser[key.replace("::", "#")] = value
+        flow.parser[key.replace("::", "#")] = given_to_config(value)
     return flow
 
 

@@ -1,38 +1,10 @@
-"""What a bundle for self-supervised pretraining has in place of the others' configs and readme."""
+"""The readme of a bundle for self-supervised pretraining."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from monai_transfer.bundle.spec import BundleSpec
-from monai_transfer.errors import InputError
 
-__all__ = ["CONFIGS", "readme", "values"]
-
-CONFIGS = ("train", "contrastive", "multi_gpu_train", "inference")
-
-
-def values(spec: BundleSpec) -> dict[str, Any]:
-    """What the templates need beside the spec: size of a contrastive view, the encoder as an expression, its stride.
-
-    Raises:
-        InputError: the network is no MONAI UNet, whose encoder alone is known here.
-    """
-    if spec.network["_target_"] != "monai.networks.nets.UNet":
-        raise InputError(f"no expression for the encoder of {spec.network['_target_']}", hint="take monai's UNet")
-    levels = len(spec.network["strides"])
-    unit = 2**levels
-    parts = ["@network_def.model[0]"]
-    inner = "@network_def.model[1].submodule"
-    for _ in range(levels - 1):
-        parts.append(f"{inner}[0]")
-        inner += "[1].submodule"
-    pool = f"torch.nn.AdaptiveAvgPool{spec.spatial_dims}d(1), torch.nn.Flatten()"
-    return {
-        "view": [max(unit, n * 5 // 6 // unit * unit) for n in spec.patch],
-        "encoder": f"$torch.nn.Sequential({', '.join([*parts, inner])}, {pool})",
-        "divisor": unit,
-    }
+__all__ = ["readme"]
 
 
 def readme(spec: BundleSpec) -> str:

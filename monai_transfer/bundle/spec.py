@@ -1,4 +1,4 @@
-"""``BundleSpec``: everything in which one bundle differs from another; the templates hold everything else."""
+"""``BundleSpec``: everything in which one bundle differs from another; ``configs`` builds everything else."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from monai_transfer.bundle.command_line import WORKFLOWS
+from monai_transfer.config_text import expr
 from monai_transfer.errors import InputError
 from monai_transfer.networks.output_forms import may_give_several
 from monai_transfer.tasks import Outputs, Task, get_task
@@ -13,7 +14,7 @@ from monai_transfer.tasks import Outputs, Task, get_task
 __all__ = ["WORKFLOWS", "BundleSpec"]
 
 # a low threshold: a FROC curve needs candidates, and their scores say which of them to believe
-_BOXES: dict[str, Any] = {"threshold": 0.1, "min_size": 0.0, "score": "mean"}
+_BOXES: dict[str, Any] = {"threshold": 0.1, "min_size": 0.0, "score": "mean", "connectivity": None}
 _EXPECT = ("train", "pretrain", "adapt", "evaluate", "inference")
 
 
@@ -39,7 +40,7 @@ class BundleSpec:
         normalise: intensity transforms, as configs.
         flips, rotation_axes: axes of the random flips and rotations.
         balanced_crops: centre crops on foreground and background in turn.
-        dataset_dir, manifest: config values, usually expressions.
+        dataset_dir, manifest: folder and file, as data or as an ``Expression``.
         source_site, target_site, n_labelled: as in ``DataLists``.
         strategy, method, regulariser: configs of what trains, of adaptation's term and of fine-tuning's own.
         boxes: how boxes are made of probabilities, arguments of ``boxes_from_probabilities``.
@@ -74,7 +75,7 @@ class BundleSpec:
     rotation_axes: list[str] = field(default_factory=lambda: ["x"])
     balanced_crops: bool = False
     dataset_dir: str = "."
-    manifest: str = "$os.path.join(@dataset_dir, 'manifest.json')"
+    manifest: str = expr("os.path.join(@dataset_dir, 'manifest.json')")
     n_labelled: int | None = None
     epochs: int = 20
     steps_per_epoch: int = 10

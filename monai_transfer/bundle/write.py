@@ -1,24 +1,45 @@
-"""From a ``BundleSpec`` to a bundle folder: the templates rendered, metadata, licence, scripts."""
+"""From a ``BundleSpec`` to a bundle folder: configs, metadata, licence, scripts."""
 
 from __future__ import annotations
 
 import json
-from importlib.metadata import version
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
-import monai
-
-import monai_transfer
 from monai_transfer.bundle import self_supervised
+from monai_transfer.bundle.boxes_script import boxes_script
+from monai_transfer.bundle.configs import self_supervised as alone
+from monai_transfer.bundle.configs.adapt import adapt
+from monai_transfer.bundle.configs.emit import to_yaml
+from monai_transfer.bundle.configs.evaluate import evaluate
+from monai_transfer.bundle.configs.headers import header
+from monai_transfer.bundle.configs.inference import BOXES_SCRIPT, inference
+from monai_transfer.bundle.configs.multi_gpu import multi_gpu
+from monai_transfer.bundle.configs.pretrain import pretrain
+from monai_transfer.bundle.configs.training import train
+from monai_transfer.bundle.metadata import metadata
 from monai_transfer.bundle.spec import BundleSpec
+from monai_transfer.config_text import expr, ref
 from monai_transfer.files import make_folder, write_json, write_text
 
-__all__ = ["CONFIGS", "SCHEMA", "render_bundle", "write_bundle"]
+__all__ = ["configs", "render_bundle", "write_bundle"]
 
-CONFIGS = ("train", "pretrain", "adapt", "evaluate", "multi_gpu_train", "inference")
-SCHEMA = "https://project-monai.github.io/schema/meta_schema_20240725.json"
+_HERE = Path(__file__).parent
+_CONFIGS: Mapping[str, Callable[[BundleSpec], dict[str, Any]]] = {
+    "train": train,
+    "pretrain": pretrain,
+    "adapt": adapt,
+    "evaluate": evaluate,
+    "multi_gpu_train": lambda spec: multi_gpu(spec, expr("@prepared.network")),
+    "inference": inference,
+}
+_ALONE: Mapping[str, Callable[[BundleSpec], dict[str, Any]]] = {
+    "train": alone.train,
+    "contrastive": alone.contrastive,
+    "multi_gpu_train": lambda spec: multi_gpu(spec, ref("learner")),
+    "inference": alone.inference,
+}
 _LOGGING = """[loggers]
 keys=root,ignite,decoder
 
@@ -53,82 +74,9 @@ format=%(asctime)s %(levelname)s %(name)s: %(message)s
 """
 
 
-def _inline(value: Any) -> str:
-    """A value as inline YAML: JSON is YAML, except that MONAI wants ``null`` and friends, which JSON has too."""
-    return json.dumps(value, ensure_ascii=False)
-
-
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("monai_transfer.bundle", "templates"),
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701  (YAML, not HTML)
-    )
-    environment.filters["y"] = _inline
-    environment.filters["path"] = lambda path: ", ".join(repr(part) for part in path.split("/"))
-    return environment
-
-
-def _metadata(spec: BundleSpec) -> dict[str, Any]:
-    spatial = spec.patch
-    image_format = spec.modality or "magnitude"
-    image = {
-        "type": "image",
-        "format": image_format,
-        "modality": spec.modality or "unknown",
-        "num_channels": len(spec.channel_names),
-        "spatial_shape": spatial,
-        "dtype": "float32",
-        "value_range": [],
-        "is_patch_data": spec.dense,
-        "channel_def": {str(i): name for i, name in enumerate(spec.channel_names)},
-    }
-    output = {
-        "type": {"classification": "probabilities", "regression": "array"}.get(spec.task, "image"),
-        "format": {"classification": "classes", "regression": "array", "self_supervised": image_format}.get(
-            spec.task, "segmentation"
-        ),
-        "num_channels": spec.out_channels,
-        "spatial_shape": spatial if spec.dense else [],
-        "dtype": "float32",
-        "value_range": [],
-        "is_patch_data": spec.dense,
-        "channel_def": {str(i): name for i, name in enumerate(spec.class_names)},
-    }
-    return {
-        "schema": SCHEMA,
-        "version": "0.1.0",
-        "changelog": {"0.1.0": "first version"},
-        "monai_version": monai.__version__,
-        "pytorch_version": version("torch").split("+")[0],
-        "numpy_version": version("numpy"),
-        "required_packages_version": {
-            "nibabel": version("nibabel"),
-            "itk-io": version("itk-io"),
-            "pytorch-ignite": version("pytorch-ignite"),
-            "monai-transfer": monai_transfer.__version__,
-        },
-        "name": spec.name,
-        "task": f"{spec.spatial_dims}D {spec.task}",
-        "description": spec.description or f"{spec.spatial_dims}D {spec.task}, transferred from one site to another",
-        "authors": "monai_transfer authors",
-        "copyright": "Copyright (c) monai_transfer authors",
-        "data_source": spec.data_source or "the user's own manifest",
-        "data_type": "image",
-        "intended_use": "Research. Not a medical device; evaluate on your own labelled cases before any use.",
-        "network_data_format": {"inputs": {"image": image}, "outputs": {"pred": output}},
-        # beyond the schema: what `monai-transfer check --source` and `predict` read
-        "transfer": {
-            "task": spec.task,
-            "spacing": spec.spacing,
-            "orientation": "RAS" if spec.oriented else None,
-            "source_site": spec.source_site,
-            "target_site": spec.target_site,
-            "data_statistics": spec.data_statistics,
-            "weights": spec.weights_note,
-        },
-    }
+def configs(spec: BundleSpec) -> dict[str, dict[str, Any]]:
+    """The bundle's configs as data, by name; pretraining without labels has workflows of its own."""
+    return {name: build(spec) for name, build in (_CONFIGS if spec.kind.in_manifest else _ALONE).items()}
 
 
 def _readme(spec: BundleSpec) -> str:
@@ -155,20 +103,15 @@ Opening a bundle runs the code in its configs: open only those whose author you 
 
 def render_bundle(spec: BundleSpec) -> dict[str, str]:
     """All text files of the bundle, by their path inside it."""
-    environment = _environment()
-    alone = spec.task == "self_supervised"  # other workflows, so other templates
-    place, names = ("self_supervised/", self_supervised.CONFIGS) if alone else ("", CONFIGS)
-    given = {"s": spec, **(self_supervised.values(spec) if alone else {})}
-    files = {
-        f"configs/{name}.yaml": environment.get_template(f"{place}{name}.yaml.j2").render(given).strip() + "\n"
-        for name in names
-    }
-    files["configs/metadata.json"] = json.dumps(_metadata(spec), indent=2, ensure_ascii=False) + "\n"
+    files = {f"configs/{name}.yaml": to_yaml(config, header(spec, name)) for name, config in configs(spec).items()}
+    files["configs/metadata.json"] = json.dumps(metadata(spec), indent=2) + "\n"
     files["configs/logging.conf"] = _LOGGING
     files["scripts/__init__.py"] = ""
-    files["scripts/infer.py"] = environment.get_template("infer.py.j2").render(s=spec)
-    files["docs/README.md"] = self_supervised.readme(spec) if alone else _readme(spec)
-    files["LICENSE"] = (Path(__file__).parent / "templates" / "LICENSE").read_text(encoding="utf-8")
+    files["scripts/infer.py"] = (_HERE / "infer_script.py").read_text(encoding="utf-8")
+    if spec.kind.saved_as == "boxes":
+        files[BOXES_SCRIPT] = boxes_script()
+    files["docs/README.md"] = _readme(spec) if spec.kind.in_manifest else self_supervised.readme(spec)
+    files["LICENSE"] = (_HERE / "LICENSE").read_text(encoding="utf-8")
     return files
 
 

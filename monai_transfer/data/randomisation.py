@@ -34,7 +34,7 @@ from monai_transfer.data.augmentation.base import composed
 from monai_transfer.data.augmentation.presets import randomised_parts
 from monai_transfer.errors import InputError
 
-__all__ = ["RandAppearanced", "StrongViewd", "strong_randomised"]
+__all__ = ["RandAppearanced", "StrongViewd", "strong_randomised", "strong_views"]
 
 
 class _RandLowResolutiond(RandSimulateLowResolutiond):
@@ -150,3 +150,18 @@ class StrongViewd(MapTransform, Randomizable):
             result[self.strong_key] = image.clone() if isinstance(image, torch.Tensor) else image.copy()
             result = dict(self.appearance(result))
         return result
+
+
+def strong_views(method: Any, view: Any, domain: str) -> list[Any]:
+    """``[view]`` where the method asks for a strongly augmented view of that domain's images, else nothing.
+
+    Args:
+        method: whose ``needs`` are asked.
+        view: the transform, e.g. ``StrongViewd``.
+        domain: ``source`` or ``target``.
+
+    >>> from monai_transfer.methods.fixmatch import Fixmatch
+    >>> len(strong_views(Fixmatch(), StrongViewd(), "target")), len(strong_views(Fixmatch(), StrongViewd(), "source"))
+    (1, 0)
+    """
+    return [view] if any(need.startswith(f"{domain}_strong") for need in getattr(method, "needs", ())) else []

@@ -30,11 +30,10 @@ from monai_transfer.evaluation.metrics import (
 from monai_transfer.evaluation.overlay import draw_case, draw_segmentation
 from monai_transfer.evaluation.summary import summarise
 from monai_transfer.files import atomic_path, write_json
+from monai_transfer.localization.prediction import SPACE
 from monai_transfer.localization.world import box_records
 
 __all__ = ["CaseRecorder", "write_cases"]
-
-_SPACE = "voxel: index, high is one past the last; world: mm to the right, anterior and superior"
 
 
 class CaseRecorder:
@@ -228,7 +227,7 @@ class CaseRecorder:
         if _rank() == 0:
             write_cases(self.output_dir / "cases.csv", rows)
             if boxes:
-                write_json(self.output_dir / "boxes.json", {"space": _SPACE, "cases": boxes})
+                write_json(self.output_dir / "boxes.json", {"space": SPACE, "cases": boxes})
             metrics = {
                 name: {"mean": _or_none(e.mean), "low": _or_none(e.low), "high": _or_none(e.high), "patients": e[3]}
                 for name, e in summary.items()

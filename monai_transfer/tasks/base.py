@@ -23,7 +23,8 @@ class Outputs:
 
     Args:
         names: of the classes or quantities, in the order of the output channels.
-        mean, std: of a quantity's training labels; the network learns ``(label - mean) / std``.
+        mean, std: of a quantity's training labels; the network learns ``(label - mean) / std``. A bundle's configs hold
+            them once, as ``label_scale``.
 
     >>> len(Outputs(["background", "lesion"]))
     2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from monai_transfer.config_text import expr
 from monai_transfer.tasks.base import Config, Outputs, Task
 from monai_transfer.tasks.labels import CLASS
 
@@ -15,7 +16,7 @@ def _cross_entropy(outputs: Outputs) -> Config:
 def _auc(outputs: Outputs) -> Config:
     return {
         "_target_": "monai.handlers.ROCAUC",
-        "output_transform": "$monai.handlers.from_engine(['pred', 'label'])",
+        "output_transform": expr("monai.handlers.from_engine(['pred', 'label'])"),
     }
 
 

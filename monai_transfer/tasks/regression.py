@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from monai_transfer.config_text import expr, ref
 from monai_transfer.tasks.base import Config, Outputs, Task
 from monai_transfer.tasks.labels import NUMBER
 
@@ -15,17 +16,17 @@ def _squared_error(outputs: Outputs) -> Config:
 def _absolute_error(outputs: Outputs) -> Config:
     return {
         "_target_": "monai.handlers.MeanAbsoluteError",
-        "output_transform": "$monai.handlers.from_engine(['pred', 'label'])",
+        "output_transform": expr("monai.handlers.from_engine(['pred', 'label'])"),
     }
 
 
 def _scaled(outputs: Outputs) -> list[Config]:
-    func = f"$lambda value: (torch.as_tensor([float(value)]) - {outputs.mean}) / {outputs.std}"
-    return [{"_target_": "monai.transforms.Lambdad", "keys": ["label"], "func": func}]
+    scale = {"mean": ref("label_scale#mean"), "std": ref("label_scale#std")}
+    return [{"_target_": "monai_transfer.data.label_scale.ScaleLabeld", "keys": ["label"], **scale}]
 
 
 def _in_units(keys: list[str] | str, outputs: Outputs) -> list[Config]:
-    func = f"$lambda value: value * {outputs.std} + {outputs.mean}"
+    func = expr("lambda value: value * @label_scale#std + @label_scale#mean")
     return [{"_target_": "monai.transforms.Lambdad", "keys": keys, "func": func}]
 
 

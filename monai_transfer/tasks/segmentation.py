@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from monai_transfer.config_text import expr
 from monai_transfer.tasks.base import Config, Outputs, Task
 from monai_transfer.tasks.labels import MASK
 
@@ -24,7 +25,7 @@ def mean_dice(outputs: Outputs) -> Config:
     return {
         "_target_": "monai.handlers.MeanDice",
         "include_background": False,
-        "output_transform": "$monai.handlers.from_engine(['pred', 'label'])",
+        "output_transform": expr("monai.handlers.from_engine(['pred', 'label'])"),
     }
 
 

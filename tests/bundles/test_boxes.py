@@ -66,6 +66,29 @@ def test_the_same_boxes_as_the_package(dims, labels, boxes, tmp_path):
     assert json.loads((tmp_path / "out" / "a" / "b_boxes.json").read_text()) == found
 
 
+@pytest.mark.parametrize(
+    ("id", "value", "default"),
+    [("score", "max", "mean"), ("threshold", 0.9, 0.1), ("min_size", 1e5, 300.0), ("connectivity", 1, 3)],
+)
+def test_every_option_acts_in_inference(id, value, default, tmp_path):
+    """One id set alone, as `--boxes::score max` does, gives what the package's own function gives with it."""
+    pred = prediction(3, 2, "/scans/b.nii")
+    pred[1, 0, 0, 0], pred[1, 1, 1, 1] = 1.0, 1.0
+    pred[1, 0, 0, 1:], pred[1, 0, 1:], pred[1, 1, :1], pred[1, 1, 1, :1], pred[1, 1, 1, 2:] = 0.0, 0.0, 0.0, 0.0, 0.0
+    got = parser_of(SPEC, tmp_path, **{f"boxes::{id}": value}).get_parsed_content("find_boxes")(pred)["boxes"]
+    before = parser_of(SPEC, tmp_path).get_parsed_content("find_boxes")(pred)["boxes"]
+    spacing = np.linalg.norm(np.asarray(pred.affine)[:3, :3], axis=0).tolist()
+    ours, plain = (
+        box_records(boxes_from_probabilities(pred, spacing, **{**SPEC.boxes, id: v}), pred.affine, {1: "lesion"})
+        for v in (value, default)
+    )
+    assert got == ours and before == plain and got != before
+    train = ConfigParser(ConfigParser.load_config_file(str(tmp_path / SPEC.name / "configs" / "train.yaml")))
+    train[f"boxes::{id}"] = value
+    (recorder,) = train.get_parsed_content("test::handlers")
+    assert recorder.boxes[id] == value, "the test of a training run reads the same option"
+
+
 def test_the_user_sets_threshold_and_size_by_config(tmp_path):
     pred = prediction(3, 2, "/scans/b.nii")
     strict = {"threshold": 0.99, "min_size": 0.0}

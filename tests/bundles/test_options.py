@@ -62,7 +62,9 @@ def opened(bundle: Path, workflow: str, given: dict, *more: str) -> ConfigWorkfl
 def test_the_examples_of_the_header_run_when_pasted(bundle, given, tmp_path):
     """The commented lines of train.yaml, put into an overlay, are transforms of the training images alone."""
     text = (bundle / "configs" / "train.yaml").read_text()
-    lines = re.findall(r"^# ((?:style:|augmentations:|- _target_|  \w).*)$", text[text.index("\nstyle:") :], re.M)
+    lines = re.findall(
+        r"^# ((?:style:|augmentations:|- _target_|  \w).*)$", text[text.index("# ---- appearance") :], re.M
+    )
     overlay = tmp_path / "mine.yaml"
     overlay.write_text("\n".join(lines))
     asked = yaml.safe_load(overlay.read_text())

@@ -1,14 +1,26 @@
 """Predict on images with MONAI alone: ``python scripts/infer.py IMAGE_OR_FOLDER ... -o OUTPUT``."""
 
 import argparse
+import json
 import re
 from pathlib import Path
 
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow
 
 ROOT = Path(__file__).resolve().parents[1]
-SUFFIX = ".png"
-CHANNELS = 1
+CONFIG = ROOT / "configs" / "inference.yaml"
+
+
+def channels():
+    """Files per image."""
+    metadata = json.loads((ROOT / "configs" / "metadata.json").read_text(encoding="utf-8"))
+    return metadata["network_data_format"]["inputs"]["image"]["num_channels"]
+
+
+def as_text(path):
+    """A path in a form in which MONAI leaves it alone, whatever is in it: it would turn a # into ::."""
+    escaped = {ord(character): f"\\x{ord(character):02x}" for character in "$@%#"}
+    return "$" + ascii(str(path)).translate(escaped) if set("$@%#") & set(str(path)) else str(path)
 
 
 def find_images(inputs):
@@ -16,18 +28,21 @@ def find_images(inputs):
 
     With several channels, CASE_0000, CASE_0001, ... are one image: a list of its files.
     """
-    images = []
+    pattern = ConfigParser(ConfigParser.load_config_file(str(CONFIG))).get_parsed_content("pattern")
+    images: list[Path] = []
     for item in map(Path, inputs):
         if not item.exists():
             raise SystemExit(f"{item}: no such file or folder")
-        found = sorted(item.rglob(f"*{SUFFIX}")) if item.is_dir() else [item]
+        found = sorted(item.glob(pattern)) if item.is_dir() else [item]
         images += found or [item]
-    images = [str(image.resolve()) for image in images]
-    return group_channels(images) if CHANNELS > 1 else images
+    names = [str(image.resolve()) for image in images]
+    return group_channels(names, channels()) if channels() > 1 else names
 
 
-def group_channels(images):
-    single, groups = [], {}
+def group_channels(images, number):
+    """Lists of the ``number`` files of each image."""
+    single: list[str] = []
+    groups: dict[tuple[str, str], list[str]] = {}
     for image in images:
         numbered = re.match(r"(.*)_(\d{4})(\.[a-z.]+)$", image)
         if numbered:
@@ -35,20 +50,24 @@ def group_channels(images):
         else:
             single.append(image)
     for (stem, _), files in groups.items():
-        if len(files) != CHANNELS:
-            raise SystemExit(f"{stem}: {len(files)} channel files, and the model takes {CHANNELS}")
+        if len(files) != number:
+            raise SystemExit(f"{stem}: {len(files)} channel files, and the model takes {number}")
     return single + [sorted(files) for files in groups.values()]
 
 
 def refuse_equal_names(images):
     """MONAI names an output by its (first) file without the suffix: no prediction may be written over another."""
-    seen = {}
+    seen: dict[Path, str] = {}
     for image in images:
         name = Path(image).with_suffix("")
         name = name.with_suffix("") if image.endswith(".gz") else name
         other = seen.setdefault(name, image)
         if other != image:
             raise SystemExit(f"{image}: its prediction would be written over that of {other}; rename one")
+
+
+def protected(image):
+    return as_text(image) if isinstance(image, str) else [as_text(file) for file in image]
 
 
 def main():
@@ -64,14 +83,14 @@ def main():
     common = Path(first[0]).parent if len(first) == 1 else Path(*_common_parts(first))
     workflow = ConfigWorkflow(
         workflow_type="infer",
-        config_file=str(ROOT / "configs" / "inference.yaml"),
+        config_file=str(CONFIG),
         meta_file=str(ROOT / "configs" / "metadata.json"),
         logging_file=str(ROOT / "configs" / "logging.conf"),
-        bundle_root=str(ROOT),
-        dataset_dir=str(common),
-        output_dir=str(Path(arguments.output).resolve()),
-        ckpt=arguments.ckpt,
-        **{"dataset#data": [{"image": image} for image in images]},
+        bundle_root=as_text(ROOT),
+        dataset_dir=as_text(common),
+        output_dir=as_text(Path(arguments.output).resolve()),
+        ckpt=as_text(arguments.ckpt),
+        **{"dataset#data": [{"image": protected(image)} for image in images]},
     )
     workflow.initialize()
     workflow.run()

@@ -1,0 +1,1 @@
+"""A bundle's configs as data: one builder per concern, each a function from a ``BundleSpec`` to a dictionary."""

@@ -1,0 +1,203 @@
+"""``adapt.yaml``: labelled source and unlabelled target cases, and a method's term; stands on ``train.yaml``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from monai_transfer.bundle.configs.augmentation import pad, random_transforms
+from monai_transfer.bundle.configs.datasets import cached, loader, transforms
+from monai_transfer.bundle.configs.emit import note
+from monai_transfer.bundle.configs.grid import space
+from monai_transfer.bundle.configs.parts import monai, ours
+from monai_transfer.bundle.configs.reading import read
+from monai_transfer.bundle.configs.training import train_part
+from monai_transfer.bundle.configs.validation import batch_size, evaluator
+from monai_transfer.bundle.spec import BundleSpec
+from monai_transfer.config_text import expr, ref
+
+__all__ = ["adapt"]
+
+
+def _method(s: BundleSpec) -> dict[str, Any]:
+    out = {
+        "workflow": note("adapt", "the name of a run begins with it"),
+        "arm": note("adapted", "how reports name this run"),
+        "n_labelled": note(0, "labelled target cases that join in"),
+        "lr": note(s.adapt_lr, "learning rate"),
+        "layer": note(s.layer, "module whose output the method aligns; null: what enters the class head"),
+        "weight": note(s.method_weight, "of the method's term"),
+        "statistics": note(
+            "target", "whose batches count in BatchNorm's running averages: the target's alone, or \"both\""
+        ),
+        "method": note(s.method, "what is added to the loss"),
+        "domain_picture": note(
+            True, "figures/domains.png: features of both sites before and after; labels teach nothing in it"
+        ),
+    }
+    if s.kind.has_classes:
+        out["unlabelled_scores"] = note(
+            True, "validators.json, for `compare --choose-by`: arms chosen without target labels"
+        )
+        out["scored"] = note(
+            monai(
+                "data.Dataset",
+                data=expr("@lists.target_unlabelled"),
+                transform=transforms("target#deterministic_transforms"),
+            ),
+            "what these scores are computed on",
+        )
+    return out
+
+
+def _data(s: BundleSpec) -> dict[str, Any]:
+    sampler = ours(
+        "data.balanced.BalancedSampler",
+        data_source=ref("train#dataset"),
+        num_samples=expr("@steps_per_epoch * @batch_size"),
+        alpha=ref("balance"),
+    )
+    views = {
+        f"strong_{domain}": note(
+            ours("data.randomisation.strong_views", method=ref("method"), view=ref("strong_view"), domain=domain),
+            f"it, where the method asks for it on {domain} images",
+        )
+        for domain in ("target", "source")
+    }
+    return {
+        "balance": note(
+            0,
+            "sites in the labelled batches: 0 equally, 1 by their numbers of cases; for --n_labelled, several sources",
+        ),
+        "strong_view": note(
+            ours("data.randomisation.StrongViewd"),
+            "a second, strongly augmented look at each case (fixmatch, mean_teacher)",
+        ),
+        **views,
+        "train::preprocessing": note(train_part(s, more=("strong_source",)), "as in train.yaml, and the strong view"),
+        "train::dataset::data": note(
+            expr("@lists.source_and_target_training"), "labelled: the source's, and n_labelled of the target's"
+        ),
+        "train::sampler": note(sampler, "sites balanced"),
+        "validate::dataset::data": note(expr("@lists.source_validation"), "labelled ones: the source's"),
+        "feature_cache::enabled": note(False, "the method looks at images"),
+        "regulariser": note(None, "`method` is the term here"),
+        "extra_loaders": note([ref("target#dataloader")], "seeded anew with every epoch"),
+        "run_folder::info::labelled_target": note(expr("len(@lists.target_training)"), "for run.json"),
+        "run_folder::info::unlabelled_target": note(expr("len(@target#dataset#data)"), "for run.json"),
+    }
+
+
+def _choice(s: BundleSpec) -> dict[str, Any]:
+    if not s.kind.has_classes:
+        return {
+            "selector": note(None, f"a {s.task} has no class probabilities that could choose an epoch without labels"),
+            "run_folder::info::selected_by": note("last epoch", "for run.json"),
+        }
+    metric = ours(
+        "selection.validators.metric.UnlabelledValidator",
+        name=expr("@choose_by or 'entropy'"),
+        task=s.kind.as_method_sees_it,
+        class_names=ref("class_names"),
+    )
+    dataset = cached(s, expr("@lists.target_unlabelled_validation if @choose_by else []"), ref("choose#preprocessing"))
+    run = evaluator("choose", network=expr("@prepared.network"), key_val_metric=ref("choose#key_metric"))
+    return {
+        "choose_by": note(
+            None,
+            "the epoch is chosen by the target's validation images without their labels, if at all: entropy,\n"
+            "information_maximisation, snd, bnm or class_clustering; null: the last one. None is reliable.",
+        ),
+        "selector": note(expr("@choose#evaluator if @choose_by else None"), "whose key metric chooses the epoch"),
+        "extra_validators": note(
+            expr("[@choose#evaluator] if @choose_by else []"), "whose scores go to metrics.csv as well"
+        ),
+        "run_folder::info::selected_by": note(expr("@choose_by or 'last epoch'"), "for run.json"),
+        "validate::handlers": note(
+            [
+                monai(
+                    "handlers.ValidationHandler",
+                    validator=ref("choose#evaluator"),
+                    interval=1,
+                    _disabled_=expr("not @choose_by"),
+                )
+            ],
+            "the choice follows every validation",
+        ),
+        "choose": note(
+            {
+                "preprocessing": transforms("target#deterministic_transforms"),
+                "dataset": dataset,
+                "dataloader": loader("choose", batch_size(s), num_workers=0),
+                "key_metric": {"unlabelled": metric},
+                "evaluator": run,
+            },
+            "the validation without labels",
+        ),
+    }
+
+
+def _target(s: BundleSpec) -> dict[str, Any]:
+    keys = ["image"]
+    padding = [pad(keys)] if s.dense else []
+    return {
+        "loading_transforms": [*read(keys), *space(s, keys)],
+        "deterministic_transforms": expr("@target#loading_transforms + @normalise"),
+        "random_transforms": note([*padding, *random_transforms(s, keys)], "as for the source, without the label"),
+        "preprocessing": transforms("target#deterministic_transforms", "target#random_transforms", "strong_target"),
+        "dataset": cached(s, expr("@lists.target_unlabelled"), ref("target#preprocessing")),
+        "dataloader": loader(
+            "target",
+            ref("batch_size"),
+            shuffle=True,
+            num_workers=s.num_workers,
+            drop_last=expr("len(@target#dataset#data) >= @batch_size"),
+        ),
+    }
+
+
+def _handlers(s: BundleSpec) -> list[Any]:
+    names = {"names": ref("class_names")} if s.kind.has_classes else {}
+    out = [
+        ours(
+            "engine.adapt.Adapt",
+            method=ref("method"),
+            target_loader=ref("target#dataloader"),
+            layer=ref("layer"),
+            weight=ref("weight"),
+            statistics=ref("statistics"),
+        ),
+        ours(
+            "evaluation.domain_picture.DomainPicture",
+            output_dir=ref("output_dir"),
+            source=ref("validate#dataset"),
+            target=ref("test#dataset"),
+            inferer=ref("validate#inferer"),
+            layer=ref("layer"),
+            **names,
+            _disabled_=expr("not @domain_picture"),
+        ),
+    ]
+    if s.kind.has_classes:
+        scores = ours(
+            "evaluation.unlabelled_scores.UnlabelledScores",
+            output_dir=ref("output_dir"),
+            dataset=ref("scored"),
+            task=s.kind.as_method_sees_it,
+            inferer=ref("validate#inferer"),
+            class_names=ref("class_names"),
+            _disabled_=expr("not @unlabelled_scores"),
+        )
+        out.append(scores)
+    return out
+
+
+def adapt(s: BundleSpec) -> dict[str, Any]:
+    """The overlay."""
+    return {
+        **_method(s),
+        **_data(s),
+        **_choice(s),
+        "run_folder::info::method": note(ours("engine.class_path.class_path", thing=ref("method")), "for run.json"),
+        "target": note(_target(s), "images without labels"),
+        "+train::handlers": note(_handlers(s), "behind those of train.yaml"),
+    }

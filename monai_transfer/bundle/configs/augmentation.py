@@ -1,0 +1,109 @@
+"""Augmentation: random crops, flips, rotations and intensities of training; what a user can add."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from monai_transfer.bundle.configs.emit import note
+from monai_transfer.bundle.configs.grid import space
+from monai_transfer.bundle.configs.parts import monai
+from monai_transfer.bundle.configs.reading import read
+from monai_transfer.bundle.spec import BundleSpec
+from monai_transfer.config_text import ref
+
+__all__ = ["appearance", "crop", "flips", "pad", "random_transforms", "rotation"]
+
+_RADIANS = 0.26
+
+
+def pad(keys: list[str]) -> dict[str, Any]:
+    """Images smaller than a patch are padded to it."""
+    return monai("transforms.SpatialPadd", keys=keys, spatial_size=ref("patch"))
+
+
+def crop(keys: list[str], *, balanced: bool = False) -> dict[str, Any]:
+    """A patch at a random place; ``balanced``: about a voxel of foreground in every other one."""
+    if balanced:
+        return monai(
+            "transforms.RandCropByPosNegLabeld",
+            keys=keys,
+            label_key="label",
+            spatial_size=ref("patch"),
+            pos=1,
+            neg=1,
+            num_samples=1,
+        )
+    return monai("transforms.RandSpatialCropd", keys=keys, roi_size=ref("patch"), random_size=False)
+
+
+def flips(s: BundleSpec, keys: list[str]) -> list[Any]:
+    """Mirroring, axis by axis."""
+    return [monai("transforms.RandFlipd", keys=keys, prob=0.5, spatial_axis=axis) for axis in s.flips]
+
+
+def rotation(s: BundleSpec, keys: list[str], prob: float = 0.3) -> dict[str, Any]:
+    """A small rotation about each axis that the spec names; labels by nearest neighbour."""
+    modes = {"mode": ["bilinear", "nearest"][: len(keys)]}
+    ranges = {f"range_{axis}": _RADIANS for axis in s.rotation_axes}
+    return monai(
+        "transforms.RandRotated", keys=keys, prob=prob, **ranges, **modes, padding_mode="zeros", keep_size=True
+    )
+
+
+def random_transforms(s: BundleSpec, keys: list[str]) -> list[Any]:
+    """All that is drawn anew for every training item."""
+    crops = [crop(keys, balanced=s.balanced_crops and "label" in keys)] if s.dense else []
+    return [
+        *crops,
+        *flips(s, keys),
+        rotation(s, keys),
+        monai("transforms.RandScaleIntensityd", keys=["image"], factors=0.1, prob=0.5),
+        monai("transforms.RandShiftIntensityd", keys=["image"], offsets=0.1, prob=0.5),
+    ]
+
+
+def appearance(s: BundleSpec) -> dict[str, Any]:
+    """The places for a user's own transforms, with examples that run as they are once uncommented."""
+    return {
+        "style": note(
+            [],
+            "before normalisation: towards the target site's look (for adapt, where source images train)",
+            heading="appearance of the training images: more transforms, none by default. Put these lines in a file\n"
+            "of your own and name it behind this one, or uncomment them; leave out those that you do not want.\n"
+            + _examples(s),
+        ),
+        "augmentations": note([], "behind the random transforms of `train`"),
+        "load_target": note(
+            monai("transforms.Compose", transforms=[*read(["image"]), *space(s, ["image"])]),
+            "how `style` reads a target image: on the training grid",
+        ),
+    }
+
+
+def _examples(s: BundleSpec) -> str:
+    keys = "[image, label]" if s.dense else "[image]"
+    mode = "[bilinear, nearest]" if s.dense else "[bilinear]"
+    elastic = (
+        ["monai.transforms.Rand3DElasticd", f"  keys: {keys}", "  sigma_range: [4, 6]", "  magnitude_range: [60, 120]"]
+        if s.spatial_dims == 3
+        else ["monai.transforms.Rand2DElasticd", f"  keys: {keys}", "  spacing: [16, 16]", "  magnitude_range: [1, 3]"]
+    )
+    match = ["  keys: [image]", "  targets: $@lists.target_unlabelled", "  load: '@load_target'"]
+    return "\n".join(
+        [
+            "style:",
+            "- _target_: monai_transfer.data.fourier.FourierDomainAdaptd",
+            *match,
+            "- _target_: monai_transfer.data.histogram.HistogramMatchToTargetd",
+            *match,
+            "augmentations:",
+            f"- _target_: {elastic[0]}",
+            *elastic[1:],
+            "  prob: 0.2",
+            f"  mode: {mode}",
+            "  padding_mode: zeros",
+            "- _target_: monai_transfer.data.randomisation.RandAppearanced  # contrast, bias field, blur, noise ...",
+            "  keys: [image]",
+            "  prob: 0.3",
+        ]
+    )

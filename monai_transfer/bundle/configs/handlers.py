@@ -1,0 +1,63 @@
+"""Handlers of training: what happens around its steps, in the order in which it must happen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from monai_transfer.bundle.configs.intensities import scaled
+from monai_transfer.bundle.configs.parts import monai, ours
+from monai_transfer.bundle.spec import BundleSpec
+from monai_transfer.config_text import expr, ref
+
+__all__ = ["checkpoint", "train_handlers", "validation_handler"]
+
+
+def validation_handler() -> dict[str, Any]:
+    """Runs the validation."""
+    return monai(
+        "handlers.ValidationHandler",
+        validator=ref("validate#evaluator"),
+        interval=ref("val_interval"),
+        epoch_level=True,
+    )
+
+
+def checkpoint(s: BundleSpec) -> dict[str, Any]:
+    """Keeps the best and the last weights, and all that resuming needs."""
+    return ours(
+        "engine.checkpoint.Checkpoint",
+        output_dir=ref("output_dir"),
+        validator=ref("selector"),
+        save={"lr_scheduler": ref("lr_scheduler")},
+        run_folder=ref("run_folder"),
+        mode="max" if s.higher_is_better else "min",
+    )
+
+
+def train_handlers(s: BundleSpec) -> list[Any]:
+    """Seed first, validation before what reads its score."""
+    scale = {"scale": ref("label_scale#std")} if scaled(s) else {}
+    return [
+        ours("engine.refuse_probabilities.RefuseProbabilities"),
+        ours("engine.memory.MemoryAdvice"),
+        ours("engine.epoch_seed.EpochSeed", seed=ref("seed"), loaders=ref("extra_loaders")),
+        monai("handlers.LrScheduleHandler", lr_scheduler=ref("lr_scheduler"), print_lr=False),
+        ours("strategies.base.follow", strategy=ref("strategy")),
+        ours("engine.guard.StopOnNonFiniteLoss"),
+        ours("engine.training_metrics.TrainingMetrics", task=s.task, **scale),
+        validation_handler(),
+        ours("engine.progress.ProgressLine"),
+        ours(
+            "engine.metrics_log.MetricsLog",
+            output_dir=ref("output_dir"),
+            validator=ref("validate#evaluator"),
+            also=ref("extra_validators"),
+        ),
+        checkpoint(s),
+        ours(
+            "engine.adapt.Adapt",
+            method=ref("regulariser"),
+            name="regulariser",
+            _disabled_=expr("@regulariser is None"),
+        ),
+    ]

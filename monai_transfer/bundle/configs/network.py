@@ -1,0 +1,74 @@
+"""Network: its definition, the source's weights, the strategy, the optimizer; how it is applied to whole images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from monai_transfer.bundle.configs.emit import note
+from monai_transfer.bundle.configs.parts import monai, ours
+from monai_transfer.bundle.spec import BundleSpec
+from monai_transfer.config_text import expr, ref
+
+__all__ = ["inferer", "network_def", "optimizer", "prepared"]
+
+
+def network_def(s: BundleSpec, comment: str, heading: str = "") -> dict[str, Any]:
+    """The bare network; training and inference share it to the letter."""
+    return {"network_def": note(s.network, comment, heading=heading)}
+
+
+def inferer(s: BundleSpec) -> dict[str, Any]:
+    """How the network is applied to a whole image."""
+    if not s.dense:
+        return monai("inferers.SimpleInferer")
+    return monai("inferers.SlidingWindowInferer", roi_size=ref("patch"), sw_batch_size=4, overlap=0.25, mode="gaussian")
+
+
+def prepared(s: BundleSpec) -> dict[str, Any]:
+    """From the bare network to the one that is trained."""
+    arguments: dict[str, Any] = {
+        "network": ref("network_def"),
+        "pretrained": ref("pretrained"),
+        "strategy": ref("strategy"),
+        "device": ref("device"),
+        "target_classes": ref("class_names"),
+    }
+    if s.source_classes:
+        arguments["source_classes"] = s.source_classes
+    arguments |= {
+        "min_coverage": 0.5,
+        "channels_last": ref("channels_last"),
+        "checkpoint_activations": ref("checkpoint_activations"),
+        "missing_later": True,
+    }
+    return {
+        "class_names": note(s.class_names, "of the network's outputs, in order"),
+        "strategy": note(s.strategy, "which parameters learn, how fast, when"),
+        "regulariser": note(
+            s.regulariser,
+            "a term that holds fine-tuning to its source: {_target_: monai_transfer.methods.l2_sp.L2Sp}, Ewc, Bss,\n"
+            "CoTuning, Distillation (docs/methods.md says which of them help where); null for none",
+        ),
+        "prepared": note(ours("engine.prepare.Prepared", **arguments), "the network with the source's weights"),
+        "network": note(expr("@prepared.network"), "what is trained"),
+    }
+
+
+def optimizer(s: BundleSpec) -> dict[str, Any]:
+    """The optimizer over the strategy's groups and the course of its learning rate."""
+    decay = expr(f"0.0 if getattr(@regulariser, 'replaces_weight_decay', False) else {s.weight_decay!r}")
+    groups = expr("@prepared.param_groups(@network)")
+    return {
+        "optimizer": note(
+            {"_target_": "torch.optim.AdamW", "params": groups, "lr": ref("lr"), "weight_decay": decay},
+            "over the strategy's groups of parameters",
+        ),
+        "lr_scheduler": note(
+            {
+                "_target_": "torch.optim.lr_scheduler.CosineAnnealingLR",
+                "optimizer": ref("optimizer"),
+                "T_max": ref("train#trainer#max_epochs"),
+            },
+            "the course of the learning rate over the epochs",
+        ),
+    }

@@ -1,0 +1,28 @@
+"""``pretrain.yaml``: training on the source's labelled cases, from fresh weights; stands on ``train.yaml``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from monai_transfer.bundle.configs.emit import note
+from monai_transfer.bundle.spec import BundleSpec
+from monai_transfer.config_text import expr, ref
+
+__all__ = ["pretrain"]
+
+
+def pretrain(s: BundleSpec) -> dict[str, Any]:
+    """The overlay."""
+    return {
+        "workflow": note("pretrain", "the name of a run begins with it"),
+        "arm": note("source", "how reports name this run"),
+        "pretrained": note("none", "from fresh weights"),
+        "n_labelled": note(None, "all labelled cases"),
+        "regulariser": note(None, "nothing to hold on to yet"),
+        "max_epochs": note(s.pretrain_epochs, "epochs of `steps_per_epoch` steps"),
+        "lr": note(s.pretrain_lr, "learning rate"),
+        "train::dataset::data": note(expr("@lists.source_training"), "the source's cases"),
+        "validate::dataset::data": note(expr("@lists.source_validation"), "choose the epoch"),
+        "test::dataset::data": note(expr("@lists.source_test"), "at home: what the source can do where it belongs"),
+        "run_folder::info::target_site": note(ref("source_site"), "the site that this run is tested at"),
+    }

@@ -1,0 +1,46 @@
+"""Reading: training through our checks, inference with MONAI alone; a test holds that both give the same voxels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from monai_transfer.bundle.configs.emit import note
+from monai_transfer.bundle.configs.parts import monai, ours
+from monai_transfer.bundle.spec import BundleSpec
+from monai_transfer.config_text import expr, ref
+
+__all__ = ["load", "read", "readers"]
+
+
+def readers(s: BundleSpec, *, labels: bool) -> dict[str, Any]:
+    """The readers of training, as root ids."""
+    image = ours("data.readers.SafeReader", **({"mode": "grey"} if s.grey else {}))
+    out: dict[str, Any] = {
+        "image_reader": note(
+            image,
+            "e.g. --image_reader::max_memory 8GiB, --image_reader::spacing_limits [0.001,50]",
+            heading="reading: right, or refused in one line",
+        )
+    }
+    if labels:
+        out["label_reader"] = note(
+            ours("data.readers.SafeReader", palette="index"), "a palette's indices are the classes"
+        )
+    return out
+
+
+def read(keys: list[str]) -> list[Any]:
+    """Training's steps from paths to arrays with a channel first."""
+    loaders = [monai("transforms.LoadImaged", keys=[key], reader=ref(f"{key}_reader")) for key in keys]
+    return [*loaders, monai("transforms.EnsureChannelFirstd", keys=keys)]
+
+
+def load(s: BundleSpec) -> list[Any]:
+    """Inference's steps from paths to arrays with a channel first; MONAI and Pillow alone."""
+    loader = monai("transforms.LoadImaged", keys=["image"])
+    if s.grey:
+        grey = "lambda image: image if image.mode in ('1', 'L', 'I', 'I;16', 'F') else image.convert('L')"
+        steps = [expr("ImageOps.exif_transpose"), expr(grey)]
+        converter = monai("transforms.Compose", transforms=steps)
+        loader["reader"] = note(monai("data.PILReader", converter=converter), "upright, one channel; 16 bits stay")
+    return [loader, monai("transforms.EnsureChannelFirstd", keys=["image"])]

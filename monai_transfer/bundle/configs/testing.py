@@ -1,0 +1,71 @@
+"""Test: cases that no training or selection has seen, measured one by one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from monai_transfer.bundle.configs.datasets import loader, transforms
+from monai_transfer.bundle.configs.emit import note
+from monai_transfer.bundle.configs.grid import space
+from monai_transfer.bundle.configs.parts import image_keys, monai, ours
+from monai_transfer.bundle.configs.reading import read
+from monai_transfer.bundle.configs.validation import batch_size, evaluator
+from monai_transfer.bundle.spec import BundleSpec
+from monai_transfer.config_text import expr, ref
+
+__all__ = ["boxes", "invert", "test"]
+
+
+def invert(preprocessing: str) -> dict[str, Any]:
+    """Predictions back to each image's own grid."""
+    return monai(
+        "transforms.Invertd",
+        keys="pred",
+        transform=ref(preprocessing),
+        orig_keys="image",
+        nearest_interp=False,
+        to_tensor=True,
+    )
+
+
+def boxes(s: BundleSpec) -> dict[str, Any]:
+    """How boxes are made of probabilities, as a root id; nothing where there are none."""
+    if s.kind.saved_as != "boxes":
+        return {}
+    return {
+        "boxes": note(
+            s.boxes,
+            "where the probability reaches the threshold; min_size in mm3 (2D: mm2); score: mean or max of a\n"
+            "component; connectivity: from 1 (faces) to the number of axes (corners; null)",
+        )
+    }
+
+
+def _recorder(s: BundleSpec) -> dict[str, Any]:
+    more: dict[str, Any] = {}
+    if s.kind.has_classes and not s.dense:
+        more = {"activation": s.kind.activation}
+    if s.kind.saved_as == "boxes":
+        more = {"boxes": ref("boxes"), "iou": note(0.1, "from which on a box has found a lesion")}
+    labels = {str(key): name for key, name in s.labels.items()}
+    return ours("evaluation.recorder.CaseRecorder", output_dir=ref("output_dir"), task=s.task, labels=labels, **more)
+
+
+def test(s: BundleSpec) -> dict[str, Any]:
+    """The test of ``train.yaml``."""
+    back = [invert("test#preprocessing")] if s.dense else []
+    return {
+        "loading_transforms": [*read(image_keys(s)), *space(s, ["image"])],
+        "preprocessing": transforms("test#loading_transforms", "normalise"),
+        "dataset": ours(
+            "data.content_cache.ContentCacheDataset",
+            data=expr("@lists.target_test"),
+            transform=ref("test#preprocessing"),
+            cache_dir=ref("cache_dir"),
+            cache_rate=note(0, "used once: not held in memory"),
+        ),
+        "dataloader": loader("test", batch_size(s), num_workers=s.num_workers),
+        "postprocessing": monai("transforms.Compose", transforms=[*back, *s.kind.scored(s.outputs)]),
+        "handlers": [_recorder(s)],
+        "evaluator": evaluator("test", postprocessing=ref("test#postprocessing"), val_handlers=ref("test#handlers")),
+    }

@@ -1,0 +1,218 @@
+"""Training: data, batches, trainer; ``train.yaml`` is put together here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from monai_transfer.bundle.configs.augmentation import appearance, pad, random_transforms
+from monai_transfer.bundle.configs.datasets import cached, seeded, transforms
+from monai_transfer.bundle.configs.emit import note
+from monai_transfer.bundle.configs.grid import grid, space
+from monai_transfer.bundle.configs.handlers import train_handlers
+from monai_transfer.bundle.configs.intensities import label_scale, normalise
+from monai_transfer.bundle.configs.loss import loss
+from monai_transfer.bundle.configs.network import network_def, optimizer, prepared
+from monai_transfer.bundle.configs.parts import amp, device, image_keys, in_bundle, monai, ours
+from monai_transfer.bundle.configs.reading import read, readers
+from monai_transfer.bundle.configs.testing import boxes, test
+from monai_transfer.bundle.configs.validation import validate
+from monai_transfer.bundle.spec import BundleSpec
+from monai_transfer.config_text import expr, ref
+
+__all__ = ["data_ids", "lists", "run_folder", "train", "train_part"]
+
+
+def data_ids(s: BundleSpec, *, arm: str, n_labelled: int | None, pretrained: Any) -> dict[str, Any]:
+    """What is trained on, and where the results go."""
+    return {
+        "imports": note(
+            [expr("import os"), expr("import torch"), expr("from monai_transfer.data.phantom import embedded_set")],
+            "modules that expressions below use",
+        ),
+        "bundle_root": note(".", "the bundle's folder"),
+        "device": device(),
+        "amp": amp(),
+        "dataset_dir": note(s.dataset_dir, "folder of the data", heading="what to train on"),
+        "manifest": note(s.manifest, "cases, labels, sites, splits"),
+        "source_site": note(s.source_site, "site or sites whose labels are many"),
+        "target_site": note(s.target_site, "site or sites that the model is for"),
+        "n_labelled": note(n_labelled, "labelled target cases; null: all of the target's training split"),
+        "seed": note(0, "of all that is random"),
+        "workflow": note("train", "the name of a run begins with it"),
+        "arm": note(arm, "how reports name this run"),
+        "output_dir": note(
+            expr("os.path.join(@bundle_root, 'runs', '%s-%s' % (@workflow, @seed))"), "the run's folder"
+        ),
+        "pretrained": pretrained,
+        "ckpt": note(in_bundle(s.weights), "weights that are evaluated where no other are named"),
+        "fresh": note(False, "start over instead of continuing an unfinished run"),
+        "cache_dir": note(
+            None, "a folder that keeps preprocessed cases from run to run, by their content; guard it like the data"
+        ),
+    }
+
+
+def _budget(s: BundleSpec) -> dict[str, Any]:
+    return {
+        "max_epochs": note(s.epochs, "epochs of `steps_per_epoch` steps", heading="how long and how fast"),
+        "steps_per_epoch": note(s.steps_per_epoch, "however many the cases"),
+        "batch_size": note(s.batch_size, "cases per step"),
+        "accumulation_steps": note(1, "batches per optimizer step: larger batches in the memory of small ones"),
+        "lr": note(s.lr, "learning rate"),
+        "val_interval": note(s.val_interval, "epochs between validations"),
+        "bf16": note(False, "bfloat16 in training, on any device (in place of float16 on CUDA)"),
+        "channels_last": note(False, "layout of the weights: faster on most CPUs and GPUs"),
+        "checkpoint_activations": note(False, "compute them again in the backward pass: less memory, more time"),
+        "selector": note(ref("validate#evaluator"), "whose key metric chooses the best epoch; null: the last epoch"),
+        "extra_loaders": note([], "seeded anew with every epoch, beside the trainer's own"),
+        "extra_validators": note([], "whose scores go to metrics.csv as well"),
+    }
+
+
+def lists(s: BundleSpec, n_labelled: Any = None) -> dict[str, Any]:
+    """The manifest's cases, by their use."""
+    ids = ("manifest", "source_site", "target_site", "n_labelled", "seed")
+    return {"lists": note(ours("data.lists.DataLists", **{id: ref(id) for id in ids}), "the cases, by their use")}
+
+
+def run_folder(s: BundleSpec, info: dict[str, Any]) -> dict[str, Any]:
+    """The folder with all that a run leaves behind, and what its run.json says."""
+    whose = {"bundle": s.name, "task": s.task, "spatial_dims": s.spatial_dims}
+    labels = {"labels": {str(key): name for key, name in s.labels.items()}} if s.kind.in_manifest else {}
+    arguments = {
+        "output_dir": ref("output_dir"),
+        "manifest": ref("manifest"),
+        "pretrained": ref("pretrained"),
+        "weights": expr("@prepared.report"),
+        "fresh": ref("fresh"),
+        "info": {
+            **{id: ref(id) for id in ("workflow", "arm", "seed")},
+            **whose,
+            **labels,
+            "primary_metric": s.primary_metric,
+            "higher_is_better": s.higher_is_better,
+            "source_site": ref("source_site"),
+            "target_site": ref("target_site"),
+            **info,
+            "selected_by": s.key_metric,
+        },
+    }
+    return {"run_folder": note(ours("engine.run_folder.RunFolder", **arguments), "what a run leaves behind")}
+
+
+def train_part(s: BundleSpec, *, more: tuple[str, ...] = ()) -> dict[str, str]:
+    """The expression of training's transforms, with ``more`` lists at its end."""
+    middle = ["normalise"] + (["train#padding_transforms"] if s.dense else [])
+    middle += ["train#label_transforms"] if s.kind.label_transforms(s.outputs) else []
+    return transforms("train#loading_transforms", "style", *middle, "train#random_transforms", "augmentations", *more)
+
+
+def _feature_cache() -> dict[str, Any]:
+    return {
+        "feature_cache": note(
+            ours(
+                "engine.auto_cache.FeatureCache",
+                network=ref("network"),
+                loader=ref("train#dataloader"),
+                inferer=ref("train#inferer"),
+                enabled=note(expr("'auto' if @regulariser is None else False"), "a term looks at the network"),
+                views=note(
+                    None,
+                    "keep so many augmented views of each case; null: what is augmented at random is not cached",
+                ),
+                seed=ref("seed"),
+            ),
+            "a frozen backbone runs once per case, where that is valid; the log says what was decided, and why",
+        )
+    }
+
+
+def _train(s: BundleSpec) -> dict[str, Any]:
+    keys = image_keys(s)
+    part: dict[str, Any] = {"loading_transforms": [*read(keys), *space(s, keys)]}
+    if s.dense:
+        part["padding_transforms"] = [pad(keys)]
+    part["random_transforms"] = random_transforms(s, keys)
+    if on_labels := s.kind.label_transforms(s.outputs):
+        part["label_transforms"] = on_labels
+    trainer = monai(
+        "engines.SupervisedTrainer",
+        max_epochs=ref("max_epochs"),
+        device=ref("device"),
+        train_data_loader=expr("@feature_cache.loader"),
+        epoch_length=expr("len(@train#dataloader)"),
+        network=ref("network"),
+        loss_function=ref("loss"),
+        optimizer=ref("optimizer"),
+        inferer=expr("@feature_cache.inferer"),
+        train_handlers=ref("train#handlers"),
+        decollate=False,
+        accumulation_steps=ref("accumulation_steps"),
+        amp=expr("@amp and not @bf16"),
+    )
+    return part | {
+        "preprocessing": train_part(s),
+        "dataset": cached(s, expr("@lists.target_training"), ref("train#preprocessing")),
+        "sampler": note(seeded("train#dataset"), "the same number of steps for every arm, however few the cases"),
+        "dataloader": monai(
+            "data.DataLoader",
+            dataset=ref("train#dataset"),
+            batch_size=ref("batch_size"),
+            sampler=ref("train#sampler"),
+            num_workers=s.num_workers,
+            drop_last=True,
+        ),
+        "inferer": ours("engine.precision.AutocastInferer", enabled=ref("bf16")),
+        "handlers": note(train_handlers(s), "in this order: seed first, validation before what reads its score"),
+        "trainer": trainer,
+    }
+
+
+def train(s: BundleSpec) -> dict[str, Any]:
+    """``train.yaml``: fine-tuning on the target's labelled cases; every other training config stands on it."""
+    info = {
+        "n_labelled": ref("n_labelled"),
+        "steps": expr("@max_epochs * @steps_per_epoch"),
+        "labelled_train": expr("len(@train#dataset#data)"),
+        "labelled_validation": expr("len(@validate#dataset#data)"),
+    }
+    start = note(in_bundle(s.start), "weights to start from; none: from scratch")
+    return {
+        **data_ids(s, arm="fine_tuned", n_labelled=s.n_labelled, pretrained=start),
+        **grid(s),
+        **label_scale(s),
+        **boxes(s),
+        **_budget(s),
+        **lists(s),
+        **readers(s, labels=s.dense),
+        **normalise(s),
+        **appearance(s),
+        **network_def(s, "the bare network", "network: fresh, then the source's weights, then the strategy"),
+        **prepared(s),
+        **optimizer(s),
+        **loss(s),
+        **_feature_cache(),
+        **run_folder(s, info),
+        "train": note(_train(s), "", heading="training"),
+        "validate": note(validate(s), "cases that choose the epoch", heading="validation"),
+        "test": note(
+            test(s),
+            "predictions are brought back to each image's own grid; the truth is never resampled"
+            if s.dense
+            else "cases that no training or selection has seen",
+            heading="test",
+        ),
+        "initialize": note(
+            [expr("monai.utils.set_determinism(seed=@seed)")], "before anything is built", heading="run"
+        ),
+        "run": note(
+            [
+                expr("@prepared.require()"),
+                expr("@run_folder.start()"),
+                expr("@train#trainer.run()"),
+                expr("@test#evaluator.run()"),
+                expr("@run_folder.finish()"),
+            ],
+            "the workflow, step by step",
+        ),
+    }
