@@ -29,6 +29,7 @@ FLOORS = [
             "arrays",
             "discovery",
             "errors",
+            "config_text",
             "stopping",
             "files",
             "library_logging",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 
 from monai_transfer.localization import boxes, prediction, world
 
@@ -22,8 +23,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import ndimage
 
-SCORES = {scores!r}
-SPACE = {space!r}
+SCORES = ({scores})
+SPACE = {space}
 
 
 class InputError(ValueError):
@@ -49,5 +50,5 @@ def boxes_script() -> str:
         prediction.FindBoxes,
         prediction.WriteBoxes,
     )
-    head = _HEAD.format(scores=boxes.SCORES, space=prediction.SPACE)
+    head = _HEAD.format(scores=json.dumps(boxes.SCORES)[1:-1], space=json.dumps(prediction.SPACE))
     return "\n\n".join([head, *(inspect.getsource(part) for part in parts)])

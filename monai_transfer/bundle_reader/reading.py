@@ -14,6 +14,7 @@ from monai_transfer.bundle_reader.licence import bundle_licence
 from monai_transfer.bundle_reader.older_arguments import translate
 from monai_transfer.bundle_reader.pipeline import ImageLoading
 from monai_transfer.bundle_reader.references import Resolver
+from monai_transfer.config_text import from_config
 from monai_transfer.errors import InputError
 from monai_transfer.safe_parse import MAX_CONFIG_BYTES, read_json, read_mapping
 
@@ -47,7 +48,7 @@ def read_metadata(folder: str | Path) -> dict[str, Any]:
     """
     path = Path(folder) / "configs" / "metadata.json"
     content = read_json(path, max_bytes=MAX_CONFIG_BYTES) if path.is_file() else {}
-    return content if isinstance(content, dict) else {}
+    return from_config(content) if isinstance(content, dict) else {}
 
 
 def read_bundle(folder: str | Path) -> BundleDescription:
@@ -67,7 +68,7 @@ def read_bundle(folder: str | Path) -> BundleDescription:
     if (folder / "run.json").is_file() and (folder / "config.yaml").is_file():
         found.run = read_mapping(folder / "run.json")
         found.config = read_mapping(folder / "config.yaml")
-        meta = found.config.get("_meta_")
+        meta = from_config(found.config.get("_meta_"))
         found.metadata = meta if isinstance(meta, dict) else {}
         found.files = [folder / "config.yaml", folder / "run.json"]
         training = found.config

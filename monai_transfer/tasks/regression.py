@@ -22,7 +22,7 @@ def _absolute_error(outputs: Outputs) -> Config:
 
 def _scaled(outputs: Outputs) -> list[Config]:
     scale = {"mean": ref("label_scale#mean"), "std": ref("label_scale#std")}
-    return [{"_target_": "monai_transfer.data.label_scale.ScaleLabeld", "keys": ["label"], **scale}]
+    return [{"_target_": "monai_transfer.tasks.label_scale.ScaleLabeld", "keys": ["label"], **scale}]
 
 
 def _in_units(keys: list[str] | str, outputs: Outputs) -> list[Config]:

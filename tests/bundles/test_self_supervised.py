@@ -152,7 +152,7 @@ def test_features_from_a_fresh_clone_without_this_package(bundle, python):
 
 def test_features_are_those_of_the_layer(bundle):
     parser = ConfigParser.load_config_file(str(bundle / "configs" / "inference.yaml"))
-    parser = ConfigParser({key: parser[key] for key in ("imports", "network_def", "encoder")})
+    parser = ConfigParser({key: parser[key] for key in ("imports", "network_def", "pool", "flatten", "encoder")})
     network, encoder = (parser.get_parsed_content(key).eval() for key in ("network_def", "encoder"))
     layer = ConfigParser.load_config_file(str(bundle / "configs" / "contrastive.yaml"))["layer"]
     heard = []

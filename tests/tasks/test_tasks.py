@@ -33,7 +33,8 @@ def test_configs_can_be_built_and_inference_needs_monai_alone(name):
     task, outputs = TASKS[name], Outputs(["a", "b"], mean=3.0, std=2.0)
     for part in ("loss", "key_metric_config", "label_transforms", "validation", "scored", "predicted"):
         config = getattr(task, part)(outputs)
-        parser = ConfigParser({"imports": ["$import monai", "$import torch"], "part": config})
+        scale = {"mean": outputs.mean, "std": outputs.std}
+        parser = ConfigParser({"imports": ["$import monai", "$import torch"], "label_scale": scale, "part": config})
         assert parser.get_parsed_content("part") is not None
     assert "monai_transfer" not in str(task.predicted(outputs))
 
@@ -41,7 +42,11 @@ def test_configs_can_be_built_and_inference_needs_monai_alone(name):
 def test_a_quantity_is_learned_scaled_and_given_back_in_its_unit():
     task, outputs = TASKS["regression"], Outputs(["value"], mean=3.0, std=2.0)
     parser = ConfigParser(
-        {"imports": ["$import torch"], "to": task.label_transforms(outputs), "back": task.predicted(outputs)}
+        {
+            "label_scale": {"mean": outputs.mean, "std": outputs.std},
+            "to": task.label_transforms(outputs),
+            "back": task.predicted(outputs),
+        }
     )
     (there,), (back,) = parser.get_parsed_content("to"), parser.get_parsed_content("back")
     scaled = there({"label": 7.0})["label"]

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import ndimage
 
-SCORES = ('mean', 'max')
-SPACE = 'voxel: index, high is one past the last; world: mm to the right, anterior and superior'
+SCORES = ("mean", "max")
+SPACE = "voxel: index, high is one past the last; world: mm to the right, anterior and superior"
 
 
 class InputError(ValueError):

@@ -28,7 +28,8 @@ def inference_data(s: BundleSpec, *modules: str) -> dict[str, Any]:
     imports = [expr(f"import {name}") for name in names]
     return {
         "imports": note(
-            [*imports, expr("from PIL import ImageOps")] if s.grey else imports, "modules that expressions below use"
+            [*imports, expr("import PIL.ImageOps as ImageOps")] if s.grey else imports,
+            "modules that expressions below use",
         ),
         "bundle_root": note(".", "the bundle's folder"),
         "device": device(),
