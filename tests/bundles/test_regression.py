@@ -63,7 +63,7 @@ def test_the_loss_is_a_config_line(bundle, small_set, words, kind):
 def test_a_millimetre_stays_one_whatever_the_field_of_view(bundle):
     """The same ball in scans of unlike field of view and voxel size has the same volume on the training grid."""
     config = ConfigParser.load_config_file(str(bundle / "configs" / "inference.yaml"))
-    parser = ConfigParser({key: config[key] for key in ("imports", "preprocessing")})
+    parser = ConfigParser({key: config[key] for key in ("imports", "spacing", "patch", "preprocessing")})
     transforms = parser.get_parsed_content("preprocessing").transforms
     steps = [t for t in transforms if type(t).__name__ in ("Orientationd", "Spacingd", "ResizeWithPadOrCropd")]
     assert len(steps) == 3
