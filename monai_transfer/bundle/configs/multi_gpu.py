@@ -21,7 +21,7 @@ def multi_gpu(s: BundleSpec, module: Expression) -> dict[str, Any]:
                 expr("import os"),
                 expr("import torch"),
                 expr("from monai_transfer.data.phantom import embedded_set"),
-                expr("from monai_transfer.engine import processes"),
+                expr("import monai_transfer.engine.processes as processes"),
             ],
             "modules that expressions use",
         ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,6 +32,7 @@ NASTY = [
     "",
 ]
 
+ROOT = Path(__file__).parents[3]
 SPECS = {spec.name: spec for spec in packaged_specs()}
 CONFIGS = [(name, kind) for name, spec in SPECS.items() for kind in configs(spec)]
 
@@ -107,3 +109,13 @@ def test_any_name_is_written_and_read(text, tmp_path):
 def test_what_is_no_value_is_refused():
     with pytest.raises(TypeError, match="no value for a config: float64|ndarray"):
         to_yaml({"a": np.zeros(2)}, [])
+
+
+@pytest.mark.parametrize(("name", "kind"), CONFIGS)
+def test_imports_name_modules_in_full(name, kind):
+    """MONAI reads ``from package import module`` as an attribute, which is there only once something imported it."""
+    for line in plain(configs(SPECS[name])[kind]).get("imports", []):
+        (node,) = ast.parse(line[1:]).body
+        if isinstance(node, ast.ImportFrom):
+            assert not (ROOT / f"{node.module}.{node.names[0].name}".replace(".", "/")).with_suffix(".py").exists()
+            assert node.module.startswith("monai_transfer."), "import x.y as y"
