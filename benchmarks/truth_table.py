@@ -30,7 +30,6 @@ from rich.console import Console
 from monai_transfer.bundle.run import parse_overrides
 from monai_transfer.engine.run_folder import read_status
 from monai_transfer.errors import InputError
-from monai_transfer.evaluation.metrics import PRIMARY
 from monai_transfer.files import write_json
 from monai_transfer.library_logging import silence_libraries
 from monai_transfer.report.run import Run
@@ -199,7 +198,7 @@ def table(options: argparse.Namespace, trials: Sequence[MethodArm], console: Con
             f"{first.record.get('source_site')} to {first.record.get('target_site')}: {patients} test patients, "
             f"{len(first.cases)} cases; {steps} steps for every arm that trains; {options.seeds} seeds; {versions}. "
             f"Of {len(judged)} methods {words.count('helped')} helped and {words.count('hurt')} hurt.", "",
-            markdown(rows, PRIMARY[first.task][0]),
+            markdown(rows, first.metric(first.kind.primary_metric)),
         ]
     )  # fmt: skip
 

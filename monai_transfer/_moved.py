@@ -16,10 +16,7 @@ from typing import Any
 
 __all__ = ["MOVED", "install"]
 
-_EVALUATION = (
-    "domain_features domain_picture localization_metrics metrics overlay patients recorder reconstruction summary "
-    "unlabelled_scores"
-)
+_EVALUATION = "domain_features domain_picture overlay patients recorder reconstruction summary unlabelled_scores"
 _INSPECTION = "case check finding labels pool run_statistics sets suitability worker"
 
 MOVED = {
@@ -28,6 +25,8 @@ MOVED = {
     "manifest.inspection": "inspection",
     "manifest.inspection.mends": "inspection.fixes",
     "manifest.check_command": "inspection.command",
+    "report.metrics": "metrics",
+    "report.localization_metrics": "metrics.boxes",
     "report.truth_table": "study.truth_table",
     "bundle.predict": "predict.images",
     "bundle.predict_inputs": "predict.inputs",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
-import torch
 
 __all__ = ["as_array"]
 
@@ -15,7 +15,8 @@ def as_array(values: Any) -> np.ndarray:
 
     Halves become float32: NumPy has no bfloat16, and float16 sums overflow.
     """
-    if isinstance(values, torch.Tensor):
+    torch = sys.modules.get("torch")  # nothing is a tensor before torch was imported, which takes seconds
+    if torch is not None and isinstance(values, torch.Tensor):
         values = values.detach().cpu()
         values = values.float() if values.is_floating_point() and values.dtype.itemsize < 4 else values
     return np.asarray(values)

@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from monai_transfer.evaluation.localization_metrics import localization_case
-from monai_transfer.evaluation.metrics import classification_case, regression_case, segmentation_case
 from monai_transfer.evaluation.overlay import draw_case, draw_segmentation
 from monai_transfer.evaluation.recorder import write_cases
+from monai_transfer.metrics import classification_case, localization_case, regression_case, segmentation_case
 
 LABELS = {"0": "background", "1": "tumour"}
 WORKFLOW = {"source": "evaluate", "adapted": "adapt"}

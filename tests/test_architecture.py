@@ -38,7 +38,7 @@ FLOORS = [
             "runs",
         ],
     ),
-    ("model of data and of tasks, networks", ["tasks", "manifest", "networks", "localization"]),
+    ("networks, metrics, tasks, model of data", ["networks", "localization", "metrics", "tasks", "manifest"]),
     (
         "transforms, weights, strategies, methods",
         ["data", "bundle_reader", "weights", "nnunet", "strategies", "methods", "pretraining", "testtime"],

@@ -10,6 +10,7 @@ from monai.bundle import ConfigParser
 
 from monai_transfer.bundle.fit import DataFit
 from monai_transfer.errors import InputError
+from monai_transfer.tasks import get_task
 
 __all__ = ["SIZES", "bottleneck", "choose_network", "levels", "taken_patch"]
 
@@ -21,7 +22,7 @@ SIZES = tuple(_CHANNELS)
 def choose_network(task: str, fit: DataFit, labels: dict[int, str], size: str) -> dict[str, Any]:
     """The network without a source. BatchNorm, since InstanceNorm hides the domain from feature alignment."""
     channels = _CHANNELS[size]
-    if task in ("segmentation", "localization"):
+    if get_task(task).dense:
         return {
             "_target_": "monai.networks.nets.UNet",
             "spatial_dims": fit.spatial_dims,

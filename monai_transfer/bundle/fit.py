@@ -16,6 +16,7 @@ from monai_transfer.inspection.finding import Inspected
 from monai_transfer.inspection.suitability import describe_inspected, read_source
 from monai_transfer.inspection.values import declared_values
 from monai_transfer.manifest import Case, Manifest
+from monai_transfer.tasks import get_task
 
 __all__ = ["DataFit", "fit_data"]
 
@@ -140,13 +141,13 @@ def _look(manifest: Manifest, case: Case) -> dict[str, Any]:
     Raises:
         InputError: a file of it cannot be read.
     """
-    masks = manifest.task in ("segmentation", "localization")
+    kind = get_task(manifest.task)
     result = inspect_case(
         {
             "images": case.images,
             "sha256": [None] * len(case.images),
-            "label": case.label if masks and isinstance(case.label, str) else None,
-            "classes": declared_values(manifest) if manifest.task == "segmentation" else {},
+            "label": case.label if kind.label.is_path and isinstance(case.label, str) else None,
+            "classes": declared_values(manifest) if kind.needs_names else {},
         }
     )
     for finding in result["findings"]:

@@ -12,6 +12,7 @@ import numpy as np
 from monai_transfer.bundle.fit import DataFit
 from monai_transfer.errors import InputError
 from monai_transfer.manifest import Manifest
+from monai_transfer.tasks import get_task
 
 __all__ = ["cover", "fit_grid", "fit_patch", "label_scale", "normalisation", "one_per_axis", "resampled_shape"]
 
@@ -37,7 +38,7 @@ def resampled_shape(fit: DataFit, spacing: Sequence[float] | None) -> list[int]:
 
 def fit_patch(shape: Sequence[int], task: str, size: str, levels: int, fit: DataFit) -> list[int]:
     """As large as the data, within the voxels that ``size`` allows, and divisible as the network needs it."""
-    dense = task in ("segmentation", "localization")
+    dense = get_task(task).dense
     unit = 2**levels if dense else 8
     budget = _VOXELS[fit.spatial_dims][size]
     scale = min(1.0, (budget / math.prod(shape)) ** (1 / len(shape)))
@@ -93,8 +94,8 @@ def normalisation(data: Manifest, fit: DataFit) -> list[dict[str, Any]]:
 
 
 def label_scale(data: Manifest, *sites: str | None) -> tuple[float, float]:
-    """Mean and standard deviation of a regression's training labels; (0, 1) for other tasks."""
-    if data.task != "regression":
+    """Mean and standard deviation of the training labels where they are quantities; (0, 1) for other tasks."""
+    if not get_task(data.task).label.is_number:
         return 0.0, 1.0
     values = [float(c.label) for site in sites for c in data.cases("training", site=site, labelled=True)]  # type: ignore[arg-type]
     if len(values) < 2:

@@ -19,11 +19,14 @@ from monai_transfer.errors import InputError
 from monai_transfer.files import write_text
 from monai_transfer.methods.base import Method
 from monai_transfer.networks.mil import Mil
+from monai_transfer.tasks import TASKS as ALL_TASKS
+from monai_transfer.tasks import get_task
 from monai_transfer.testtime.base import SourceFree
 
 __all__ = ["Capability", "capabilities", "refuse_unfit", "table"]
 
-TASKS = ("classification", "segmentation", "regression")
+TASKS = tuple(dict.fromkeys(task.as_method_sees_it for task in ALL_TASKS.values() if task.in_manifest))
+"""What a method's ``tasks`` may name."""
 BEGIN, END = "<!-- generated: python -m monai_transfer.engine.capabilities --write docs/methods.md -->", "<!-- end -->"
 
 
@@ -83,12 +86,12 @@ def capabilities() -> list[Capability]:
 def refuse_unfit(method: Any, task: str, dims: int | None = None) -> None:
     """Refuse a method (its class or an object, whose options may narrow it) for what it does not declare.
 
-    A localization is trained as a segmentation. A class that declares nothing (the user's own) passes.
+    A task is asked for by the name that it is trained as. A class that declares nothing (the user's own) passes.
 
     Raises:
         InputError: with the reason, and the methods that fit.
     """
-    task = "segmentation" if task == "localization" else task
+    task = get_task(task).as_method_sees_it
     tasks, able = getattr(method, "tasks", TASKS), getattr(method, "dims", (2, 3))
     name = getattr(method, "__name__", type(method).__name__)
     if task in tasks and (dims is None or dims in able):

@@ -27,6 +27,7 @@ from monai_transfer.errors import InputError
 from monai_transfer.methods.base import Fields, Method
 from monai_transfer.networks.tap import first_tensor
 from monai_transfer.networks.wrappers import unwrap
+from monai_transfer.tasks import recognise
 
 __all__ = ["MethodStep"]
 
@@ -250,15 +251,9 @@ class MethodStep:
         image, label = first_tensor(image), first_tensor(label)
         logits = self.collector.main(logits, image)
         dims = image.ndim - 2 if image.ndim > 3 else None
-        task = None
-        if logits.ndim > 2:
-            task = "segmentation"
-        elif isinstance(label, Tensor) and not label.is_floating_point():
-            task = "classification"
-        elif isinstance(label, Tensor) and label.shape == logits.shape and not ((label == 0) | (label == 1)).all():
-            task = "regression" if logits.shape[1] == 1 else None  # several numbers may be soft labels
+        task = recognise(logits, label)
         if task is not None:
-            refuse_unfit(self.method, task, dims)
+            refuse_unfit(self.method, task.name, dims)
 
     def _setup(self, fields: Fields) -> None:
         """Size the method's parts from the first fields; a state loaded before is applied now."""

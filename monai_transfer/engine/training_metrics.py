@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
@@ -19,6 +18,7 @@ from monai_transfer.engine.state import bare_network
 from monai_transfer.errors import InputError
 from monai_transfer.networks.output_forms import main_output
 from monai_transfer.networks.tap import first_tensor
+from monai_transfer.tasks import Task, get_task
 
 __all__ = ["TrainingMetrics"]
 
@@ -30,20 +30,18 @@ class TrainingMetrics:
     or B; for a regression both are values. The sums are per process and added over processes at the epoch's end.
 
     Args:
-        task: ``segmentation`` or ``localization`` (mean Dice over the foreground classes that occur),
-            ``classification`` or ``regression``.
+        task: a task or its name; which score it is stands in its description.
         scale: what one unit of a regression's normalised labels is worth.
 
     Raises:
-        InputError: another task.
+        InputError: a task that is not known, or one without such a score.
     """
 
-    def __init__(self, task: str, scale: float = 1.0) -> None:
-        if task not in ("segmentation", "localization", "classification", "regression"):
-            raise InputError(
-                f"no training metric for the task {task!r}", hint="leave TrainingMetrics out of the handlers"
-            )
-        self.task, self.scale = task, scale
+    def __init__(self, task: str | Task, scale: float = 1.0) -> None:
+        score = get_task(task).training_score
+        if score is None:
+            raise InputError(f"no training metric for the task {get_task(task).name!r}", hint="leave the handler out")
+        self.score, self.scale = score, scale
         self._sums: Tensor | None = None
 
     def attach(self, engine: Engine) -> None:
@@ -60,11 +58,7 @@ class TrainingMetrics:
         dims = first_tensor(output["image"]).ndim - 2
         prediction = main_output(output["pred"], dims, bare_network(engine)).detach()
         label = first_tensor(output["label"]).detach()
-        if self.task == "regression":
-            error = (prediction.flatten() - label.flatten()).abs()
-            sums = torch.stack([error.sum(), torch.full_like(error[0], error.numel())])
-        else:
-            sums = _confusion(prediction, label)
+        sums = self.score.sums(prediction, label)
         self._sums = sums if self._sums is None else self._sums + sums
 
     def _publish(self, engine: Any) -> None:
@@ -74,44 +68,6 @@ class TrainingMetrics:
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(sums)
         sums = sums.cpu().double()
-        if self.task == "regression":
-            values = {"training_mae": self.scale * float(sums[0] / sums[1])}
-        elif self.task == "classification":
-            values = {"training_accuracy": float(sums.diagonal().sum() / sums.sum())}
-        else:
-            both = (sums.sum(0) + sums.sum(1))[1:]
-            dice = 2 * sums.diagonal()[1:] / both
-            values = {"training_dice": float(dice[both > 0].mean())}  # no foreground at all: NaN, not a number made up
+        scale = self.scale if self.score.in_units else 1.0
+        values = {self.score.name: scale * self.score.value(sums)}
         engine.state.training_log = values
-
-
-def _confusion(prediction: Tensor, label: Tensor) -> Tensor:
-    """C x C: label along the rows, prediction along the columns. An ignored label, such as -1, counts for nothing."""
-    if prediction.shape[1] == 1:
-        prediction = torch.cat([torch.zeros_like(prediction), prediction], 1)
-    classes = prediction.shape[1]
-    if label.ndim == prediction.ndim:
-        label = label[:, 0] if label.shape[1] == 1 else _highest(label)  # else one-hot
-    rows, cells = classes + 2, (classes + 2) * classes  # a row above and one below for labels that are no class
-    whole = torch.uint8 if cells <= 256 else torch.int64  # bytes are counted several times faster
-    label = label.clamp(-1, classes) if label.dtype.is_signed else label.to(torch.uint8).clamp(max=classes)
-    pairs = label.add(1).to(whole).mul(classes).add_(_highest(prediction).to(whole)).flatten()
-    if pairs.is_cuda:  # bincount would wait for the device
-        ones = torch.ones((), dtype=torch.int64, device=pairs.device).expand(len(pairs))
-        counts = torch.zeros(cells, dtype=torch.int64, device=pairs.device).scatter_add_(0, pairs.long(), ones)
-    else:
-        counts = torch.bincount(pairs, minlength=cells)
-    return counts.reshape(rows, classes)[1:-1]
-
-
-def _highest(scores: Tensor) -> Tensor:
-    """``scores.argmax(1)``, which is some fifty times slower on a CPU because the channels lie far apart."""
-    if scores.is_cuda or not 2 <= scores.shape[1] <= 16:
-        return scores.argmax(1)
-    best = scores[:, 0]
-    found = torch.zeros(best.shape, dtype=torch.uint8, device=best.device)
-    for number in range(1, scores.shape[1]):
-        score = scores[:, number]
-        found = torch.maximum(found, (score > best).view(torch.uint8).mul_(number))
-        best = torch.maximum(best, score)
-    return found

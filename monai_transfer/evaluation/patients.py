@@ -9,61 +9,53 @@ the metric, their variance over patients its sampling variance.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from monai_transfer.errors import InputError
-from monai_transfer.evaluation.localization_metrics import MEANS, SETS, localization_set
-from monai_transfer.evaluation.metrics import TASKS
-from monai_transfer.evaluation.summary import NOT_METRICS, case_number, class_scores, roc_auc
+from monai_transfer.evaluation.summary import columns_of
+from monai_transfer.metrics.base import MISSING, Metric, case_number
+from monai_transfer.tasks import Task, get_task
 
-__all__ = ["available_metrics", "case_column", "fill_right", "is_mean", "patient_values"]
-
-_COLUMN = {"accuracy": "correct", "mae": "absolute_error"}
-_OF_CLASSES = ("balanced_accuracy", "precision", "recall", "f1")
+__all__ = ["available_metrics", "fill_right", "patient_values"]
 
 
-def available_metrics(columns: Sequence[str], task: str) -> list[str]:
-    """The metrics that a table of cases with these columns can be compared by."""
-    if task not in TASKS:
-        raise InputError(f"task {task!r} is not one of {', '.join(TASKS)}")
-    if task == "classification":
-        return ["auc", "accuracy", *_OF_CLASSES, "log_loss"]
-    if task == "regression":
-        return ["mae", "rmse", "r2"]
-    if task == "localization":
-        return [*SETS, *MEANS]
-    return [name for name in columns if name not in NOT_METRICS and not name.startswith(("volume_true", "area_true"))]
+def available_metrics(rows: Sequence[Mapping[str, Any]], task: str | Task) -> list[str]:
+    """The metrics that runs with these cases can be compared by, the overall ones first.
+
+    >>> available_metrics([{"patient": "a", "label": 1.0, "prediction": 2.0, "absolute_error": 1.0}], "regression")
+    ['mae', 'rmse', 'r2']
+    """
+    kind = get_task(task)
+    known = [row for row in rows if kind.known(row)] or list(rows)
+    found: list[Metric] = []
+    for metric in kind.metrics.values():
+        if not metric.comparable:
+            continue
+        if metric.of_set is not None:
+            found += [metric.of_part(part) for part in metric.of_set(known, np.ones((1, len(known))))]
+        found += columns_of(metric, rows[0])
+    return [m.full_name for m in found if not m.part] + [m.full_name for m in found if m.part]
 
 
-def is_mean(metric: str, task: str) -> bool:
-    """Whether the metric is a mean over cases."""
-    return task == "segmentation" or metric in ("accuracy", "log_loss", "mae", *MEANS)
-
-
-def case_column(metric: str) -> str:
-    """The column of cases.csv that a mean-type metric is the mean of."""
-    return _COLUMN.get(metric, metric)
-
-
-def fill_right(values: np.ndarray, metric: str) -> np.ndarray:
-    """Cases where a structure is absent: (runs, cases) values of a segmentation metric, NaN = absent and not predicted.
+def fill_right(values: np.ndarray, metric: Metric) -> np.ndarray:
+    """Cases where a structure is absent: (runs, cases) values of a metric, NaN = absent and not predicted.
 
     Where some run predicted the absent structure (and got the worst value), a run that rightly predicted nothing gets
     the best one, else that false positive would leave the comparison together with the case. A case that is missing in
-    every run stays so.
+    every run stays so. A metric without a best value, or of which an absent class is no gap, is left as it is.
     """
-    best = 0.0 if metric.startswith("hd95") else 1.0
-    if not metric.startswith(("hd95", "dice", "surface_dice")):
+    if metric.of_masks is None or metric.absent != MISSING or not math.isfinite(metric.best):
         return values
     missing = np.isnan(values)
-    return np.where(missing & ~missing.all(axis=0), best, values)
+    return np.where(missing & ~missing.all(axis=0), metric.best, values)
 
 
 def patient_values(
-    rows: Sequence[Mapping[str, Any]], metric: str, task: str, values: np.ndarray | None = None
+    rows: Sequence[Mapping[str, Any]], metric: str, task: str | Task, values: np.ndarray | None = None
 ) -> dict[str, float]:
     """Patient -> value of ``metric``; NaN where it is missing.
 
@@ -72,50 +64,35 @@ def patient_values(
         metric: one of :func:`available_metrics`.
         task: of the run.
         values: per-case values to use for a mean-type metric instead of its column (see :func:`fill_right`).
+
+    Raises:
+        InputError: the metric is of the whole set, and these cases do not give it.
+
+    >>> rows = [{"patient": p, "dice": d} for p, d in (("a", 0.5), ("a", 0.7), ("b", 0.9))]
+    >>> patient_values(rows, "dice", "segmentation")
+    {'a': 0.6, 'b': 0.9}
     """
+    kind = get_task(task)
+    own = kind.metric(metric)
     patients = np.array([str(row["patient"]) for row in rows])
     names, of_case = np.unique(patients, return_inverse=True)
-    if is_mean(metric, task):
+    if own.of_set is None:
         if values is None:
-            values = np.array([case_number(row[case_column(metric)]) for row in rows])
+            values = np.array([case_number(row[own.case_column]) for row in rows])
         keep = ~np.isnan(values)
         sums = np.bincount(of_case[keep], values[keep], len(names))
         counts = np.bincount(of_case[keep], minlength=len(names))
         means = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
         return dict(zip(names.tolist(), means.tolist(), strict=True))
-    known = np.array([row.get("label") not in ("", None) or task == "localization" for row in rows])
+    known = np.array([kind.known(row) for row in rows])
     rows, of_case = [row for row, k in zip(rows, known, strict=True) if k], of_case[known]
     n = len(names)
     without = 1.0 - (np.arange(n)[:, None] == of_case[None, :])  # one row per patient left out
-    total = _set_metric(rows, metric, np.ones((1, len(rows))))[0]
-    pseudo = n * total - (n - 1) * _set_metric(rows, metric, without)
+    found = own.of_set(rows, np.vstack([np.ones((1, len(rows))), without]))
+    if own.part not in found:
+        raise InputError(f"these cases have no {own.heading}")
+    total, left = found[own.part][0], found[own.part][1:]
+    pseudo = n * total - (n - 1) * left
     if not np.all(np.isfinite(pseudo)):  # e.g. one patient carries all cases of a class: no patient has a value
         pseudo = np.full(n, np.nan)
     return dict(zip(names.tolist(), pseudo.tolist(), strict=True))
-
-
-def _set_metric(rows: Sequence[Mapping[str, Any]], metric: str, weights: np.ndarray) -> np.ndarray:
-    """A metric of the whole set, for each row of weights (B, n_cases) -> (B,)."""
-    if metric in SETS:
-        return localization_set(rows, metric, weights)
-    if metric in ("rmse", "r2"):
-        truth = np.array([case_number(row["label"]) for row in rows])
-        error = np.array([case_number(row["prediction"]) for row in rows]) - truth
-        n = weights.sum(axis=1)
-        squared = weights @ error**2
-        if metric == "rmse":
-            return np.sqrt(squared / n)
-        centre = truth - truth.mean()
-        variance = weights @ centre**2 - (weights @ centre) ** 2 / n
-        return np.where(variance > 1e-12, 1 - squared / np.where(variance > 1e-12, variance, 1.0), np.nan)
-    classes = [name.removeprefix("p_") for name in rows[0] if name.startswith("p_")]
-    index = {name: i for i, name in enumerate(classes)}
-    truth = np.array([index[str(row["label"])] for row in rows])
-    if metric == "auc":
-        p = np.array([[case_number(row[f"p_{name}"]) for name in classes] for row in rows])
-        return np.concatenate([roc_auc(p, truth, part) for part in np.array_split(weights, 1 + weights.size // 2**22)])
-    cells = np.zeros((len(rows), len(classes) ** 2))
-    predicted = np.array([index[str(row["prediction"])] for row in rows])
-    cells[np.arange(len(rows)), truth * len(classes) + predicted] = 1.0
-    confusion = (weights @ cells).reshape(-1, len(classes), len(classes))
-    return class_scores(confusion, classes)[metric]

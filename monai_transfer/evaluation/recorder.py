@@ -16,22 +16,17 @@ from monai.data import MetaTensor
 from monai.data.utils import affine_to_spacing
 from monai.engines.utils import IterationEvents
 from monai.transforms import SpatialResample
+from monai.utils import MetaKeys
 
 from monai_transfer.arrays import as_array
 from monai_transfer.errors import InputError
-from monai_transfer.evaluation.localization_metrics import localization_case
-from monai_transfer.evaluation.metrics import (
-    PRIMARY,
-    classification_case,
-    foreground,
-    regression_case,
-    segmentation_case,
-)
 from monai_transfer.evaluation.overlay import draw_case, draw_segmentation
 from monai_transfer.evaluation.summary import summarise
 from monai_transfer.files import atomic_path, write_json
 from monai_transfer.localization.prediction import SPACE
-from monai_transfer.localization.world import box_records
+from monai_transfer.metrics.base import LENGTH
+from monai_transfer.tasks import Task, get_task, manifest_tasks
+from monai_transfer.tasks.cases import CaseInput, Maps
 
 __all__ = ["CaseRecorder", "write_cases"]
 
@@ -44,26 +39,25 @@ class CaseRecorder:
     patients) into ``output_dir``, and the means become ``engine.state.metrics``. Pictures go to
     ``figures/<case>.png`` as the cases pass. Every file is written whole or not at all.
 
-    Segmentation: ``pred`` and ``label`` are label maps (1, H, W) or (1, H, W, D) in the image's *original* grid, so the
-    postprocessing inverts the resampling and the label is never resampled. The image of the picture is resampled onto
-    that grid if need be.
-    Classification: ``pred`` is a vector of C values, ``label`` the class index (a negative one or NaN: unknown).
-    Regression: ``pred`` and ``label`` are one number.
-    Localization: ``pred`` holds probabilities (C, spatial) and ``label`` is a label map, both in the original grid; the
-    boxes of all cases, in mm, go to ``boxes.json``.
+    What ``pred`` and ``label`` are is the task's. Segmentation: label maps (1, H, W) or (1, H, W, D) in the image's
+    *original* grid, so the postprocessing inverts the resampling and the label is never resampled; the image of the
+    picture is resampled onto that grid if need be. Localization: probabilities (C, spatial) and a label map; the boxes
+    of all cases, in mm, go to ``boxes.json``. Classification: a vector of C values and the class index (a negative one
+    or NaN: unknown). Regression: one number each.
 
     Args:
         output_dir: the run folder.
-        task: ``segmentation``, ``classification``, ``regression`` or ``localization``.
-        labels: class names by value, as in a manifest (keys may be text). For regression: may be empty.
+        task: a task that manifests may be of, or its name.
+        labels: class names by value, as in a manifest (keys may be text); may be empty where there are no classes.
         figures: about how many cases get a picture, chosen by a hash of their names, so that all arms of a study draw
             the same ones; 0 for none.
         split: the name of this set, stored in ``summary.json``.
         activation: what turns a classifier's ``pred`` into probabilities: ``softmax``, ``sigmoid`` (one output: the
             second class; several: normalised to sum 1) or ``None`` if they are probabilities already.
-        tolerance: of the surface Dice, mm.
+        tolerance: of the surface Dice, mm; or by class name, then 2 mm for the others.
         boxes: how boxes are made, arguments of ``monai_transfer.localization.boxes_from_probabilities``.
         iou: from which on a box has found a lesion.
+        object_iou: from which on a predicted object (a connected part of a class) has found a true one.
         keys: names of image, label and prediction in the batch.
 
     Raises (while running):
@@ -73,27 +67,31 @@ class CaseRecorder:
     def __init__(
         self,
         output_dir: str | Path,
-        task: str,
+        task: str | Task,
         labels: Mapping[Any, str] | None = None,
         figures: int = 40,
         split: str = "test",
         *,
         activation: str | None = "softmax",
-        tolerance: float = 2.0,
+        tolerance: float | Mapping[str, float] = 2.0,
         boxes: Mapping[str, Any] | None = None,
         iou: float = 0.1,
+        object_iou: float = 0.1,
         keys: Sequence[str] = ("image", "label", "pred"),
     ) -> None:
-        if task not in PRIMARY:
-            raise InputError(f"task {task!r} is not one of {', '.join(PRIMARY)}")
+        self.task = get_task(task)
+        if not self.task.in_manifest:
+            raise InputError(
+                f"{self.task.name} has no test cases to judge", hint=f"one of {', '.join(manifest_tasks())}"
+            )
         if activation not in ("softmax", "sigmoid", None):
             raise InputError(f"activation {activation!r} is not softmax, sigmoid or null")
-        if task != "regression" and not labels:
-            raise InputError(f"{task} needs the class names: labels is empty")
-        self.output_dir, self.task, self.split = Path(output_dir), task, split
+        if self.task.has_classes and not labels:
+            raise InputError(f"{self.task.name} needs the class names: labels is empty")
+        self.output_dir, self.split, self.figures = Path(output_dir), split, figures
         self.labels = {int(k): str(v) for k, v in sorted((labels or {}).items(), key=lambda item: int(item[0]))}
-        self.figures, self.activation, self.tolerance = figures, activation, tolerance
-        self.boxes, self.iou = dict(boxes or {}), iou
+        self.options = {"activation": activation, "tolerance": tolerance, "boxes": dict(boxes or {}), "iou": iou}
+        self.options["object_iou"] = object_iou
         self.image_key, self.label_key, self.pred_key = keys
         self.rows: list[dict[str, Any]] = []
 
@@ -133,59 +131,26 @@ class CaseRecorder:
             case = str(item["case"])
             row = {"case": case, "patient": str(item.get("patient") or case), "site": str(item.get("site") or "")}
             try:
-                row |= getattr(self, f"_{self.task}")(item)
+                row |= self._measure(item)
             except InputError as error:
                 raise InputError(f"case {case}: {error.fault}", path=error.path, hint=error.hint) from error
             self.rows.append(row)
 
-    def _segmentation(self, item: dict[str, Any]) -> dict[str, Any]:
+    def _measure(self, item: dict[str, Any]) -> dict[str, Any]:
         prediction, truth = item[self.pred_key], item[self.label_key]
-        affine, spacing = _grid(truth, prediction)
-        values = segmentation_case(prediction, truth, self.labels, spacing, tolerance=self.tolerance)
-        if self._wants_figure(item["case"]):
-            image = self._on_grid(item.get(self.image_key), truth, affine)
-            true, predicted = (as_array(t)[0] for t in (truth, prediction))
-            draw_segmentation(self._figure(item["case"]), image, true, predicted, affine)
-        return values
-
-    def _localization(self, item: dict[str, Any]) -> dict[str, Any]:
-        p, truth = (item[key].detach().cpu() for key in (self.pred_key, self.label_key))
-        affine, spacing = _grid(item[self.label_key], item[self.pred_key])
-        row, found, lesions = localization_case(p, truth, spacing, iou=self.iou, **self.boxes)
-        names = foreground(self.labels)
-        row["_boxes"] = {
-            "case": str(item["case"]),
-            "boxes": box_records(found, affine, names),
-            "lesions": box_records(lesions, affine, names),
-        }
-        if self._wants_figure(item["case"]):
-            image = self._on_grid(item.get(self.image_key), truth, affine)
-            frames = np.zeros(truth.shape[1:], dtype=np.uint8)
-            for box, label in zip(found.voxels[::-1], found.labels[::-1], strict=True):  # the surest on top
-                frames[tuple(slice(*ends) for ends in box.reshape(2, -1).T)] = label
-            draw_segmentation(self._figure(item["case"]), image, np.asarray(truth)[0], frames, affine)
-        return row
-
-    def _classification(self, item: dict[str, Any]) -> dict[str, Any]:
-        p = torch.as_tensor(item[self.pred_key]).detach().cpu().double().reshape(-1)
-        if self.activation == "softmax":
-            p = p.softmax(0)
-        elif self.activation == "sigmoid":
-            p = p.sigmoid()
-            p = p / p.sum() if len(p) > 1 else torch.cat([1 - p, p])
-        label = _scalar(item[self.label_key])
-        known = label is not None and label >= 0
-        row = classification_case(p, int(label) if label is not None and known else None, list(self.labels.values()))
-        if self._wants_figure(item["case"]):
-            text = f"truth: {row['label'] or 'unknown'}   predicted: {row['prediction']} ({float(p.max()):.2f})"
-            self._picture(item, text)
-        return row
-
-    def _regression(self, item: dict[str, Any]) -> dict[str, Any]:
-        row = regression_case(item[self.pred_key], _scalar(item[self.label_key]))
-        if self._wants_figure(item["case"]):
-            self._picture(item, f"truth: {row['label']:.4g}   predicted: {row['prediction']:.4g}")
-        return row
+        maps = (truth, prediction) if self.task.label.is_path else (item.get(self.image_key),)
+        affine, spacing, unit = _grid(*maps)
+        found = self.task.case(CaseInput(prediction, truth, self.labels, affine, spacing, unit, self.options))
+        if found.picture is not None and self._wants_figure(item["case"]):
+            if isinstance(found.picture, Maps):
+                image = self._on_grid(item.get(self.image_key), truth, affine)
+                draw_segmentation(
+                    self._figure(item["case"]), image, found.picture.truth, found.picture.prediction, affine
+                )
+            else:
+                self._picture(item, found.picture)
+        boxes = {} if found.boxes is None else {"_boxes": {"case": str(item["case"]), **found.boxes}}
+        return found.row | boxes | {"_unit": unit}
 
     def _picture(self, item: dict[str, Any], text: str) -> None:
         image = item.get(self.image_key)
@@ -222,6 +187,7 @@ class CaseRecorder:
         self.rows = rows = list({row["case"]: row for row in rows}.values())  # samplers pad ranks with repeated cases
         rows.sort(key=lambda row: row["case"])
         boxes = [row.pop("_boxes") for row in rows if "_boxes" in row]
+        units = sorted({row.pop("_unit") for row in rows})
         summary = summarise(rows, self.task)
         engine.state.metrics.update({name: estimate.mean for name, estimate in summary.items()})
         if _rank() == 0:
@@ -232,10 +198,10 @@ class CaseRecorder:
                 name: {"mean": _or_none(e.mean), "low": _or_none(e.low), "high": _or_none(e.high), "patients": e[3]}
                 for name, e in summary.items()
             }
-            primary, larger = PRIMARY[self.task]
-            content = {"task": self.task, "split": self.split, "cases": len(rows)}
-            content |= {"patients": len({row["patient"] for row in rows}), "primary_metric": primary}
-            content |= {"higher_is_better": larger, "interval": "95 %, bootstrap over patients", "metrics": metrics}
+            content = {"task": self.task.name, "split": self.split, "cases": len(rows)}
+            content |= {"patients": len({row["patient"] for row in rows}), "primary_metric": self.task.primary_metric}
+            content |= {"higher_is_better": self.task.higher_is_better, "interval": "95 %, bootstrap over patients"}
+            content |= {"unit_of_length": " or ".join(units), "metrics": metrics}
             write_json(self.output_dir / "summary.json", content)
 
 
@@ -249,20 +215,17 @@ def write_cases(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
             writer.writerow({k: "" if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()})
 
 
-def _scalar(value: Any) -> float | None:
-    """A label as a number; None, NaN and an empty tensor are no label."""
-    array = as_array(value)
-    if array.size != 1 or array.dtype == object or math.isnan(float(array.reshape(-1)[0])):
-        return None
-    return float(array.reshape(-1)[0])
-
-
-def _grid(*tensors: torch.Tensor) -> tuple[np.ndarray, list[float]]:
-    """Affine and spacing (mm) of the first that has geometry; steps of 1 mm where none has."""
-    dims = tensors[0].ndim - 1
-    grid = next((t for t in tensors if isinstance(t, MetaTensor)), None)
-    affine = np.eye(dims + 1) if grid is None else np.asarray(grid.affine, dtype=float)
-    return affine, affine_to_spacing(affine, r=dims).tolist()
+def _grid(*tensors: Any) -> tuple[np.ndarray, list[float], str]:
+    """Affine, spacing and unit of length of the first that has geometry; steps of one pixel where none has."""
+    grid = next((t for t in tensors if isinstance(t, MetaTensor) and t.ndim > 1), None)
+    if grid is None:
+        dims = max(int(getattr(tensors[0], "ndim", 0)) - 1, 0)
+        return np.eye(dims + 1), [1.0] * dims, "px"
+    dims = grid.ndim - 1
+    affine = np.asarray(grid.affine, dtype=float)
+    said = np.shape(grid.meta.get(MetaKeys.ORIGINAL_AFFINE, ()))  # readers of pictures give none, or a flat one
+    known = said == (4, 4) or not np.allclose(affine, np.eye(len(affine)))
+    return affine, affine_to_spacing(affine, r=dims).tolist(), LENGTH if known else "px"
 
 
 def _grey(image: Any) -> np.ndarray:

@@ -32,7 +32,7 @@ class UnlabelledScores:
     Args:
         output_dir: the run folder.
         dataset: target images, without random transforms; labels in it are not read.
-        task: ``classification`` or ``segmentation``.
+        task: one whose outputs are classes that exclude each other.
         inferer: as the evaluator's; None: the whole image at once.
         class_names: for the alarm's words.
     """

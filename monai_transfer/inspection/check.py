@@ -17,6 +17,7 @@ from monai_transfer.manifest.checks import SPLITS
 from monai_transfer.manifest.checksums import sha256_image
 from monai_transfer.manifest.model import Case, Manifest
 from monai_transfer.manifest.paths import absolute
+from monai_transfer.tasks import get_task
 
 __all__ = ["check_manifest", "look", "fix_manifest"]
 
@@ -74,14 +75,14 @@ def findings_of(manifest: Manifest, looked: Inspected) -> list[Finding]:
 
 
 def _job(manifest: Manifest, case: Case, limit: int) -> dict[str, Any]:
-    paths = manifest.task in ("segmentation", "localization")
+    kind = get_task(manifest.task)
     hashes = case.sha256 if isinstance(case.sha256, list) else [case.sha256]
     return {
         "images": case.images,
         "sha256": hashes if len(hashes) == len(case.images) else [None] * len(case.images),
-        "label": case.label if paths and isinstance(case.label, str) else None,
+        "label": case.label if kind.label.is_path and isinstance(case.label, str) else None,
         "sha256_label": case.sha256_label,
-        "classes": declared_values(manifest) if manifest.task == "segmentation" else {},
+        "classes": declared_values(manifest) if kind.needs_names else {},
         "max_memory": limit,
     }
 
@@ -96,7 +97,7 @@ def _moved(case: Case, manifest: Manifest, root: str | Path | None) -> Case:
 
     image = move(case.image) if isinstance(case.image, str) else [move(path) for path in case.image]
     moved = replace(case, image=image)
-    if isinstance(case.label, str) and manifest.task in ("segmentation", "localization"):
+    if isinstance(case.label, str) and get_task(manifest.task).label.is_path:
         moved = replace(moved, label=move(case.label))
     return moved
 

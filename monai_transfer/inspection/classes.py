@@ -8,13 +8,14 @@ from collections import defaultdict
 from monai_transfer.inspection.finding import Finding, Inspected
 from monai_transfer.inspection.values import classes_of
 from monai_transfer.manifest.model import Case, Manifest
+from monai_transfer.tasks import get_task
 
 __all__ = ["check_classes"]
 
 
 def check_classes(manifest: Manifest, looked: Inspected, file: str | None) -> list[Finding]:
     """Classes that a split with labels, or a site that was annotated for them, never shows."""
-    if manifest.task not in ("classification", "segmentation"):
+    if not get_task(manifest.task).needs_names:
         return []
     present = [(split, case, classes_of(manifest, case, r)) for split, case, r in looked if case.label is not None]
     findings = []

@@ -16,6 +16,7 @@ from monai_transfer.inspection.finding import Finding, Inspected
 from monai_transfer.inspection.run_statistics import run_statistics
 from monai_transfer.inspection.values import class_counts
 from monai_transfer.manifest.model import Case, Manifest
+from monai_transfer.tasks import get_task
 
 __all__ = ["compare_with_source", "describe_data", "describe_inspected", "read_source"]
 
@@ -88,13 +89,14 @@ def _field_of_view(facts: list[dict[str, Any]]) -> list[float] | None:
 
 def _labels_of(manifest: Manifest, looked: Inspected) -> dict[str, Any]:
     """``prevalence`` and ``size`` of the labelled cases; empty where there is none."""
-    if manifest.task in ("classification", "regression"):
+    label = get_task(manifest.task).label
+    if label.is_class or label.is_number:
         if manifest.multi_label:
             return _findings_of(manifest, looked)
         values = [case.label for _, case, _ in looked if isinstance(case.label, (int, float))]
         if not values:
             return {}
-        if manifest.task == "classification":
+        if label.is_class:
             shares = {name: values.count(int(n)) / len(values) for n, name in manifest.labels.items()}
             return {"prevalence": {name: round(share, 4) for name, share in shares.items()}}
         low, high = np.percentile(values, (5, 95))
@@ -345,7 +347,7 @@ def _compare_labels(data: dict[str, Any], source: dict[str, Any]) -> Iterator[Re
 def _compare_prevalence(data: dict[str, Any], source: dict[str, Any]) -> Iterator[Remark]:
     """How often a class is there, where both know the same ones; for a number, its range."""
     ours, theirs = data.get("prevalence") or {}, source["statistics"].get("prevalence") or {}
-    if data["task"] == "regression" and "p5" in ours and "p5" in theirs:
+    if "p5" in ours and "p5" in theirs:
         low, high = theirs["p5"], theirs["p95"]
         if ours["p95"] > high + 0.25 * (high - low) or ours["p5"] < low - 0.25 * (high - low):
             fault = (

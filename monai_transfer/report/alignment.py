@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from monai_transfer.errors import InputError
-from monai_transfer.evaluation.patients import case_column, fill_right, is_mean, patient_values
-from monai_transfer.evaluation.summary import case_number
+from monai_transfer.evaluation.patients import fill_right, patient_values
+from monai_transfer.metrics.base import Metric, case_number
 from monai_transfer.report.run import Run
 from monai_transfer.report.wording import ARM_ORDER
 
@@ -69,7 +69,10 @@ def group_runs(runs: Sequence[Run]) -> dict[str, dict[int, Run]]:
 
 
 def tabulate(
-    arms: dict[str, dict[int, Run]], metric: str, task: str, keep: Callable[[dict[str, str]], bool] = lambda row: True
+    arms: dict[str, dict[int, Run]],
+    metric: Metric,
+    task: str,
+    keep: Callable[[dict[str, str]], bool] = lambda row: True,
 ) -> Tables:
     """The seed x patient tables of a metric; ``keep`` chooses the cases.
 
@@ -78,8 +81,8 @@ def tabulate(
     runs = [run for seeds in arms.values() for run in seeds.values()]
     rows = [sorted((row for row in run.cases if keep(row)), key=lambda row: row["case"]) for run in runs]
     per_case, filled = None, 0
-    if is_mean(metric, task):
-        column = case_column(metric)
+    if metric.of_set is None:
+        column = metric.case_column
         columns: list[list[float]] = []
         for run, part in zip(runs, rows, strict=True):
             with readable(run):
@@ -90,7 +93,7 @@ def tabulate(
     found: list[dict[str, float]] = []
     for i, run in enumerate(runs):
         with readable(run):
-            found.append(patient_values(rows[i], metric, task, None if per_case is None else per_case[i]))
+            found.append(patient_values(rows[i], metric.full_name, task, None if per_case is None else per_case[i]))
     everyone = sorted(found[0])
     whole = [p for p in everyone if all(np.isfinite(values[p]) for values in found)]
     seeds = max((len(s) for arm, s in arms.items() if arm != ORACLE), default=1)

@@ -6,15 +6,16 @@ from typing import Any
 
 import numpy as np
 
+from monai_transfer.metrics.base import Metric
 from monai_transfer.report.alignment import FIXED, ORACLE, Tables
 from monai_transfer.report.run import Run
 from monai_transfer.report.statistics import MIN_SEEDS, skewness
-from monai_transfer.report.wording import arm_name, metric_name
+from monai_transfer.report.wording import arm_name
 
 __all__ = ["cautions"]
 
 
-def cautions(arms: dict[str, dict[int, Run]], tables: Tables, metric: str, judged: list[str]) -> list[str]:
+def cautions(arms: dict[str, dict[int, Run]], tables: Tables, metric: Metric, judged: list[str]) -> list[str]:
     """Sentences, the gravest first; an empty list where all is well."""
     found = []
     runs = {arm: list(seeds.values()) for arm, seeds in arms.items()}
@@ -58,9 +59,7 @@ def cautions(arms: dict[str, dict[int, Run]], tables: Tables, metric: str, judge
             "that adaptation failed; the comparison with the untouched source tells that."
         )
     if tables.dropped:
-        found.append(
-            f"{len(tables.dropped)} patient(s) have no {metric_name(metric)} in some run and were left out of all."
-        )
+        found.append(f"{len(tables.dropped)} patient(s) have no {metric.heading} in some run and were left out of all.")
     if tables.filled:
         found.append(
             f"In {tables.filled} case(s) some run predicted a structure that is not there; a run that rightly "

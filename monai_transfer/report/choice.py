@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from monai_transfer.errors import InputError
-from monai_transfer.report.wording import arm_name, metric_name, number
+from monai_transfer.report.wording import arm_name, number
 from monai_transfer.safe_parse import read_json
 from monai_transfer.selection.validators.metric import SCORES
 from monai_transfer.selection.validators.oracle import oracle_gap
@@ -41,6 +41,7 @@ class Choice:
     gap: float | None
     rank_correlation: float
     metric: str
+    heading: str = ""
 
     @property
     def sentence(self) -> str:
@@ -55,13 +56,16 @@ class Choice:
             return text + " The test labels would have chosen the same."
         return text + (
             f" The test labels would have chosen {arm_name(self.best)}: "
-            f"the choice is {number(self.gap)} {metric_name(self.metric)} behind it."
+            f"the choice is {number(self.gap)} {self.heading or self.metric} behind it."
         )
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         rho = self.rank_correlation
-        return {**asdict(self), "rank_correlation": rho if math.isfinite(rho) else None}
+        return {
+            **{k: v for k, v in asdict(self).items() if k != "heading"},
+            "rank_correlation": rho if math.isfinite(rho) else None,
+        }
 
 
 def choose_arm(report: TransferReport, by: str) -> Choice:
@@ -92,14 +96,14 @@ def choose_arm(report: TransferReport, by: str) -> Choice:
     sound = [a for a in names if a not in collapsed] or names
     judged = [scores[a] if a in sound else -math.inf for a in names]
     chosen = names[int(np.argmax(judged))]
-    sign = 1.0 if report.higher_is_better else -1.0
+    sign = -1.0 if report.measure.better < 0 else 1.0
     truth = [sign * report.arms[a].mean for a in names]
     best, gap, rho = None, None, math.nan
     if np.isfinite(truth).all():
         found = oracle_gap([scores[a] for a in names], truth)
         best, rho = names[found.best], found.rank_correlation
         gap = float(truth[found.best] - truth[names.index(chosen)])
-    return Choice(by, chosen, scores, collapsed, left_out, best, gap, rho, report.metric)
+    return Choice(by, chosen, scores, collapsed, left_out, best, gap, rho, report.metric, report.measure.heading)
 
 
 def _content(run: Run) -> dict[str, Any] | None:

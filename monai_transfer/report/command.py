@@ -26,7 +26,7 @@ def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, of several arms and seeds.")],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The .html report to write.")] = None,
     metric: Annotated[
-        str | None, typer.Option(help="What to judge by; by default Dice, AUC or mean absolute error.")
+        str | None, typer.Option(help="What to judge by; by default the task's primary metric, such as Dice or AUC.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
     choose_by: Annotated[

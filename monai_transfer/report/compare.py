@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from monai_transfer.errors import InputError
-from monai_transfer.evaluation.metrics import PRIMARY, higher_is_better
 from monai_transfer.evaluation.patients import available_metrics
 from monai_transfer.evaluation.summary import summarise
+from monai_transfer.metrics.base import Metric
 from monai_transfer.report.alignment import FIXED, ORACLE, Tables, group_runs, readable, tabulate
 from monai_transfer.report.cautions import cautions
 from monai_transfer.report.run import Run
@@ -42,7 +42,8 @@ def compare_runs(
     Args:
         runs: run folders, or ``Run`` objects.
         output: where to write the HTML report; None writes none.
-        metric: the metric to judge by; None: Dice, AUC or mean absolute error, by the task.
+        metric: the metric to judge by; None: the task's primary one (Dice, AUC, mean absolute error, FROC score). One
+            of which neither more nor less is better, such as a predicted volume, is compared without a verdict.
 
     Raises:
         InputError: a run is unfinished or malformed, or the runs cannot be compared.
@@ -50,20 +51,22 @@ def compare_runs(
     loaded = [run if isinstance(run, Run) else Run.load(run) for run in runs]
     arms = group_runs(loaded)
     task = loaded[0].task
-    known = available_metrics(list(loaded[0].cases[0]), task)
-    metric = metric or PRIMARY[task][0]
+    with readable(loaded[0]):
+        known = available_metrics(loaded[0].cases, task)
+    metric = metric or loaded[0].kind.primary_metric
     if metric not in known:
         raise InputError(f"there is no metric {metric!r} to compare {task} by", hint=f"one of {', '.join(known)}")
-    sign = 1.0 if higher_is_better(metric) else -1.0
-    tables = tabulate(arms, metric, task)
-    results = {arm: _arm_result(arm, seeds, tables, task, metric) for arm, seeds in arms.items()}
+    measure = loaded[0].metric(metric)
+    sign = -1.0 if measure.better < 0 else 1.0
+    tables = tabulate(arms, measure, task)
+    results = {arm: _arm_result(arm, seeds, tables, task, measure) for arm, seeds in arms.items()}
     judgements = {}
     for arm in arms:
         if arm not in (*BASELINES, ORACLE):
-            found = _judge(arm, tables, sign)
-            gap = _gap(results, arm, sign)
+            found = _judge(arm, tables, measure, sign)
+            gap = _gap(results, arm, sign) if measure.better else None
             reach = _gap_interval(tables, arm) if gap is not None else None
-            sentence = verdict_sentence(arm, metric, results[arm], found, gap, tables, reach)
+            sentence = verdict_sentence(arm, measure, results[arm], found, gap, tables, reach)
             differences = {b: _difference(c) for b, c in found.comparisons.items()}
             judgements[arm] = Judgement(
                 arm, found.word, found.reason, sentence, differences, found.detectable, gap, reach
@@ -71,7 +74,7 @@ def compare_runs(
     report = TransferReport(
         task=task,
         metric=metric,
-        higher_is_better=sign > 0,
+        higher_is_better=measure.better > 0 if measure.better else None,
         n_patients=len(tables.patients),
         n_cases=len(loaded[0].cases),
         seeds=sorted({s for arm, seeds in arms.items() if arm != ORACLE and len(seeds) > 1 for s in seeds})
@@ -79,10 +82,11 @@ def compare_runs(
         arms=results,
         judgements=judgements,
         baseline_difference=_between(tables, *BASELINES[::-1], sign),
-        sites=_sites(arms, metric, task, sign),
-        warnings=cautions(arms, tables, metric, list(judgements)),
+        sites=_sites(arms, measure, task, sign),
+        warnings=cautions(arms, tables, measure, list(judgements)),
         conclusion="",
         runs=arms,
+        unit_of_length=loaded[0].unit_of_length,
     )
     report.conclusion = conclusion(report)
     if output is not None:
@@ -92,14 +96,18 @@ def compare_runs(
     return report
 
 
-def _judge(arm: str, tables: Tables, sign: float) -> Verdict:
+def _judge(arm: str, tables: Tables, metric: Metric, sign: float) -> Verdict:
     baselines = [b for b in BASELINES if b in tables.values]
     if not baselines:
         return Verdict(NO_VERDICT, "neither a scratch nor a source arm to compare with", {}, math.nan)
     if not tables.patients:
         reason = "the metric cannot be had patient by patient (too few patients, or of too few of each class)"
         return Verdict(NO_VERDICT, reason, {}, math.nan)
-    return verdict({b: sign * (tables.values[arm] - tables.values[b]) for b in baselines})
+    differences = {b: sign * (tables.values[arm] - tables.values[b]) for b in baselines}
+    if not metric.better:
+        reason = f"neither more nor less {metric.title} is better in itself"
+        return Verdict(NO_VERDICT, reason, {b: crossed_difference(d) for b, d in differences.items()}, math.nan)
+    return verdict(differences)
 
 
 def _difference(c: Any) -> Difference:
@@ -112,7 +120,7 @@ def _between(tables: Tables, arm: str, baseline: str, sign: float) -> Difference
     return _difference(crossed_difference(sign * (tables.values[arm] - tables.values[baseline])))
 
 
-def _arm_result(arm: str, seeds: dict[int, Run], tables: Tables, task: str, metric: str) -> ArmResult:
+def _arm_result(arm: str, seeds: dict[int, Run], tables: Tables, task: str, metric: Metric) -> ArmResult:
     metrics = []
     for run in seeds.values():
         with readable(run):
@@ -121,14 +129,11 @@ def _arm_result(arm: str, seeds: dict[int, Run], tables: Tables, task: str, metr
     means = {k: float(np.mean([m[k] for m in metrics])) for k in common}
     values = tables.values[arm]
     first = next(iter(seeds.values()))
-    mean, low, high = means.get(metric, math.nan), math.nan, math.nan
+    mean, low, high = means.get(metric.full_name, math.nan), math.nan, math.nan
     if tables.patients:
         whole = crossed_difference(values)
         mean, low, high = whole.mean, whole.low, whole.high
-    if metric.split("_")[0] not in ("hd95", "mae", "rmse", "log", "r2", "false"):
-        low, high = max(low, 0.0), min(high, 1.0)  # a t interval does not know that a share ends at 0 and 1
-    else:
-        low = low if metric == "r2" else max(low, 0.0)
+    low, high = metric.clip(low, high)  # a t interval does not know that a share ends at 0 and 1
     distinct = values if len(seeds) == len(values) else values[: len(seeds)]
     return ArmResult(
         name=arm,
@@ -164,7 +169,7 @@ def _gap_interval(tables: Tables, arm: str) -> tuple[float, float] | None:
     return low, high
 
 
-def _sites(arms: dict[str, dict[int, Run]], metric: str, task: str, sign: float) -> list[SiteResult]:
+def _sites(arms: dict[str, dict[int, Run]], metric: Metric, task: str, sign: float) -> list[SiteResult]:
     first = next(iter(next(iter(arms.values())).values()))
     names = sorted({row.get("site") or "" for row in first.cases})
     if len(names) < 2:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,15 +13,13 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
-from monai_transfer.evaluation.localization_metrics import MEANS
-from monai_transfer.evaluation.metrics import PRIMARY, higher_is_better
-from monai_transfer.evaluation.patients import case_column, is_mean
-from monai_transfer.evaluation.summary import case_number
 from monai_transfer.files import write_text
+from monai_transfer.metrics.base import case_number
 from monai_transfer.report.adaptation import feature_alignment, game_sentences, home_sentences
 from monai_transfer.report.plots import arm_colours, curves, dots, forest
 from monai_transfer.report.statistics import HELPED, HURT, MIN_SEEDS, NO_EVIDENCE
-from monai_transfer.report.wording import arm_name, arm_note, explain, metric_name, number, share, shares, signed, span
+from monai_transfer.report.wording import arm_name, arm_note, number, share, shares, signed, span
+from monai_transfer.tasks import get_task
 
 if TYPE_CHECKING:
     from monai_transfer.report.run import Run
@@ -44,13 +43,15 @@ def render(report: TransferReport) -> str:
         loader=PackageLoader("monai_transfer.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=StrictUndefined,
     )  # fmt: skip
-    environment.filters |= {"number": number, "signed": signed, "arm": arm_name, "metric": metric_name, "share": share}
+    environment.filters |= {"number": number, "signed": signed, "arm": arm_name, "share": share}
+    environment.filters["metric"] = lambda name: report.describe(name).heading
     environment.globals |= {
         "span": span,
         "shares": shares,
-        "explain": explain,
+        "explain": lambda name: report.describe(name).sentence,
         "arm_note": arm_note,
         "min_seeds": MIN_SEEDS,
+        "gain": "Gain over" if report.measure.better else "Difference to",
     }
     first = next(iter(next(iter(report.runs.values())).values()))
     others = _other_metrics(report)
@@ -59,10 +60,11 @@ def render(report: TransferReport) -> str:
         colours=arm_colours(report.arms),
         verdict_class=_CLASS,
         tone=_tone(report),
-        record=first.record,
+        record=dict.fromkeys(("bundle", "source_site", "target_site", "spatial_dims")) | first.record,
+        contours=first.kind.label.is_path,
         others=others,
         explained=[report.metric, *[m for m in others if m != report.metric]],
-        by_patient=is_mean(report.metric, report.task),
+        by_patient=report.measure.of_set is None,
         forest=forest(report),
         dots=dots(report),
         curves=curves(report),
@@ -82,14 +84,12 @@ def _tone(report: TransferReport) -> str:
 
 def _other_metrics(report: TransferReport) -> list[str]:
     """The metrics of the second table: the overall ones; per class only where there are several."""
-    names = list(next(iter(report.arms.values())).metrics)
-    if report.task == "segmentation":
-        hidden = ("volume_", "area_")
-        names = [n for n in names if not n.startswith(hidden)]
-        parts = {n.removeprefix("dice_") for n in names if n.startswith("dice_")}
-        if len(parts) < 2:
-            names = [n for n in names if n in ("dice", "surface_dice", "hd95") or n.startswith("false_positive")]
-    return [n for n in names if n != report.metric][:24]
+    found = [report.describe(name) for name in next(iter(report.arms.values())).metrics]
+    found = [metric for metric in found if metric.overview]
+    overall = {metric.name for metric in found if not metric.part}
+    parts = Counter(metric.name for metric in found if metric.part)
+    found = [m for m in found if not m.part or m.name not in overall or parts[m.name] > 1]
+    return [m.full_name for m in found if m.full_name != report.metric][:24]
 
 
 def _examples(report: TransferReport) -> list[dict[str, Any]]:
@@ -97,15 +97,13 @@ def _examples(report: TransferReport) -> list[dict[str, Any]]:
 
     Ranked by the mean over seeds of that arm, among the cases of which every arm has a picture.
     """
-    sign = 1.0 if report.higher_is_better else -1.0
+    sign = -1.0 if report.measure.better < 0 else 1.0
     candidates = list(report.judgements) or [a for a in report.arms if a != "oracle"]
     chosen = max(candidates, key=lambda a: np.nan_to_num(sign * report.arms[a].mean, nan=-np.inf))
-    column = case_column(report.metric) if is_mean(report.metric, report.task) else "log_loss"
-    if report.task == "regression":
-        column = "absolute_error"
-    if report.task == "localization":
-        column = report.metric if report.metric in MEANS else "box_iou"
-    better = 1.0 if higher_is_better(column) else -1.0
+    ranking = report.measure  # of one case; one of the whole set, or without a direction, cannot rank cases
+    if ranking.of_set is not None or not ranking.better:
+        ranking = report.describe(get_task(report.task).example_metric)
+    column = ranking.case_column
     scores: dict[str, list[float]] = {}
     for run in report.runs[chosen].values():
         for row in run.cases:
@@ -114,13 +112,12 @@ def _examples(report: TransferReport) -> list[dict[str, Any]]:
     drawn = set.intersection(*[_pictures(run) for run in shown.values()])
     ranked = sorted(
         (c for c in scores if c in drawn and not np.all(np.isnan(scores[c]))),
-        key=lambda c: (-better * float(np.nanmean(scores[c])), c),
+        key=lambda c: (-ranking.better * float(np.nanmean(scores[c])), c),
     )
     if not ranked:
         return []
     places = {"best": 0, "median": len(ranked) // 2, "worst": len(ranked) - 1}
     places = places if len(ranked) > 2 else {"": 0} if len(ranked) == 1 else {"best": 0, "worst": 1}
-    metric = PRIMARY[report.task][0] if report.task == "segmentation" else column
     examples = []
     for title, place in places.items():
         case = ranked[place]
@@ -129,7 +126,7 @@ def _examples(report: TransferReport) -> list[dict[str, Any]]:
             row = next(r for r in run.cases if r["case"] == case)
             value = case_number(row.get(column))
             images.append({"arm": arm, "seed": run.seed, "value": value, "uri": _jpeg(_figure(run, case))})
-        examples.append({"title": title, "case": case, "images": images, "chosen": chosen, "metric": metric})
+        examples.append({"title": title, "case": case, "images": images, "chosen": chosen, "metric": ranking.full_name})
     return examples
 
 

@@ -13,8 +13,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from monai_transfer.evaluation.patients import is_mean
-from monai_transfer.report.wording import arm_name, metric_name, signed, span
+from monai_transfer.report.wording import arm_name, signed, span
 
 if TYPE_CHECKING:
     from monai_transfer.report.run import Run
@@ -51,6 +50,7 @@ def forest(report: TransferReport) -> str | None:
     axes.axvline(0, color=_INK, linewidth=1)
     for y, (_, d) in enumerate(rows):
         colour = _BETTER if d.low > 0 else _WORSE if d.high < 0 else _UNCLEAR
+        colour = colour if report.measure.better else _UNCLEAR
         if math.isfinite(d.low):
             axes.plot([d.low, d.high], [y, y], color=colour, linewidth=2.4, solid_capstyle="round")
         axes.plot(d.mean, y, "o", color=colour, markersize=7)
@@ -59,7 +59,8 @@ def forest(report: TransferReport) -> str | None:
     axes.set_yticks(range(len(rows)), [text for text, _ in rows], fontsize=9)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.margins(x=0.12)
-    axes.set_xlabel(f"← worse      difference in {metric_name(report.metric)}      better →", fontsize=9)
+    said = f"difference in {report.measure.heading}"
+    axes.set_xlabel(f"← worse      {said}      better →" if report.measure.better else said, fontsize=9)
     axes.tick_params(axis="y", length=0)
     return _uri(figure)
 
@@ -70,7 +71,7 @@ def dots(report: TransferReport) -> str | None:
     arms = {name: arm for name, arm in report.arms.items() if math.isfinite(arm.mean)}
     if not arms:
         return None
-    by_patient = is_mean(report.metric, report.task)
+    by_patient = report.measure.of_set is None
     colours = arm_colours(report.arms)
     figure, axes = _figure(7.6, 3.4)
     rng = np.random.default_rng(0)
@@ -88,7 +89,7 @@ def dots(report: TransferReport) -> str | None:
             axes.plot([i, i], [arm.low, arm.high], color=_INK, linewidth=1.4, zorder=3)
     axes.set_xticks(at, [arm_name(name) for name in arms], fontsize=9)
     axes.set_xlim(-0.6, len(arms) - 0.4)
-    axes.set_ylabel(metric_name(report.metric), fontsize=9)
+    axes.set_ylabel(report.measure.heading, fontsize=9)
     axes.tick_params(axis="x", length=0)
     axes.grid(axis="y", color=_FAINT, linewidth=0.6)
     return _uri(figure)

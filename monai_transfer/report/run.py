@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from monai_transfer.errors import InputError
-from monai_transfer.evaluation.metrics import PRIMARY
+from monai_transfer.metrics.base import Metric
 from monai_transfer.safe_parse import read_json
+from monai_transfer.tasks import TASKS, Task, manifest_tasks
 
 __all__ = ["Run"]
 
@@ -27,6 +28,7 @@ class Run:
         cases: rows of cases.csv: ``case, patient, site``, then what was measured; cells as text.
         curves: rows of metrics.csv (``epoch, split``, then losses and metrics); empty where nothing was trained.
         weights: weights.json, if there is one.
+        unit_of_length: of its metrics: ``mm``, or ``px`` where the images have no physical size.
     """
 
     folder: Path
@@ -34,6 +36,7 @@ class Run:
     cases: list[dict[str, str]]
     curves: list[dict[str, str]] = field(default_factory=list)
     weights: dict[str, Any] | None = None
+    unit_of_length: str = "mm"
 
     @classmethod
     def load(cls, folder: str | Path) -> Run:
@@ -56,8 +59,11 @@ class Run:
                 path=folder,
                 hint="continue it with the same `run` command, or leave it out",
             )
-        if record.get("task") not in PRIMARY:
-            raise InputError(f"task {record.get('task')!r} is not one of {', '.join(PRIMARY)}", path=path)
+        if record.get("task") not in manifest_tasks():
+            hint = "compare runs that were tested on labelled cases"
+            raise InputError(
+                f"task {record.get('task')!r} is not one of {', '.join(manifest_tasks())}", path=path, hint=hint
+            )
         if not isinstance(record.get("seed"), int):
             raise InputError(f"seed {record.get('seed')!r} is not a whole number", path=path)
         cases_path = folder / "cases.csv"
@@ -72,6 +78,8 @@ class Run:
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise InputError(f"holds the case {twice} twice", path=cases_path)
+        summary_path = folder / "summary.json"
+        summary = _json(summary_path) if summary_path.is_file() else {}
         curves_path, weights_path = folder / "metrics.csv", folder / "weights.json"
         return cls(
             folder,
@@ -79,6 +87,7 @@ class Run:
             cases,
             _table(curves_path, ("epoch", "split")) if curves_path.is_file() else [],
             _json(weights_path) if weights_path.is_file() else None,
+            str(summary.get("unit_of_length") or "mm"),
         )
 
     @property
@@ -97,6 +106,15 @@ class Run:
     @property
     def task(self) -> str:
         return str(self.record["task"])
+
+    @property
+    def kind(self) -> Task:
+        """The task's description."""
+        return TASKS[self.task]
+
+    def metric(self, name: str) -> Metric:
+        """The metric of a column, in this run's unit of length."""
+        return self.kind.metric(name, self.unit_of_length)
 
     @property
     def labelled(self) -> int | None:

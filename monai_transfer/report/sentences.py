@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from monai_transfer.metrics.base import Metric
 from monai_transfer.report.alignment import Tables
 from monai_transfer.report.statistics import HELPED, HURT, NO_EVIDENCE, CrossedDifference, Verdict
-from monai_transfer.report.wording import arm_name, metric_name, number, share, shares, span
+from monai_transfer.report.wording import arm_name, number, share, shares, span
 
 if TYPE_CHECKING:
     from monai_transfer.report.transfer_report import ArmResult, Difference, TransferReport
@@ -18,7 +19,7 @@ _BASELINE = {"scratch": "training from scratch", "source": "the untouched source
 
 def verdict_sentence(
     arm: str,
-    metric: str,
+    metric: Metric,
     result: ArmResult,
     found: Verdict,
     gap: float | None,
@@ -26,12 +27,12 @@ def verdict_sentence(
     reach: tuple[float, float] | None = None,
 ) -> str:
     """The verdict on one arm: the word, both comparisons, and what the study could have seen."""
-    name, measure = arm_name(arm), metric_name(metric)
+    name, measure = arm_name(arm), metric.heading
     head = f"{name}: {found.word}"
     head += f", {found.reason}" if found.reason else ""
     text = f"{head}. {measure} {number(result.mean)}"
     text += f" (95 % interval {span(result.low, result.high)})" if span(result.low, result.high) != "–" else ""
-    clauses = [_clause(b, c) for b, c in found.comparisons.items()]
+    clauses = [_clause(b, c, metric) for b, c in found.comparisons.items()]
     text += f"; {' and '.join(clauses)}." if clauses else "."
     if found.word == HURT:
         worst = min(found.comparisons, key=lambda b: found.comparisons[b].mean)
@@ -50,9 +51,11 @@ def verdict_sentence(
     return text
 
 
-def _clause(baseline: str, c: CrossedDifference | Difference) -> str:
+def _clause(baseline: str, c: CrossedDifference | Difference, metric: Metric) -> str:
     gain = f"by {number(abs(c.mean))} (interval {span(c.low, c.high, sign=True)})"
     words = _BASELINE[baseline]
+    if not metric.better and (c.low > 0 or c.high < 0):
+        return f"{'above' if c.mean > 0 else 'below'} {words} {gain}"
     if c.low > 0:
         return f"better than {words} {gain}"
     if c.high < 0:
@@ -64,9 +67,9 @@ def _clause(baseline: str, c: CrossedDifference | Difference) -> str:
 
 def conclusion(report: TransferReport) -> str:
     """The report in one or two sentences."""
-    measure = metric_name(report.metric)
+    measure = report.measure.heading
     judged = report.judgements
-    sign = 1.0 if report.higher_is_better else -1.0
+    sign = -1.0 if report.measure.better < 0 else 1.0
     order = sorted(judged, key=lambda a: -sign * report.arms[a].mean)
     helped = [a for a in order if judged[a].word == HELPED]
     hurt = [a for a in order if judged[a].word == HURT]

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from monai_transfer.metrics.base import Metric
 from monai_transfer.report.alignment import FIXED
 from monai_transfer.report.run import Run
-from monai_transfer.report.wording import arm_name, metric_name, number, share, shares, signed, span
+from monai_transfer.report.wording import arm_name, number, share, shares, signed, span
+from monai_transfer.tasks import get_task
 
 __all__ = ["BASELINES", "ArmResult", "Difference", "Judgement", "SiteResult", "TransferReport"]
 
@@ -77,11 +79,12 @@ class SiteResult:
 @dataclass
 class TransferReport:
     """What ``compare_runs`` found. ``print(report.verdicts)``, ``report.table()`` for rich, ``report.to_dict()`` for
-    JSON; ``monai_transfer.report.html.write_html(report, path)`` for the page."""
+    JSON; ``monai_transfer.report.html.write_html(report, path)`` for the page. ``higher_is_better`` is None where
+    neither more nor less is better."""
 
     task: str
     metric: str
-    higher_is_better: bool
+    higher_is_better: bool | None
     n_patients: int
     n_cases: int
     seeds: list[int]
@@ -92,6 +95,16 @@ class TransferReport:
     warnings: list[str]
     conclusion: str
     runs: dict[str, dict[int, Run]] = field(repr=False)
+    unit_of_length: str = "mm"
+
+    @property
+    def measure(self) -> Metric:
+        """The metric's description, in this set's unit of length."""
+        return self.describe(self.metric)
+
+    def describe(self, name: str) -> Metric:
+        """The description of any metric of the report."""
+        return get_task(self.task).metric(name, self.unit_of_length)
 
     @property
     def verdicts(self) -> list[str]:
@@ -101,6 +114,7 @@ class TransferReport:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; a value that cannot be had is None."""
         content = {k: v for k, v in self.__dict__.items() if k not in ("runs", "arms", "judgements", "sites")}
+        content["unit"] = self.measure.unit
         content["baseline_difference"] = asdict(self.baseline_difference) if self.baseline_difference else None
         content["arms"] = {name: asdict(arm) for name, arm in self.arms.items()}
         content["judgements"] = {name: asdict(j) for name, j in self.judgements.items()}
@@ -109,12 +123,17 @@ class TransferReport:
 
     def table(self) -> Table:
         """Arms with their intervals, paired differences and verdicts, for a terminal."""
-        better = "larger is better" if self.higher_is_better else "smaller is better"
-        title = f"{metric_name(self.metric)}, {better}: {self.n_patients} patients, {len(self.seeds)} seed(s)"
+        better = ", ".join(filter(None, (self.measure.heading, self.measure.direction)))
+        title = f"{better}: {self.n_patients} patients, {len(self.seeds)} seed(s)"
         table = Table(title=title, title_justify="left")
         gaps = any(j.gap_recovered is not None for j in self.judgements.values())
         shown = [b for b in BASELINES if b in self.arms]
-        headings = ["arm", "mean", "95 % interval", *(f"gain over {b}" for b in shown)]
+        headings = [
+            "arm",
+            "mean",
+            "95 % interval",
+            *(f"{'gain over' if self.measure.better else 'difference to'} {b}" for b in shown),
+        ]
         for heading in [*headings, *(["gap recovered"] if gaps else []), "verdict"]:
             table.add_column(heading, justify="left" if heading in ("arm", "verdict") else "right")
         for name, arm in self.arms.items():

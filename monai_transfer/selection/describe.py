@@ -15,6 +15,7 @@ from scipy.ndimage import convolve, gaussian_filter
 from monai_transfer.data.readers import SafeReader, Volume
 from monai_transfer.errors import InputError
 from monai_transfer.manifest.model import Case, Manifest
+from monai_transfer.tasks import get_task
 
 __all__ = ["FEATURE_NAMES", "LEVELS", "CaseDescription", "describe_case", "noise_level"]
 
@@ -98,7 +99,7 @@ def describe_case(case: Case, manifest: Manifest) -> CaseDescription:
         target = "+".join(name for name, value in case.label.items() if value) or "no finding"
     elif case.label is not None:
         target = float(case.label)
-        if manifest.task == "classification":
+        if get_task(manifest.task).label.is_class:
             target = manifest.labels.get(str(int(target)), str(case.label))
     return CaseDescription(
         case=case.case,

@@ -26,6 +26,7 @@ from monai_transfer.selection.drift import MIN_PATIENTS, Drift, drift
 from monai_transfer.selection.gap_measures import Measure, measures
 from monai_transfer.selection.learned_gap import GapRow, learned_rows
 from monai_transfer.selection.two_samples import TwoSamples
+from monai_transfer.tasks import get_task
 
 __all__ = ["DomainGap", "GapRow", "chosen_cases", "domain_gap", "gap_over_time"]
 
@@ -142,7 +143,8 @@ def domain_gap(
             if whole
             else f"{sides.shared} patients stand in both sets: each was put on one side at random, many times over"
         )
-    if {full_a.task, full_b.task} == {"classification"} and set(full_a.class_names) != set(full_b.class_names):
+    classes = all(get_task(manifest.task).label.is_class for manifest in (full_a, full_b))
+    if classes and set(full_a.class_names) != set(full_b.class_names):
         notes.append(f"the sets name their classes differently: {full_a.class_names} and {full_b.class_names}")
     rows = [_row(measure, sides, a, b, said_a, said_b) for measure in measures(a, b, full_a, full_b)]
     if len(a[0].features) == len(b[0].features):

@@ -10,6 +10,7 @@ import numpy as np
 
 from monai_transfer.manifest.model import Manifest
 from monai_transfer.selection.describe import CaseDescription
+from monai_transfer.tasks import get_task
 
 __all__ = ["Measure", "measures"]
 
@@ -96,13 +97,13 @@ def measures(
     if len({case.channels for case in cases}) > 1:
         found.append(Measure("channels", "channels", "difference", lambda c: np.array([float(c.channels)])))
     share, span = "% of the cases", "% of the range"
-    tasks = {manifest_a.task, manifest_b.task}
-    if tasks == {"classification"}:
+    kinds = [get_task(manifest.task).label for manifest in (manifest_a, manifest_b)]
+    if all(kind.is_class for kind in kinds):
         for name in sorted({str(case.target) for case in cases if case.target is not None}):
             found.append(Measure(f"prevalence of {name}", share, "difference", _is(name), scale=100))
-    elif tasks == {"regression"}:
+    elif all(kind.is_number for kind in kinds):
         found.append(Measure("label", "units", "difference", _number))
-    elif tasks == {"segmentation"}:
+    elif all(kind.is_path for kind in kinds):
         unit = "ml" if dims == 3 and all(case.spacing for case in cases) else "% of the image"
         for name in sorted({name for case in cases for name in case.sizes}):
             found.append(Measure(f"prevalence of {name}", share, "difference", _has(name), scale=100))

@@ -35,6 +35,7 @@ from monai_transfer.selection.transferability import (
     permutation_null,
     transrate,
 )
+from monai_transfer.tasks import get_task
 
 __all__ = ["RankedSource", "Ranking", "rank_sources"]
 
@@ -78,8 +79,10 @@ def rank_sources(
     target = manifest if isinstance(manifest, Manifest) else Manifest.load(manifest)
     if not sources:
         raise InputError("no source to rank", hint="name bundle folders with --sources")
-    if target.task not in ("classification", "segmentation", "regression"):
-        raise InputError(f"sources cannot be ranked for {target.task}", path=target.path)
+    label = get_task(target.task).label
+    if not (label.is_number or get_task(target.task).needs_names):
+        hint = "rank for a segmentation of the same lesions, whose classes have names"
+        raise InputError(f"sources cannot be ranked for {target.task}", path=target.path, hint=hint)
     cases = target.cases("training", site=site, labelled=True)
     if n_labelled is not None:
         cases = select_labelled(cases, n_labelled, seed, target.task)
@@ -136,9 +139,9 @@ def _measure(
         "n": permutations,
         "seed": seed,
         "groups": table.groups,
-        "within": target.task == "segmentation",
+        "within": get_task(target.task).dense,
     }
-    suffix = " (thirds)" if target.task == "regression" else ""
+    suffix = " (thirds)" if get_task(target.task).label.is_number else ""
     row.scores["LogME"] = permutation_null(logme, features, table.labels, **null)
     row.scores["H-score" + suffix] = permutation_null(h_score, features, table.classes, **null)
     row.scores["GBC" + suffix] = permutation_null(gbc, features, table.classes, **null)
@@ -148,7 +151,7 @@ def _measure(
     if table.outputs is not None:
         row.scores["LEEP" + suffix] = permutation_null(leep, table.outputs, table.classes, **null)
         row.scores["NCE" + suffix] = permutation_null(nce, table.outputs, table.classes, **null)
-    if target.task == "segmentation":
+    if get_task(target.task).dense:
         few = looks[:_CCFV_CASES]
         names = np.repeat([case.case for case in cases[: len(few)]], [len(look.voxels) for look in few])
         row.scores["CC-FV"] = permutation_null(
@@ -171,7 +174,7 @@ def _measure(
 
 def _probe(target: Manifest, cases: list[Case], looks: list[ImageOutputs], seed: int) -> LinearProbe:
     """The linear probe of images, or of single voxels in segmentation (regions are too easily told apart)."""
-    if target.task != "segmentation":
+    if not get_task(target.task).dense:
         table = _Rows(target, cases, looks)
         return linear_probe(table.features, table.labels, table.patients, seed=seed)
     features = np.concatenate([look.voxels for look in looks])
@@ -187,7 +190,7 @@ def _probe(target: Manifest, cases: list[Case], looks: list[ImageOutputs], seed:
 def _looks(
     network: SourceNetwork, target: Manifest, cases: list[Case], voxels: int, seed: int, progress: bool
 ) -> list[ImageOutputs]:
-    classes = sorted(int(number) for number in target.labels) if target.task == "segmentation" else []
+    classes = sorted(int(number) for number in target.labels) if get_task(target.task).dense else []
     return [
         network.look(case.image, case.label if classes else None, classes, voxels=voxels, seed=seed)  # type: ignore[arg-type]
         for case in tqdm(cases, network.name, disable=not progress, leave=False)
@@ -200,7 +203,7 @@ class _Rows:
     def __init__(self, target: Manifest, cases: list[Case], looks: list[ImageOutputs]) -> None:
         patients = np.array([case.patient for case in cases])
         outputs: list[Any]
-        if target.task == "segmentation":
+        if get_task(target.task).dense:
             found = [(i, c, *look.regions[c]) for i, look in enumerate(looks) for c in sorted(look.regions)]
             self.features = np.stack([mean for _, _, mean, _ in found])
             outputs = [scores for *_, scores in found]
@@ -211,7 +214,7 @@ class _Rows:
             self.features = np.stack([look.pooled for look in looks])
             outputs = [look.outputs for look in looks]
             self.patients = self.groups = patients
-            if target.task == "regression":
+            if get_task(target.task).label.is_number:
                 self.labels = np.array([float(case.label) for case in cases])  # type: ignore[arg-type]
                 self.classes = np.searchsorted(np.quantile(self.labels, (1 / 3, 2 / 3)), self.labels)
             else:

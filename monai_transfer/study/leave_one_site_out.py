@@ -21,13 +21,13 @@ from rich.console import Console
 
 from monai_transfer.bundle.run import open_workflow
 from monai_transfer.errors import InputError
-from monai_transfer.evaluation.metrics import PRIMARY
 from monai_transfer.files import write_json, write_text
 from monai_transfer.manifest import Manifest
+from monai_transfer.metrics.base import Metric
 from monai_transfer.report.alignment import group_runs, tabulate
 from monai_transfer.report.run import Run
 from monai_transfer.report.statistics import CrossedDifference, crossed_difference
-from monai_transfer.report.wording import arm_name, metric_name, number, span
+from monai_transfer.report.wording import arm_name, number, span
 from monai_transfer.runs.lock import FolderLock
 from monai_transfer.stopping import keeps
 from monai_transfer.study.pool import Job, refuse_failed, run_jobs, workers
@@ -118,10 +118,11 @@ def leave_one_site_out(
         refuse_failed(run_jobs(list(pretrainings.values()), pool, "pretrain on the other sites", console))
         refuse_failed(run_jobs(todo, pool, "held-out sites", console))
     found = [_measure(out, site, arms, seeds) for site in held]
-    metric = PRIMARY[Run.load(pretrainings[held[0], seeds[0]].output).task][0]
+    first = Run.load(pretrainings[held[0], seeds[0]].output)
+    metric = first.metric(first.kind.primary_metric)
     text = _markdown(found, arms, metric, len(seeds))
     write_text(out / "leave_one_site_out.md", text + "\n")
-    write_json(out / "leave_one_site_out.json", {"metric": metric, "sites": [_plain(row) for row in found]})
+    write_json(out / "leave_one_site_out.json", {"metric": metric.full_name, "sites": [_plain(row) for row in found]})
     console.print(text, markup=False, soft_wrap=True)
     return found
 
@@ -136,13 +137,14 @@ def _measure(out: Path, site: str, arms: Sequence[Arm], seeds: Sequence[int]) ->
     folder = _folder(out, site)
     runs = [Run.load(folder / f"{arm.name}-{seed}") for arm in arms for seed in seeds]
     grouped, task = group_runs(runs), runs[0].task
-    tables = tabulate(grouped, PRIMARY[task][0], task)
+    metric = runs[0].metric(runs[0].kind.primary_metric)
+    tables = tabulate(grouped, metric, task)
     row = HeldOut(site, len({case["patient"] for case in runs[0].cases}), None, report=f"{folder.name}/report.html")
     row.arms = {arm: crossed_difference(values) for arm, values in tables.values.items() if values.size}
     home = [Run.load(folder / f"pretrain-{seed}") for seed in seeds]
     for run in home:
         run.record["arm"] = "home"
-    at_home = tabulate(group_runs(home), PRIMARY[task][0], task).values["home"]
+    at_home = tabulate(group_runs(home), metric, task).values["home"]
     row.home = crossed_difference(at_home) if at_home.size else None
     compare_runs(runs, folder / "report.html")
     return row
@@ -152,12 +154,12 @@ def _value(c: CrossedDifference | None) -> str:
     return "–" if c is None else f"{number(c.mean)} ({span(c.low, c.high)})"
 
 
-def _markdown(found: Sequence[HeldOut], arms: Sequence[Arm], metric: str, seeds: int) -> str:
+def _markdown(found: Sequence[HeldOut], arms: Sequence[Arm], metric: Metric, seeds: int) -> str:
     """The table: each held-out site, then the mean over sites (each counts the same)."""
     names = [arm.name for arm in arms]
     heads = ["held-out site", "test patients", "at the sites it knows", *(arm_name(name) for name in names)]
     lines = [
-        f"{metric_name(metric)}, {seeds} seed{'s' if seeds > 1 else ''}; 95 % intervals over seeds and patients",
+        f"{metric.heading}, {seeds} seed{'s' if seeds > 1 else ''}; 95 % intervals over seeds and patients",
         "",
     ]
     lines += ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]

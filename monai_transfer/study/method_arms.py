@@ -25,6 +25,7 @@ from monai_transfer.discovery import classes_in
 from monai_transfer.errors import InputError
 from monai_transfer.methods.base import Method
 from monai_transfer.study.run_arms import PRESETS, Arm
+from monai_transfer.tasks import get_task
 from monai_transfer.testtime.base import SourceFree
 
 __all__ = ["MethodArm", "find_method_arms"]
@@ -106,7 +107,7 @@ def _path(kind: Any) -> str:
 
 
 def _refusal(kind: Any, configs: _Configs) -> str:
-    trained = "segmentation" if configs.task == "localization" else configs.task
+    trained = get_task(configs.task).as_method_sees_it
     if trained not in kind.tasks:
         return f"not for {configs.task}"
     return "" if configs.dims in kind.dims else f"not for {configs.dims}D"

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from monai_transfer.errors import InputError
-from monai_transfer.evaluation.metrics import PRIMARY, higher_is_better
 from monai_transfer.files import write_text
+from monai_transfer.metrics.base import Metric
 from monai_transfer.report.alignment import FIXED, ORACLE, group_runs, tabulate
 from monai_transfer.report.run import Run
 from monai_transfer.report.statistics import (
@@ -26,7 +26,7 @@ from monai_transfer.report.statistics import (
     gap_recovered,
     verdict,
 )
-from monai_transfer.report.wording import arm_name, metric_name, number, share, shares, signed, span
+from monai_transfer.report.wording import arm_name, number, share, shares, signed, span
 
 __all__ = ["Row", "markdown", "measure", "write_section"]
 
@@ -99,9 +99,9 @@ def measure(
         return row
     used = [c for c in controls if runs.get(c)]
     row.notes += [f"{arm_name(c)} was not run to compare with" for c in controls if c not in used]
-    task = next(iter(own.values())).task
-    metric = metric or PRIMARY[task][0]
-    sign = 1.0 if higher_is_better(metric) else -1.0
+    first = next(iter(own.values()))
+    task, measure = first.task, first.metric(metric or first.kind.primary_metric)
+    sign = -1.0 if measure.better < 0 else 1.0
 
     def tables(*others: str) -> dict:
         """Values of this arm and others, for the seeds that all of them have."""
@@ -112,7 +112,7 @@ def measure(
         chosen = [runs[a][s] for a in trained for s in sorted(seeds)]
         if FIXED in others:
             chosen += list(runs[FIXED].values())[:1]
-        return tabulate(group_runs(chosen), metric, task).values
+        return tabulate(group_runs(chosen), measure, task).values
 
     few = "too few patients, or of too few of each class, to measure it patient by patient"
     if name == FIXED:
@@ -163,17 +163,18 @@ def _gain(c: CrossedDifference | None) -> str:
     return "" if c is None else f"{signed(c.mean)} ({span(c.low, c.high, sign=True)})"
 
 
-def markdown(rows: Sequence[Row], metric: str) -> str:
+def markdown(rows: Sequence[Row], metric: Metric) -> str:
     """The rows as a Markdown table, group by group as they come."""
-    measure_name = metric_name(metric)
-    better = "" if higher_is_better(metric) else " (smaller is better)"
+    measure_name = metric.heading
+    better = " (smaller is better)" if metric.better < 0 else ""
     lines = [
         f"| method | kind | {measure_name}{better} | gain over the untouched source | gain over its control "
         "| gap recovered | verdict | note |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        mean = "" if row.mean is None else f"{number(row.mean.mean)} ({span(row.mean.low, row.mean.high)})"
+        reach = () if row.mean is None else metric.clip(row.mean.low, row.mean.high)
+        mean = "" if row.mean is None else f"{number(row.mean.mean)} ({span(*reach)})"
         first = next(iter(row.against), None)
         recovered = ""
         if row.recovered is not None and math.isfinite(row.recovered[0]):

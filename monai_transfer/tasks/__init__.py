@@ -9,6 +9,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from monai_transfer.errors import InputError, closest
 from monai_transfer.tasks.base import Config, Outputs, Task
 from monai_transfer.tasks.classification import CLASSIFICATION
@@ -18,7 +20,7 @@ from monai_transfer.tasks.regression import REGRESSION
 from monai_transfer.tasks.segmentation import SEGMENTATION
 from monai_transfer.tasks.self_supervised import SELF_SUPERVISED
 
-__all__ = ["TASKS", "Config", "LabelKind", "Outputs", "Task", "get_task", "manifest_tasks"]
+__all__ = ["TASKS", "Config", "LabelKind", "Outputs", "Task", "get_task", "manifest_tasks", "recognise"]
 
 TASKS: dict[str, Task] = {
     task.name: task for task in (CLASSIFICATION, SEGMENTATION, REGRESSION, LOCALIZATION, SELF_SUPERVISED)
@@ -37,6 +39,18 @@ def get_task(name: str | Task) -> Task:
     if name not in TASKS:
         raise InputError(f"no task is called {name!r}", hint=closest(str(name), TASKS))
     return TASKS[name]
+
+
+def recognise(logits: Any, label: Any) -> Task | None:
+    """The task that a training batch is of, as far as its outputs and labels tell; None where they do not.
+
+    Args:
+        logits: B x C (x spatial), a tensor.
+        label: what they are compared with; a tensor.
+    """
+    if not hasattr(label, "is_floating_point"):
+        return None
+    return next((task for task in TASKS.values() if task.seen_in is not None and task.seen_in(logits, label)), None)
 
 
 def manifest_tasks() -> list[str]:

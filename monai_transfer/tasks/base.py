@@ -9,6 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from monai_transfer.metrics.base import Metric, find_metric
+from monai_transfer.metrics.training import TrainingScore
+from monai_transfer.tasks.cases import CaseInput, CaseResult
 from monai_transfer.tasks.labels import LabelKind
 
 __all__ = ["Config", "Outputs", "Task"]
@@ -53,10 +56,14 @@ class Task:
         dense: the network says something about every voxel: patches are trained on, windows slide.
         activation: ``softmax`` (classes exclude each other), ``sigmoid`` (they do not) or None (quantities): what turns
             the network's outputs into what is scored.
-        primary_metric: what arms are compared by, a metric of ``cases.csv``.
+        metrics: what its test cases are judged by, by name.
+        primary_metric: the one of them that arms are compared by.
+        example_metric: the one of them that ranks single cases, for the best and the worst example.
+        case: from one test case to its row of ``cases.csv``.
+        known: whether a row has a truth to be judged by.
+        training_score: what is logged of the training batches; None: nothing.
         key_metric: name of what selects the best epoch.
         key_metric_config: the ignite metric of that name, over ``pred`` and ``label``, as a config.
-        higher_is_better: direction of both metrics.
         loss: config of the supervised loss.
         needs_names: a manifest must name the classes.
         class_zero: ``background`` (class 0 is not scored), ``class`` (numbers run from 0 without a gap) or None (there
@@ -68,6 +75,7 @@ class Task:
         predicted: transforms of ``pred``, on the image's own grid, to what inference gives; MONAI alone.
         saved_as: what inference writes: ``mask``, ``boxes``, ``table`` (a row for each image) or ``features``.
         output_type, output_format: of ``network_data_format`` in a bundle's metadata; format None: the image's.
+        seen_in: whether a training batch's logits and labels look like this task; None: it cannot be told from them.
         trained_as: the task that a method's ``tasks`` must name; None: this one's own name.
         in_manifest: manifests may be of this task.
 
@@ -81,10 +89,14 @@ class Task:
     label: LabelKind
     dense: bool
     activation: str | None
+    metrics: Mapping[str, Metric]
     primary_metric: str
+    example_metric: str
+    case: Callable[[CaseInput], CaseResult]
+    known: Callable[[Mapping[str, Any]], bool]
+    training_score: TrainingScore | None
     key_metric: str
     key_metric_config: Callable[[Outputs], Config]
-    higher_is_better: bool
     loss: Callable[[Outputs], Config]
     validation: Callable[[Outputs], list[Config]]
     scored: Callable[[Outputs], list[Config]]
@@ -96,6 +108,7 @@ class Task:
     class_zero: str | None = None
     default_names: Mapping[int, str] = field(default_factory=dict)
     label_transforms: Callable[[Outputs], list[Config]] = _nothing
+    seen_in: Callable[[Any, Any], bool] | None = None
     trained_as: str | None = None
     in_manifest: bool = True
 
@@ -108,6 +121,19 @@ class Task:
     def has_classes(self) -> bool:
         """Whether outputs are classes, which have probabilities."""
         return self.activation is not None
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Direction of the primary and the key metric."""
+        return self.metric(self.primary_metric).better > 0
+
+    def metric(self, name: str, unit_of_length: str = "mm") -> Metric:
+        """The metric of a column of ``cases.csv``, such as ``dice_liver``; see ``metrics.find_metric``."""
+        return find_metric(self.metrics, name).in_unit_of_length(unit_of_length)
+
+    def masked_classes(self, labels: Mapping[Any, str]) -> dict[str, str]:
+        """The values that a label map may hold, by number as text; empty where any value may stand there."""
+        return {str(key): str(name) for key, name in labels.items()} if self.label.is_path and self.needs_names else {}
 
     def output_names(self, labels: Mapping[Any, str]) -> dict[int, str]:
         """The classes by number, from a manifest's ``labels``; empty where there are no classes."""

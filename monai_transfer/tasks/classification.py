@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
+
+from monai_transfer.arrays import as_array
 from monai_transfer.config_text import expr
+from monai_transfer.metrics.classes import CLASS_METRICS, classification_case, has_class
+from monai_transfer.metrics.reading import scalar
+from monai_transfer.metrics.training import TRAINING_ACCURACY
 from monai_transfer.tasks.base import Config, Outputs, Task
+from monai_transfer.tasks.cases import CaseInput, CaseResult
 from monai_transfer.tasks.labels import CLASS
 
 __all__ = ["CLASSIFICATION"]
@@ -37,16 +44,38 @@ def _probabilities(outputs: Outputs) -> list[Config]:
     return [{"_target_": "monai.transforms.Activationsd", "keys": "pred", "softmax": True}]
 
 
+def _case(case: CaseInput) -> CaseResult:
+    """The prediction is a vector of C values, the truth a class number; a negative one or NaN is unknown."""
+    p = as_array(case.prediction).astype(float).reshape(-1)
+    activation = case.options.get("activation", "softmax")
+    if activation == "softmax":
+        p = np.exp(p - p.max())
+        p = p / p.sum()
+    elif activation == "sigmoid":
+        p = 1 / (1 + np.exp(-p))
+        p = p / p.sum() if len(p) > 1 else np.concatenate([1 - p, p])
+    label = scalar(case.truth)
+    known = label is not None and label >= 0
+    row = classification_case(p, int(label) if label is not None and known else None, list(case.labels.values()))
+    return CaseResult(
+        row, f"truth: {row['label'] or 'unknown'}   predicted: {row['prediction']} ({float(p.max()):.2f})"
+    )
+
+
 CLASSIFICATION = Task(
     name="classification",
     description="one class for every image",
     label=CLASS,
     dense=False,
     activation="softmax",
+    metrics=CLASS_METRICS,
     primary_metric="auc",
+    example_metric="log_loss",
+    case=_case,
+    known=has_class,
+    training_score=TRAINING_ACCURACY,
     key_metric="val_auc",
     key_metric_config=_auc,
-    higher_is_better=True,
     loss=_cross_entropy,
     validation=_one_hot,
     scored=_logits,
@@ -56,4 +85,5 @@ CLASSIFICATION = Task(
     output_format="classes",
     needs_names=True,
     class_zero="class",
+    seen_in=lambda logits, label: logits.ndim == 2 and not label.is_floating_point(),
 )

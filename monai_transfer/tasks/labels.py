@@ -27,6 +27,7 @@ class LabelKind:
         name: ``mask``, ``class``, ``number`` or ``none``.
         is_path: the label is a file, and its path is relative to the manifest.
         is_class: the label is one of the manifest's classes, so cases can be balanced by it.
+        is_number: the label is a quantity.
         fault: ``fault(label, names)`` says what is wrong with a label as it stands in JSON, given the class numbers by
             name: a clause and a hint; None where it is right.
         read: ``read(label, names)`` is the label as a :class:`~monai_transfer.manifest.Manifest` holds it (paths are
@@ -42,6 +43,7 @@ class LabelKind:
     name: str
     is_path: bool
     is_class: bool
+    is_number: bool
     fault: Callable[[Any, Mapping[str, int]], Fault | None]
     read: Callable[[Any, Mapping[str, int]], Any]
     strata: Callable[[Sequence[Any]], list[Any]]
@@ -84,20 +86,27 @@ def _quarters(labels: Sequence[Any]) -> list[Any]:
     return [None if label is None else int(np.searchsorted(edges, label)) for label in labels]
 
 
-MASK = LabelKind("mask", True, False, _mask_fault, lambda label, names: label, _present)
+MASK = LabelKind("mask", True, False, False, _mask_fault, lambda label, names: label, _present)
 """A file with a class for every voxel."""
 CLASS = LabelKind(
     "class",
     False,
     True,
+    False,
     _class_fault,
     lambda label, names: names[label] if isinstance(label, str) else int(label),
     lambda labels: list(labels),
 )
 """One of the manifest's classes, by name or number."""
-NUMBER = LabelKind("number", False, False, _number_fault, lambda label, names: float(label), _quarters)
+NUMBER = LabelKind("number", False, False, True, _number_fault, lambda label, names: float(label), _quarters)
 """A quantity."""
 NONE = LabelKind(
-    "none", False, False, lambda label, names: None, lambda label, names: None, lambda labels: [None] * len(labels)
+    "none",
+    False,
+    False,
+    False,
+    lambda label, names: None,
+    lambda label, names: None,
+    lambda labels: [None] * len(labels),
 )
 """No label is read."""

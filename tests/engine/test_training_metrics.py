@@ -12,8 +12,9 @@ from monai.metrics import DiceHelper
 from sklearn.metrics import accuracy_score, confusion_matrix, mean_absolute_error
 
 from monai_transfer.engine.metrics_log import MetricsLog
-from monai_transfer.engine.training_metrics import TrainingMetrics, _confusion
+from monai_transfer.engine.training_metrics import TrainingMetrics
 from monai_transfer.errors import InputError
+from monai_transfer.metrics.training import _confusion
 
 
 def run(tmp_path, task, batches, **options):

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score, r2_score, roc_auc_score
 
-from monai_transfer.evaluation.metrics import classification_case, regression_case
 from monai_transfer.evaluation.patients import fill_right, patient_values
+from monai_transfer.metrics import classification_case, regression_case
+from monai_transfer.metrics.masks import MASK_METRICS
 
 
 def classified(n=40, seed=0):
@@ -73,6 +74,6 @@ def test_r2_and_means():
 def test_a_false_positive_stays_in_the_comparison():
     nan = np.nan
     runs = np.array([[0.8, nan, nan], [0.7, 0.0, nan]])  # the second run invents a structure in the second case
-    assert fill_right(runs, "dice").tolist()[0][:2] == [0.8, 1.0]
-    assert np.isnan(fill_right(runs, "dice")[:, 2]).all()
-    assert fill_right(np.array([[nan], [50.0]]), "hd95").tolist() == [[0.0], [50.0]]
+    assert fill_right(runs, MASK_METRICS["dice"]).tolist()[0][:2] == [0.8, 1.0]
+    assert np.isnan(fill_right(runs, MASK_METRICS["dice"])[:, 2]).all()
+    assert fill_right(np.array([[nan], [50.0]]), MASK_METRICS["hd95"]).tolist() == [[0.0], [50.0]]

@@ -10,8 +10,9 @@ import pytest
 from sklearn import metrics as oracle
 
 from monai_transfer.errors import InputError
-from monai_transfer.evaluation.metrics import classification_case, regression_case
-from monai_transfer.evaluation.summary import roc_auc, summarise
+from monai_transfer.evaluation.summary import summarise
+from monai_transfer.metrics import classification_case, regression_case
+from monai_transfer.metrics.classes import roc_auc
 
 
 def classified(n=60, classes=3, seed=0, per_patient=1):

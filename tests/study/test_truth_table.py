@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from monai_transfer.errors import InputError
+from monai_transfer.metrics.masks import MASK_METRICS
 from monai_transfer.report.run import Run
 from monai_transfer.study.truth_table import markdown, measure, write_section
 
@@ -75,7 +76,7 @@ def test_regression_counts_less_error_as_a_gain(study):
 
 def test_markdown_has_one_line_a_row(runs):
     rows = [measure("source", "reference", runs), measure("dann", "x", runs), measure("adda", "x", runs)]
-    lines = markdown(rows, "dice").splitlines()
+    lines = markdown(rows, MASK_METRICS["dice"]).splitlines()
     assert len(lines) == 5
     assert len({line.count("|") for line in lines}) == 1
     assert "untouched source" in lines[2]

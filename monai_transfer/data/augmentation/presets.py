@@ -26,6 +26,7 @@ from monai.transforms import Compose
 
 from monai_transfer.data.augmentation.base import composed
 from monai_transfer.errors import InputError
+from monai_transfer.tasks import get_task
 
 __all__ = ["PRESETS", "as_transforms", "preset", "randomised_parts", "thin_axes"]
 
@@ -96,7 +97,7 @@ def preset(
         raise InputError(f"a patch of {len(patch)} axes and a spacing of {len(spacing or patch)} for {dims}D images")
     if parts not in ("all", "geometry", "intensity"):
         raise InputError(f"no parts {parts!r} of a preset", hint="all, geometry or intensity")
-    dense = task in ("segmentation", "localization")
+    dense = get_task(task).dense
     keys = [image, label] if dense else [image]
     given = None if spacing is None else [float(v) for v in spacing]
     chosen: list[Config] = []
@@ -156,7 +157,7 @@ def _geometry(
         # a picture goes on beyond its frame; a volume's ground is 0 or its mean
         "padding_mode": "reflection" if dims == 2 and len(keys) == 2 else "zeros",
     }
-    if strong and task != "regression":
+    if strong and not get_task(task).label.is_number:  # a size may be what the number says
         config |= {"scale": [0.7, 1.4], "scale_prob": 0.2}
         if thin:
             config["scale_axes"] = [axis for axis in range(dims) if axis not in thin]

@@ -23,6 +23,7 @@ from monai_transfer.selection.validators.entropies import entropy, information_m
 from monai_transfer.selection.validators.neighbourhood import snd
 from monai_transfer.selection.validators.nuclear_norm import bnm
 from monai_transfer.selection.validators.summary import PredictionSummary
+from monai_transfer.tasks import get_task
 
 __all__ = ["SCORES", "UnlabelledValidator"]
 
@@ -46,7 +47,8 @@ class UnlabelledValidator(Metric):
 
     Args:
         name: ``entropy``, ``information_maximisation``, ``snd``, ``bnm`` or ``class_clustering``.
-        task: ``classification`` (B x C) or ``segmentation`` (B x C x spatial).
+        task: one whose outputs are classes that exclude each other: ``classification`` (B x C), ``segmentation`` or
+            ``localization`` (B x C x spatial).
         activation: what turns the network's output into probabilities: ``softmax``, ``sigmoid`` (a single channel, seen
             as two classes), ``none``; ``auto`` takes what already sums to one as it is, else softmax or, for one
             channel, sigmoid.
@@ -79,12 +81,13 @@ class UnlabelledValidator(Metric):
         if name not in SCORES:
             hint = "use the functions `dev` and `ist` with source features" if name in ("dev", "ist") else None
             raise InputError(f"validator {name!r} is not one of {', '.join(SCORES)}", hint=hint)
-        if task not in ("classification", "segmentation"):
+        kind = get_task(task)
+        if kind.activation != "softmax":
             raise InputError(
-                f"validators judge class probabilities, and {task!r} has none",
+                f"validators judge class probabilities that exclude each other, and {kind.name!r} has none",
                 hint="choose the checkpoint by a labelled validation set",
             )
-        self.name, self.task, self.activation = name, task, activation
+        self.name, self.dense, self.activation = name, kind.dense, activation
         self.expected, self.class_names, self.veto = expected, class_names, frozenset(veto)
         self.summary = PredictionSummary(rows=rows)
         self.alarm = Collapse(False, (), ())
@@ -106,7 +109,7 @@ class UnlabelledValidator(Metric):
 
     def _probabilities(self, output: Tensor) -> Tensor:
         output = (output.as_tensor() if isinstance(output, MetaTensor) else output).float()
-        if self.task == "classification" and output.ndim > 2:
+        if not self.dense and output.ndim > 2:
             output = output.flatten(1)
         self._discrete = self._discrete and bool((output == output.round()).all())
         single = output.shape[1] == 1

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from monai_transfer.errors import InputError
-from monai_transfer.evaluation.localization_metrics import localization_case, localization_set, set_metrics
-from monai_transfer.evaluation.patients import available_metrics, is_mean, patient_values
+from monai_transfer.evaluation.patients import available_metrics, patient_values
 from monai_transfer.evaluation.recorder import write_cases
 from monai_transfer.evaluation.summary import summarise
+from monai_transfer.metrics.boxes import BOX_METRICS, localization_case, localization_set
 
 
 def case(truth, found, scores=None, spacing=(4.0, 4.0), **how):
@@ -82,7 +82,7 @@ def test_sets_written_out():
     # C is 4 x 2 pixels of 4 mm: a disc of 12.8 mm, the others of 18.1 mm
     assert localization_set(data, "sensitivity_medium")[0] == pytest.approx(4 / 5)
     assert np.isnan(localization_set(data, "sensitivity_small")[0])
-    assert set_metrics(data) == ["froc", "sensitivity", "sensitivity_at_1", "ap", "sensitivity_medium"]
+    assert list(BOX_METRICS["sensitivity"].of_set(data, np.ones((1, 4)))) == ["", "medium"]
     twice = localization_set(data, "froc", np.array([[1, 1, 1, 1], [2, 0, 0, 0]]))
     assert twice[1] == localization_set([data[0]], "froc")[0]
 
@@ -100,8 +100,8 @@ def test_summary_with_intervals_over_patients():
 
 def test_values_of_patients():
     data = rows()
-    metrics = available_metrics(list(data[0]), "localization")
-    assert metrics[0] == "froc" and not is_mean("froc", "localization") and is_mean("box_iou", "localization")
+    metrics = available_metrics(data, "localization")
+    assert metrics[0] == "froc" and metrics[-1] == "sensitivity_medium"
     assert patient_values(data, "false_positives", "localization") == {"p0": 0.5, "p1": 0.5}
     pseudo = patient_values(data, "froc", "localization")
     whole, first, second = (localization_set(part, "froc")[0] for part in (data, data[:2], data[2:]))

@@ -16,40 +16,41 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from monai_transfer.errors import InputError
-from monai_transfer.localization.boxes import Boxes, boxes_from_labels, boxes_from_probabilities
-from monai_transfer.localization.froc import FP_RATES, Detections, average_precision, sensitivity_at
-from monai_transfer.localization.matching import match_boxes, pointing_game
+from monai_transfer.metrics.base import COUNTS, LENGTH, Metric, Rows, table_of
 
-__all__ = ["MEANS", "SETS", "SIZES", "localization_case", "localization_set", "set_metrics"]
+if TYPE_CHECKING:
+    from monai_transfer.localization.boxes import Boxes
+
+__all__ = ["BOX_METRICS", "SIZES", "localization_case", "localization_set"]
 
 #: Lesions by equivalent diameter (of the ball or disc of equal size), mm: at least, less than.
 SIZES: dict[str, tuple[float, float]] = {"small": (0, 10), "medium": (10, 20), "large": (20, math.inf)}
-#: Metrics that are a mean over cases, by the column of that name.
-MEANS = ("false_positives", "pointing_game", "box_iou")
-#: Metrics of the whole set.
-SETS = ("froc", "sensitivity", "sensitivity_at_1", "ap", *(f"sensitivity_{name}" for name in SIZES))
 
 
 def localization_case(
-    probabilities: Any, truth: Any, spacing: Sequence[float], *, iou: float = 0.1, **how: Any
+    probabilities: Any, truth: Any, spacing: Sequence[float], *, iou: float = 0.1, unit: str = LENGTH, **how: Any
 ) -> tuple[dict[str, Any], Boxes, Boxes]:
     """The row of one case, its predicted boxes and its true ones.
 
     Args:
         probabilities: (C, H, W) or (C, H, W, D), channel 0 the background, in the truth's grid.
         truth: label map (H, W) or (H, W, D), or with a leading channel of 1.
-        spacing: of a voxel, mm per axis.
+        spacing: of a voxel, mm per axis (or 1 where it has no physical size).
         iou: from which on a box has found a lesion.
+        unit: of lengths: ``mm``, or ``px`` where the image has no physical size.
         how: arguments of ``boxes_from_probabilities``; ``connectivity`` is the truth's, too.
 
     Raises:
         InputError: shapes differ, or a value is NaN.
     """
+    from monai_transfer.localization.boxes import boxes_from_labels, boxes_from_probabilities
+    from monai_transfer.localization.matching import match_boxes, pointing_game
+
     p, true = np.asarray(probabilities), np.asarray(truth)
     true = true[0] if true.ndim == len(spacing) + 1 and true.shape[0] == 1 else true
     if p.shape[1:] != true.shape:
@@ -68,7 +69,7 @@ def localization_case(
         "false_positives": float(len(match.false_scores)),
         "box_iou": float(match.lesion_ious.mean()) if len(lesions) else float("nan"),
         "pointing_game": pointing_game(heat, true),
-        "lesion_mm": _text(_diameter(lesions.sizes, true.ndim), 1),
+        f"lesion_{unit}": _text(_diameter(lesions.sizes, true.ndim), 1),
         "lesion_scores": _text(match.lesion_scores),
         "false_scores": _text(match.false_scores),
         "extra_scores": _text(match.extra_scores),
@@ -83,6 +84,8 @@ def localization_set(rows: Sequence[Mapping[str, Any]], metric: str, weights: np
     precision; ``sensitivity``: found lesions per lesion with all boxes; ``sensitivity_small`` and so on: of the lesions
     of that size. NaN where there is no such lesion.
     """
+    from monai_transfer.localization.froc import FP_RATES, Detections, average_precision, sensitivity_at
+
     w = np.ones((1, len(rows))) if weights is None else np.asarray(weights, dtype=float)
     if metric in ("froc", "sensitivity_at_1", "ap"):
         columns = ("lesion_scores", "false_scores", "extra_scores")
@@ -93,17 +96,25 @@ def localization_set(rows: Sequence[Mapping[str, Any]], metric: str, weights: np
     low, high = SIZES.get(metric.removeprefix("sensitivity_"), (0, math.inf))
     counts = np.zeros((len(rows), 2))
     for count, row in zip(counts, rows, strict=True):
-        sizes, scores = _numbers(row["lesion_mm"]), _numbers(row["lesion_scores"])
+        sizes = _numbers(row["lesion_px"] if "lesion_px" in row else row["lesion_mm"])
+        scores = _numbers(row["lesion_scores"])
         chosen = (sizes >= low) & (sizes < high)
         count[:] = (chosen & ~np.isnan(scores)).sum(), chosen.sum()
     hit, total = (w @ counts).T
     return np.where(total > 0, hit / np.where(total > 0, total, 1.0), np.nan)
 
 
-def set_metrics(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The metrics of :data:`SETS` that these cases have: sizes without any lesion are left out."""
-    sizes = [f"sensitivity_{name}" for name in SIZES]
-    return [m for m in SETS if m not in sizes or not np.isnan(localization_set(rows, m)[0])]
+def _of_set(name: str):
+    return lambda rows, weights: {"": localization_set(rows, name, weights)}
+
+
+def _sensitivity(rows: Rows, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """With all boxes, overall and by size; sizes without any lesion are left out."""
+    found = {"": localization_set(rows, "sensitivity", weights)}
+    for size in SIZES:
+        if not np.isnan(localization_set(rows, f"sensitivity_{size}")[0]):
+            found[size] = localization_set(rows, f"sensitivity_{size}", weights)
+    return found
 
 
 def _diameter(sizes: np.ndarray, dims: int) -> np.ndarray:
@@ -117,3 +128,67 @@ def _text(values: np.ndarray, digits: int = 4) -> str:
 
 def _numbers(cell: Any) -> np.ndarray:
     return np.array([float("nan") if word == "-" else float(word) for word in str(cell or "").split()])
+
+
+_SHARE: dict[str, Any] = {"better": 1, "low": 0.0, "high": 1.0}
+
+BOX_METRICS = table_of(
+    [
+        Metric(
+            "froc",
+            "FROC score",
+            "Share of the lesions that were found, averaged over operating points with 1/8 to 8 false alarms per scan: "
+            "1 is perfect.",
+            of_set=_of_set("froc"),
+            resamples=1000,  # each resample goes through the curve by itself
+            **_SHARE,
+        ),
+        Metric(
+            "false_positives",
+            "false alarms per scan",
+            "Predicted boxes that hit no lesion, per scan: 0 is perfect.",
+            better=-1,
+            low=0.0,
+            absent=COUNTS,
+        ),
+        Metric(
+            "pointing_game",
+            "pointing game",
+            "Share of the scans with a lesion whose most suspicious point lies inside one.",
+            **_SHARE,
+        ),
+        Metric(
+            "box_iou",
+            "box IoU",
+            "How well the box around each lesion fits (common part over union): 1 is perfect, 0 means missed.",
+            **_SHARE,
+        ),
+        Metric(
+            "sensitivity",
+            "sensitivity",
+            "Share of the lesions that some predicted box found; of a size where one is named (small: below 10 mm, "
+            "large: from 20 mm; pixels where the images have no physical size).",
+            of_set=_sensitivity,
+            resamples=1000,
+            **_SHARE,
+        ),
+        Metric(
+            "sensitivity_at_1",
+            "sensitivity at 1 false alarm",
+            "Share of the lesions that are found where on average one false alarm per scan is accepted.",
+            of_set=_of_set("sensitivity_at_1"),
+            resamples=1000,
+            **_SHARE,
+        ),
+        Metric(
+            "ap",
+            "average precision",
+            "How pure the list of predicted boxes is while it is read from the surest on until the lesions are found: "
+            "1 is perfect.",
+            of_set=_of_set("ap"),
+            resamples=1000,
+            **_SHARE,
+        ),
+    ]
+)
+"""Of a localization's cases."""

@@ -7,10 +7,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance, compute_surface_dice
 from scipy import ndimage
 
 from monai_transfer.errors import InputError
-from monai_transfer.evaluation.metrics import classification_case, higher_is_better, regression_case, segmentation_case
+from monai_transfer.metrics.masks import MASK_METRICS, MaskPair, segmentation_case
 
 LABELS = {"0": "background", "1": "core", "2": "rim"}
 SPACING = (1.0, 2.0, 3.0)
@@ -106,36 +107,50 @@ def test_a_bad_spacing_is_refused():
         segmentation_case(BOX, BOX, LABELS, (1, 0, 1))
 
 
-def test_classification_of_one_case():
-    row = classification_case(torch.tensor([0.25, 0.75]), 0, ["normal", "lesion"])
-    assert (row["label"], row["prediction"], row["correct"]) == ("normal", "lesion", 0)
-    assert row["log_loss"] == pytest.approx(-math.log(0.25))
-    assert row["p_lesion"] == 0.75
-    certain = classification_case([1.0, 0.0], 1, ["normal", "lesion"])
-    assert certain["log_loss"] == pytest.approx(-math.log(1e-7)), "finite"
-    unknown = classification_case([0.5, 0.5], None, ["normal", "lesion"])
-    assert unknown["label"] == ""
-    assert math.isnan(unknown["correct"])
+def test_surfaces_agree_with_monai():
+    rng = np.random.default_rng(4)
+    p, t = (ndimage.gaussian_filter(rng.standard_normal((16, 18, 14)), 2.5) > 0.02 for _ in range(2))
+    values = segmentation_case(p.astype(int), t.astype(int), {0: "b", 1: "core"}, SPACING, tolerance={"core": 3.0})
+    y = [torch.from_numpy(m)[None, None].float() for m in (p, t)]
+    given = {"include_background": True, "spacing": list(SPACING)}
+    assert values["hd95_core"] == pytest.approx(float(compute_hausdorff_distance(*y, percentile=95, **given)), rel=1e-5)
+    mean = compute_average_surface_distance(*y, symmetric=True, **given)
+    assert values["assd_core"] == values["assd"] == pytest.approx(float(mean), rel=1e-5)
+    assert values["surface_dice_core"] == pytest.approx(float(compute_surface_dice(*y, [3.0], **given)), rel=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("p", "label", "match"),
-    [([0.5, np.nan], 0, "NaN"), ([2.0, 3.0], 0, "sums to"), ([0.5, 0.5], 2, "label 2"), ([1.0], 0, "1 classes")],
-)
-def test_bad_probabilities_are_refused(p, label, match):
-    with pytest.raises(InputError, match=match):
-        classification_case(p, label, ["normal", "lesion"])
+def test_a_tolerance_of_each_class():
+    moved = np.roll(BOX, 1, axis=1)  # 2 mm
+    both = {0: "b", 1: "core"}
+    assert segmentation_case(moved, BOX, both, SPACING, tolerance={"core": 1.0})["surface_dice_core"] < 1
+    assert segmentation_case(moved, BOX, both, SPACING, tolerance={"other": 1.0})["surface_dice_core"] == 1, "2 mm"
 
 
-def test_regression_of_one_case():
-    row = regression_case(torch.tensor([2.5]), 3.0)
-    assert (row["error"], row["absolute_error"], row["squared_error"]) == (-0.5, 0.5, 0.25)
-    assert math.isnan(regression_case(1.0, None)["absolute_error"])
-    with pytest.raises(InputError, match="NaN"):
-        regression_case(float("nan"), 1.0)
+def test_volumes_and_their_error():
+    grown = BOX.copy()
+    grown[6, 3:7, 2:5] = 1
+    values = segmentation_case(grown, BOX, LABELS, SPACING)
+    assert values["volume_pred_ml_core"] == pytest.approx(60 * 6 / 1000)
+    assert values["volume_error_ml_core"] == pytest.approx(12 * 6 / 1000)
+    assert values["volume_error_ml_rim"] == 0, "rightly nothing"
 
 
-def test_directions():
-    assert higher_is_better("dice_liver")
-    assert not higher_is_better("hd95_liver")
-    assert not higher_is_better("mae")
+def test_pictures_without_a_physical_size_are_measured_in_pixels():
+    one = np.zeros((9, 9), int)
+    one[2:5, 2:5] = 1
+    values = segmentation_case(np.roll(one, 2, axis=1), one, {0: "b", 1: "x"}, (1, 1), unit="px")
+    assert (values["hd95_x"], values["area_true_px_x"]) == (2.0, 9)
+    assert not [name for name in values if "mm2" in name or "ml" in name]
+
+
+def test_every_metric_says_what_it_is():
+    for metric in MASK_METRICS.values():
+        assert metric.title and metric.sentence.endswith(".") and metric.better in (-1, 0, 1), metric.name
+    assert MASK_METRICS["hd95"].better == -1 and MASK_METRICS["dice"].better == 1
+    assert MASK_METRICS["volume_pred_ml"].better == 0
+
+
+def test_a_pair_knows_what_a_voxel_fills():
+    pair = MaskPair(BOX > 0, BOX > 0, np.array(SPACING))
+    assert pair.scale == pytest.approx(0.006) and pair.sizes == (48, 48)
+    assert pair.diagonal == pytest.approx(DIAGONAL)

@@ -1,0 +1,314 @@
+"""The metrics of one segmented case, in the image's own grid and in millimetres.
+
+What is missing and what is wrong are kept apart, for each class:
+
+| truth | prediction | Dice | surface Dice | HD95, mean surface distance | false positive |
+|---|---|---|---|---|---|
+| absent | absent | missing (NaN) | missing | missing | 0 |
+| absent | present | 0 | 0 | the image's diagonal | 1 |
+| present | absent | 0 | 0 | the image's diagonal | 0 |
+| present | present | measured | measured | measured | 0 |
+
+So a false positive on empty truth lowers the mean instead of vanishing from it, and no value is ever infinite.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from monai_transfer.errors import InputError
+from monai_transfer.metrics.base import COUNTS, LENGTH, Metric, table_of
+from monai_transfer.metrics.objects import OBJECT_METRICS, count_objects
+from monai_transfer.metrics.reading import finite_array
+
+__all__ = ["MASK_METRICS", "MaskPair", "foreground", "segmentation_case"]
+
+
+def foreground(labels: Mapping[Any, str]) -> dict[int, str]:
+    """The classes that are measured: all but 0, the background; keys may be text, as in a manifest."""
+    return {int(k): str(v) for k, v in sorted(labels.items(), key=lambda item: int(item[0])) if int(k) != 0}
+
+
+@dataclass(frozen=True)
+class MaskPair:
+    """One class of one case.
+
+    Args:
+        predicted, true: masks (H, W) or (H, W, D), booleans.
+        spacing: size of a voxel along each axis, mm (1 where it has none).
+        tolerance: how far apart two surfaces may lie and still agree, in the same unit.
+        unit: of lengths, ``mm`` or ``px``.
+    """
+
+    predicted: np.ndarray
+    true: np.ndarray
+    spacing: np.ndarray
+    tolerance: float = 2.0
+    unit: str = LENGTH
+
+    @cached_property
+    def sizes(self) -> tuple[int, int]:
+        """Voxels that are predicted, and that are true."""
+        return int(np.count_nonzero(self.predicted)), int(np.count_nonzero(self.true))
+
+    @property
+    def diagonal(self) -> float:
+        """The image's diagonal: the worst distance there is."""
+        return float(np.linalg.norm(np.array(self.true.shape) * self.spacing))
+
+    @property
+    def scale(self) -> float:
+        """What one voxel fills: ml in 3D, mm2 in 2D, 1 where it has no physical size."""
+        return float(np.prod(self.spacing)) / (1000.0 if len(self.spacing) == 3 and self.unit == LENGTH else 1.0)
+
+    @cached_property
+    def crop(self) -> tuple[np.ndarray, np.ndarray]:
+        """Both masks within the box of their union, which is far smaller than a scan: distances never leave it."""
+        box = _bounding_box(self.predicted | self.true)
+        return self.predicted[box], self.true[box]
+
+    @cached_property
+    def surface_distances(self) -> tuple[np.ndarray, np.ndarray]:
+        """From each voxel of the prediction's surface to the true surface, and the other way round."""
+        import torch
+        from monai.metrics.utils import get_edge_surface_distance
+
+        p, t = (torch.from_numpy(np.ascontiguousarray(mask)) for mask in self.crop)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*always_return_as_numpy")  # MONAI warns of its own call
+            _, (there, back), _ = get_edge_surface_distance(p, t, spacing=self.spacing.tolist(), symmetric=True)  # type: ignore[misc]
+        return there.double().numpy(), back.double().numpy()
+
+
+def segmentation_case(
+    prediction: Any,
+    truth: Any,
+    labels: Mapping[Any, str],
+    spacing: Sequence[float],
+    *,
+    tolerance: float | Mapping[str, float] = 2.0,
+    unit: str = LENGTH,
+    iou: float = 0.1,
+) -> dict[str, float]:
+    """Overlap, boundary distance, volume and objects per foreground class, and means over the classes.
+
+    Args:
+        prediction: label map (H, W) or (H, W, D), whole numbers, array or tensor; a leading channel of 1 is dropped.
+        truth: label map of the same shape.
+        labels: class names by label value; 0 is the background and is not measured.
+        spacing: size of a voxel along each axis, mm.
+        tolerance: how far apart two surfaces may lie and still agree in the surface Dice, mm; or by class name, then
+            2 mm for the others. 2 mm is about a voxel of common clinical scans.
+        unit: ``px`` where the image has no physical size; lengths are then in pixels, and so are areas.
+        iou: from which on a predicted object has found a true one.
+
+    Returns:
+        ``<metric>_<class>`` for each metric of :data:`MASK_METRICS`, the means over the classes that are not missing of
+        those that have one (``dice``, ``surface_dice``, ``hd95``, ``assd``), and the counts of objects. Missing is NaN
+        (see the module's table).
+
+    Raises:
+        InputError: shapes differ, a value is NaN, not whole or not among ``labels``, or the spacing is not positive.
+
+    >>> import numpy as np
+    >>> truth = np.zeros((8, 8), int); truth[2:6, 2:6] = 1
+    >>> row = segmentation_case(np.roll(truth, 1, axis=0), truth, {0: "background", 1: "cyst"}, (1.0, 1.0))
+    >>> row["dice_cyst"], row["hd95_cyst"], row["area_true_mm2_cyst"]
+    (0.75, 1.0, 16.0)
+    """
+    step = np.asarray(spacing, dtype=float)
+    if step.ndim != 1 or not np.all(np.isfinite(step)) or np.any(step <= 0):
+        raise InputError(f"spacing {list(spacing)} is not a positive number of mm for each axis")
+    predicted, true = (
+        _label_map(prediction, "prediction", labels, len(step)),
+        _label_map(truth, "truth", labels, len(step)),
+    )
+    if predicted.shape != true.shape:
+        raise InputError(
+            f"prediction has shape {predicted.shape}, truth has {true.shape}",
+            hint="bring the prediction back into the image's original grid before measuring",
+        )
+    names = foreground(labels)
+    measured = {name: metric for name, metric in MASK_METRICS.items() if metric.of_masks and _fits(metric, step, unit)}
+    values: dict[str, float] = {}
+    for value, name in names.items():
+        within = tolerance.get(name, 2.0) if isinstance(tolerance, Mapping) else tolerance
+        pair = MaskPair(predicted == value, true == value, step, within, unit)
+        for metric in measured.values():
+            values[f"{metric.name}_{name}"] = _value(metric, pair)
+        counts = count_objects(*pair.crop, iou=iou) if any(pair.sizes) else (0, 0, 0)
+        for column, number in zip(("objects_true", "objects_predicted", "objects_found"), counts, strict=True):
+            values[f"{column}_{name}"] = number
+    means: dict[str, float] = {}
+    for metric in measured.values():
+        if metric.averaged:
+            present = [values[f"{metric.name}_{name}"] for name in names.values()]
+            present = [v for v in present if not math.isnan(v)]
+            means[metric.name] = float(np.mean(present)) if present else math.nan
+    return means | values
+
+
+def _fits(metric: Metric, spacing: np.ndarray, unit: str) -> bool:
+    """Volumes are of 3D images, areas of 2D ones, pixels of those without a physical size."""
+    sizes = {"ml", "mm²", "voxels", "px²"}
+    own = ("ml" if len(spacing) == 3 else "mm²") if unit == LENGTH else ("voxels" if len(spacing) == 3 else "px²")
+    return metric.unit not in sizes or metric.unit == own
+
+
+def _value(metric: Metric, pair: MaskPair) -> float:
+    """Missing and wrong as in the module's table, else measured."""
+    assert metric.of_masks is not None
+    predicted, true = pair.sizes
+    if metric.absent == COUNTS:
+        return float(metric.of_masks(pair))
+    if not predicted and not true:
+        return math.nan
+    if not predicted or not true:
+        return metric.worst if math.isfinite(metric.worst) else pair.diagonal if metric.unit == LENGTH else math.nan
+    return float(metric.of_masks(pair))
+
+
+def _dice(pair: MaskPair) -> float:
+    p, t = pair.crop
+    return 2.0 * int(np.count_nonzero(p & t)) / sum(pair.sizes)
+
+
+def _surface_dice(pair: MaskPair) -> float:
+    distances = np.concatenate(pair.surface_distances)
+    return float((distances <= pair.tolerance).mean())
+
+
+def _hd95(pair: MaskPair) -> float:
+    return min(max(float(np.percentile(d, 95)) for d in pair.surface_distances), pair.diagonal)
+
+
+def _mean_distance(pair: MaskPair) -> float:
+    return float(np.concatenate(pair.surface_distances).mean())
+
+
+def _label_map(values: Any, what: str, labels: Mapping[Any, str], dims: int) -> np.ndarray:
+    array = finite_array(values, what)
+    if array.ndim == dims + 1 and array.shape[0] == 1:
+        array = array[0]
+    if array.ndim != dims:
+        raise InputError(f"the {what} has {array.ndim} axes, the spacing has {dims}")
+    found = np.unique(array)
+    unknown = [v for v in found.tolist() if v not in {int(k) for k in labels} | {0}]
+    if unknown:
+        known = ", ".join(f"{k} {v}" for k, v in labels.items())
+        raise InputError(f"the {what} holds the label {unknown[0]:g}, which is not among the classes ({known})")
+    return array.astype(np.int64)
+
+
+def _bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
+    box = []
+    for axis in range(mask.ndim):
+        hit = np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis)))
+        box.append(slice(int(hit[0]), int(hit[-1]) + 1))
+    return tuple(box)
+
+
+def _sizes() -> list[Metric]:
+    """True and predicted size, and their difference, in each unit that an image can have."""
+    found = []
+    kinds = (("volume", "ml", "ml"), ("area", "mm2", "mm²"), ("volume", "voxels", "voxels"), ("area", "px", "px²"))
+    for word, suffix, unit in kinds:
+        more: dict[str, Any] = {"unit": unit, "absent": COUNTS, "overview": False}
+        found += [
+            Metric(
+                f"{word}_true_{suffix}",
+                f"true {word}",
+                f"The {word} of the true region.",
+                better=0,
+                low=0.0,
+                of_masks=lambda pair: pair.sizes[1] * pair.scale,
+                comparable=False,
+                **more,
+            ),
+            Metric(
+                f"{word}_pred_{suffix}",
+                f"predicted {word}",
+                f"The {word} of the predicted region; neither more nor less is better in itself.",
+                better=0,
+                low=0.0,
+                of_masks=lambda pair: pair.sizes[0] * pair.scale,
+                **more,
+            ),
+            Metric(
+                f"{word}_error_{suffix}",
+                f"{word} error",
+                f"How far the predicted {word} is from the true one, too much or too little: 0 is perfect.",
+                better=-1,
+                low=0.0,
+                of_masks=lambda pair: abs(pair.sizes[0] - pair.sizes[1]) * pair.scale,
+                **more,
+            ),
+        ]
+    return found
+
+
+_SHARE: dict[str, Any] = {"better": 1, "low": 0.0, "high": 1.0}
+
+MASK_METRICS = table_of(
+    [
+        Metric(
+            "dice",
+            "Dice",
+            "Overlap of the predicted and the true region: 1 is perfect, 0 is no overlap at all.",
+            of_masks=_dice,
+            averaged=True,
+            **_SHARE,
+        ),
+        Metric(
+            "surface_dice",
+            "surface Dice",
+            "Share of the two outlines that lie within a tolerance (2 mm, or 2 pixels where the images have no "
+            "physical size, unless set otherwise) of each other: 1 is perfect.",
+            of_masks=_surface_dice,
+            averaged=True,
+            **_SHARE,
+        ),
+        Metric(
+            "hd95",
+            "HD95",
+            "How far the two outlines are apart at their worst places, the worst 5 % left out: 0 is perfect. A "
+            "structure that was missed or invented counts as the whole image's diagonal.",
+            better=-1,
+            unit=LENGTH,
+            low=0.0,
+            of_masks=_hd95,
+            averaged=True,
+        ),
+        Metric(
+            "assd",
+            "average surface distance",
+            "How far the two outlines are apart on average, measured from both: 0 is perfect. A structure that was "
+            "missed or invented counts as the whole image's diagonal.",
+            better=-1,
+            unit=LENGTH,
+            low=0.0,
+            of_masks=_mean_distance,
+            averaged=True,
+        ),
+        *_sizes(),
+        *OBJECT_METRICS,
+        Metric(
+            "false_positive",
+            "false positives",
+            "Share of cases in which a structure was predicted that is not there.",
+            better=-1,
+            low=0.0,
+            high=1.0,
+            absent=COUNTS,
+            of_masks=lambda pair: float(pair.sizes[0] > 0 and pair.sizes[1] == 0),
+        ),
+    ]
+)
+"""Of a segmentation's cases."""
