@@ -49,7 +49,8 @@ def inspect_case(job: dict[str, Any]) -> dict[str, Any]:
         findings += _check_sha256(path, due)
         if volume is not None:
             facts.append({"path": path, **_facts(volume)})
-            findings += [{"file": path, **fault} for fault in [*_image_faults(volume), *_raster_faults(path)]]
+            faults = [*_image_faults(volume), *_geometry_faults(volume), *_raster_faults(path)]
+            findings += [{"file": path, **fault} for fault in faults]
     first = volumes[0] if volumes else None
     for path, volume in zip(job["images"][1:], volumes[1:], strict=True):
         if first is not None and volume is not None and not _same_grid(first, volume):
@@ -68,7 +69,8 @@ def inspect_case(job: dict[str, Any]) -> dict[str, Any]:
                 classes = {int(k): v for k, v in job.get("classes", {}).items()}
                 # an image that cannot be read must not hide the label's own faults
                 faults, values = check_label(mask, mask if first is None else first, classes)
-                findings += [{"file": label, **fault} for fault in [*faults, *_mask_faults(label)]]
+                faults += [*_geometry_faults(mask), *_mask_faults(label)]
+                findings += [{"file": label, **fault} for fault in faults]
     return {"findings": findings, "images": facts, "label_values": values}
 
 
@@ -134,6 +136,15 @@ def _image_faults(volume: Volume) -> list[dict[str, Any]]:
         hint = "read it with monai_transfer.data.readers.SafeReader everywhere"
         faults.append({"severity": "warning", "code": "polarity", "fault": fault, "hint": hint})
     return faults
+
+
+def _geometry_faults(volume: Volume) -> list[dict[str, Any]]:
+    apart = volume.meta.get("qform_sform_voxels")
+    if apart is None:
+        return []
+    fault = f"qform and sform are {apart:g} voxels apart at the far corner; the sform is used"
+    hint = "write one affine to both"
+    return [{"severity": "warning", "code": "qform-sform", "fault": fault, "hint": hint, "fixable": True}]
 
 
 def _raster_faults(path: str) -> list[dict[str, Any]]:

@@ -76,10 +76,12 @@ def findings_of(manifest: Manifest, looked: Inspected) -> list[Finding]:
 
 def _job(manifest: Manifest, case: Case, limit: int) -> dict[str, Any]:
     kind = get_task(manifest.task)
-    hashes = case.sha256 if isinstance(case.sha256, list) else [case.sha256]
+    hashes: list[str | None] = [*case.sha256] if isinstance(case.sha256, list) else [case.sha256]
+    hashes = hashes if len(hashes) == len(case.images) else [None] * len(case.images)
+    there = [n for n in range(len(case.images)) if n not in case.missing]  # not the stand-ins
     return {
-        "images": case.images,
-        "sha256": hashes if len(hashes) == len(case.images) else [None] * len(case.images),
+        "images": [case.images[n] for n in there],
+        "sha256": [hashes[n] for n in there],
         "label": case.label if kind.label.is_path and isinstance(case.label, str) else None,
         "sha256_label": case.sha256_label,
         "classes": declared_values(manifest) if kind.needs_names else {},
@@ -125,7 +127,8 @@ def fix_manifest(manifest: Manifest, looked: Inspected, folder: str | Path) -> t
             codes = by_file.get(path)
             if codes:
                 target = folder / "images" / (case.case if len(images) == 1 else f"{case.case}_{n}")
-                new = fix_volume(path, target) if "unreadable" in codes else fix_picture(path, target)
+                whole = {"unreadable", "qform-sform"} & set(codes)
+                new = fix_volume(path, target) if whole else fix_picture(path, target)
                 written.append(f"{path} -> {new}")
                 images[n], hashes[n] = str(new), sha256_image(new)
         new_case = replace(
@@ -136,7 +139,8 @@ def fix_manifest(manifest: Manifest, looked: Inspected, folder: str | Path) -> t
         codes = by_file.get(case.label, []) if isinstance(case.label, str) else []
         if codes and isinstance(case.label, str):
             target = folder / "labels" / case.case
-            new = fix_volume(case.label, target) if "unreadable" in codes else fix_label(case.label, target, codes)
+            header = set(codes) <= {"unreadable", "qform-sform"}
+            new = fix_volume(case.label, target) if header else fix_label(case.label, target, codes)
             written.append(f"{case.label} -> {new}")
             new_case = replace(new_case, label=str(new), sha256_label=sha256_image(new))
         fixed[split].append(new_case)

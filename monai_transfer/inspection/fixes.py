@@ -3,7 +3,8 @@
 Masks: values near whole numbers are rounded, a lone 255 of a binary mask becomes 1, pictures become plain grey indices.
 Images: palette, rotated, opaque-alpha and CMYK pictures become plain grey or RGB. NIfTI: an unusable sform (singular,
 or not of the header's voxel size) is written anew from a sound qform, and declared micrometres or metres become mm.
-A qform and sform that are both sound and disagree are *not* fixed: only people can know which is true.
+A qform that is less than half a voxel and one degree off the sform is written anew from it, so that both say one thing.
+A qform and sform that are both sound and disagree by more are *not* fixed: only people can know which is true.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from monai_transfer.data.readers import NiftiReader, SafeReader, Volume
-from monai_transfer.data.readers.nifti import nifti_kind
+from monai_transfer.data.readers.nifti import agreement, forms_apart, nifti_kind
 from monai_transfer.errors import InputError
 from monai_transfer.files import atomic_path
 
@@ -121,7 +122,25 @@ def _fix_header(header: nib.Nifti1Header) -> bool:
         if not usable or not np.allclose(sizes, np.abs(header["pixdim"][1:4]), rtol=1e-3, atol=1e-4):
             header.set_sform(header.get_qform(), int(header["qform_code"]))
             changed = True
+        elif forms_apart(header.get_qform(), sform, (*header.get_data_shape(), 1, 1)[:3])[0] > 0.01 * sizes.min():
+            changed = _one_affine(header, sform) or changed
     return changed
+
+
+def _one_affine(header: nib.Nifti1Header, sform: np.ndarray) -> bool:
+    """Write the sform to the qform, in place, where the reader takes both; whether it was written.
+
+    A sheared sform, which no qform holds, leaves the qform unset.
+    """
+    shape = (*header.get_data_shape(), 1, 1)[:3]
+    try:
+        agreement(header.get_qform(), sform, shape)
+    except InputError:
+        return False
+    header.set_qform(sform, int(header["sform_code"]))
+    if not np.allclose(header.get_qform(), sform, rtol=1e-3, atol=1e-3):
+        header["qform_code"] = 0
+    return True
 
 
 def _reads(content: bytes) -> bool:

@@ -10,11 +10,9 @@ import numpy as np
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
 from monai_transfer.data.readers import Volume
+from monai_transfer.manifest.label_arrays import NEAR
 
 __all__ = ["canonical", "check_label", "near_whole"]
-
-NEAR = 0.01
-"""How far from a whole number a value may be and still be a rounding or interpolation artefact of it."""
 
 
 def check_label(label: Volume, image: Volume, classes: Mapping[int, str]) -> tuple[list[dict[str, Any]], dict]:
@@ -33,6 +31,10 @@ def check_label(label: Volume, image: Volume, classes: Mapping[int, str]) -> tup
     grid = _check_grid(Volume(array, label.affine), image)
     if grid is not None:
         faults.append(grid)
+    if "rounded" in label.meta:
+        fault = f"the label holds {label.meta['rounded']:g} and the like, read here as whole numbers"
+        hint = "other tools may cut them (0.999 to 0): write whole numbers"
+        faults.append(_warning("label-fraction", fault, hint, fixable=True))
     values, counts = np.unique(array, return_counts=True)
     faults += _check_values(values, counts, classes)
     foreground = array != 0
@@ -168,5 +170,5 @@ def _error(code: str, fault: str, hint: str, fixable: bool = False) -> dict[str,
     return {"severity": "error", "code": code, "fault": fault, "hint": hint, "fixable": fixable}
 
 
-def _warning(code: str, fault: str, hint: str) -> dict[str, Any]:
-    return {"severity": "warning", "code": code, "fault": fault, "hint": hint, "fixable": False}
+def _warning(code: str, fault: str, hint: str, fixable: bool = False) -> dict[str, Any]:
+    return {"severity": "warning", "code": code, "fault": fault, "hint": hint, "fixable": fixable}

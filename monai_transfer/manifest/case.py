@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 __all__ = ["Case"]
 
@@ -23,6 +23,7 @@ class Case:
         sha256_label: of the label file.
         fold: cross-validation fold.
         annotated: the classes that were looked for in this case; ``None``: those of its site.
+        missing: numbers of the channels that this case lacks; another of its files stands in their place.
         label_name: the class by name, where the file writes it so; kept for writing it back.
     """
 
@@ -36,6 +37,7 @@ class Case:
     sha256_label: str | None = None
     fold: int | None = None
     annotated: list[str] | None = None
+    missing: list[int] = field(default_factory=list)
     label_name: str | None = None
 
     @property

@@ -73,6 +73,10 @@ def validate(content: Any, path: str | Path | None = None) -> None:
         if isinstance(item.get("sha256"), list) != isinstance(item["image"], list) and "sha256" in item:
             hint = "give one hash per image file, in the same order"
             raise InputError(f"{where}: sha256 must be a list exactly where image is one", path=path, hint=hint)
+        lost = item.get("missing", [])
+        if lost and (len(lost) >= channels or max(lost) >= channels):
+            hint = f"number the channels from 0 to {channels - 1}, and leave one that is there"
+            raise InputError(f"{where}: missing is {lost}, of {channels} channels", path=path, hint=hint)
         if several and item.get("label") is not None:
             _check_findings(item["label"], names, where, path)
         else:

@@ -1,20 +1,17 @@
-"""Settling what is predicted: the task, the class names, and one numbering for all folders."""
+"""Settling what is predicted where labels are no masks: the task, classes, findings and values of all folders."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from monai_transfer.errors import InputError
-from monai_transfer.manifest.checks import TASKS, closest
+from monai_transfer.errors import InputError, closest
 from monai_transfer.manifest.layouts.base import FolderContents, RawCase
-from monai_transfer.manifest.masks import label_names, mask_values
+from monai_transfer.manifest.options import Names
+from monai_transfer.tasks import manifest_tasks
 
-__all__ = ["Names", "settle_task", "number_classes", "number_masks", "regression_values"]
-
-Names = Sequence[str] | Mapping[Any, str]
-"""Class names as the user gives them: in order, or by what was found (a number or a class folder's name)."""
+__all__ = ["given_names", "number_classes", "regression_values", "settle_findings", "settle_task"]
 
 
 def settle_task(founds: Sequence[FolderContents], task: str | None) -> str:
@@ -24,8 +21,8 @@ def settle_task(founds: Sequence[FolderContents], task: str | None) -> str:
         InputError: no such task, folders of different tasks, or no label to tell it by.
     """
     if task is not None:
-        if task not in TASKS:
-            raise InputError(f"no task is called {task!r}", hint=closest(task, TASKS))
+        if task not in manifest_tasks():
+            raise InputError(f"no task is called {task!r}", hint=closest(task, manifest_tasks()))
         return task
     labels = [case.label for found in founds for case in found.cases if case.label is not None]
     kinds = {"mask files" if isinstance(label, Path) else "classes or values" for label in labels}
@@ -43,7 +40,7 @@ def settle_task(founds: Sequence[FolderContents], task: str | None) -> str:
         raise InputError(f"none of the {number} cases found has a label to tell the task by", hint=hint)
     if "mask files" in kinds:
         return "segmentation"
-    numbers = [label for label in labels if not isinstance(label, str)]
+    numbers = [label for label in labels if not isinstance(label, (str, dict))]
     if len(numbers) < len(labels):
         return "classification"
     return (
@@ -59,7 +56,7 @@ def number_classes(founds: Sequence[FolderContents], given: Names | None, notes:
     Raises:
         InputError: names that were given do not fit what was found, or the folders' classes differ.
     """
-    all_names: list[str] = list(dict.fromkeys(_given_names(given).values())) if given else []
+    all_names: list[str] = list(dict.fromkeys(given_names(given).values())) if given else []
     for found in founds:
         names = _class_names(found, given, notes)
         values = set(names.values())
@@ -82,7 +79,8 @@ def number_classes(founds: Sequence[FolderContents], given: Names | None, notes:
     return dict(enumerate(all_names))
 
 
-def _given_names(given: Names) -> dict[Any, str]:
+def given_names(given: Names) -> dict[Any, str]:
+    """The user's names by what they name: a number, a text, or (of a mere list) the place."""
     return {_key(key): name for key, name in given.items()} if isinstance(given, Mapping) else dict(enumerate(given))
 
 
@@ -95,7 +93,7 @@ def _class_names(found: FolderContents, given: Names | None, notes: list[str]) -
     labels = {case.label for case in found.cases} - {None}
     numbers = {name: number for number, name in found.labels.items()}  # what the layout says, e.g. {"normal": 0}
     if given is not None:
-        wanted = _given_names(given)
+        wanted = given_names(given)
         lowered = {name.lower(): name for name in wanted.values()}
         result = {}
         for label in sorted(labels, key=str):
@@ -114,7 +112,8 @@ def _class_names(found: FolderContents, given: Names | None, notes: list[str]) -
     if found.labels:
         unknown = [label for label in labels if label not in found.labels]
         if unknown:
-            raise InputError(f"class {unknown[0]!r} is not among the set's own names {sorted(found.labels.values())}")
+            fault = f"class {unknown[0]!r} is not among the set's own names {sorted(found.labels.values())}"
+            raise InputError(fault, hint="name them all with --labels FOUND=NAME,...")
         return dict(sorted(found.labels.items()))
     listed: list[Any] = list(labels)
     values = sorted(listed, key=lambda label: (isinstance(label, str), label))
@@ -129,45 +128,42 @@ def _class_names(found: FolderContents, given: Names | None, notes: list[str]) -
     return {value: f"class_{value}" for value in values}
 
 
-def number_masks(
-    founds: Sequence[FolderContents],
-    given: Names | None,
-    binary: bool,
-    progress: Callable[[Iterable, str], Iterable],
-    notes: list[str],
-) -> dict[int, str]:
-    """Names of the mask values: the user's, the layout's, or stand-ins after a look into every mask.
+def settle_findings(founds: Sequence[FolderContents], given: Names | None, notes: list[str]) -> dict[int, str]:
+    """Give every label all findings of the set, in place, and return their names by number.
+
+    A finding that a folder does not know is unknown there. ``given`` chooses findings (a list), or renames them (by
+    what was found); of several under one name any that is present counts.
 
     Raises:
-        InputError: the masks' values are no class numbers, or the folders' names differ.
+        InputError: some labels are no findings, or the names fit none.
     """
-    drawn = {tuple(sorted(found.labels.items())) for found in founds if found.drawn}
-    if drawn and (len(drawn) > 1 or not all(found.drawn for found in founds)):
-        raise InputError("structures are drawn differently in the folders", hint="build and merge manifests one by one")
-    if drawn:
-        return dict(drawn.pop())
-    if given is not None:
-        names = _given_names(given)
-        if any(not isinstance(key, int) for key in names):
-            raise InputError("--labels of masks go by number", hint="write 0=background,1=tumour or background,tumour")
-        if len(names) == 1:  # the one class that is meant stands against a background
-            names = {0: "background", 1: next(iter(names.values()))}
-            if names[1].lower() == "background":
-                raise InputError("--labels names the background only", hint="write background,tumour")
-        return dict(sorted(names.items()))
-    if binary:
-        return {0: "background", 1: "foreground"}
-    told = {tuple(sorted(found.labels.items())) for found in founds if found.labels}
-    if len(told) > 1:
-        raise InputError("the folders name their labels differently", hint="give one set of names with --labels")
-    if told:
-        return dict(told.pop())
-    masks = [case.label for case in _cases(founds) if isinstance(case.label, Path)]
-    if not masks:
-        raise InputError("no mask to tell the labels by", hint="name them: --labels background,tumour")
-    result = label_names({mask: mask_values(mask) for mask in progress(masks, "Looking into masks")})
-    notes.append(f"labels have no names: called {', '.join(result.values())}; name them with --labels")
-    return result
+    cases = [case for case in _cases(founds) if case.label is not None]
+    odd = next((case for case in cases if not isinstance(case.label, dict)), None)
+    if odd is not None:
+        hint = "give all labels in one way: a column for each finding, or a list in one cell"
+        raise InputError(f"label {odd.label!r} of {odd.key} is no set of findings, as others are", hint=hint)
+    known = list(dict.fromkeys(name for case in cases for name in case.label))  # type: ignore[union-attr]
+    rename = dict.fromkeys(known)
+    if given is None:
+        rename = {name: name for name in known}
+    else:
+        renamed = isinstance(given, Mapping)
+        lowered = {str(key if renamed else name).lower(): name for key, name in given_names(given).items()}
+        rename = {name: lowered.get(name.lower()) for name in known}
+    names = list(dict.fromkeys(given_names(given).values())) if given is not None else known
+    if not any(rename.values()):
+        raise InputError("--labels names none of the findings", hint=f"they are {', '.join(known[:12])}")
+    for case in cases:
+        merged: dict[str, int | None] = dict.fromkeys(names)
+        for old, value in case.label.items():  # type: ignore[union-attr]
+            new = rename[old]
+            if new is not None and (value == 1 or (merged[new] is None and value is not None)):
+                merged[new] = value
+        case.label = merged
+    dropped = [name for name in known if rename[name] is None]
+    if dropped:
+        notes.append(f"findings left out by --labels: {', '.join(dropped)}")
+    return dict(enumerate(names))
 
 
 def regression_values(founds: Sequence[FolderContents]) -> None:

@@ -42,5 +42,5 @@ def write_item(case: Case, task: str, base: str | Path) -> dict[str, Any]:
     if isinstance(label, str) and task in PATH_LABELS:
         label = portable(label, base)
     item = {"image": image, "label": label, "case": case.case, "patient": case.patient, "site": case.site}
-    more = {key: getattr(case, key) for key in ("annotated", "acquired", "sha256", "sha256_label", "fold")}
-    return item | {key: value for key, value in more.items() if value is not None}
+    more = {key: getattr(case, key) for key in ("annotated", "missing", "acquired", "sha256", "sha256_label", "fold")}
+    return item | {key: value for key, value in more.items() if value is not None and value != []}

@@ -1,7 +1,8 @@
-"""Mask files at building time: which values they hold, and binary copies of instance masks."""
+"""Mask files at building time: which values they hold, and copies with other numbers."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import itk
@@ -10,11 +11,16 @@ import numpy as np
 from PIL import Image
 
 from monai_transfer.errors import InputError
+from monai_transfer.manifest.label_arrays import NEAR
 from monai_transfer.manifest.layouts.base import derived_path
 
-__all__ = ["binarize", "label_names", "mask_values", "read_mask"]
+__all__ = [
+    *("binarize", "is_picture_of_numbers", "label_names", "mask_target", "mask_values", "read_mask", "renumber"),
+    "write_like",
+]
 
 _MOST_CLASSES = 64
+_FEW_VALUES = 32
 
 
 def read_mask(path: Path) -> np.ndarray:
@@ -34,7 +40,7 @@ def read_mask(path: Path) -> np.ndarray:
                 return np.asarray(image).astype(np.uint8)
             array = np.asarray(image)  # a palette picture gives its indices, which are the labels
     except Exception as error:  # each library has its own
-        raise InputError(f"cannot be read as a mask ({error})", path=path) from None
+        raise InputError(f"cannot be read as a mask ({error})", path=path, hint="export it again") from None
     if array.ndim == 3:
         if not np.array_equal(array[..., 0], array[..., 1]):
             raise InputError("is a colour picture", path=path, hint="store masks as one channel of class numbers")
@@ -43,59 +49,113 @@ def read_mask(path: Path) -> np.ndarray:
 
 
 def mask_values(path: Path) -> set[int]:
-    """The class numbers in a mask.
+    """The class numbers in a mask; nearly whole numbers (of a scaled mask) count as those.
 
     Raises:
         InputError: it cannot be read, or holds values that are not whole.
     """
     values = np.unique(read_mask(path))
-    if values.dtype.kind == "f" and (not np.isfinite(values).all() or (values != np.round(values)).any()):
-        odd = next(value for value in values if not np.isfinite(value) or value != np.round(value))
-        raise InputError(f"mask holds {odd}, which is no class number", path=path, hint="store whole numbers")
-    return {int(value) for value in values}
+    if values.dtype.kind == "f":
+        wrong = ~(np.abs(values - np.round(values)) <= NEAR)
+        if wrong.any():
+            hint = "make it again without interpolation (nearest neighbour)"
+            raise InputError(f"mask holds {values[wrong][0]:g}, which is no class number", path=path, hint=hint)
+    return {int(value) for value in np.round(values)}
+
+
+def is_picture_of_numbers(path: Path) -> bool:
+    """Whether a file holds few whole numbers, as masks do and images do not: at most 32, and a quarter of its size.
+
+    A file that cannot be read is none: whoever reads it next says why.
+    """
+    try:
+        array = read_mask(path)
+    except InputError:
+        return False
+    values = np.unique(array)
+    few = len(values) <= min(_FEW_VALUES, max(2, array.size // 4))
+    return few and bool(np.all(values == np.round(values)))
 
 
 def label_names(masks: dict[Path, set[int]]) -> dict[int, str]:
     """Stand-in names for the values that masks hold: ``background``, then ``foreground`` or ``label_1, label_2, ...``.
 
+    Values may have gaps (0, 128, 255).
+
     Raises:
-        InputError: the values do not look like class numbers from 0, naming one file and the hint.
+        InputError: the values look like instances, or are negative, naming one file and the hint.
     """
     values = set().union({0}, *masks.values())
-    worst = max(masks, key=lambda path: (max(masks[path]), len(masks[path])))
+    worst = max(masks, key=lambda path: (max(masks[path], default=0), len(masks[path])))
     if min(values) < 0:
         worst = min(masks, key=lambda path: min(masks[path]))
         raise InputError(f"mask holds {min(values)}", path=worst, hint="class numbers begin at 0 (the background)")
-    if values != set(range(len(values))) or len(values) > _MOST_CLASSES:
+    if len(values) > _MOST_CLASSES or _look_like_objects(masks):
         held = sorted(masks[worst])
         shown = ", ".join(map(str, held[:6])) + (", ..." if len(held) > 6 else "")
-        hint = (
-            "--binarize makes foreground of all that is not 0 (instance masks, 0/255), --labels 0=..,7=.. names values"
-        )
-        raise InputError(f"mask holds {shown}: not class numbers from 0 without a gap", path=worst, hint=hint)
+        hint = "--binarize makes foreground of all that is not 0 (instance masks), --labels 0=..,7=.. names values"
+        fault = f"mask holds {shown}, and all masks {len(values)} values: objects rather than classes"
+        raise InputError(fault, path=worst, hint=hint)
     if values == {0}:
         raise InputError("all masks are empty", path=next(iter(masks)), hint="name the classes with --labels")
     if len(values) == 2:
-        return {0: "background", 1: "foreground"}
+        return {0: "background", max(values): "foreground"}
     return {0: "background"} | {value: f"label_{value}" for value in sorted(values - {0})}
 
 
-def binarize(path: Path, target: Path) -> None:
-    """Write the mask ``path > 0`` as uint8 0 and 1 to ``target`` (PNG for pictures, else in the format of ``path``).
+def _look_like_objects(masks: Mapping[Path, set[int]]) -> bool:
+    """Whether every mask counts from 1 without a gap, to more than ten and each to another number: objects do."""
+    tops = [max(values, default=0) for values in masks.values()]
+    counted = all(values - {0} == set(range(1, top + 1)) for values, top in zip(masks.values(), tops, strict=True))
+    return counted and max(tops) > 10 and len(set(tops)) > 2
 
-    The geometry of volumes is kept.
+
+def mask_target(path: Path, name: Path) -> Path:
+    """Where a changed copy of a mask goes: ``name`` with the ending of ``path`` if it is a volume, else ``.png``."""
+    lowered = path.name.lower()
+    volume = next((s for s in (".nii.gz", ".nii", ".nrrd", ".mha") if lowered.endswith(s)), None)
+    return name.with_name(f"{name.name}{volume or ('.mha' if lowered.endswith('.mhd') else '.png')}")
+
+
+def renumber(path: Path, table: Mapping[int, int], target: Path) -> None:
+    """Write a mask with other numbers to ``target``.
+
+    Args:
+        path: the mask.
+        table: new number by old value.
+        target: the file to write, see :func:`mask_target`.
+
+    Raises:
+        InputError: it cannot be read, or holds a value that is not in the table.
     """
-    foreground = (read_mask(path) > 0).astype(np.uint8)
+    array = np.round(read_mask(path)).astype(np.int64)
+    odd = sorted(set(np.unique(array).tolist()) - set(table))
+    if odd:
+        hint = f"its set declares {', '.join(map(str, sorted(table)))}"
+        raise InputError(f"mask holds {odd[0]}, which is not declared", path=path, hint=hint)
+    result = np.zeros(array.shape, dtype=np.uint8 if max(table.values()) < 256 else np.uint16)
+    for old, new in table.items():
+        result[array == old] = new
+    write_like(path, result, target)
+
+
+def binarize(path: Path, target: Path) -> None:
+    """Write the mask ``path > 0`` as uint8 0 and 1 to ``target``; see :func:`write_like`."""
+    write_like(path, (read_mask(path) > 0).astype(np.uint8), target)
+
+
+def write_like(path: Path, array: np.ndarray, target: Path) -> None:
+    """Write whole numbers to ``target`` with the geometry of the mask ``path`` (PNG for pictures)."""
     with derived_path(target) as temporary:
         if target.name.endswith((".nii", ".nii.gz")):
             source = nibabel.load(path)
             header = source.header.copy()
-            header.set_data_dtype(np.uint8)
+            header.set_data_dtype(array.dtype)
             header.set_slope_inter(1, 0)
-            nibabel.save(type(source)(foreground, source.affine, header), temporary)
+            nibabel.save(type(source)(array, source.affine, header), temporary)
         elif target.name.endswith(".png"):
-            Image.fromarray(foreground).save(temporary)
+            Image.fromarray(array).save(temporary)
         else:
-            source, image = itk.imread(str(path)), itk.image_from_array(foreground)
+            source, image = itk.imread(str(path)), itk.image_from_array(array)
             image.CopyInformation(source)
             itk.imwrite(image, str(temporary), compression=True)

@@ -15,10 +15,10 @@ from monai_transfer.files import write_json
 from monai_transfer.manifest.case import Case
 from monai_transfer.manifest.checks import SPLITS, closest, has_findings, validate
 from monai_transfer.manifest.items import read_item, write_item
-from monai_transfer.manifest.json_text import read_json
 from monai_transfer.manifest.label_mapping import LabelMapping
 from monai_transfer.manifest.labelled import select_labelled
 from monai_transfer.manifest.paths import absolute, portable
+from monai_transfer.safe_parse import read_json
 
 __all__ = ["Case", "Manifest", "select_labelled"]
 
@@ -81,7 +81,7 @@ class Manifest:
         if not path.is_file():
             hint = "give a manifest file; `monai-transfer manifest DIR -o FILE` makes one"
             raise InputError("is a folder" if path.is_dir() else "no such file", path=path, hint=hint)
-        content = read_json(path, hint="give a manifest file")
+        content = read_json(path, strict=True, hint="give a manifest file")
         return cls.from_dict(content, path.parent, path=path)
 
     @classmethod
@@ -257,7 +257,9 @@ class Manifest:
         Keys: ``image`` (path or list of paths), ``label`` (mask path, class number, float, or ``{finding: 1, 0 or
         None}``; the key is *absent* where there is no label, and everywhere with ``labelled=False``), ``case``,
         ``patient``, ``site``, and, beside the label of a set that is partly annotated, ``annotated`` (the names of the
-        classes that were looked for); :class:`~monai_transfer.data.labels.EncodeLabelsd` turns it into a tensor.
+        classes that were looked for); :class:`~monai_transfer.data.labels.EncodeLabelsd` turns it into a tensor. Where
+        a case lacks a channel, every item has ``missing`` (channel numbers), for
+        :class:`~monai_transfer.data.missing.ZeroMissingd`.
 
         Args:
             split: ``training``, ``validation``, ``test`` or ``unlabeled``.
@@ -273,6 +275,7 @@ class Manifest:
         if n_labelled is not None:
             cases = select_labelled(cases, n_labelled, seed, self.task)
         items, partly, everything = [], self.partly_annotated, self.label_mapping.outputs
+        any_missing = any(case.missing for case in self._all())
         for case in cases:
             item: dict[str, Any] = {"image": case.image if isinstance(case.image, str) else list(case.image)}
             if labelled and case.label is not None:
@@ -280,6 +283,8 @@ class Manifest:
                 if partly:
                     known = self.annotated_in(case)
                     item["annotated"] = list(everything if known is None else known)
+            if any_missing:
+                item["missing"] = list(case.missing)
             items.append(item | {"case": case.case, "patient": case.patient, "site": case.site})
         return items
 

@@ -12,6 +12,8 @@ from monai_transfer.manifest.layouts.base import RawCase, count
 
 __all__ = ["label_by_name", "name_cases", "name_patients", "slug"]
 
+_PATIENT = re.compile(r"^(patient|subject|sub|subj|pat|pt)[-_ ]?[a-z]{0,4}\d+$", re.IGNORECASE)
+
 
 def slug(text: str) -> str:
     """``text`` with everything that is not safe in a file name replaced by ``_``."""
@@ -43,7 +45,8 @@ def name_cases(cases: Sequence[RawCase], folders: Sequence[str]) -> list[str]:
 def name_patients(
     cases: Sequence[RawCase], names: Sequence[str], folders: Sequence[int], regex: str | None, notes: list[str]
 ) -> None:
-    """Give every case that has none a patient, in place: by ``regex`` on its place, else the case's own name.
+    """Give every case that has none a patient, in place: by ``regex`` on its place, by a folder that is called like one
+    (``patient00001``, ``sub-07``), else the case's own name.
 
     A name that stands in several folders (once in each) is taken as one patient, seen there with several scanners: if
     that is wrong, less is split apart than could be; if the opposite were wrong, a patient would leak.
@@ -62,6 +65,15 @@ def name_patients(
         ):
             case.patient = text
         return
+    by_folder = 0
+    for case in cases:
+        part = next((part for part in case.place.split("/")[:-1] if _PATIENT.match(part)), None)
+        if not case.patient and part:
+            case.patient, by_folder = part, by_folder + 1
+    if by_folder:
+        notes.append(
+            f"patients of {count(by_folder, 'case')} taken from folders called like one; --patient-regex decides"
+        )
     within = Counter((folder, case.key) for folder, case in zip(folders, cases, strict=True))
     across = Counter(key for _, key in within)
     shared = {key for key, n in across.items() if n > 1 and all(within[f, key] <= 1 for f in set(folders))}
@@ -96,14 +108,15 @@ def _matches(cases: Sequence[RawCase], places: Sequence[str], regex: str, option
     try:
         pattern = re.compile(regex)
     except re.error as error:
-        raise InputError(f"{option} {regex!r} is no regular expression ({error})") from None
+        hint = "mark what is meant by brackets: '^(.+?)_'"
+        raise InputError(f"{option} {regex!r} is no regular expression ({error})", hint=hint) from None
     if pattern.groups < 1:
         raise InputError(f"{option} {regex!r} has no group", hint="mark what is meant by brackets: '^(.+?)_'")
     texts = []
     for case, place in zip(cases, places, strict=True):
         hit = pattern.search(place)
         if not hit or not hit.group(1):
-            hint = "hint the expression; it is matched against the path below the folder, without suffix"
+            hint = "correct the expression; it is matched against the path below the folder, without suffix"
             raise InputError(f"{option} {regex!r} does not fit {case.place!r}", hint=hint)
         texts.append(hit.group(1))
     return texts

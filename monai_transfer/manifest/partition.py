@@ -6,26 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from monai_transfer.manifest.findings import rarest_finding
 from monai_transfer.manifest.layouts.base import RawCase, count
+from monai_transfer.manifest.options import SplitOptions
 from monai_transfer.manifest.splits import assign_folds, assign_splits
+from monai_transfer.tasks import Task
 
 __all__ = ["fold_cases", "partition"]
 
 
-def _strata(cases: Sequence[RawCase], task: str) -> list[tuple[Any, ...]]:
-    """Site and label of each case: of several findings the rarest, values of a regression in four bins of equal number,
-    masks as there or not."""
-    if task == "regression":
-        values = [case.label for case in cases if case.label is not None]
-        edges = np.quantile(np.array(values, dtype=float), [0.25, 0.5, 0.75]) if values else np.zeros(0)
-        bins = [None if c.label is None else int(np.searchsorted(edges, c.label)) for c in cases]  # type: ignore[arg-type]
-        return [(case.site, b) for case, b in zip(cases, bins, strict=True)]
-    if task == "classification":
-        return [(case.site, g) for case, g in zip(cases, rarest_finding([c.label for c in cases]), strict=True)]
-    return [(case.site, case.label is not None) for case in cases]
+def _strata(cases: Sequence[RawCase], task: Task) -> list[tuple[Any, ...]]:
+    """Site and label of each case, as the task balances them; of several findings the rarest."""
+    values = task.label.strata(rarest_finding([case.label for case in cases]))
+    return [(case.site, value) for case, value in zip(cases, values, strict=True)]
 
 
 def _groups(cases: Sequence[RawCase], sums: dict[Path, str], notes: list[str]) -> list[str]:
@@ -53,9 +46,8 @@ def _groups(cases: Sequence[RawCase], sums: dict[Path, str], notes: list[str]) -
 
 def partition(
     cases: Sequence[RawCase],
-    task: str,
-    fractions: Sequence[float],
-    seed: int,
+    task: Task,
+    options: SplitOptions,
     from_table: bool,
     sums: dict[Path, str],
     notes: list[str],
@@ -69,6 +61,7 @@ def partition(
     Raises:
         InputError: the fractions are none, or a patient is given two splits.
     """
+    fractions, seed = options.fractions, options.seed
     given = [case.split for case in cases]
     labelled = {str(case.patient) for case in cases if case.label is not None}
     strata = _strata(cases, task)
@@ -103,14 +96,12 @@ def partition(
     return splits
 
 
-def fold_cases(
-    cases: Sequence[RawCase], splits: Sequence[str], task: str, folds: int | None, seed: int
-) -> dict[int, int]:
+def fold_cases(cases: Sequence[RawCase], splits: Sequence[str], task: Task, options: SplitOptions) -> dict[int, int]:
     """Case index -> fold, for all of training and validation, where folds were asked for."""
-    if folds is None:
+    if options.folds is None:
         return {}
     inside = [i for i, split in enumerate(splits) if split in ("training", "validation")]
     strata = _strata(cases, task)
     patients = [str(cases[i].patient) for i in inside]
-    numbers = assign_folds(patients, [strata[i] for i in inside], folds=folds, seed=seed)
+    numbers = assign_folds(patients, [strata[i] for i in inside], folds=options.folds, seed=options.seed)
     return dict(zip(inside, numbers, strict=True))

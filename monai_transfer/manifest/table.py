@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from monai_transfer.errors import InputError
 from monai_transfer.manifest.checks import closest
@@ -15,13 +17,17 @@ from monai_transfer.manifest.layouts.base import RawCase, count, is_image, split
 __all__ = ["USUAL", "Table", "case_column", "find_columns", "join", "parse_label"]
 
 USUAL = {
-    "path": ("path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path", "img"),
+    "path": (
+        *("path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path", "img"),
+        "image_index",
+    ),
     "case": ("case", "case_id", "caseid", "id", "image_id", "name", "subject", "participant_id"),
     "patient": ("patient", "patient_id", "patientid", "pid", "subject", "subject_id", "participant_id"),
     "site": ("site", "centre", "center", "hospital", "institution", "scanner", "vendor", "domain"),
-    "label": ("label", "class", "diagnosis", "target", "finding", "y"),
+    "label": ("label", "labels", "class", "diagnosis", "target", "finding", "finding_labels", "findings", "y"),
     "split": ("split", "fold_name", "set", "subset", "partition"),
     "acquired": ("acquired", "day", "order"),
+    "annotated": ("annotated", "annotated_classes"),
 }
 """Column names that are understood without being named on the command line, by meaning."""
 
@@ -51,17 +57,19 @@ class Table:
                 delimiter = max(",;\t", key=header.count)
                 lines = [row for row in csv.reader(stream, delimiter=delimiter) if any(cell.strip() for cell in row)]
         except FileNotFoundError:
-            raise InputError("no such table", path=path) from None
+            raise InputError("no such table", path=path, hint="give a CSV or TSV file") from None
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise InputError(
                 f"cannot be read as a table ({error})", path=path, hint="save it as CSV in UTF-8"
             ) from None
         columns = [cell.strip() for cell in lines[0]] if lines else []
         if not columns or len(set(columns)) < len(columns):
-            raise InputError("needs a header line with different column names", path=path)
+            hint = "name every column in the first line, each once"
+            raise InputError("needs a header line with different column names", path=path, hint=hint)
         for number, row in enumerate(lines[1:], start=2):
             if len(row) != len(columns):
-                raise InputError(f"row {number} has {len(row)} cells where the header has {len(columns)}", path=path)
+                fault = f"row {number} has {len(row)} cells where the header has {len(columns)}"
+                raise InputError(fault, path=path, hint="put cells that hold the separator into quotation marks")
         return cls(path, columns, [dict(zip(columns, map(str.strip, row), strict=True)) for row in lines[1:]])
 
     def column(self, meaning: str, name: str | None = None) -> str | None:
@@ -98,14 +106,14 @@ def parse_label(text: str, folders: Iterable[Path] = ()) -> Path | str | int | f
 
 
 def find_columns(table: Table, names: dict[str, str | None], without: Sequence[str] = ()) -> dict[str, str]:
-    """The table's columns by meaning (patient, site, label, split, acquired), by usual names or those in ``names``.
+    """The table's columns by meaning (patient, site, label, split, acquired, annotated), by usual names or ``names``.
 
     Raises:
         InputError: a column that is named is not there.
     """
     case = case_column(table, names)
     found = {}
-    for meaning in ("patient", "site", "label", "split", "acquired"):
+    for meaning in ("patient", "site", "label", "split", "acquired", "annotated"):
         column = None if meaning in without else table.column(meaning, names.get(meaning))
         # One column (such as `subject`) may serve as case and patient; it is then no news unless asked for.
         if column is not None and (column != case or names.get(meaning)):
@@ -133,11 +141,13 @@ def join(
     column: str,
     columns: dict[str, str],
     notes: list[str],
+    findings: Callable[[dict[str, str]], dict[str, int | None] | None] | None = None,
 ) -> None:
     """Copy patient, site, label, split and order from a table's rows to the cases that they name, in place.
 
     A row names a case by its key, its file name or its path below one of ``folders``, with or without suffix; one row
-    may serve several cases of one name. ``column`` names the case, ``columns`` gives the others by meaning.
+    may serve several cases of one name. ``column`` names the case, ``columns`` gives the others by meaning, and
+    ``findings`` a row's findings, which are the label.
 
     Raises:
         InputError: no row fits, rows contradict each other, or a cell is no split or relative day.
@@ -147,7 +157,7 @@ def join(
         paths = [p.relative_to(f) for p in case.images for f in folders if p.is_relative_to(f)]
         for alias in {case.key, case.place, *case.aliases, *(p.as_posix() for p in paths), *(p.name for p in paths)}:
             index.setdefault(alias, []).append(case)
-    matched: dict[int, dict[str, str]] = {}
+    matched: dict[int, dict[str, Any]] = {}
     spare = []  # by row number, since a name may identify a patient
     for number, row in enumerate(table.rows, start=2):
         name = row[column].removeprefix("./")
@@ -155,10 +165,14 @@ def join(
         if not hits:
             spare.append(str(number))
         for case in hits:
-            values = {meaning: row[source] for meaning, source in columns.items()}
-            if matched.setdefault(id(case), values) != values:
-                raise InputError(f"row {number} contradicts another row of its case", path=table.path)
+            values: dict[str, Any] = {meaning: row[source] for meaning, source in columns.items()}
+            found = findings(row) if findings else None
+            if matched.setdefault(id(case), values | {"findings": found}) != values | {"findings": found}:
+                hint = "leave one row for each case, or name cases by another column with --case-column"
+                raise InputError(f"row {number} contradicts another row of its case", path=table.path, hint=hint)
             _apply(case, values, table, folders)
+            if findings:
+                case.label = found
     if not matched:
         known = ", ".join(case.key for case in cases[:3])
         hint = f"cases here are called {known}; name the right column with --case-column"
@@ -186,5 +200,7 @@ def _apply(case: RawCase, values: dict[str, str], table: Table, folders: Sequenc
             except ValueError:
                 hint = "give days since the first image or an order, never a calendar date"
                 raise InputError(f"{case.key}: {text!r} is no relative day", path=table.path, hint=hint) from None
+        elif meaning == "annotated" and text:
+            case.annotated = [name.strip() for name in re.split(r"[|;]", text) if name.strip()]
         elif text:
             setattr(case, meaning, text)

@@ -94,7 +94,7 @@ def two_channels(data):
     [
         (shifted, "label-grid", "error", "50 mm"),
         (missing_slices, "label-grid", "error", "24 x 20 x 8"),
-        (label(lambda a: a * 0.999), "label-fraction", "error", "0.999"),
+        (label(lambda a: a * 0.999), "label-fraction", "warning", "0.999"),
         (label(lambda a: a * 0.4), "label-fraction", "error", "nearest neighbour"),
         (label(lambda a: a * 255, np.uint8), "label-scale", "error", "255 where 1"),
         (label(lambda a: a * 3, np.uint8), "label-unknown", "error", "holds 3"),

@@ -51,7 +51,8 @@ def test_mended_set_is_sound_and_originals_are_untouched(data, tmp_path):
     manifest = data.manifest()
     before = digest(data.folder)
     findings = check_manifest(manifest)
-    assert len(findings) == 4 and all(f.fixable and f.severity == "error" for f in findings), findings
+    assert len(findings) == 4 and all(f.fixable for f in findings), findings
+    assert [f.severity for f in findings] == ["error"] * 3 + ["warning"]  # the reader rounds what is nearly whole
     fixed, written = fix_manifest(manifest, look(manifest), tmp_path / "fixed")
     assert digest(data.folder) == before
     assert len(written) == 4 and check_manifest(fixed) == []
@@ -79,6 +80,48 @@ def test_what_only_people_can_know_is_not_mended(data, edit):
     assert not fixable_volume(data.image(2))
     (finding,) = check_manifest(data.manifest())
     assert finding.code == "unreadable" and not finding.fixable
+
+
+def nudged(millimetres, degrees=0.0):
+    def edit(header):
+        turn = np.radians(degrees)
+        rotation = np.eye(4)
+        rotation[:2, :2] = [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
+        affine = rotation @ header.get_sform()
+        affine[0, 3] += millimetres
+        header.set_sform(affine, 1)
+
+    return edit
+
+
+@pytest.mark.parametrize(("millimetres", "degrees", "code"), [(0.05, 0, None), (0.3, 0, "w"), (0.1, 0.7, "w")])
+def test_forms_that_differ_by_a_fraction_are_a_warning_and_become_one(data, tmp_path, millimetres, degrees, code):
+    for path in (data.image(3), data.label(3)):
+        edit_header(path, nudged(millimetres, degrees))
+    data.hash()
+    manifest = data.manifest()
+    findings = check_manifest(manifest)
+    if code is None:
+        assert findings == []
+        return
+    assert [(f.code, f.severity, f.fixable) for f in findings] == [("qform-sform", "warning", True)] * 2
+    assert "voxels apart at the far corner; the sform is used" in findings[0].fault
+    sform = nib.load(data.label(3)).get_sform()
+    fixed, written = fix_manifest(manifest, look(manifest), tmp_path / "fixed")
+    assert len(written) == 2 and check_manifest(fixed) == []
+    case = next(case for case in fixed.training if case.case == "c03")
+    for path, original in ((case.image, data.image(3)), (case.label, data.label(3))):
+        made = nib.load(path)
+        np.testing.assert_allclose(made.get_qform(), sform, atol=1e-3)
+        np.testing.assert_allclose(made.get_sform(), sform, atol=1e-6)
+        np.testing.assert_array_equal(np.asarray(made.dataobj), np.asarray(nib.load(original).dataobj))
+
+
+@pytest.mark.parametrize(("millimetres", "degrees"), [(0.7, 0), (0, 1.5), (0.3, 2)])
+def test_forms_that_differ_by_more_are_refused(data, millimetres, degrees):
+    edit_header(data.image(3), nudged(millimetres, degrees))
+    (finding,) = check_manifest(data.manifest())
+    assert finding.code == "unreadable" and "qform and sform disagree" in finding.fault and not finding.fixable
 
 
 def test_nothing_is_mended_that_does_not_match_its_checksum(data, tmp_path):

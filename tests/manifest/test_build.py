@@ -87,6 +87,14 @@ def test_msd(tmp_path):
         assert LoadImage(image_only=True)(item["image"]).shape == LoadImage(image_only=True)(item["label"]).shape
 
 
+def test_paths_written_on_windows(tmp_path):
+    folder = msd(tmp_path / "d")
+    path = folder / "dataset.json"
+    path.write_text(path.read_text().replace("./imagesTr/", "imagesTr\\\\").replace("./labelsTr/", ".\\\\labelsTr\\\\"))
+    manifest, _ = build_manifest(folder, tmp_path / "m.json")
+    assert len(every(manifest)) == 10 and all(Path(case.label).is_file() for case in manifest.training)
+
+
 def test_msd_with_a_missing_file(tmp_path):
     folder = msd(tmp_path / "d")
     (folder / "labelsTr" / "a_003.nii.gz").unlink()
@@ -130,11 +138,33 @@ def test_pairs_in_split_folders(tmp_path):
     assert any("hold no validation" in note for note in notes)
 
 
-@pytest.mark.parametrize("values", [(0, 1, 2, 7), (0, 255)])
+def test_values_with_a_gap_are_classes(tmp_path):
+    manifest, notes = build_manifest(pairs(tmp_path / "d", values=(0, 128, 255)), tmp_path / "m.json")
+    assert manifest.labels == {"0": "background", "128": "label_128", "255": "label_255"}
+    assert any("128 = label_128" in note for note in notes)
+    options = {"labels": {"0": "background", "128": "rim", "255": "cup"}}
+    named, _ = build_manifest(tmp_path / "d", tmp_path / "m.json", **options)
+    assert named.label_mapping.classes == {"background": (0,), "rim": (128,), "cup": (255,)}
+    listed, notes = build_manifest(tmp_path / "d", tmp_path / "m.json", labels=["background", "rim", "cup"])
+    assert listed.labels == named.labels and any("128 = rim" in note for note in notes)
+    merged, _ = build_manifest(tmp_path / "d", tmp_path / "m.json", labels={0: "background", 128: "disc", 255: "disc"})
+    assert merged.label_mapping.classes == {"background": (0,), "disc": (128, 255)}
+    ignored, _ = build_manifest(tmp_path / "d", tmp_path / "m.json", ignore=[128])
+    assert ignored.labels == {"0": "background", "255": "foreground"} and ignored.ignore == [128]
+    with pytest.raises(InputError, match="2 names, and the masks hold 0, 128, 255") as error:
+        build_manifest(tmp_path / "d", tmp_path / "m.json", labels=["background", "disc"])
+    assert "--binarize" in str(error.value)
+
+
+@pytest.mark.parametrize("values", [tuple(range(0, 140, 2)), (0, 255)])
 def test_instance_masks_are_refused_or_binarized(tmp_path, values):
-    folder = pairs(tmp_path / "d", values=values)
-    with pytest.raises(InputError, match="--binarize"):
-        build_manifest(folder, tmp_path / "m.json")
+    folder = pairs(tmp_path / "d", values=(0, 1))
+    for path in (folder / "masks").iterdir():
+        picture(path, np.resize(values, (12, 6)))
+        picture(folder / "images" / path.name, size=(12, 6))
+    if len(values) > 2:
+        with pytest.raises(InputError, match="objects rather than classes.*--binarize"):
+            build_manifest(folder, tmp_path / "m.json")
     manifest, _ = build_manifest(folder, tmp_path / "m.json", binarize=True, labels=["background", "nucleus"])
     for case in every(manifest):
         made, given = np.asarray(Image.open(case.label)), np.asarray(Image.open(folder / "masks" / f"{case.case}.png"))
@@ -420,8 +450,12 @@ def test_odd_names_become_safe_case_names(tmp_path):
         (lambda d: None, {}, "no such folder"),
         (classes, {"layout": "clases"}, "did you mean 'classes'"),
         (classes, {"task": "segmentaton"}, "did you mean 'segmentation'"),
-        (classes, {"site_from": ["Manufacturer"]}, "reads DICOM headers"),
+        (classes, {"site_from": ["Manufacturer"]}, "--site-from and --series-description read DICOM"),
+        (classes, {"channels": ["t1"]}, "--channels says nothing to the layout classes"),
         (classes, {"patient_column": "p"}, "needs a table"),
+        (classes, {"findings": ["p"]}, "needs a table"),
+        (classes, {"ignore": [1]}, "are for masks"),
+        (classes, {"uncertain": "maybe", "findings": ["p"], "table": "t.csv"}, "no such table"),
         (classes, {"binarize": True}, "is for masks"),
         (classes, {"fractions": (1, 1, 1)}, "sum to 1"),
         (classes, {"folds": 99}, "99 folds cannot be made"),

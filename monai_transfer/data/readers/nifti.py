@@ -1,7 +1,8 @@
 """NIfTI-1 and NIfTI-2 through nibabel, read to the last byte and with one declared rule for the geometry.
 
-The rule: a set sform is used; else a set qform; both set must agree; none set is refused, since left and right are
-then unknown. A gzip stream is read to its end, so its CRC-32 and length are verified (nibabel alone stops before).
+The rule: a set sform is used; else a set qform; both set must agree to half a voxel and one degree (``check`` warns of
+anything above a tenth of a voxel); none set is refused, since left and right are then unknown. A gzip stream is read to
+its end, so its CRC-32 and length are verified (nibabel alone stops before).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import gzip
 import io
 import itertools
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +32,14 @@ from monai_transfer.data.readers.base import (
 )
 from monai_transfer.errors import InputError
 
-__all__ = ["NiftiReader", "nifti_kind"]
+__all__ = ["NiftiReader", "agreement", "forms_apart", "nifti_kind"]
 
 HEADER_BYTES = 540  # the longer of the two headers
 CHUNK = 4 * 2**20
+_APART = 0.5
+"""Voxels that qform and sform may be apart at the far corner."""
+_TURNED = 1.0
+"""Degrees that their axes may be turned."""
 
 
 def nifti_kind(start: bytes) -> Any:
@@ -86,9 +92,13 @@ class NiftiReader(CheckedReader):
             raise InputError(f"damaged gzip data ({error})", path=path, hint="copy or export the file again") from error
         except OSError as error:
             raise InputError(f"cannot be read ({error})", path=path) from error
-        affine = self._affine(header, path)
+        affine, apart = self._affine(header, path)
         array = self._array(header, content, path)
-        meta = {name: np.array(header[name]) for name in ("dim", "pixdim", "qform_code", "sform_code", "xyzt_units")}
+        meta: dict[str, Any] = {
+            name: np.array(header[name]) for name in ("dim", "pixdim", "qform_code", "sform_code", "xyzt_units")
+        }
+        if apart is not None:
+            meta["qform_sform_voxels"] = apart
         volume = Volume(array, affine, channel_last=array.ndim > 3, meta=meta)
         if self.channels is not None and volume.channels != self.channels:
             raise InputError(
@@ -155,7 +165,8 @@ class NiftiReader(CheckedReader):
         check_memory(offset + data + scaled + 4 * voxels, self.max_memory, path)
         return offset + data
 
-    def _affine(self, header: nib.Nifti1Header, path: Path) -> np.ndarray:
+    def _affine(self, header: nib.Nifti1Header, path: Path) -> tuple[np.ndarray, float | None]:
+        """The affine, and how far qform and sform are apart in voxels, where that is worth a word."""
         qform_code, sform_code = int(header["qform_code"]), int(header["sform_code"])
         if not (0 <= qform_code <= 5 and 0 <= sform_code <= 5):
             raise InputError(
@@ -196,9 +207,10 @@ class NiftiReader(CheckedReader):
                 path=path,
                 hint="find out which is true and write it to both",
             )
+        apart = None
         if qform is not None and sform is not None:
-            _check_agreement(qform, sform, shape, spacing, path)
-        return affine
+            apart = agreement(qform, sform, shape, path)
+        return affine, apart
 
     def _array(self, header: nib.Nifti1Header, content: bytearray, path: Path) -> np.ndarray:
         offset = int(header["vox_offset"])
@@ -248,17 +260,37 @@ def _read_all(stream: io.BufferedIOBase, start: bytes, length: int, path: Path) 
     return content
 
 
-def _check_agreement(qform: np.ndarray, sform: np.ndarray, shape: tuple, spacing: np.ndarray, path: Path) -> None:
-    """Both must send the volume's corners to the same places, but for the rounding of float32 quaternions."""
+def agreement(qform: np.ndarray, sform: np.ndarray, shape: Sequence[int], path: Path | None = None) -> float | None:
+    """Hold that both send the volume's corners to nearly the same places.
+
+    Returns:
+        their distance at the far corner in voxels, where it is above a tenth; it is at most half a voxel (or what the
+        rounding of quaternions can make of a large volume), and the axes are turned by at most one degree.
+
+    Raises:
+        InputError: they are farther apart.
+    """
+    spacing = np.linalg.norm(sform[:3, :3], axis=0)
+    distance, turned = forms_apart(qform, sform, shape)
+    limit = max(_APART * float(spacing.min()), 5e-4 * float(np.max(spacing * np.asarray(shape))))
+    if not (distance <= limit and turned <= _TURNED):  # a qform may be NaN
+        fault = f"qform and sform disagree by up to {distance:.3g} mm ({turned:.2g} degrees)"
+        fault += ", so tools differ about where things are"
+        raise InputError(fault, path=path, hint="find out which is true and write it to both")
+    voxels = distance / float(spacing.min())
+    return round(voxels, 3) if voxels > 0.1 else None
+
+
+def forms_apart(qform: np.ndarray, sform: np.ndarray, shape: Sequence[int]) -> tuple[float, float]:
+    """How far two affines send a volume's far corner apart, in mm, and how far their axes are turned, in degrees."""
     corners = np.array([[*c, 1] for c in itertools.product(*((0, s - 1) for s in shape))], dtype=float).T
-    distance = float(np.linalg.norm(((qform - sform) @ corners)[:3], axis=0).max())
-    extent = float(np.max(spacing * np.asarray(shape)))
-    if not distance <= max(0.1 * float(spacing.min()), 5e-4 * extent):  # a qform may be NaN
-        raise InputError(
-            f"qform and sform disagree by up to {distance:.3g} mm, so tools differ about where things are",
-            path=path,
-            hint="find out which is true and write it to both",
-        )
+    return float(np.linalg.norm(((qform - sform) @ corners)[:3], axis=0).max()), _turn(qform, sform)
+
+
+def _turn(a: np.ndarray, b: np.ndarray) -> float:
+    """The angle in degrees between the axes of two affines; NaN where one has none."""
+    axes = [m[:3, :3] / np.linalg.norm(m[:3, :3], axis=0) for m in (a, b)]
+    return float(np.degrees(np.arccos(np.clip(np.sum(axes[0] * axes[1], axis=0), -1, 1)).max()))
 
 
 def _flatness(affine: np.ndarray) -> float:

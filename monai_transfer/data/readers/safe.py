@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import gzip
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
+
+import numpy as np
 
 from monai_transfer.data.readers.base import CheckedReader, Volume, existing
 from monai_transfer.data.readers.dicom import DicomReader
@@ -14,6 +17,7 @@ from monai_transfer.data.readers.itk_formats import ItkReader, itk_format
 from monai_transfer.data.readers.nifti import NiftiReader, nifti_kind
 from monai_transfer.data.readers.raster import RasterReader, is_raster
 from monai_transfer.errors import InputError
+from monai_transfer.manifest.label_arrays import NEAR
 
 __all__ = ["SafeReader"]
 
@@ -30,7 +34,8 @@ class SafeReader(CheckedReader):
         spacing_limits: smallest and largest plausible voxel size in mm.
         channels: how many channels a NIfTI must have; ``None`` accepts any number.
         series: chooses one of several DICOM series in a folder.
-        palette, mode: see ``RasterReader``; use ``palette="index"`` for label masks stored as palette images.
+        palette, mode: see ``RasterReader``; use ``palette="index"`` for label masks: palette images give their indices,
+            and values within 0.01 of whole numbers (1.0000153, of a scaled NIfTI) are rounded.
 
     >>> import tempfile, nibabel, numpy as np
     >>> from monai.transforms import LoadImage
@@ -57,10 +62,12 @@ class SafeReader(CheckedReader):
         self.dicom = DicomReader(self.max_memory, spacing_limits, series)
         self.raster = RasterReader(self.max_memory, palette, mode)
         self.itk = ItkReader(self.max_memory, spacing_limits)
+        self.labels = palette == "index"
 
     def read_volume(self, path: str | Path) -> Volume:
         """Read a file or a DICOM series folder fully."""
-        return self.choose(path).read_volume(path)
+        volume = self.choose(path).read_volume(path)
+        return _whole(volume) if self.labels else volume
 
     def choose(self, path: str | Path) -> CheckedReader:
         """Which reader takes ``path``; ``InputError`` where none does."""
@@ -92,6 +99,18 @@ class SafeReader(CheckedReader):
             return self.dicom  # its error says what a damaged slice needs
         fault, hint = _foreign(path, start)
         raise InputError(fault, path=path, hint=hint)
+
+
+def _whole(volume: Volume) -> Volume:
+    """The volume with nearly whole numbers rounded; ``meta["rounded"]`` is then the one that was farthest off."""
+    array = volume.array
+    if array.dtype.kind != "f":
+        return volume
+    near = np.round(array)
+    apart = np.abs(array - near)
+    if array.size and 0 < apart.max() <= NEAR:
+        return replace(volume, array=near, meta=volume.meta | {"rounded": float(array.flat[apart.argmax()])})
+    return volume
 
 
 _FOREIGN = {

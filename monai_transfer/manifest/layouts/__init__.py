@@ -1,59 +1,52 @@
-"""The layouts that a folder may have; one module each."""
+"""The layouts that a folder may have: every module here but ``base`` is one, and is found by its file's name."""
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from types import ModuleType
 
-from monai_transfer.errors import InputError
-from monai_transfer.manifest.checks import closest
-from monai_transfer.manifest.layouts import (
-    beside,
-    bids,
-    class_folders,
-    csv_table,
-    dicom,
-    existing,
-    msd,
-    nnunet,
-    npz,
-    pairs,
-    plain,
-)
+from monai_transfer.errors import InputError, closest
 
-__all__ = ["LAYOUTS", "choose_layout"]
+__all__ = ["choose_layout", "layout_names", "load_layout"]
 
-LAYOUTS: dict[str, ModuleType] = {
-    "manifest": existing,
-    "nnunet": nnunet,
-    "msd": msd,
-    "bids": bids,
-    "dicom": dicom,
-    "npz": npz,
-    "pairs": pairs,
-    "beside": beside,
-    "classes": class_folders,
-    "csv": csv_table,
-    "images": plain,
-}
-"""By name. ``folders`` on the command line means ``pairs``, ``beside`` or ``classes``, whichever is seen."""
-
-_GROUPS = {"auto": tuple(LAYOUTS), "folders": ("pairs", "beside", "classes")}
+_ALL = "auto"
 
 
-def choose_layout(folder: Path, name: str = "auto") -> tuple[str, ModuleType]:
+def layout_names() -> list[str]:
+    """The names of all layouts, sorted; nothing is imported for it."""
+    return sorted(path.stem for path in Path(__file__).parent.glob("[a-z]*.py") if path.stem != "base")
+
+
+def load_layout(name: str) -> ModuleType:
+    """The module of a layout: ``detect``, ``read`` and, where it differs from the rest, what ``base`` describes."""
+    return importlib.import_module(f"{__name__}.{name}")
+
+
+def groups() -> dict[str, list[str]]:
+    """Names that mean whichever of several layouts is seen: ``auto`` is all, others are the modules' ``GROUP``."""
+    found: dict[str, list[str]] = {_ALL: layout_names()}
+    for name in layout_names():
+        group = getattr(load_layout(name), "GROUP", None)
+        if group:
+            found.setdefault(group, []).append(name)
+    return found
+
+
+def choose_layout(folder: Path, name: str = _ALL) -> tuple[str, ModuleType]:
     """The layout called ``name``, or the one that fits the folder best.
 
     Raises:
         InputError: no such layout, or none fits.
     """
-    if name in LAYOUTS:
-        return name, LAYOUTS[name]
-    if name not in _GROUPS:
-        raise InputError(f"no layout is called {name!r}", hint=closest(name, [*LAYOUTS, *_GROUPS]))
-    scores = {candidate: LAYOUTS[candidate].detect(folder) for candidate in _GROUPS[name]}
+    if name in layout_names():
+        return name, load_layout(name)
+    of = groups()
+    if name not in of:
+        raise InputError(f"no layout is called {name!r}", hint=closest(name, [*layout_names(), *of]))
+    scores = {candidate: load_layout(candidate).detect(folder) for candidate in of[name]}
     best = max(scores, key=lambda candidate: scores[candidate])
     if scores[best] <= 0:
-        hint = f"it should hold images in one of these ways: {', '.join(LAYOUTS)}"
+        hint = f"it should hold images in one of these ways: {', '.join(layout_names())}"
         raise InputError("no known layout is seen here", path=folder, hint=hint)
-    return best, LAYOUTS[best]
+    return best, load_layout(best)

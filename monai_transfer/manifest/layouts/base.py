@@ -1,14 +1,21 @@
 """What every layout reader shares: the raw case that it finds, what it may be asked, and what it says it left out.
 
-A layout is a module in this folder with ``detect(folder) -> float`` (0: surely not, 1: surely) and
-``read(folder, options) -> FolderContents``. Adding one is a file here and its name in ``layouts/__init__.py``.
+A layout is a module in this folder; its file's name is the layout's. It holds
+
+- ``detect(folder) -> float``: 0 surely not, 1 surely; no two layouts should give one folder the same;
+- ``read(folder, options) -> FolderContents``;
+- where they differ from the defaults: ``OPTIONS`` (the fields of ``LayoutOptions`` that it heeds; none), ``GROUP`` (a
+  name for several layouts; none), ``TAKES_FILE`` (a file may be given in place of a folder; no), ``PSEUDONYMS`` (case
+  names and paths say nothing of the user's own; no).
+
+Adding one is adding a file, and its test.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +23,11 @@ from typing import Any
 
 from monai_transfer.errors import InputError
 from monai_transfer.files import atomic_path
+from monai_transfer.manifest.options import LayoutOptions, Names
 
 __all__ = [
     *("SPLIT_NAMES", "FolderContents", "Options", "RawCase"),
-    *("count", "derived_path", "is_image", "list_files", "split_name", "stem"),
+    *("count", "derived_path", "is_image", "is_picture", "list_files", "split_name", "stem"),
 ]
 
 _VOLUMES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
@@ -44,6 +52,8 @@ class RawCase:
         place: path below the folder, without suffix; unique within one reading.
         label: mask path, class name, class number, float, ``{finding: 1, 0 or None}``, or ``None``.
         patient, site, split, acquired: where the layout itself tells them.
+        annotated: the classes that were looked for in this case, where that is told.
+        missing: numbers of the channels that this case lacks.
         aliases: other names under which a table may list the case; never shown, since they may identify a patient.
         origin: path below the folder as it was found, where ``place`` is a pseudonym; never shown for the same reason.
     """
@@ -56,6 +66,8 @@ class RawCase:
     site: str | None = None
     split: str | None = None
     acquired: float | None = None
+    annotated: list[str] | None = None
+    missing: list[int] = field(default_factory=list)
     aliases: list[str] = field(default_factory=list)
     origin: Path | None = None
 
@@ -70,8 +82,12 @@ class FolderContents:
         labels: class names by number, where the layout knows them.
         texts: ``name``, ``description``, ``modality``, ``licence``, ``reference``, ``task``, where the layout has them.
         channel_names: by number, where the layout knows them.
+        label_values: the values of a class by its number, where they are not just that number.
+        regions, regions_class_order, ignore: as in a manifest, where the layout knows them.
+        annotated: by site the classes that were looked for, where the layout knows it.
         drawn: the masks were drawn by the layout, so their numbers are those of ``labels``.
-        table: a table that is a part of the layout, as its file and the column that names the cases.
+        table: a table that is a part of the layout, as its file and the column that names the cases; ``rows`` where
+            it was read already (several files may make up one).
     """
 
     cases: list[RawCase]
@@ -79,32 +95,33 @@ class FolderContents:
     labels: dict[int, str] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
     channel_names: dict[int, str] = field(default_factory=dict)
+    label_values: dict[int, list[int]] = field(default_factory=dict)
+    regions: dict[str, list[int]] = field(default_factory=dict)
+    regions_class_order: list[int] | None = None
+    ignore: list[int] = field(default_factory=list)
+    annotated: dict[str, list[str]] = field(default_factory=dict)
     drawn: bool = False
     table: tuple[Path, str] | None = None
+    rows: Any = None
 
 
-@dataclass
-class Options:
-    """What a layout may be told.
+@dataclass(frozen=True)
+class Options(LayoutOptions):
+    """What a layout may be told: the fields of ``LayoutOptions``, and
 
-    Attributes:
+    Args:
         files: folder beside the output for files that have to be made (created only when needed).
-        path_column, label_column: columns of a table, where their names are unusual.
-        series_description: text that the chosen DICOM series' description holds.
-        site_from: DICOM header keywords that make up the site.
-        channels: BIDS suffixes that make up the image, e.g. ``T1w, FLAIR``.
         labels: class names as the user gives them; needed where structures are drawn into masks.
-        exclude: patterns of file names to leave out; here for layouts in which several masks fit an image.
+        label_column: column of a table in the folder, where its name is unusual.
+        findings, uncertain, unmentioned: columns of such a table that are findings, and what their cells mean.
     """
 
     files: Path
-    path_column: str | None = None
+    labels: Names | None = None
     label_column: str | None = None
-    series_description: str | None = None
-    site_from: Sequence[str] = ()
-    channels: Sequence[str] = ()
-    labels: Sequence[str] | Mapping[Any, str] | None = None
-    exclude: Sequence[str] = ()
+    findings: Sequence[str] = ()
+    uncertain: str = "ignore"
+    unmentioned: str = "ignore"
 
 
 def stem(path: str | Path) -> str:
@@ -117,6 +134,11 @@ def stem(path: str | Path) -> str:
 def is_image(path: Path) -> bool:
     """Whether the name says that it is a volume or a picture (DICOM files are told by content, elsewhere)."""
     return path.name.lower().endswith(_VOLUMES + _PICTURES)
+
+
+def is_picture(path: Path) -> bool:
+    """Whether the name says that it is a picture: PNG, JPEG, TIFF, BMP, GIF."""
+    return path.name.lower().endswith(_PICTURES)
 
 
 def list_files(folder: Path) -> Iterator[Path]:

@@ -1,8 +1,10 @@
 """Image and mask in one folder: ``case.nii.gz`` and ``case_seg.nii.gz``, or ``P1/image.nii.gz`` and ``P1/mask.nii.gz``.
 
 A file whose name ends in a word like ``_seg``, ``_mask`` or ``_gt`` is a mask. Its image is the one with the name
-before that word; failing that, the only other image in the folder. With ``options.channels``, the image is made of the
-files whose names end in those words (``P1_t1.nii.gz``, ``P1_flair.nii.gz``).
+before that word; failing that, the only other image in the folder. With ``options.mask_suffix``, masks are the files
+with that suffix instead; with ``options.mask_ending``, those with that ending (``a.png`` beside ``a.jpg``). With
+``options.channels``, the image is made of the files whose names end in those words (``P1_t1.nii.gz``,
+``P1_flair.nii.gz``).
 
 A folder is a patient where it holds one case or its cases begin with its name, else (of several) a site.
 """
@@ -11,10 +13,10 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
 from pathlib import Path
 
 from monai_transfer.errors import InputError
+from monai_transfer.manifest.channels import settle_missing, with_missing
 from monai_transfer.manifest.layouts.base import (
     FolderContents,
     Options,
@@ -28,6 +30,9 @@ from monai_transfer.manifest.layouts.base import (
 
 __all__ = ["detect", "read"]
 
+GROUP = "folders"
+OPTIONS = ("channels", "mask_suffix", "mask_ending", "missing_channels")
+
 _MASK = re.compile(
     r"^(?:(.*?)[ _.-]+)?(seg|segmentation|mask|label|labels|gt|ground_?truth|roi|annotation|1stHO|manual1?)$",
     re.IGNORECASE,
@@ -38,7 +43,7 @@ def detect(folder: Path) -> float:
     """0.7 where a mask lies beside its image."""
     if not folder.is_dir():
         return 0.0
-    cases = _cases(folder, Options(folder), [])
+    cases = _cases(folder, Options(files=folder), [])
     return 0.7 if any(case.label is not None for case in cases) or _words(folder) else 0.0
 
 
@@ -56,7 +61,8 @@ def read(folder: Path, options: Options) -> FolderContents:
         if words:
             hint = f"say which make up the image: --channels {','.join(words)}"
             raise InputError("several images belong to each mask", path=folder, hint=hint)
-        raise InputError("no mask lies beside an image", path=folder, hint="call masks CASE_seg or CASE_mask")
+        hint = "call masks CASE_seg or CASE_mask, or name what masks have behind CASE with --mask-suffix"
+        raise InputError("no mask lies beside an image", path=folder, hint=hint)
     bare = len(cases) - len(labelled)
     if bare:
         names = ", ".join(case.key for case in cases if case.label is None)
@@ -89,41 +95,63 @@ def _cases(folder: Path, options: Options, notes: list[str]) -> list[RawCase]:
     by_folder: dict[Path, list[RawCase]] = {}
     spare: list[str] = []
     for where, files in groups.items():
-        masks = {path: match[1] or "" for path in files if (match := _MASK.match(stem(path)))}
-        masks |= {path: stem(path) for path in files if path.name.lower().endswith(".seg.nrrd") and path not in masks}
-        images = _images([path for path in files if path not in masks], options.channels)
+        masks = _masks(files, options)
+        images = _images([path for path in files if path not in masks], options, where)
         taken: dict[str, Path] = {}
         for mask, name in masks.items():
             target = name if name in images else next(iter(images)) if len(images) == 1 else None
             if target is None:
                 spare.append(mask.name)
             elif target in taken:
-                raise InputError(f"{mask.name} and {taken[target].name} both fit {target}", path=where)
+                hint = "choose with --mask-suffix or --mask-ending, or leave one kind out with --exclude"
+                raise InputError(f"{mask.name} and {taken[target].name} both fit {target}", path=where, hint=hint)
             else:
                 taken[target] = mask
         below = where.relative_to(folder)
-        by_folder[where] = [
-            RawCase(paths, name, (below / name).as_posix(), taken.get(name)) for name, paths in images.items()
-        ]
+        by_folder[where] = []
+        for name, parts in images.items():
+            case = RawCase(list(parts.values()), name, (below / name).as_posix(), taken.get(name))
+            by_folder[where].append(with_missing(case, parts, options.channels))
+    found = [case for cases in by_folder.values() for case in cases]
+    kept = set(map(id, settle_missing(found, options.channels, options.missing_channels, folder, notes)))
+    by_folder = {where: [case for case in cases if id(case) in kept] for where, cases in by_folder.items()}
     if spare:
         notes.append(f"{count(len(spare), 'mask')} without an image, left out: {', '.join(spare[:3])}")
     _place(folder, by_folder)
     return [case for where in sorted(by_folder) for case in by_folder[where]]
 
 
-def _images(files: list[Path], channels: Sequence[str]) -> dict[str, list[Path]]:
-    """Images by name: one file each, or the files of the wanted channels together."""
-    if not channels:
-        return {stem(path): [path] for path in files}
+def _masks(files: list[Path], options: Options) -> dict[Path, str]:
+    """The masks among the files of a folder, each with the name of the image that it belongs to."""
+    if options.mask_suffix or options.mask_ending:
+        suffix, ending = options.mask_suffix or "", (options.mask_ending or "").lower()
+        chosen = [path for path in files if stem(path).endswith(suffix) and path.name.lower().endswith(ending)]
+        return {path: stem(path).removesuffix(suffix) for path in chosen}
+    masks = {path: match[1] or "" for path in files if (match := _MASK.match(stem(path)))}
+    return masks | {path: stem(path) for path in files if path.name.lower().endswith(".seg.nrrd") and path not in masks}
+
+
+def _images(files: list[Path], options: Options, where: Path) -> dict[str, dict[str, Path]]:
+    """The files of each image by its name and their channel: one file each, or those of the wanted channels together.
+
+    Raises:
+        InputError: two files have one name but for their ending.
+    """
     result: dict[str, dict[str, Path]] = defaultdict(dict)
+    if not options.channels:
+        for path in files:
+            other = result[stem(path)].setdefault("", path)
+            if other != path:
+                fault = f"{other.name} and {path.name} share a name"
+                hint = f"if one is the mask, say which: --mask-ending {path.name[len(stem(path)) :]}"
+                raise InputError(fault, path=where, hint=hint)
+        return result
     for path in files:
-        for channel in channels:
+        for channel in options.channels:
             name = stem(path)
             if name == channel or (name.endswith(channel) and name[-len(channel) - 1] in "_-. "):
                 result[name[: -len(channel)].rstrip("_-. ") or path.parent.name][channel] = path
-    return {
-        name: [parts[channel] for channel in channels] for name, parts in result.items() if len(parts) == len(channels)
-    }
+    return {name: {c: parts[c] for c in options.channels if c in parts} for name, parts in result.items()}
 
 
 def _place(folder: Path, by_folder: dict[Path, list[RawCase]]) -> None:

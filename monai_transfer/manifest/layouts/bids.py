@@ -5,7 +5,9 @@ image when all its ``sub``, ``ses``, ``run`` and ``acq`` entities are the image'
 (``sub-01_T2w_label-SC_seg``), are the image's suffix; ``options.exclude`` leaves other kinds of mask out.
 
 Sites, splits (and, where asked for, labels) come from ``participants.tsv``; acquisition times of ``*_scans.tsv`` are
-kept as days since the first scan only.
+kept as days since the first scan only. Scanner fields of the JSON files beside the images (``Manufacturer``,
+``MagneticFieldStrength``) are sites with ``options.site_from``, read by the inheritance principle: a file higher up
+(``T1w.json``) holds for all below, a nearer one goes before it.
 """
 
 from __future__ import annotations
@@ -17,12 +19,15 @@ from datetime import datetime
 from fnmatch import fnmatch
 from pathlib import Path
 
-from monai_transfer.errors import InputError
-from monai_transfer.manifest.checks import closest
+from monai_transfer.errors import InputError, closest
+from monai_transfer.manifest.channels import settle_missing, with_missing
 from monai_transfer.manifest.layouts.base import FolderContents, Options, RawCase, count, is_image, list_files, stem
+from monai_transfer.manifest.sidecars import sidecar_site
 from monai_transfer.manifest.table import Table
 
 __all__ = ["detect", "read"]
+
+OPTIONS = ("channels", "exclude", "missing_channels", "site_from")
 
 _ENTITY = re.compile(r"([a-zA-Z]+)-([a-zA-Z0-9]+)")
 _MASKS = ("dseg", "mask", "seg", "roi")
@@ -64,29 +69,29 @@ def read(folder: Path, options: Options) -> FolderContents:
     if others:
         found.notes.append(f"image is {', '.join(channels)}; left out: {', '.join(others)} (see --channels)")
     taken: set[Path] = set()
-    lacking = 0
     for key, files in sorted(images.items()):
-        if not all(suffix in files for suffix in channels):
-            lacking += any(suffix in files for suffix in channels)
+        parts = {suffix: files[suffix] for suffix in channels if suffix in files}
+        if not parts:
             continue
         entities = {name: value for name, value in zip(_KEYS, key, strict=True) if value}
-        mask = _mask(entities, masks, files[channels[0]], channels)
+        first_image = next(iter(parts.values()))
+        mask = _mask(entities, masks, first_image, channels)
         if mask:
             taken.add(mask)
         name = "_".join(f"{name}-{value}" for name, value in entities.items())
-        first = files[channels[0]].relative_to(folder)
-        found.cases.append(
-            RawCase(
-                [files[suffix] for suffix in channels],
-                key=name,
-                place=(first.parent / stem(first)).as_posix(),
-                label=mask,
-                patient=f"sub-{key[0]}",
-                aliases=[f"sub-{key[0]}", key[0]],
-            )
+        first = first_image.relative_to(folder)
+        case = RawCase(
+            list(parts.values()),
+            key=name,
+            place=(first.parent / stem(first)).as_posix(),
+            label=mask,
+            patient=f"sub-{key[0]}",
+            aliases=[f"sub-{key[0]}", key[0]],
         )
-    if lacking:
-        found.notes.append(f"{count(lacking, 'case')} without all of {', '.join(channels)}, left out")
+        if options.site_from:
+            case.site = sidecar_site(first_image, folder, options.site_from)
+        found.cases.append(with_missing(case, parts, channels))
+    found.cases = settle_missing(found.cases, channels, options.missing_channels, folder, found.notes)
     spare = [path.name for _, path in masks if path not in taken]
     if spare:
         found.notes.append(f"{count(len(spare), 'mask')} that fit no image, left out: {', '.join(spare[:3])}")

@@ -8,7 +8,8 @@ Labels: a SEG or RTSTRUCT belongs to the series that it refers to; a volume file
 folder has its name in the path, else to the only series under the same folder.
 
 Patients are HMACs of the patient id, case names HMACs of the series UID, dates become days since the first. Where a
-path would give a patient away, or several series share a folder, a copy without identifying elements stands in.
+path would give a patient away, or a series shares its folder with another or with a mask, a copy without identifying
+elements stands in.
 """
 
 from __future__ import annotations
@@ -41,6 +42,9 @@ from monai_transfer.manifest.pseudonyms import Pseudonyms
 from monai_transfer.manifest.structures import Numbering
 
 __all__ = ["detect", "read"]
+
+OPTIONS = ("nested", "series_description", "site_from")
+PSEUDONYMS = True
 
 _VOLUMES = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd")
 _LOOKED_AT = 50
@@ -79,6 +83,7 @@ def read(folder: Path, options: Options, every: bool = False) -> FolderContents:
         else None
     )
     per_folder = Counter(parent for one in series for parent in {path.parent for path in one.files})
+    per_folder.update(path.parent for path in files if is_image(path))  # a mask among the slices
     copied = 0
     for one in chosen:
         patient = "p" + pseudonyms(one.patient)

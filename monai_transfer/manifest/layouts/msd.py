@@ -7,18 +7,19 @@ from typing import Any
 
 from monai_transfer.errors import InputError
 from monai_transfer.manifest.layouts.base import FolderContents, Options, RawCase, count, is_image, split_name, stem
+from monai_transfer.manifest.layouts.nnunet import read_labels
 from monai_transfer.safe_parse import read_json
 
 __all__ = ["detect", "read"]
 
 
 def detect(folder: Path) -> float:
-    """1 where a ``dataset.json`` lists its training cases."""
+    """0.98 where a ``dataset.json`` lists its training cases."""
     try:
         content = read_json(folder / "dataset.json")
     except (OSError, ValueError):
         return 0.0
-    return 1.0 if isinstance(content, dict) and isinstance(content.get("training"), list) else 0.0
+    return 0.98 if isinstance(content, dict) and isinstance(content.get("training"), list) else 0.0
 
 
 def read(folder: Path, options: Options) -> FolderContents:
@@ -43,7 +44,7 @@ def read(folder: Path, options: Options) -> FolderContents:
         case.split = case.split if case.label is not None and len(labelled) > 1 else None
     if dropped:
         found.notes.append(f"{count(dropped, 'case')} without a label: listed as unlabeled")
-    found.labels = _names(content.get("labels"), path)
+    read_labels({"labels": content.get("labels")} if isinstance(content.get("labels"), dict) else {}, found, path)
     found.channel_names = _names(content.get("modality") or content.get("channel_names"), path)
     for key in ("name", "description", "licence", "reference"):
         if isinstance(content.get(key), str) and content[key].strip():
@@ -60,12 +61,15 @@ def _case(item: Any, split: str | None, where: str, folder: Path, path: Path) ->
     if not isinstance(entry, dict) or not isinstance(entry.get("image"), (str, list)):
         raise InputError(f"{where} has no image", path=path, hint='items read {"image": "...", "label": "..."}')
     images = [entry["image"]] if isinstance(entry["image"], str) else entry["image"]
+    images = [str(name).replace("\\", "/") for name in images]  # written on Windows
     label = entry.get("label")
+    if isinstance(label, str):
+        label = label.replace("\\", "/")
     # A text is a mask's path, unless it has no image's suffix: then it is a class name, and a number a class or value.
     mask = isinstance(label, str) and is_image(Path(label))
     if isinstance(label, bool) or not isinstance(label, (str, int, float, type(None))):
         raise InputError(f"{where} has the label {label!r}", path=path, hint="give a path, a class, a number or null")
-    for name in [*images, *([label] if mask else [])]:
+    for name in [*images, *([str(label)] if mask else [])]:
         if not (folder / name).exists():
             raise InputError(
                 f"{where} lists {name}, which is not there", path=path, hint="restore it, or remove the item"

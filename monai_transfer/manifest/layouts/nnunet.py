@@ -1,7 +1,8 @@
 """nnU-Net raw: ``imagesTr/case_0000.nii.gz`` (a file per channel), ``labelsTr/case.nii.gz`` and ``dataset.json``.
 
-Both versions of ``dataset.json`` are understood: names by number, and numbers by name. Labelled ``imagesTs`` are the
-test split, unlabelled ones ``unlabeled``.
+Both versions of ``dataset.json`` are understood: names by number, and numbers by name. In the second, a list of numbers
+makes all labels regions, written in ``regions_class_order``, and ``ignore`` names voxels that are not annotated.
+Labelled ``imagesTs`` are the test split, unlabelled ones ``unlabeled``.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from monai_transfer.errors import InputError
+from monai_transfer.manifest.channels import settle_missing
 from monai_transfer.manifest.layouts.base import FolderContents, Options, RawCase, count, is_image, list_files, stem
 from monai_transfer.safe_parse import read_json
 
-__all__ = ["detect", "read"]
+__all__ = ["detect", "read", "read_labels"]
+
+OPTIONS = ("missing_channels",)
 
 _CHANNEL = re.compile(r"^(.+)_(\d{4})$")
 
@@ -40,8 +44,8 @@ def read(folder: Path, options: Options) -> FolderContents:
     for key in ("name", "description", "licence", "reference"):
         if isinstance(description.get(key), str) and description[key].strip():
             found.texts[key] = description[key].strip()
-    found.labels = _labels(description.get("labels") or {}, folder, found.notes)
-    numbers: set[int] | None = set(found.channel_names) or None
+    read_labels(description, found, folder / "dataset.json")
+    numbers = sorted(found.channel_names)
     for part in ("Tr", "Ts"):
         groups: dict[str, dict[int, Path]] = {}
         for path in _images(folder / f"images{part}"):
@@ -51,18 +55,15 @@ def read(folder: Path, options: Options) -> FolderContents:
             groups.setdefault(match[1], {})[int(match[2])] = path
         masks = {stem(path): path for path in _images(folder / f"labels{part}")}
         for name, files in sorted(groups.items()):
-            numbers = numbers or set(files)
-            if set(files) != numbers:
-                lacking = sorted(numbers - set(files)) or sorted(set(files) - numbers)
-                what = "lacks" if numbers - set(files) else "has one too many,"
-                raise InputError(f"case {name} {what} channel {lacking[0]:04d}", path=folder / f"images{part}")
-            images = [files[number] for number in sorted(files)]
-            split = None if part == "Tr" else "test"
             mask = masks.pop(name, None)
-            found.cases.append(RawCase(images, name, f"images{part}/{name}", mask, split=split if mask else None))
+            case = RawCase([], name, f"images{part}/{name}", mask, split="test" if part == "Ts" and mask else None)
+            numbers = numbers or sorted(files)  # the first case has them all, where dataset.json does not say
+            found.cases.append(_with_channels(case, files, numbers, folder / f"images{part}"))
         if masks:
             shown = ", ".join(path.name for path in list(masks.values())[:3])
             found.notes.append(f"labels{part}: {count(len(masks), 'mask')} without an image, left out: {shown}")
+    names = [found.channel_names.get(number, f"{number:04d}") for number in numbers]
+    found.cases = settle_missing(found.cases, names, options.missing_channels, folder, found.notes)
     if any(case.split == "test" for case in found.cases):
         for case in found.cases:
             case.split = case.split or ("training" if case.label is not None else None)
@@ -76,34 +77,59 @@ def read(folder: Path, options: Options) -> FolderContents:
     return found
 
 
+def _with_channels(case: RawCase, files: dict[int, Path], numbers: list[int], where: Path) -> RawCase:
+    """The case with a file for every channel, a stand-in where it has none."""
+    extra = sorted(set(files) - set(numbers))
+    if extra:
+        hint = "name it under channel_names in dataset.json, or take it out"
+        raise InputError(f"case {case.key} has one too many, channel {extra[0]:04d}", path=where, hint=hint)
+    case.images = [files.get(number, files[min(files)]) for number in numbers]
+    case.missing = [i for i, number in enumerate(numbers) if number not in files]
+    return case
+
+
 def _images(folder: Path) -> list[Path]:
     return [path for path in list_files(folder) if is_image(path)]
 
 
 def _description(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    content = read_json(path)
+    content = read_json(path) if path.is_file() else {}
     return content if isinstance(content, dict) else {}
 
 
-def _labels(labels: dict[str, Any], folder: Path, notes: list[str]) -> dict[int, str]:
-    """Names by number from either version; regions (lists of numbers) leave their single numbers nameless."""
-    names: dict[int, str] = {}
-    regions = []
-    for key, value in labels.items():
+def read_labels(description: dict[str, Any], found: FolderContents, path: Path) -> None:
+    """Labels, regions and ignored values of a ``dataset.json`` of either version, into ``found``.
+
+    Raises:
+        InputError: a label is neither a number nor a list of numbers.
+    """
+    singles: dict[str, list[int]] = {}
+    regions = False
+    for key, value in (description.get("labels") or {}).items():
         if isinstance(value, str) and key.isdecimal():
-            names[int(key)] = value
+            singles[value] = [int(key)]
         elif isinstance(value, int) or (isinstance(value, str) and value.isdecimal()):
-            names[int(value)] = key
-        elif isinstance(value, list) and all(isinstance(number, int) for number in value):
-            regions.append(key)
-            for number in value:
-                names.setdefault(number, f"label_{number}")
+            singles[key] = [int(value)]
+        elif isinstance(value, list) and value and all(isinstance(number, int) for number in value):
+            singles[key] = value
+            regions = True
         else:
-            raise InputError(f"label {key!r}: {value!r} is no number", path=folder / "dataset.json")
-    if regions:
-        notes.append(f"regions ({', '.join(regions)}) are not kept: the masks' own numbers are, as label_N")
-    if "ignore" in names.values():
-        notes.append("the label 'ignore' is listed as a class: leave it out of the loss")
-    return names
+            hint = 'write {"background": 0, "tumour": 1}, or lists of numbers for regions'
+            raise InputError(f"label {key!r}: {value!r} is no number", path=path, hint=hint)
+    found.ignore = singles.pop("ignore", [])
+    if not regions:
+        found.labels = {values[0]: name for name, values in singles.items()}
+    else:
+        background = next((name for name, values in singles.items() if values == [0]), "background")
+        singles.pop(background, None)
+        numbers = sorted({number for values in singles.values() for number in values})
+        alone = {values[0]: name for name, values in singles.items() if len(values) == 1}
+        found.labels = {0: background} | {n: alone.get(n, f"label_{n}") for n in numbers}
+        found.regions = singles
+        order = description.get("regions_class_order")
+        if isinstance(order, list) and len(order) == len(singles):
+            found.regions_class_order = [int(number) for number in order]
+        found.notes.append(f"regions: {', '.join(singles)}, one output each")
+    if found.ignore:
+        shown = ", ".join(map(str, found.ignore))
+        found.notes.append(f"voxels of {shown} (ignore) are neither learned from nor scored")

@@ -27,6 +27,9 @@ from monai_transfer.manifest.layouts.base import (
 
 __all__ = ["detect", "read"]
 
+TAKES_FILE = True
+PSEUDONYMS = True
+
 _ORDER = ("test", "validation", "training")
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import nibabel
@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 from monai_transfer.errors import InputError
-from monai_transfer.manifest import build_manifest
 from monai_transfer.manifest.checks import SPLITS
 from monai_transfer.manifest.datasets import build_dataset, dataset_names, load_dataset
-from monai_transfer.manifest.layouts import LAYOUTS
+from monai_transfer.manifest.layouts import layout_names
+from monai_transfer.manifest.options import BuildOptions
 
 REPOSITORY = Path(__file__).parents[3]
 SEED = iter(range(10**6))
@@ -44,8 +44,8 @@ def test_descriptions_are_whole(name):
     assert known.name == name
     for text in (known.title, known.description, known.licence, known.reference, known.obtain, known.modality):
         assert len(text) > 1
-    assert set(known.options) <= set(inspect.signature(build_manifest).parameters)
-    assert known.options.get("layout", "auto") in {*LAYOUTS, "auto", "folders"}
+    assert set(known.options) <= {field.name for field in fields(BuildOptions)}
+    assert known.options.get("layout", "auto") in {*layout_names(), "auto", "folders"}
     committed = REPOSITORY / "data_manifests" / f"{name}.json"
     assert json.loads(committed.read_text()) == json.loads(
         (REPOSITORY / "monai_transfer" / "manifest" / "datasets" / f"{name}.json").read_text()

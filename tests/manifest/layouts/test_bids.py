@@ -60,11 +60,34 @@ def test_sessions_masks_sites_and_days(bids, tmp_path):
 
 
 def test_channels_on_request(bids, tmp_path):
-    manifest, notes = build_manifest(bids, tmp_path / "m.json", channels=["T1w", "FLAIR"])
+    with pytest.raises(InputError, match=r"4 cases without every channel \(missing: FLAIR in 4\).*--missing-channels"):
+        build_manifest(bids, tmp_path / "m.json", channels=["T1w", "FLAIR"])
+    left = {"channels": ["T1w", "FLAIR"], "missing_channels": "leave-out"}
+    manifest, notes = build_manifest(bids, tmp_path / "m.json", **left)
     assert manifest.channel_names == {"0": "T1w", "1": "FLAIR"} and len(every(manifest)) == 12
-    assert any("4 cases without all of T1w, FLAIR" in note for note in notes)
+    assert any("4 cases without every channel" in note and "left out" in note for note in notes)
+    kept, _ = build_manifest(bids, tmp_path / "m.json", channels=["T1w", "FLAIR"], missing_channels="zeros")
+    lacking = [case for case in every(kept) if case.missing]
+    assert len(every(kept)) == 16 and len(lacking) == 4
+    assert all(case.missing == [1] and case.image[0] == case.image[1] for case in lacking)
+    assert [item["missing"] for item in kept.datalist("training")] == [case.missing for case in kept.training]
     with pytest.raises(InputError, match="did you mean 'FLAIR'"):
         build_manifest(bids, tmp_path / "m.json", channels=["FLARE"])
+
+
+def test_scanner_fields_of_the_json_files_are_sites(bids, tmp_path):
+    (bids / "T1w.json").write_text('{"Manufacturer": "Siemens", "MagneticFieldStrength": 3}')
+    near = next(bids.glob("sub-01/**/*_T1w.nii.gz"))
+    near.with_name(near.name.replace(".nii.gz", ".json")).write_text('{"Manufacturer": "GE Medical"}')
+    (bids / "participants.tsv").unlink()
+    manifest, _ = build_manifest(bids, tmp_path / "m.json", site_from=["Manufacturer", "MagneticFieldStrength"])
+    of = {case.image: case.site for case in every(manifest)}
+    assert of.pop(str(near)) == "GE_Medical_3" and set(of.values()) == {"Siemens_3"}
+    for key, message in (("PatientID", "would identify"), ("AcquisitionDateTime", "would identify")):
+        with pytest.raises(InputError, match=message):
+            build_manifest(bids, tmp_path / "m.json", site_from=[key])
+    with pytest.raises(InputError, match="JSON files have no 'Manufacturr'.*did you mean 'Manufacturer'"):
+        build_manifest(bids, tmp_path / "m.json", site_from=["Manufacturr"])
 
 
 def test_a_participant_column_as_label(bids, tmp_path):

@@ -13,6 +13,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from monai_transfer.errors import InputError
+from monai_transfer.inspection import check_manifest
 from monai_transfer.manifest import build_manifest
 
 CT, RTSTRUCT = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.481.3"
@@ -234,6 +235,18 @@ def test_masks_beside_the_series(tmp_path):
     for case in every(manifest):
         number = int(next(part for part in Path(case.image).parts if part in ("a0", "a1", "a2"))[1])
         assert np.asarray(nibabel.load(case.label).dataobj)[number + 1].all()
+
+
+def test_a_mask_among_the_slices_does_not_hinder_reading(tmp_path):
+    files = series(tmp_path / "d" / "a")
+    mask = np.zeros((COLUMNS, ROWS, SLICES), dtype=np.uint8)
+    mask[2:5] = 1
+    image = LoadImage(image_only=True)(tmp_path / "d" / "a")
+    nibabel.save(nibabel.Nifti1Image(mask, image.affine.numpy()), tmp_path / "d" / "a" / "mask.nii.gz")
+    manifest, notes = build_manifest(tmp_path / "d", tmp_path / "m.json", labels=["background", "x"])
+    (case,) = every(manifest)
+    assert "m_files/series" in case.image and len(list(Path(case.image).iterdir())) == len(files)
+    assert not [finding.line() for finding in check_manifest(manifest) if finding.severity == "error"]
 
 
 def test_which_series_is_taken(tmp_path):

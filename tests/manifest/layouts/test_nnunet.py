@@ -60,12 +60,38 @@ def test_first_generation_names_and_unlabelled_test(tmp_path):
 def test_a_missing_channel_is_named(tmp_path):
     folder = raw(tmp_path / "d")
     (folder / "imagesTr" / "Tr_003_0001.nii.gz").unlink()
-    with pytest.raises(InputError, match="case Tr_003 lacks channel 0001"):
+    with pytest.raises(InputError, match=r"1 case without every channel \(missing: FLAIR in 1\), first Tr_003"):
+        build_manifest(folder, tmp_path / "m.json")
+    manifest, _ = build_manifest(folder, tmp_path / "m.json", missing_channels="zeros")
+    (case,) = [case for case in [*manifest.training, *manifest.validation] if case.missing]
+    assert case.case == "Tr_003" and case.missing == [1]
+    write(folder / "imagesTr" / "Tr_002_0002.nii.gz", np.zeros((3, 4, 5)))
+    with pytest.raises(InputError, match="case Tr_002 has one too many, channel 0002"):
         build_manifest(folder, tmp_path / "m.json")
 
 
-def test_regions_are_said_aloud(tmp_path):
-    folder = raw(tmp_path / "d", labels={"background": 0, "whole": [1, 2], "core": [2]})
+def test_regions_and_ignored_voxels(tmp_path):
+    labels = {"background": 0, "whole": [1, 2], "core": 2, "ignore": 3}
+    folder = raw(tmp_path / "d", labels=labels, regions_class_order=[1, 2])
     manifest, notes = build_manifest(folder, tmp_path / "m.json")
-    assert manifest.class_names == ["background", "label_1", "label_2"]
-    assert any("regions (whole, core) are not kept" in note for note in notes)
+    assert manifest.labels == {"0": "background", "1": "label_1", "2": "core"}
+    assert manifest.regions == {"whole": [1, 2], "core": [2]} and manifest.regions_class_order == [1, 2]
+    assert manifest.ignore == [3] and manifest.label_mapping.outputs == ["whole", "core"]
+    assert any("regions: whole, core" in note for note in notes) and any("3 (ignore)" in note for note in notes)
+    plain, _ = build_manifest(folder, tmp_path / "m.json", regions={})
+    assert not plain.label_mapping.overlapping
+    with pytest.raises(InputError, match="dataset.json: label 'core': 'x' is no number"):
+        build_manifest(raw(tmp_path / "e", labels={"background": 0, "core": "x"}), tmp_path / "m.json")
+
+
+def test_folders_alone_are_pairs_not_classes(tmp_path):
+    folder = raw(tmp_path / "d", channels=1)
+    (folder / "dataset.json").unlink()
+    manifest, notes = build_manifest(folder, tmp_path / "m.json")
+    assert manifest.task == "segmentation" and any("read as nnunet" in note for note in notes)
+    for part in ("Tr", "Ts"):
+        for path in (folder / f"images{part}").iterdir():
+            path.rename(path.with_name(path.name.replace("_0000", "")))
+    manifest, notes = build_manifest(folder, tmp_path / "m.json")
+    assert manifest.task == "segmentation" and any("read as pairs" in note for note in notes)
+    assert {case.case for case in manifest.test} == {"Ts_000", "Ts_001"} and manifest.validation

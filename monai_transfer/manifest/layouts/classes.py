@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_transfer.errors import InputError
+from monai_transfer.manifest.finding_columns import find_finding_columns
 from monai_transfer.manifest.layouts import dicom
 from monai_transfer.manifest.layouts.base import (
     FolderContents,
@@ -26,23 +27,49 @@ from monai_transfer.manifest.layouts.base import (
     split_name,
     stem,
 )
-from monai_transfer.manifest.layouts.csv_table import find_table
+from monai_transfer.manifest.layouts.csv import find_table
+from monai_transfer.manifest.layouts.pairs import is_mask_folder
+from monai_transfer.manifest.masks import is_picture_of_numbers
 from monai_transfer.manifest.table import parse_label
 
 __all__ = ["detect", "read"]
+
+GROUP = "folders"
+OPTIONS = ("path_column", "series_description", "site_from")
 
 _WRAPPERS = ("images", "image", "imgs", "img", "data")
 
 
 def detect(folder: Path) -> float:
-    """0.6 where the images lie in at least two folders, all equally deep; 0.3 where it is DICOM that does."""
+    """0.6 where the images lie in at least two folders, all equally deep; 0.3 where it is DICOM that does.
+
+    0.4 where a table in the folder gives labels that are not these folders: it knows better.
+    """
     if folder.is_dir() and dicom.detect(folder) and not any(is_image(path) for path in list_files(folder)):
         return 0.3 if sum(path.is_dir() for path in folder.iterdir()) > 1 else 0.0
     try:
-        classes = {case.label for case in _cases(folder)[0]} - {None}
+        cases = _cases(folder)[0]
+        classes = {case.label for case in cases} - {None}
+        if len(classes) < 2:
+            return 0.0
+        return 0.6 if _table_agrees(folder, cases) else 0.4
     except InputError:
         return 0.0
-    return 0.6 if len(classes) > 1 else 0.0
+
+
+def _table_agrees(folder: Path, cases: list[RawCase]) -> bool:
+    """Whether a table beside the folders, if it gives labels, gives one for each folder."""
+    hit = find_table(folder, Options(files=folder))
+    label_column = hit[0].column("label") if hit else None
+    if hit is None:
+        return True
+    table, column = hit
+    if label_column is None:
+        return not find_finding_columns(table, (), [column])
+    of = {case.images[0].name: str(case.label) for case in cases}
+    pairs = {(row[label_column], of.get(Path(row[column]).name)) for row in table.rows}
+    pairs = {(label, name) for label, name in pairs if label and name}
+    return len({label for label, _ in pairs}) == len(pairs) == len({name for _, name in pairs})
 
 
 def read(folder: Path, options: Options) -> FolderContents:
@@ -55,7 +82,12 @@ def read(folder: Path, options: Options) -> FolderContents:
     if not cases and folder.is_dir() and dicom.detect(folder):
         return _dicom(folder, options)
     if not cases:
-        raise InputError("no images in class folders", path=folder)
+        hint = "put images into one folder per class, class/image.png"
+        raise InputError("no images in class folders", path=folder, hint=hint)
+    _refuse_masks(folder, cases)
+    if options.site_from or options.series_description:
+        hint = "name sites with --site or --table"
+        raise InputError("--site-from and --series-description read DICOM headers", path=folder, hint=hint)
     found = FolderContents(cases, notes, texts={"task": "classification"})
     hit = find_table(folder, options)
     if hit is not None:
@@ -71,6 +103,28 @@ def read(folder: Path, options: Options) -> FolderContents:
             shown = ", ".join(f"{number} = {name}" for number, name in sorted(found.labels.items()))
             notes.append(f"{table.path.name}: class numbers taken from it: {shown}")
     return found
+
+
+def _refuse_masks(folder: Path, cases: list[RawCase]) -> None:
+    """Folders of masks are no class: neither by name nor, where two folders hold the same names, by what they hold."""
+    by_class: dict[str, dict[str, Path]] = defaultdict(dict)
+    for case in cases:
+        by_class[str(case.label)][case.key] = case.images[0]
+    hint = "name masks as their images (images/a.png, masks/a.png); or say --mask-suffix, --mask-ending or a --layout"
+    for name, files in by_class.items():
+        if is_mask_folder(name):
+            fault = f"{name!r} would be a class, but it is the name of a folder of masks"
+            raise InputError(fault, path=folder, hint=hint)
+        for other, others in by_class.items():
+            shared = sorted(set(files) & set(others)) if other != name else []
+            if 2 * len(shared) > len(files) and any(is_picture_of_numbers(files[key]) for key in shared[:3]):
+                alike = [is_picture_of_numbers(others[key]) for key in shared[:3]]
+                if not any(alike) and all(is_picture_of_numbers(files[key]) for key in shared[:3]):
+                    example = files[shared[0]].relative_to(folder)
+                    fault = (
+                        f"{example} holds few numbers and shares its name with an image in {other!r}: a mask, no class"
+                    )
+                    raise InputError(fault, path=folder, hint=hint)
 
 
 def _numbers(cases: list[RawCase], given: dict[str, Any], path: Path) -> dict[int, str]:

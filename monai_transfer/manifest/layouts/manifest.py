@@ -11,6 +11,9 @@ from monai_transfer.manifest.model import Manifest
 
 __all__ = ["detect", "read"]
 
+TAKES_FILE = True
+PSEUDONYMS = True
+
 
 def _file(folder: Path) -> Path:
     return folder / "manifest.json" if folder.is_dir() else folder
@@ -38,6 +41,10 @@ def read(folder: Path, options: Options) -> FolderContents:
     masks = manifest.task in ("segmentation", "localization")
     found = FolderContents([], labels={int(number): name for number, name in manifest.labels.items()})
     found.channel_names = {int(number): name for number, name in manifest.channel_names.items()}
+    found.label_values = {int(number): list(values) for number, values in manifest.label_values.items()}
+    found.regions = {name: list(values) for name, values in manifest.regions.items()}
+    found.regions_class_order = manifest.regions_class_order
+    found.ignore, found.annotated = list(manifest.ignore), dict(manifest.annotated)
     for key in ("name", "description", "task", "licence", "reference", "modality"):
         value = getattr(manifest, key)
         if value:
@@ -48,6 +55,7 @@ def read(folder: Path, options: Options) -> FolderContents:
             label = Path(case.label) if masks and isinstance(case.label, str) else case.label
             images = [Path(path) for path in case.images]
             raw = RawCase(images, case.case, case.case, label, case.patient, case.site, split, case.acquired)
+            raw.annotated, raw.missing = case.annotated, list(case.missing)
             found.cases.append(raw)
             folds += case.fold is not None
     if folds:
