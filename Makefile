@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OUT ?= demo
 JOBS ?= 2
 
-.PHONY: setup demo test test-all lint types bundles clean
+.PHONY: setup demo test test-all test-consumers lint types bundles clean
 
 setup: $(VENV)/.ready
 
@@ -24,6 +24,19 @@ test: setup
 test-all: setup
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
 
+# the real MONAI Label and MONAI Deploy, in an environment of their own (some minutes the first time)
+CONSUMERS := .venv-consumers
+
+test-consumers: $(CONSUMERS)/.ready
+	PYTHONPATH=tests/consumers/stubs OMP_NUM_THREADS=1 $(CONSUMERS)/bin/python -m pytest tests/consumers
+
+$(CONSUMERS)/.ready: setup.cfg constraints.txt constraints-consumers.txt
+	$(PYTHON) -m venv $(CONSUMERS)
+	$(CONSUMERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch setuptools wheel
+	$(CONSUMERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e ".[dev]"
+	$(CONSUMERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r constraints-consumers.txt
+	touch $@
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -32,4 +45,4 @@ types: setup
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(CONSUMERS) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

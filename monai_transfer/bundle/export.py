@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-import io
 import json
 import re
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -94,17 +94,20 @@ def _torchscript(network: Any, example: Any, expected: Any, path: Path, metadata
         config = {key: value for key, value in flow.parser.config.items() if key != "_meta_"}
         config["bundle_root"] = "."
         config |= _carried_scripts(Path(str(flow.parser.get_parsed_content("bundle_root"))), config)
-        stream = io.BytesIO()  # given a path, MONAI would choose another suffix
-        save_net_with_metadata(
-            script,
-            stream,
-            include_config_vals=False,
-            meta_values={
-                k: v for k, v in metadata.items() if k not in ("monai_version", "pytorch_version", "numpy_version")
-            },
-            more_extra_files={"inference.json": json.dumps(config, default=str).encode()},
-        )
-        temporary.write_bytes(stream.getvalue())
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".exporting-") as folder:
+            # under its final name: torch names the archive's root by the file, and MONAI Deploy looks for its configs
+            # below `<name>/extra`
+            named = Path(folder) / path.name
+            save_net_with_metadata(
+                script,
+                str(named),
+                include_config_vals=False,
+                meta_values={
+                    k: v for k, v in metadata.items() if k not in ("monai_version", "pytorch_version", "numpy_version")
+                },
+                more_extra_files={"inference.json": json.dumps(config, default=str).encode()},
+            )
+            named.replace(temporary)
         with torch.no_grad():
             _agree(torch.jit.load(str(temporary))(example), expected, path)
     return path

@@ -74,7 +74,7 @@ def _calling_parser() -> ConfigParser | None:
 
 def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
-    for name in ("monai-transfer", "monai", "torch", "numpy", "pytorch-ignite", "nibabel", "itk"):
+    for name in ("monai-transfer", "monai", "torch", "numpy", "pytorch-ignite", "nibabel", "itk-core"):
         with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,9 @@ def test_one_file(packaged, tmp_path, name, kind):
     suffix = {"torchscript": ".ts", "onnx": ".onnx"}[kind]
     path = export_bundle(bundle, kind, tmp_path / f"model{suffix}")
     assert path == tmp_path / f"model{suffix}" and [p.name for p in tmp_path.iterdir()] == [path.name]
+    if kind == "torchscript":  # MONAI Deploy looks for its configs below the file's own name
+        names = zipfile.ZipFile(path).namelist()
+        assert {f"model/extra/{name}.json" for name in ("metadata", "inference")} <= set(names)
     shape = [32, 40, 24] if segmentation else [64, 64]
     image, expected = reference(bundle, shape)
     np.save(tmp_path / "image.npy", image)

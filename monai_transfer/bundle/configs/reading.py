@@ -43,4 +43,6 @@ def load(s: BundleSpec) -> list[Any]:
         steps = [expr("ImageOps.exif_transpose"), expr(grey)]
         converter = monai("transforms.Compose", transforms=steps)
         loader["reader"] = note(monai("data.PILReader", converter=converter), "upright, one channel; 16 bits stay")
-    return [loader, monai("transforms.EnsureChannelFirstd", keys=["image"])]
+    # MONAI Label puts a string `image_path` beside the image, which MONAI's Spacingd would take for its meta data
+    forget = monai("transforms.DeleteItemsd", keys=["image_path"])
+    return [loader, monai("transforms.EnsureChannelFirstd", keys=["image"]), *([forget] if not s.grey else [])]

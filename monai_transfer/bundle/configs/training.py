@@ -46,6 +46,7 @@ def data_ids(s: BundleSpec, *, arm: str, n_labelled: int | None, pretrained: Any
         "pretrained": pretrained,
         "ckpt": note(in_bundle(s.weights), "weights that are evaluated where no other are named"),
         "fresh": note(False, "start over instead of continuing an unfinished run"),
+        "publish": note(False, "put the run's weights into models/model.pt, the old ones beside it (for MONAI Label)"),
         "cache_dir": note(
             None, "a folder that keeps preprocessed cases from run to run, by their content; guard it like the data"
         ),
@@ -202,6 +203,15 @@ def train(s: BundleSpec) -> dict[str, Any]:
             else "cases that no training or selection has seen",
             heading="test",
         ),
+        "publisher": note(
+            ours(
+                "engine.publish.PublishWeights",
+                output_dir=ref("output_dir"),
+                bundle_root=ref("bundle_root"),
+                enabled=ref("publish"),
+            ),
+            "the run's weights to the bundle, where `publish` says so",
+        ),
         "initialize": note(
             [expr("monai.utils.set_determinism(seed=@seed)")], "before anything is built", heading="run"
         ),
@@ -212,6 +222,7 @@ def train(s: BundleSpec) -> dict[str, Any]:
                 expr("@train#trainer.run()"),
                 expr("@test#evaluator.run()"),
                 expr("@run_folder.finish()"),
+                expr("@publisher.run()"),
             ],
             "the workflow, step by step",
         ),

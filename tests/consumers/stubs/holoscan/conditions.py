@@ -1,0 +1,5 @@
+"""Names that are imported and not used."""
+
+
+class CountCondition:
+    pass

@@ -1,0 +1,13 @@
+"""Names that are imported and not used."""
+
+
+class FlowGraph:
+    pass
+
+
+class FragmentFlowGraph:
+    pass
+
+
+class OperatorFlowGraph:
+    pass
