@@ -86,7 +86,7 @@ def test_every_option_acts_in_inference(id, value, default, tmp_path):
     train = ConfigParser(ConfigParser.load_config_file(str(tmp_path / SPEC.name / "configs" / "train.yaml")))
     train[f"boxes::{id}"] = value
     (recorder,) = train.get_parsed_content("test::handlers")
-    assert recorder.boxes[id] == value, "the test of a training run reads the same option"
+    assert recorder.options["boxes"][id] == value, "the test of a training run reads the same option"
 
 
 def test_the_user_sets_threshold_and_size_by_config(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -158,8 +159,7 @@ def test_what_the_network_fails_on_is_noted_and_the_rest_goes_on(packaged, tmp_p
         Image.fromarray(rng.integers(0, 255, (64, 64), dtype=np.uint8)).save(tmp_path / "in" / f"s{n}.png")
     config = bundle / "configs" / "inference.yaml"
     text = config.read_text()
-    place = "postprocessing:\n  _target_: monai.transforms.Compose\n  transforms:\n"
-    assert place in text
+    place = re.search(r"^postprocessing:.*\n  _target_: monai.transforms.Compose\n  transforms:\n", text, re.M)[0]
     choke = "$lambda d: d['nothing'] if 's1' in d['image'].meta['filename_or_obj'] else d"
     text = text.replace(place, f"{place}  - {{_target_: monai.transforms.Lambda, func: {json.dumps(choke)}}}\n")
     config.write_text(text)

@@ -86,9 +86,15 @@ def _boxes(s: BundleSpec) -> dict[str, Any]:
 
 def _saving(s: BundleSpec) -> list[Any]:
     if s.kind.saved_as == "boxes":
-        return [
-            monai("transforms.Lambdad", keys="pred", func=ref(name), track_meta=False)
+        steps = [
+            monai("transforms.Lambdad", keys="boxes", func=ref(name), track_meta=False)
             for name in ("find_boxes", "write_boxes")
+        ]
+        mask = monai("transforms.AsDiscreted", keys="pred", argmax=True)
+        return [
+            monai("transforms.CopyItemsd", keys="pred", names=["boxes"]),
+            *steps,
+            note(mask, "the metadata promise an image, and MONAI Label and Deploy show one"),
         ]
     if s.kind.saved_as != "mask":
         return []
