@@ -1,3 +1,3 @@
-"""Stands for torchvision, which has no build for this CPU-only torch; MONAI Label draws previews with it, not used here."""
+"""Stands for torchvision, which has no build for a CPU-only torch; MONAI Label draws previews with it."""
 
 __version__ = "0"
