@@ -28,6 +28,7 @@ _PLACES = {
     "RandStaind": "stain",
     "as_transforms": "presets",
     "mirror_axes": "mirroring",
+    "RandSideFlipd": "side_flip",
     "preset": "presets",
 }
 

@@ -9,22 +9,21 @@ Pictures of tissue under a microscope have no orientation at all; photographs an
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
+
+from monai_transfer.manifest.laterality import find_sides
 
 __all__ = ["has_sides", "mirror_axes"]
 
-_SIDE = re.compile(r"(?<![a-z])(left|right|lt|rt|lh|rh|l|r|sinistr\w*|dextr\w*)(?![a-z])")
-
 
 def has_sides(names: Iterable[str]) -> bool:
-    """Whether classes are named by their side, so that a mirror image has another name.
+    """Whether classes are named by their side, so that a mirror image has another name; see ``manifest.laterality``.
 
     Example:
         >>> has_sides(["background", "kidney_left"]), has_sides(["background", "upright", "leftover"])
         (True, False)
     """
-    return any(_SIDE.search(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower().replace("_", " ")) for name in names)
+    return bool(find_sides(names))
 
 
 def mirror_axes(
