@@ -1,4 +1,4 @@
-"""Every network of MONAI that segments or classifies, through what a bundle does with it: does it work, or who says why?
+"""Every network of MONAI that segments or classifies, through what a bundle does with it: does it work, or why not?
 
     python -m benchmarks.network_sweep                      prints the table (a few minutes on one CPU core)
     python -m benchmarks.network_sweep --only DynUNet VNet
@@ -110,7 +110,9 @@ NETWORKS: dict[str, Entry] = {
     "SegResNetDS": Entry(lambda: nets.SegResNetDS(3, 8, 1, 3, blocks_down=(1, 1, 1), dsdepth=3), CUBE),
     "SegResNetDS2": Entry(lambda: nets.SegResNetDS2(3, 8, 1, 3, blocks_down=(1, 1, 1), dsdepth=2), CUBE),
     "SegResNetVAE": Entry(lambda: nets.SegResNetVAE(CUBE, spatial_dims=3, init_filters=8, out_channels=3), CUBE),
-    "SwinUNETR": Entry(lambda: nets.SwinUNETR(1, 3, feature_size=12, depths=(1, 1, 1, 1), num_heads=(1, 2, 2, 2)), WIDE),
+    "SwinUNETR": Entry(
+        lambda: nets.SwinUNETR(1, 3, feature_size=12, depths=(1, 1, 1, 1), num_heads=(1, 2, 2, 2)), WIDE
+    ),
     "UNETR": Entry(lambda: nets.UNETR(1, 3, CUBE, feature_size=4, hidden_size=24, mlp_dim=24, num_heads=2), CUBE),
     "UNet": Entry(lambda: nets.UNet(3, 1, 3, (4, 8, 8), (2, 2), num_res_units=1, norm="batch"), CUBE),
     "VISTA3D": Entry(lambda: nets.vista3d132(encoder_embed_dim=12, in_channels=1), WIDE),

@@ -15,6 +15,7 @@ from monai_transfer.bundle.fit import DataFit
 from monai_transfer.bundle.spec import BundleSpec
 from monai_transfer.bundle_reader import BundleDescription, as_config, read_bundle
 from monai_transfer.bundle_reader.trust import untrusted
+from monai_transfer.config_text import expr
 from monai_transfer.engine.checkpoint import save_checkpoint
 from monai_transfer.errors import InputError
 from monai_transfer.files import sha256_file
@@ -96,7 +97,7 @@ def source_spacing(given: Source | None, dims: int) -> list[float] | None:
 
 def fit_weights(given: Source, spec: BundleSpec, folder: Path) -> None:
     """``source.pt`` as it came, ``model.pt`` fitted to the new network; what fitting did goes into the spec."""
-    parser = ConfigParser({"network_def": spec.network})
+    parser = ConfigParser({"imports": [expr("import torch")], "network_def": spec.network})
     torch.manual_seed(0)
     network = parser.get_parsed_content("network_def")
     report = load_weights(network, given, target_classes=spec.class_names if spec.labels else None)
@@ -113,6 +114,7 @@ def fit_weights(given: Source, spec: BundleSpec, folder: Path) -> None:
         "url": given.url,
         "classes": given.classes,
         "weights": report.to_dict(),
+        **(spec.kept.facts if spec.kept is not None else {}),
     }
     digest, origin = sha256_file(models / "source.pt"), given.sha256 or ""
     fitted = f"{given.description}, fitted to this bundle's network"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pydoc
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from monai_transfer.bundle.fitted_pipeline import (
     resampled_shape,
 )
 from monai_transfer.bundle.given_source import fit_weights, open_source, source_network, source_spacing
+from monai_transfer.bundle.nnunet_source import kept_pipeline, nnunet_model, nnunet_source, source_network_config
 from monai_transfer.bundle.spec import BundleSpec
 from monai_transfer.bundle.write import write_bundle
 from monai_transfer.config_text import expr, quoted
@@ -61,12 +63,14 @@ def new_bundle(
     Args:
         folder: the new bundle.
         manifest: the manifest's file.
-        source: a bundle folder, a checkpoint, a run folder, or ``"none"``.
+        source: a bundle folder, a run folder, an nnU-Net results folder (whose preprocessing and tiles are kept), or
+            ``"none"``.
         source_site, target_site: sites of the manifest; with two sites and one given, the other is taken.
         n_labelled: labelled target cases; default all.
         strategy, method: a name in ``monai_transfer.strategies`` / ``.methods``, or a full ``_target_`` path. A method
             that looks at no target image becomes fine-tuning's ``regulariser``; adaptation then has ``dann``.
-        spacing: mm per axis; default the data's median, coarser for a 3D regression whose volumes would not fit whole.
+        spacing: mm per axis; default the source's or the data's median, coarser for a 3D regression whose volumes would
+            not fit whole.
         patch: voxels per axis; default fitted to the data and ``size``.
         size: ``small``, ``medium`` or ``large``; default small without a GPU, else medium.
         force: overwrite the configs of an existing bundle.
@@ -97,13 +101,20 @@ def new_bundle(
     if len(channels) != fit.channels:
         raise InputError(f"names {len(channels)} channels, but its images hold {fit.channels}", path=path)
     asked = one_per_axis(spacing, fit.spatial_dims, "--spacing") if spacing else None
-    given = open_source(source)
-    network = (
-        source_network(given, len(labels) or 1, fit)
-        if given is not None
-        else choose_network(data.task, fit, labels, size)
-    )
+    model = nnunet_model(source)
+    kept = None
+    given = nnunet_source(model) if model is not None else open_source(source)
     given_patch = [int(v) for v in one_per_axis(patch, fit.spatial_dims, "--patch")] if patch else None
+    if model is not None:
+        if data.task != "segmentation":
+            raise InputError(f"an nnU-Net model segments, and the task is {data.task}", path=source)
+        network = source_network_config(model, len(labels), fit)
+        kept = kept_pipeline(replace(model, spacing=asked) if asked else model, channels)
+        given_patch, asked = given_patch or model.patch, asked or [float(mm or 1) for mm in model.spacing]
+    elif given is not None:
+        network = source_network(given, len(labels) or 1, fit)
+    else:
+        network = choose_network(data.task, fit, labels, size)
     grid = asked or source_spacing(given, fit.spatial_dims)
     # the number of a volume may be one of millimetres: resizing unlike fields of view to one grid would falsify it
     whole = data.task == "regression" and fit.spatial_dims == 3 and fit.spacing is not None
@@ -128,11 +139,12 @@ def new_bundle(
         network=network,
         patch=patch,
         spacing=None if fit.raster or data.task == "classification" and fit.spatial_dims == 2 else grid,
-        oriented=not fit.raster and fit.spatial_dims == 3,
+        oriented=not fit.raster and fit.spatial_dims == 3 and kept is None,
         resize=not dense and not whole,
         crop=whole,
         grey=fit.raster,
-        normalise=normalisation(data, fit),
+        normalise=[] if kept is not None else normalisation(data, fit),
+        kept=kept,
         flips=[0, 1] if fit.raster and dense else [0],
         rotation_axes=["x", "y", "z"] if fit.spatial_dims == 3 else ["x"],
         balanced_crops=dense and any(p < 0.8 * s for p, s in zip(patch, shape, strict=True)),

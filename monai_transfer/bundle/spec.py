@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from monai_transfer.bundle.command_line import WORKFLOWS
+from monai_transfer.bundle.kept_pipeline import KeptPipeline
 from monai_transfer.config_text import expr
 from monai_transfer.errors import InputError
 from monai_transfer.networks.output_forms import may_give_several
@@ -53,6 +54,7 @@ class BundleSpec:
         weights: file in the bundle that is evaluated where no other is named.
         source_classes: names of that file's classes, where they are known and differ.
         weights_note: where the weights came from and what fitting did to them.
+        kept: what the source does to images, in place of ``spacing``, ``oriented``, ``normalise``.
     """
 
     name: str
@@ -106,6 +108,7 @@ class BundleSpec:
     weights: str = "models/model.pt"
     source_classes: list[str] | None = None
     weights_note: dict[str, Any] = field(default_factory=dict)
+    kept: KeptPipeline | None = None
 
     def __post_init__(self) -> None:
         get_task(self.task)

@@ -110,6 +110,8 @@ def render_bundle(spec: BundleSpec) -> dict[str, str]:
     files["scripts/infer.py"] = (_HERE / "infer_script.py").read_text(encoding="utf-8")
     if spec.kind.saved_as == "boxes":
         files[BOXES_SCRIPT] = boxes_script()
+    if spec.kept is not None and spec.kept.script:
+        files[spec.kept.script] = spec.kept.script_text()
     files["docs/README.md"] = _readme(spec) if spec.kind.in_manifest else self_supervised.readme(spec)
     files["LICENSE"] = (_HERE / "LICENSE").read_text(encoding="utf-8")
     return files

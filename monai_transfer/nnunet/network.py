@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from monai_transfer.config_text import expr
 from monai_transfer.errors import InputError
 from monai_transfer.nnunet.checkpoints import fold_weights
 from monai_transfer.nnunet.model import NnunetModel
@@ -53,16 +54,16 @@ def network_config(model: NnunetModel, *, deep_supervision: bool = False) -> dic
         "input_channels": len(model.channels),
         "n_stages": len(made.features),
         "features_per_stage": made.features,
-        "conv_op": f"$torch.nn.Conv{model.dims}d",
+        "conv_op": expr(f"torch.nn.Conv{model.dims}d"),
         "kernel_sizes": kernels,
         "strides": strides,
         blocks: made.blocks,
         "num_classes": len(model.labels),
         "n_conv_per_stage_decoder": made.decoder,
         "conv_bias": made.conv_bias,
-        "norm_op": f"$torch.nn.{norm}",
+        "norm_op": expr(f"torch.nn.{norm}"),
         "norm_op_kwargs": {"eps": made.eps, "affine": True},
-        "nonlin": "$torch.nn.LeakyReLU",
+        "nonlin": expr("torch.nn.LeakyReLU"),
         "nonlin_kwargs": {"inplace": True, "negative_slope": made.slope},
         "deep_supervision": deep_supervision,
     }

@@ -38,7 +38,7 @@ def preprocessing_configs(
             "_target_": "monai.transforms.CropForegroundd",
             "keys": keys,
             "source_key": "image",
-            "select_fn": f"${steps}.nonzero",
+            "select_fn": {"_target_": f"{steps}.nonzero", "_mode_": "callable"},
             "allow_smaller": True,
         },
         {

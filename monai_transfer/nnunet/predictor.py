@@ -65,7 +65,7 @@ def _built(config: dict[str, Any]) -> Any:
     import monai.transforms
 
     arguments = {key: value for key, value in config.items() if key != "_target_"}
-    if arguments.get("select_fn") == f"${steps.__name__}.nonzero":
+    if "select_fn" in arguments:
         arguments["select_fn"] = steps.nonzero
     module, _, name = config["_target_"].rpartition(".")
     return getattr(steps if module == steps.__name__ else monai.transforms, name)(**arguments)

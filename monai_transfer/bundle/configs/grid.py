@@ -15,15 +15,22 @@ __all__ = ["grid", "space"]
 def grid(s: BundleSpec) -> dict[str, Any]:
     """The values that ``space`` and the crops refer to, as root ids."""
     out: dict[str, Any] = {}
-    if s.spacing:
+    if s.spacing and s.kept is None:
         out["spacing"] = note(s.spacing, "mm per axis that images are resampled to")
     what = "of a patch" if s.dense else "that an image is cut or padded to" if s.crop else "that an image is resized to"
     out["patch"] = note(s.patch, f"voxels per axis {what}")
     return out
 
 
-def space(s: BundleSpec, keys: list[str]) -> list[Any]:
-    """From an image's own grid to the one that the network sees; labels by nearest neighbour."""
+def space(s: BundleSpec, keys: list[str], *, alone: bool = False) -> list[Any]:
+    """From an image's own grid to the one that the network sees; labels by nearest neighbour.
+
+    Args:
+        s: the bundle. keys: of the items that go along.
+        alone: for a config that needs MONAI alone.
+    """
+    if s.kept is not None:
+        return s.kept.steps(keys, alone=alone)
     steps: list[Any] = []
     if s.oriented:
         steps.append(monai("transforms.Orientationd", keys=keys, axcodes="RAS", labels=None))

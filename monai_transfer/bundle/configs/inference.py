@@ -46,7 +46,7 @@ def inference_data(s: BundleSpec, *modules: str) -> dict[str, Any]:
 
 def preprocessing(s: BundleSpec, *more: Any) -> dict[str, Any]:
     """From files to what the network sees: one plain list, since tools look into it for readers, spacing and window."""
-    steps = [*load(s), *space(s, ["image"]), *intensity_steps(s), *more]
+    steps = [*load(s), *space(s, ["image"], alone=True), *intensity_steps(s), *more]
     return {
         "preprocessing": note(monai("transforms.Compose", transforms=steps), "from files to what the network sees"),
         "dataset": note(
@@ -82,6 +82,14 @@ def _boxes(s: BundleSpec) -> dict[str, Any]:
         "find_boxes": note(find, "one box per connected component, the surest first"),
         "write_boxes": note(write, "one JSON file per image"),
     }
+
+
+def _kept(s: BundleSpec) -> dict[str, Any]:
+    """The source's own steps, from the bundle's script."""
+    if s.kept is None or not s.kept.script:
+        return {}
+    found = s.kept.functions()
+    return {key: note(value, f"the source's own steps, of {s.kept.script}") for key, value in found.items()}
 
 
 def _saving(s: BundleSpec) -> list[Any]:
@@ -153,14 +161,17 @@ def inference_engine(load_into: str, *handlers: Any) -> dict[str, Any]:
 def inference(s: BundleSpec) -> dict[str, Any]:
     """The config."""
     modules = ["numpy"] if s.kind.saved_as == "mask" else ["runpy"] if s.kind.saved_as == "boxes" else []
+    modules += ["runpy"] if s.kept is not None and s.kept.script and "runpy" not in modules else []
+    said = s.kept.said if s.kept is not None else "how the network is applied to a whole image"
     back = [invert("preprocessing")] if s.dense else []
     steps = [*back, *s.kind.predicted(s.outputs), *_saving(s)]
     return {
         **inference_data(s, *modules),
+        **_kept(s),
         **network_def(s, "the network, as it was trained"),
         "network": note(expr("@network_def.to(@device)"), "on the device"),
         **preprocessing(s),
-        "inferer": note(inferer(s), "how the network is applied to a whole image"),
+        "inferer": note(inferer(s, alone=True), said),
         **_boxes(s),
         "postprocessing": note(monai("transforms.Compose", transforms=steps), "from outputs to predictions"),
         **inference_engine("network", *([table()] if s.kind.saved_as == "table" else [])),

@@ -17,8 +17,10 @@ def network_def(s: BundleSpec, comment: str, heading: str = "") -> dict[str, Any
     return {"network_def": note(s.network, comment, heading=heading)}
 
 
-def inferer(s: BundleSpec) -> dict[str, Any]:
-    """How the network is applied to a whole image."""
+def inferer(s: BundleSpec, *, alone: bool = False) -> dict[str, Any]:
+    """How the network is applied to a whole image; ``alone``: in a config that needs MONAI alone."""
+    if s.kept is not None:
+        return s.kept.inferer_config(alone=alone)
     if not s.dense:
         return monai("inferers.SimpleInferer")
     return monai("inferers.SlidingWindowInferer", roi_size=ref("patch"), sw_batch_size=4, overlap=0.25, mode="gaussian")

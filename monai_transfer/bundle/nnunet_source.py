@@ -1,0 +1,113 @@
+"""An nnU-Net results folder as the source of a bundle: weights, network, and what it does to images."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from monai_transfer.bundle.fit import DataFit
+from monai_transfer.bundle.kept_pipeline import KeptPipeline
+from monai_transfer.errors import InputError
+from monai_transfer.files import sha256_file
+from monai_transfer.nnunet.model import NnunetModel, is_nnunet_folder, read_model
+from monai_transfer.nnunet.network import network_config, turned_weights
+from monai_transfer.nnunet.pipeline import STEPS, inferer_config, preprocessing_configs
+from monai_transfer.weights import Source
+from monai_transfer.weights.classes import same_name
+
+__all__ = ["kept_pipeline", "nnunet_model", "nnunet_source", "source_network_config"]
+
+logger = logging.getLogger(__name__)
+
+
+def nnunet_model(source: str | Path) -> NnunetModel | None:
+    """What the folder says, of one fold; ``None`` where it is no nnU-Net model.
+
+    Raises:
+        InputError: it is one, and needs what is not rebuilt.
+    """
+    if str(source).lower() in ("none", "") or not is_nnunet_folder(source):
+        return None
+    model = read_model(source)
+    if len(model.folds) > 1:
+        first = next(iter(model.folds))
+        logger.warning(
+            "the nnU-Net model has %d folds; one is taken, fold %s: name another by its folder, %s",
+            len(model.folds), first, model.folder / "fold_1",
+        )  # fmt: skip
+        model = read_model(source, folds=[first])
+    return model
+
+
+def nnunet_source(model: NnunetModel) -> Source:
+    """Its weights, in MONAI's axis order, with the names of its classes and channels."""
+    fold, file = next(iter(model.folds.items()))
+    return Source(
+        turned_weights(model),
+        classes=model.labels,
+        channels=model.channels,
+        description=f"nnU-Net {model.name}, {model.trainer} {model.configuration}, fold {fold}",
+        sha256=sha256_file(file),
+    )
+
+
+def source_network_config(model: NnunetModel, classes: int, fit: DataFit) -> dict[str, Any]:
+    """The network for the data's classes and channels.
+
+    Raises:
+        InputError: the data have other dimensions than the model.
+    """
+    if model.dims != fit.spatial_dims:
+        fault = f"the model is {model.dims}D and the data are {fit.spatial_dims}D"
+        hint = "take a 3d_fullres model" if model.dims == 2 else "take a 2d model"
+        raise InputError(fault, path=model.folder, hint=hint)
+    config = network_config(model)
+    outputs, inputs = "out_channels", "in_channels"
+    if not model.architecture.in_monai:
+        outputs, inputs = "num_classes", "input_channels"
+    if model.has_regions:
+        logger.warning(
+            "the nnU-Net model tells regions that overlap (%s); the new bundle tells classes, so its head starts fresh "
+            "but for equal names", ", ".join(model.labels),
+        )  # fmt: skip
+    return {**config, outputs: classes, inputs: fit.channels}
+
+
+def kept_pipeline(model: NnunetModel, channels: list[str]) -> KeptPipeline:
+    """Cropping, normalisation, resampling and tiles as nnU-Net has them, but for the label map's values.
+
+    Args:
+        model: what ``read_model`` gave. channels: names of the data's channels, in order.
+
+    Raises:
+        InputError: the data have other channels, or the same in another order.
+    """
+    ours, theirs = [same_name(name) for name in channels], [same_name(name) for name in model.channels]
+    named = f"{', '.join(channels)} here, {', '.join(model.channels)} in the model"
+    if len(ours) != len(theirs):
+        fault = f"the data have {len(ours)} channels and the nnU-Net model {len(theirs)} ({named})"
+        raise InputError(fault, path=model.folder, hint="give it the images that it was trained on, or --source none")
+    if ours != theirs and set(ours) == set(theirs):
+        fault = f"the channels stand in another order ({named})"
+        raise InputError(fault, path=model.folder, hint="write the manifest with the model's order of images")
+    image, both = (preprocessing_configs(model, label=label, load=False) for label in (False, True))
+    return KeptPipeline(
+        image=image,
+        both=both,
+        inferer=inferer_config(model) | {"mirror_axes": []},
+        module=STEPS,
+        script="scripts/nnunet_steps.py",
+        said="nnU-Net's own steps; mirror_axes [0, 1, 2] averages mirrored views, as nnUNetv2_predict does by default",
+        facts={
+            "nnunet": {
+                "data_set": model.name,
+                "configuration": model.configuration,
+                "trainer": model.trainer,
+                "spacing": model.spacing,
+                "patch": model.patch,
+                "mirror_axes": model.mirror_axes,
+                "validation_dice_by_nnunet": model.own_dice,
+            }
+        },
+    )

@@ -1,0 +1,100 @@
+"""A bundle made from an nnU-Net model: as it is it predicts what nnU-Net predicts, it trains, and it runs elsewhere."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from monai.bundle import ConfigWorkflow
+
+from monai_transfer.bundle.export import export_bundle
+from monai_transfer.bundle.new import new_bundle
+from monai_transfer.bundle.run import open_workflow
+from monai_transfer.errors import InputError
+from tests.nnunet.originals.phantoms import write_case
+from tests.nnunet.test_parity import ORIGINALS, dice, folder_of
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """Six phantoms of the kind that the model was trained on, and their manifest."""
+    folder = tmp_path_factory.mktemp("data")
+    items = []
+    for seed in range(6):
+        images, label = write_case(folder, "iso", seed)
+        names = {"case": f"c{seed}", "patient": f"p{seed}", "site": "a"}
+        items.append({"image": Path(images[0]).name, "label": Path(label).name, **names})
+    made = {
+        "name": "phantom",
+        "task": "segmentation",
+        "modality": "MR",
+        "labels": {"0": "background", "1": "left", "2": "right"},
+        "channel_names": {"0": "MRI"},
+        "training": items[:3],
+        "validation": items[3:4],
+        "test": items[4:],
+    }
+    (folder / "manifest.json").write_text(json.dumps(made))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bundle(data, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("made") / "phantom_segmentation"
+    new_bundle(folder, data / "manifest.json", source=folder_of("iso"), epochs=1, steps_per_epoch=2, batch_size=2)
+    return folder
+
+
+def predict(bundle: Path, images: Path, out: Path, **more) -> list[np.ndarray]:
+    """As ``python -m monai.bundle run`` does, in nnU-Net's axis order."""
+    flow = ConfigWorkflow(
+        str(bundle / "configs" / "inference.yaml"), meta_file=str(bundle / "configs" / "metadata.json"),
+        logging_file=False, bundle_root=str(bundle), dataset_dir=str(images), output_dir=str(out),
+        pattern="iso[45]_0000.nii.gz", **more,
+    )  # fmt: skip
+    flow.initialize()
+    flow.run()
+    flow.finalize()
+    return [np.asarray(nib.load(path).dataobj).T for path in sorted(out.glob("*.nii.gz"))]
+
+
+def expected(kind: str) -> list[np.ndarray]:
+    with np.load(ORIGINALS / "iso" / "predictions.npz") as found:
+        return [found[f"{kind}_{number}"] for number in (0, 1)]
+
+
+def test_the_untouched_source_predicts_as_nnunet_does(bundle, data, tmp_path):
+    assert "monai_transfer" not in (bundle / "configs" / "inference.yaml").read_text()
+    plain = predict(bundle, data, tmp_path / "plain")
+    assert np.mean([dice(a, b) for a, b in zip(plain, expected("plain"), strict=True)]) >= 0.999
+    mirrored = predict(bundle, data, tmp_path / "mirrored", **{"inferer::mirror_axes": [0, 1, 2]})
+    assert np.mean([dice(a, b) for a, b in zip(mirrored, expected("mirrored"), strict=True)]) >= 0.999
+    note = json.loads((bundle / "models" / "source.json").read_text())
+    assert note["weights"]["coverage"] == 1.0
+    assert note["nnunet"]["configuration"] == "3d_fullres"
+    assert "nnU-Net Dataset001_Phantom" in note["description"]
+
+
+def test_it_is_fine_tuned_evaluated_and_exported(bundle, data, tmp_path):
+    flow = open_workflow(bundle, "train", {}, log=False)
+    flow.initialize()
+    flow.run()
+    flow.finalize()
+    assert json.loads((bundle / "runs" / "train-0" / "run.json").read_text())["status"] == "finished"
+    cases = (bundle / "runs" / "train-0" / "cases.csv").read_text().splitlines()
+    assert len(cases) == 3
+    exported = export_bundle(bundle, "bundle", tmp_path / "out", run=bundle / "runs" / "train-0")
+    assert (exported / "scripts" / "nnunet_steps.py").is_file()
+    here = predict(bundle, data, tmp_path / "here", ckpt=str(bundle / "runs" / "train-0" / "models" / "model.pt"))
+    there = predict(exported, data, tmp_path / "there")
+    assert all(np.array_equal(a, b) for a, b in zip(here, there, strict=True))
+
+
+def test_refusals(data, tmp_path):
+    with pytest.raises(InputError, match="the data have 1 channels and the nnU-Net model 2"):
+        new_bundle(tmp_path / "a", data / "manifest.json", source=folder_of("two"))
+    with pytest.raises(InputError, match="the model is 2D and the data are 3D; take a 3d_fullres model"):
+        new_bundle(tmp_path / "b", data / "manifest.json", source=folder_of("flat"))
