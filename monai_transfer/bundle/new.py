@@ -109,7 +109,7 @@ def new_bundle(
         if data.task != "segmentation":
             raise InputError(f"an nnU-Net model segments, and the task is {data.task}", path=source)
         network = source_network_config(model, len(labels), fit)
-        kept = kept_pipeline(replace(model, spacing=asked) if asked else model, channels)
+        kept = kept_pipeline(replace(model, spacing=list[float | None](asked)) if asked else model, channels)
         given_patch, asked = given_patch or model.patch, asked or [float(mm or 1) for mm in model.spacing]
     elif given is not None:
         network = source_network(given, len(labels) or 1, fit)
