@@ -38,7 +38,7 @@ FLOORS = [
             "runs",
         ],
     ),
-    ("networks, metrics, tasks, model of data", ["networks", "localization", "metrics", "tasks", "manifest"]),
+    ("networks, metrics, tasks, model of data", ["networks", "localization", "losses", "metrics", "tasks", "manifest"]),
     (
         "transforms, weights, strategies, methods",
         ["data", "bundle_reader", "weights", "nnunet", "strategies", "methods", "pretraining", "testtime"],

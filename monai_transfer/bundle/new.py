@@ -31,6 +31,7 @@ from monai_transfer.engine.capabilities import refuse_unfit
 from monai_transfer.errors import InputError
 from monai_transfer.manifest import Manifest
 from monai_transfer.methods.base import Method
+from monai_transfer.tasks import task_of
 
 __all__ = ["new_bundle"]
 
@@ -86,17 +87,18 @@ def new_bundle(
     source_site, target_site = _sites(data, source_site, target_site)
     chosen = component("methods", method)
     kind: Any = pydoc.locate(chosen["_target_"])
-    refuse_unfit(kind, data.task)
+    task, mapping = task_of(data), data.label_mapping
+    refuse_unfit(kind, task.name)
     tuning = issubclass(kind, Method) and not any(need.startswith("target_") for need in kind.needs)
     pooled = tuning or getattr(kind, "default_pool", "mean") is not None  # what adaptation's method looks at
     size = size or ("medium" if torch.cuda.is_available() else "small")
     if size not in SIZES:
         raise InputError(f"no network size {size!r}", hint=f"one of {', '.join(SIZES)}")
     fit = fit_data(data, [source_site, target_site])
-    labels = {int(key): name for key, name in data.labels.items()} if data.task != "regression" else {}
-    dense = data.task in ("segmentation", "localization")
-    if data.task == "localization":
-        labels = {0: "background"} | (labels or {1: "lesion"})
+    # boxes are made of any foreground, so a localization may name its lesions alone
+    encoded = task.saved_as != "boxes" and not (mapping.is_identity and not mapping.multi_label)
+    labels = task.output_names(dict(enumerate(mapping.outputs)) if encoded else data.labels)
+    dense = task.dense
     channels = list(data.channel_names.values()) or [f"channel {i}" for i in range(fit.channels)]
     if len(channels) != fit.channels:
         raise InputError(f"names {len(channels)} channels, but its images hold {fit.channels}", path=path)
@@ -106,22 +108,22 @@ def new_bundle(
     given = nnunet_source(model) if model is not None else open_source(source)
     given_patch = [int(v) for v in one_per_axis(patch, fit.spatial_dims, "--patch")] if patch else None
     if model is not None:
-        if data.task != "segmentation":
-            raise InputError(f"an nnU-Net model segments, and the task is {data.task}", path=source)
+        if task.name != "segmentation":
+            raise InputError(f"an nnU-Net model segments, and the task is {task.name}", path=source)
         network = source_network_config(model, len(labels), fit)
         kept = kept_pipeline(replace(model, spacing=list[float | None](asked)) if asked else model, channels)
         given_patch, asked = given_patch or model.patch, asked or [float(mm or 1) for mm in model.spacing]
     elif given is not None:
         network = source_network(given, len(labels) or 1, fit)
     else:
-        network = choose_network(data.task, fit, labels, size)
+        network = choose_network(task.name, fit, labels, size)
     grid = asked or source_spacing(given, fit.spatial_dims)
     # the number of a volume may be one of millimetres: resizing unlike fields of view to one grid would falsify it
-    whole = data.task == "regression" and fit.spatial_dims == 3 and fit.spacing is not None
+    whole = task.label.is_number and fit.spatial_dims == 3 and fit.spacing is not None
     if not whole:
         grid = grid or fit.spacing
         shape = resampled_shape(fit, grid)
-        patch = given_patch or fit_patch(shape, data.task, size, levels(network), fit)
+        patch = given_patch or fit_patch(shape, task.name, size, levels(network), fit)
     elif grid:
         shape = patch = given_patch or cover(fit, grid)
     else:
@@ -132,13 +134,13 @@ def new_bundle(
     regression = label_scale(data, source_site, target_site)
     spec = BundleSpec(
         name=folder.resolve().name,
-        task=data.task,
+        task=task.name,
         spatial_dims=fit.spatial_dims,
         labels=labels,
         channel_names=channels,
         network=network,
         patch=patch,
-        spacing=None if fit.raster or data.task == "classification" and fit.spatial_dims == 2 else grid,
+        spacing=None if fit.raster or (task.has_classes and not dense and fit.spatial_dims == 2) else grid,
         oriented=not fit.raster and fit.spatial_dims == 3 and kept is None,
         resize=not dense and not whole,
         crop=whole,
@@ -163,6 +165,7 @@ def new_bundle(
         data_source=data.reference or "the user's own manifest",
         data_statistics=fit.statistics(source if given is not None else None),
         layer=bottleneck(network) if pooled else None,  # class heads stand on the last
+        mapping=mapping.to_dict() if encoded else None,
         label_mean=regression[0],
         label_std=regression[1],
         **{"batch_size": (4 if fit.spatial_dims == 3 else 8) if dense else 16, **numbers},

@@ -45,6 +45,8 @@ class BundleSpec:
         source_site, target_site, n_labelled: as in ``DataLists``.
         strategy, method, regulariser: configs of what trains, of adaptation's term and of fine-tuning's own.
         boxes: how boxes are made of probabilities, arguments of ``boxes_from_probabilities``.
+        mapping: what stands in the label files and what the network sees of it, as ``LabelMapping.to_dict`` gives it;
+            None: the files hold class numbers.
         label_mean, label_std: of a regression's training labels.
         suffix: of the image files, for inference.
         modality, description, data_note: words for people.
@@ -94,6 +96,7 @@ class BundleSpec:
     regulariser: dict[str, Any] | None = None
     cache_rate: float = 1.0
     num_workers: int = 0
+    mapping: dict[str, Any] | None = None
     label_mean: float = 0.0
     label_std: float = 1.0
     boxes: dict[str, Any] = field(default_factory=dict)

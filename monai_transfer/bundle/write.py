@@ -76,7 +76,7 @@ format=%(asctime)s %(levelname)s %(name)s: %(message)s
 
 def configs(spec: BundleSpec) -> dict[str, dict[str, Any]]:
     """The bundle's configs as data, by name; pretraining without labels has workflows of its own."""
-    return {name: build(spec) for name, build in (_CONFIGS if spec.kind.in_manifest else _ALONE).items()}
+    return {name: build(spec) for name, build in (_CONFIGS if spec.kind.judged else _ALONE).items()}
 
 
 def _readme(spec: BundleSpec) -> str:
@@ -112,7 +112,7 @@ def render_bundle(spec: BundleSpec) -> dict[str, str]:
         files[BOXES_SCRIPT] = boxes_script()
     if spec.kept is not None and spec.kept.script:
         files[spec.kept.script] = spec.kept.script_text()
-    files["docs/README.md"] = _readme(spec) if spec.kind.in_manifest else self_supervised.readme(spec)
+    files["docs/README.md"] = _readme(spec) if spec.kind.judged else self_supervised.readme(spec)
     files["LICENSE"] = (_HERE / "LICENSE").read_text(encoding="utf-8")
     return files
 

@@ -91,14 +91,14 @@ def refuse_unfit(method: Any, task: str, dims: int | None = None) -> None:
     Raises:
         InputError: with the reason, and the methods that fit.
     """
-    task = get_task(task).as_method_sees_it
+    asked, task = get_task(task).name, get_task(task).as_method_sees_it
     tasks, able = getattr(method, "tasks", TASKS), getattr(method, "dims", (2, 3))
     name = getattr(method, "__name__", type(method).__name__)
     if task in tasks and (dims is None or dims in able):
         return
     if task not in tasks:
         reason = getattr(method, "limits", {}).get(task)
-        fault = f"{name} is not for {task}" + (f", since {reason}" if reason else "")
+        fault = f"{name} is not for {asked}" + (f", since {reason}" if reason else "")
     else:
         fault = f"{name} is not for {dims}D images"
     fitting = [
@@ -106,7 +106,7 @@ def refuse_unfit(method: Any, task: str, dims: int | None = None) -> None:
         for c in capabilities()
         if issubclass(c.cls, Method) and task in c.cls.tasks and (dims is None or dims in c.cls.dims)
     ]
-    raise InputError(fault, hint=f"for {task} there are {', '.join(fitting)}")
+    raise InputError(fault, hint=f"for {asked} there are {', '.join(fitting)}")
 
 
 def table() -> str:

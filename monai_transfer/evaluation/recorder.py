@@ -25,7 +25,7 @@ from monai_transfer.evaluation.summary import summarise
 from monai_transfer.files import atomic_path, write_json
 from monai_transfer.localization.prediction import SPACE
 from monai_transfer.metrics.base import LENGTH
-from monai_transfer.tasks import Task, get_task, manifest_tasks
+from monai_transfer.tasks import Task, get_task, judged_tasks
 from monai_transfer.tasks.cases import CaseInput, Maps
 
 __all__ = ["CaseRecorder", "write_cases"]
@@ -80,10 +80,8 @@ class CaseRecorder:
         keys: Sequence[str] = ("image", "label", "pred"),
     ) -> None:
         self.task = get_task(task)
-        if not self.task.in_manifest:
-            raise InputError(
-                f"{self.task.name} has no test cases to judge", hint=f"one of {', '.join(manifest_tasks())}"
-            )
+        if self.task.name not in judged_tasks():
+            raise InputError(f"{self.task.name} has no test cases to judge", hint=f"one of {', '.join(judged_tasks())}")
         if activation not in ("softmax", "sigmoid", None):
             raise InputError(f"activation {activation!r} is not softmax, sigmoid or null")
         if self.task.has_classes and not labels:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["TRAINING_ACCURACY", "TRAINING_DICE", "TRAINING_ERROR", "TrainingScore"]
+__all__ = ["TRAINING_ACCURACY", "TRAINING_DICE", "TRAINING_ERROR", "TRAINING_FINDINGS", "TrainingScore"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,15 @@ def _confusion(prediction: Tensor, label: Tensor) -> Tensor:
     return counts.reshape(rows, classes)[1:-1]
 
 
+def _right_findings(prediction: Tensor, label: Tensor) -> Tensor:
+    """Known findings that are right at a threshold of one half, and known findings."""
+    import torch
+
+    known = (label == 0) | (label == 1)
+    right = ((prediction > 0) == (label == 1)) & known
+    return torch.stack([right.sum(), known.sum()])
+
+
 def _highest(scores: Tensor) -> Tensor:
     """``scores.argmax(1)``, which is some fifty times slower on a CPU because the channels lie far apart."""
     import torch
@@ -89,5 +98,9 @@ TRAINING_ACCURACY = TrainingScore(
     "training_accuracy", _confusion, lambda sums: float(sums.diagonal().sum() / sums.sum())
 )
 """Share of the cases that got the right class."""
+TRAINING_FINDINGS = TrainingScore(
+    "training_accuracy", _right_findings, lambda sums: float(sums[0] / sums[1].clamp(min=1))
+)
+"""Share of the known findings that are called right."""
 TRAINING_ERROR = TrainingScore("training_mae", _absolute_errors, lambda sums: float(sums[0] / sums[1]), in_units=True)
 """Mean absolute error."""

@@ -25,6 +25,7 @@ from monai_transfer.files import atomic_path
 from monai_transfer.predict.dicom_seg import check_highdicom, write_dicom_seg
 from monai_transfer.predict.inputs import Item, find_items
 from monai_transfer.predict.items import ReadableItems
+from monai_transfer.tasks import TASKS
 
 __all__ = ["FORMATS", "Predictions", "predict_images"]
 
@@ -104,12 +105,14 @@ def predict_images(
 
 @dataclass
 class _InputSpec:
-    """What the metadata say of the network: channels and dimensions of the image, kind and names of the output."""
+    """What the metadata say of the network: channels and dimensions of the image, kind and names of the output, and
+    whether just one of the classes is there."""
 
     channels: int | None = None
     dims: int | None = None
     kind: str = ""
     names: dict[int, str] = field(default_factory=dict)
+    exclusive: bool = True
 
     @property
     def tabular(self) -> bool:
@@ -123,8 +126,10 @@ def _input_spec(metadata: dict[str, Any]) -> _InputSpec:
     image: dict[str, Any] = inputs.get("image") or next(iter(inputs.values()), {})
     pred: dict[str, Any] = outputs.get("pred") or next(iter(outputs.values()), {})
     names = {int(key): str(name) for key, name in (pred.get("channel_def") or {}).items()}
-    kind = "boxes" if (metadata.get("transfer") or {}).get("task") == "localization" else pred.get("type", "")
-    return _InputSpec(image.get("num_channels"), len(image.get("spatial_shape") or []) or None, kind, names)
+    task = TASKS.get(str((metadata.get("transfer") or {}).get("task")))
+    kind = "boxes" if task is not None and task.saved_as == "boxes" else pred.get("type", "")
+    dims = len(image.get("spatial_shape") or []) or None
+    return _InputSpec(image.get("num_channels"), dims, kind, names, task is None or task.activation != "sigmoid")
 
 
 def _run(
@@ -321,7 +326,9 @@ def _name_rows(path: Path, shown: dict[str, str], root: str, takes: _InputSpec) 
     if len(names) != width:
         names = [f"output {i}" for i in range(width)]
     # without classes they are features, and none of them is the prediction
-    classes = width > 1 and (takes.kind in ("probabilities", "classes") or len(takes.names) == width)
+    classes = (
+        not takes.exclusive or width > 1 and (takes.kind in ("probabilities", "classes") or len(takes.names) == width)
+    )
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(
@@ -329,5 +336,12 @@ def _name_rows(path: Path, shown: dict[str, str], root: str, takes: _InputSpec) 
         )
         for image, *values in rows:
             name = Path(image).relative_to(root).as_posix() if image.startswith(root) else image
-            best = [names[max(range(width), key=lambda i: float(values[i]))]] if classes else []
+            best = [_said(names, [float(v) for v in values], takes.exclusive)] if classes else []
             writer.writerow([shown.get(name, name), *values, *best])
+
+
+def _said(names: list[str], p: list[float], exclusive: bool) -> str:
+    """The most probable class; or, where several may be there, all findings above one half."""
+    if exclusive:
+        return names[max(range(len(p)), key=p.__getitem__)]
+    return "|".join(name for name, value in zip(names, p, strict=True) if value > 0.5) or "no finding"

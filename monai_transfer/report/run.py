@@ -11,7 +11,7 @@ from typing import Any
 from monai_transfer.errors import InputError
 from monai_transfer.metrics.base import Metric
 from monai_transfer.safe_parse import read_json
-from monai_transfer.tasks import TASKS, Task, manifest_tasks
+from monai_transfer.tasks import TASKS, Task, judged_tasks
 
 __all__ = ["Run"]
 
@@ -59,10 +59,10 @@ class Run:
                 path=folder,
                 hint="continue it with the same `run` command, or leave it out",
             )
-        if record.get("task") not in manifest_tasks():
+        if record.get("task") not in judged_tasks():
             hint = "compare runs that were tested on labelled cases"
             raise InputError(
-                f"task {record.get('task')!r} is not one of {', '.join(manifest_tasks())}", path=path, hint=hint
+                f"task {record.get('task')!r} is not one of {', '.join(judged_tasks())}", path=path, hint=hint
             )
         if not isinstance(record.get("seed"), int):
             raise InputError(f"seed {record.get('seed')!r} is not a whole number", path=path)

@@ -2,7 +2,7 @@
 
 >>> from monai_transfer.tasks import TASKS, get_task
 >>> ", ".join(TASKS)
-'classification, segmentation, regression, localization, self_supervised'
+'classification, segmentation, regression, localization, multilabel, self_supervised'
 >>> get_task("regression").description
 'one quantity for every image'
 """
@@ -16,14 +16,26 @@ from monai_transfer.tasks.base import Config, Outputs, Task
 from monai_transfer.tasks.classification import CLASSIFICATION
 from monai_transfer.tasks.labels import LabelKind
 from monai_transfer.tasks.localization import LOCALIZATION
+from monai_transfer.tasks.multilabel import MULTILABEL
 from monai_transfer.tasks.regression import REGRESSION
 from monai_transfer.tasks.segmentation import SEGMENTATION
 from monai_transfer.tasks.self_supervised import SELF_SUPERVISED
 
-__all__ = ["TASKS", "Config", "LabelKind", "Outputs", "Task", "get_task", "manifest_tasks", "recognise"]
+__all__ = [
+    "TASKS",
+    "Config",
+    "LabelKind",
+    "Outputs",
+    "Task",
+    "get_task",
+    "judged_tasks",
+    "manifest_tasks",
+    "recognise",
+    "task_of",
+]
 
 TASKS: dict[str, Task] = {
-    task.name: task for task in (CLASSIFICATION, SEGMENTATION, REGRESSION, LOCALIZATION, SELF_SUPERVISED)
+    task.name: task for task in (CLASSIFICATION, SEGMENTATION, REGRESSION, LOCALIZATION, MULTILABEL, SELF_SUPERVISED)
 }
 """Every task by its name."""
 
@@ -39,6 +51,20 @@ def get_task(name: str | Task) -> Task:
     if name not in TASKS:
         raise InputError(f"no task is called {name!r}", hint=closest(str(name), TASKS))
     return TASKS[name]
+
+
+def task_of(manifest: Any) -> Task:
+    """The task of a manifest: of a classification whose cases have several findings it is ``multilabel``.
+
+    Args:
+        manifest: with ``task`` and, where it has one, ``multi_label``.
+    """
+    return TASKS["multilabel"] if getattr(manifest, "multi_label", False) else get_task(manifest.task)
+
+
+def judged_tasks() -> list[str]:
+    """Names of the tasks whose test cases are judged against a label."""
+    return [task.name for task in TASKS.values() if task.judged]
 
 
 def recognise(logits: Any, label: Any) -> Task | None:

@@ -77,7 +77,7 @@ class Task:
         output_type, output_format: of ``network_data_format`` in a bundle's metadata; format None: the image's.
         seen_in: whether a training batch's logits and labels look like this task; None: it cannot be told from them.
         trained_as: the task that a method's ``tasks`` must name; None: this one's own name.
-        in_manifest: manifests may be of this task.
+        in_manifest: the ``task`` of a manifest may be this one.
 
     >>> from monai_transfer.tasks import get_task
     >>> get_task("localization").trained_as, get_task("localization").label.is_path
@@ -116,6 +116,16 @@ class Task:
     def as_method_sees_it(self) -> str:
         """The task that a method's ``tasks`` must name."""
         return self.trained_as or self.name
+
+    @property
+    def judged(self) -> bool:
+        """Whether test cases are judged against a label."""
+        return self.label.name != "none"
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether outputs are classes of which each case or voxel has exactly one."""
+        return self.activation == "softmax"
 
     @property
     def has_classes(self) -> bool:

@@ -64,7 +64,7 @@ def test_an_option_can_narrow_a_method():
 
 def test_localization_is_trained_as_a_segmentation_and_own_classes_pass():
     refuse_unfit(Advent, "localization", 3)
-    with pytest.raises(InputError, match=r"LabelSpreading is not for segmentation, .*graph.*; .*advent"):
+    with pytest.raises(InputError, match=r"LabelSpreading is not for localization, .*graph.*; .*advent"):
         refuse_unfit(LabelSpreading, "localization", 3)
     refuse_unfit(nn.Module, "regression", 3)
 

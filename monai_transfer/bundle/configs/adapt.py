@@ -34,7 +34,7 @@ def _method(s: BundleSpec) -> dict[str, Any]:
             True, "figures/domains.png: features of both sites before and after; labels teach nothing in it"
         ),
     }
-    if s.kind.has_classes:
+    if s.kind.exclusive:
         out["unlabelled_scores"] = note(
             True, "validators.json, for `compare --choose-by`: arms chosen without target labels"
         )
@@ -88,7 +88,7 @@ def _data(s: BundleSpec) -> dict[str, Any]:
 
 
 def _choice(s: BundleSpec) -> dict[str, Any]:
-    if not s.kind.has_classes:
+    if not s.kind.exclusive:
         return {
             "selector": note(None, f"a {s.task} has no class probabilities that could choose an epoch without labels"),
             "run_folder::info::selected_by": note("last epoch", "for run.json"),
@@ -156,7 +156,7 @@ def _target(s: BundleSpec) -> dict[str, Any]:
 
 
 def _handlers(s: BundleSpec) -> list[Any]:
-    names = {"names": ref("class_names")} if s.kind.has_classes else {}
+    names = {"names": ref("class_names")} if s.kind.exclusive else {}
     out = [
         ours(
             "engine.adapt.Adapt",
@@ -177,7 +177,7 @@ def _handlers(s: BundleSpec) -> list[Any]:
             _disabled_=expr("not @domain_picture"),
         ),
     ]
-    if s.kind.has_classes:
+    if s.kind.exclusive:
         scores = ours(
             "evaluation.unlabelled_scores.UnlabelledScores",
             output_dir=ref("output_dir"),

@@ -71,7 +71,7 @@ def _inference(s: BundleSpec) -> list[str]:
 
 def header(s: BundleSpec, name: str) -> list[str]:
     """The comment lines that the config ``name`` opens with."""
-    alone = not s.kind.in_manifest
+    alone = not s.kind.judged
     first = f"{s.name}: {(_WHAT_ALONE if alone else _WHAT)[name]}"
     more = (_MORE_ALONE if alone else _MORE).get(name)
     if name == "inference":

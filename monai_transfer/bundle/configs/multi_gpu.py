@@ -14,7 +14,7 @@ __all__ = ["multi_gpu"]
 
 def multi_gpu(s: BundleSpec, module: Expression) -> dict[str, Any]:
     """The overlay; ``module`` is the network that is trained."""
-    evaluators = ("validate", "test") if s.kind.in_manifest else ()
+    evaluators = ("validate", "test") if s.kind.judged else ()
     return {
         "imports": note(
             [

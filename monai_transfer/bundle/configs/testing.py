@@ -7,6 +7,7 @@ from typing import Any
 from monai_transfer.bundle.configs.datasets import loader, transforms
 from monai_transfer.bundle.configs.emit import note
 from monai_transfer.bundle.configs.grid import space
+from monai_transfer.bundle.configs.labels import encode
 from monai_transfer.bundle.configs.parts import image_keys, monai, ours
 from monai_transfer.bundle.configs.reading import read
 from monai_transfer.bundle.configs.validation import batch_size, evaluator
@@ -55,7 +56,7 @@ def test(s: BundleSpec) -> dict[str, Any]:
     """The test of ``train.yaml``."""
     back = [invert("test#preprocessing")] if s.dense else []
     return {
-        "loading_transforms": [*read(image_keys(s)), *space(s, ["image"])],
+        "loading_transforms": [*read(image_keys(s)), *encode(s), *space(s, ["image"])],
         "preprocessing": transforms("test#loading_transforms", "normalise"),
         "dataset": ours(
             "data.content_cache.ContentCacheDataset",

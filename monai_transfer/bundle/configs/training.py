@@ -10,6 +10,7 @@ from monai_transfer.bundle.configs.emit import note
 from monai_transfer.bundle.configs.grid import grid, space
 from monai_transfer.bundle.configs.handlers import train_handlers
 from monai_transfer.bundle.configs.intensities import label_scale, normalise
+from monai_transfer.bundle.configs.labels import encode, label_mapping
 from monai_transfer.bundle.configs.loss import loss
 from monai_transfer.bundle.configs.network import network_def, optimizer, prepared
 from monai_transfer.bundle.configs.parts import amp, device, image_keys, in_bundle, monai, ours
@@ -79,7 +80,7 @@ def lists(s: BundleSpec, n_labelled: Any = None) -> dict[str, Any]:
 def run_folder(s: BundleSpec, info: dict[str, Any]) -> dict[str, Any]:
     """The folder with all that a run leaves behind, and what its run.json says."""
     whose = {"bundle": s.name, "task": s.task, "spatial_dims": s.spatial_dims}
-    labels = {"labels": {str(key): name for key, name in s.labels.items()}} if s.kind.in_manifest else {}
+    labels = {"labels": {str(key): name for key, name in s.labels.items()}} if s.kind.judged else {}
     arguments = {
         "output_dir": ref("output_dir"),
         "manifest": ref("manifest"),
@@ -130,7 +131,7 @@ def _feature_cache() -> dict[str, Any]:
 
 def _train(s: BundleSpec) -> dict[str, Any]:
     keys = image_keys(s)
-    part: dict[str, Any] = {"loading_transforms": [*read(keys), *space(s, keys)]}
+    part: dict[str, Any] = {"loading_transforms": [*read(keys), *encode(s), *space(s, keys)]}
     if s.dense:
         part["padding_transforms"] = [pad(keys)]
     part["random_transforms"] = random_transforms(s, keys)
@@ -182,6 +183,7 @@ def train(s: BundleSpec) -> dict[str, Any]:
         **data_ids(s, arm="fine_tuned", n_labelled=s.n_labelled, pretrained=start),
         **grid(s),
         **label_scale(s),
+        **label_mapping(s),
         **boxes(s),
         **_budget(s),
         **lists(s),

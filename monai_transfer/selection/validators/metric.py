@@ -82,7 +82,7 @@ class UnlabelledValidator(Metric):
             hint = "use the functions `dev` and `ist` with source features" if name in ("dev", "ist") else None
             raise InputError(f"validator {name!r} is not one of {', '.join(SCORES)}", hint=hint)
         kind = get_task(task)
-        if kind.activation != "softmax":
+        if not kind.exclusive:
             raise InputError(
                 f"validators judge class probabilities that exclude each other, and {kind.name!r} has none",
                 hint="choose the checkpoint by a labelled validation set",

@@ -1,0 +1,53 @@
+"""Key metrics of validation that MONAI lacks: those that leave out what is unknown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from monai.handlers import IgniteMetricHandler
+from monai.metrics import CumulativeIterationMetric
+
+from monai_transfer.arrays import as_array
+from monai_transfer.metrics.classes import binary_auc
+
+__all__ = ["FindingAuc", "FindingAucMetric"]
+
+
+class FindingAucMetric(CumulativeIterationMetric):
+    """Mean AUC over the findings that have known cases of both kinds; NaN where there is none.
+
+    ``y_pred`` and ``y`` are B x F; in ``y`` 1 is present, 0 absent, anything else unknown.
+
+    >>> metric = FindingAucMetric()
+    >>> _ = metric(torch.tensor([[0.9, 0.1], [0.2, 0.7]]), torch.tensor([[1.0, -1.0], [0.0, 1.0]]))
+    >>> metric.aggregate().item()
+    1.0
+    """
+
+    def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor | None = None, **_: Any) -> Any:
+        return y_pred, y
+
+    def aggregate(self, *_: Any, **__: Any) -> torch.Tensor:
+        """The mean AUC of everything seen, over all processes."""
+        p, y = (as_array(buffer).astype(float) for buffer in self.get_buffer())
+        areas = []
+        for finding in range(y.shape[1]):
+            known = (y[:, finding] == 0) | (y[:, finding] == 1)
+            positive = y[known, finding] == 1
+            if positive.any() and not positive.all():
+                areas.append(float(binary_auc(p[known, finding], positive, np.ones((1, int(known.sum()))))[0]))
+        return torch.tensor(float(np.mean(areas)) if areas else float("nan"))
+
+
+class FindingAuc(IgniteMetricHandler):
+    """:class:`FindingAucMetric` as an ignite metric, for ``key_val_metric``.
+
+    Args:
+        output_transform: picks ``(pred, label)`` from ``engine.state.output``, as MONAI's handlers do.
+    """
+
+    def __init__(self, output_transform: Callable[[Any], Any] = lambda x: x) -> None:
+        super().__init__(metric_fn=FindingAucMetric(), output_transform=output_transform, save_details=False)
