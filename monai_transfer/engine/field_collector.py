@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -157,7 +158,9 @@ class FieldCollector:
         if not self._needs(f"{prefix}_logits", f"{prefix}_features"):
             return
         assert self.forward is not None
-        logits = self.main(self.forward(image, *arguments, **options), image)
+        without = prefix in self.method.constant
+        with torch.no_grad() if without else contextlib.nullcontext():
+            logits = self.main(self.forward(image, *arguments, **options), image)
         if self._tap is not None:
             fields[f"{prefix}_features"] = self._features()
         fields[f"{prefix}_logits"] = logits

@@ -267,7 +267,7 @@ class MethodStep:
         if dist.is_available() and dist.is_initialized():
             for tensor in (*self.method.parameters(), *self.method.buffers()):
                 dist.broadcast(tensor.data, 0)
-        self.own.make()
+        self.own.make(self._network_optimizer)
         self._ready = True
         if self._pending is not None:
             pending, self._pending = self._pending, None

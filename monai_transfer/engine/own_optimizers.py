@@ -11,6 +11,7 @@ from torch import Tensor
 from monai_transfer.engine.domain_statistics import DomainStatistics
 from monai_transfer.methods.base import Fields, Method
 from monai_transfer.networks.domain_norms import DomainNorms
+from monai_transfer.networks.optimizer_like import optimizer_like
 
 __all__ = ["OwnOptimizers", "detached"]
 
@@ -39,9 +40,14 @@ class OwnOptimizers:
         """Those that there are."""
         return [o for o in (self.of_method, self.statistics.optimizer) if o is not None]
 
-    def make(self) -> None:
-        """Make the method's optimizer."""
+    def make(self, of_network: torch.optim.Optimizer | None) -> None:
+        """Make the method's optimizer: its own, or where it follows the network's, one of the same kind.
+
+        A rate is one of a kind of optimizer: SGD's is no rate for Adam.
+        """
         self.of_method = self.method.make_optimizer()
+        if self.of_method is not None and self.method.follows_lr and of_network is not None:
+            self.of_method = optimizer_like(of_network, [p for g in self.of_method.param_groups for p in g["params"]])
 
     def zero(self) -> None:
         """Forget the gradients, as a new accumulation begins."""

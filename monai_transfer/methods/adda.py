@@ -1,16 +1,16 @@
 """ADDA: the target gets an encoder of its own, which starts as the source's and learns to pass for it.
 
     D:        min 1/2 (BCE(D(E_s(x_s)), 0) + BCE(D(E_t(x_t)), 1))       (the critic's step)
-    encoder:  min BCE(D(E_t(x_t)), 0)                                   (the term: inverted label)
+    encoder:  min lambda(p) BCE(D(E_t(x_t)), 0)                         (the term: inverted label)
 
 Paper: Tzeng, Hoffman, Saenko and Darrell, Adversarial Discriminative Domain Adaptation, CVPR 2017, arXiv:1702.05464
 
 E_t is the trainer's network, so start it from weights trained on the source; E_s is a frozen copy of it, made at the
 start. The trainer's own loss is dropped (``supervised = False``), and what lies behind the tapped layer gets no
 gradient: the classifier stays that of the source. Nothing but the discriminator ties E_t to the classes, so a long run
-can swap them; keep it short, with a small learning rate (the authors' is 2e-4), and watch the validators. As there,
-both players learn at one rate: the discriminator takes that of the trainer's optimizer, unless ``lr`` says otherwise;
-two hidden layers of 500, Adam with beta 0.5.
+can swap them; keep it short, with a small learning rate (the authors' is 2e-4), and watch the validators. The
+discriminator has an Adam (beta 0.5) at a rate of its own, two hidden layers of 500, and is given time to learn: the
+term grows with lambda(p) = 2 / (1 + exp(-10 p)) - 1 (DANN's ramp, not the paper's).
 
 What the classifier sees must be what the discriminator sees. So leave ``layer`` at what enters the class head: from a
 layer inside a U-Net the skips carry the rest past the discriminator, and nothing holds them. In a segmentation every
@@ -33,6 +33,7 @@ from monai_transfer.methods.base import Fields, Method
 from monai_transfer.networks.adversarial import discriminator_accuracy, domain_discriminator, frozen_call
 from monai_transfer.networks.copying import copy_network
 from monai_transfer.networks.outputs import pool_features
+from monai_transfer.networks.schedules import dann_lambda
 from monai_transfer.networks.tap import Tap
 
 __all__ = ["Adda"]
@@ -47,7 +48,7 @@ class Adda(Method):
         hidden: width of the discriminator's two hidden layers.
         places: of a feature map with more, so many per case are drawn in each step: two layers of 500 at every voxel
             would cost more than the network.
-        lr: learning rate of the discriminator; ``None``: that of the trainer's optimizer, as it changes.
+        lr: learning rate of the discriminator.
 
     >>> from monai_transfer.methods.adda import Adda
     >>> sorted(Adda.needs), Adda.supervised  # the target encoder plays against a critic alone; no source loss
@@ -60,13 +61,13 @@ class Adda(Method):
     statistics = "target"
     default_pool: ClassVar[str | None] = None
 
-    def __init__(self, hidden: int = 500, lr: float | None = None, places: int = 1024) -> None:
+    def __init__(self, hidden: int = 500, lr: float = 1e-3, places: int = 1024) -> None:
         super().__init__()
         if places < 1:
             raise InputError(
                 f"ADDA's discriminator judges at least one place, got places={places}", hint="1024 is the default"
             )
-        self.hidden, self.lr, self.follows_lr, self.places = hidden, lr, lr is None, places
+        self.hidden, self.lr, self.places = hidden, lr, places
         self.source_network: nn.Module | None = None
         self.discriminator: nn.Module | None = None
         self._tap: Tap | None = None
@@ -81,9 +82,7 @@ class Adda(Method):
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         assert self.discriminator is not None
-        return torch.optim.Adam(
-            self.discriminator.parameters(), lr=2e-4 if self.lr is None else self.lr, betas=(0.5, 0.999)
-        )
+        return torch.optim.Adam(self.discriminator.parameters(), lr=self.lr, betas=(0.5, 0.999))
 
     @torch.no_grad()
     def source_features(self, image: Tensor) -> Tensor:
@@ -100,10 +99,13 @@ class Adda(Method):
         drawn = rows[:, :, torch.randint(rows.shape[2], (self.places,), device=rows.device)]
         return drawn.reshape(*drawn.shape, *[1] * (features.ndim - 3))
 
+    def ramp_factor(self, progress: float) -> float:
+        return dann_lambda(progress)
+
     def forward(self, fields: Fields, progress: float) -> Tensor:
         assert self.discriminator is not None, "setup() comes before forward()"
         judged = frozen_call(self.discriminator, self._drawn(pool_features(fields.target_features, self.pool))).float()
-        return F.binary_cross_entropy_with_logits(judged, torch.zeros_like(judged))
+        return self.ramp_factor(progress) * F.binary_cross_entropy_with_logits(judged, torch.zeros_like(judged))
 
     def critic_step(self, fields: Fields) -> Tensor:
         """The discriminator's loss: features of the source copy are 0, target features 1."""

@@ -56,7 +56,9 @@ class Method(nn.Module):
         repeats: steps of the network per iteration; those after the first are on ``again`` alone.
         domain_norms: each domain has BatchNorm layers of its own (``Adapt(statistics="domain")``, always).
         statistics: what ``Adapt`` takes where its ``statistics`` are not given.
-        follows_lr: its own optimizer takes the network's learning rate (the largest of its groups) at each step.
+        follows_lr: its own parameters learn as the network's do: an optimizer of the same kind and options, at its
+            learning rate (the largest of its groups) at each step.
+        constant: passes that build no graph, among target, target_strong, source_strong: their fields are labels.
 
     Attributes that ``Adapt`` sets before ``setup``, for methods that look into a copy of the network:
         layer: name of the module whose output is the features; ``None``: what enters the class head.
@@ -77,6 +79,7 @@ class Method(nn.Module):
     domain_norms: ClassVar[bool] = False
     statistics: ClassVar[str] = "both"
     follows_lr: bool = False
+    constant: ClassVar[frozenset[str]] = frozenset()
     replaces_weight_decay: ClassVar[bool] = False
     repeats: int = 1
     layer: str | None = None

@@ -82,7 +82,7 @@ class CoTraining(Method):
         difference: factor of the view difference; 0 saves its cost.
         eps: step of the adversarial examples.
         ramp: share of the run after which the factors have their full value.
-        lr: learning rate of the peer's Adam optimizer; ``None``: that of the trainer's optimizer, as it changes.
+        lr: learning rate of an Adam of the peer's own; ``None``: an optimizer as the network's, at its rate.
 
     >>> from monai_transfer.methods.co_training import CoTraining
     >>> method = CoTraining()

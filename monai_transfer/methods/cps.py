@@ -1,6 +1,6 @@
 """CPS: two networks of one architecture and different starts, each learning from the other's hard answers.
 
-    L = CE(p1, y2) + CE(p2, y1) on source and target, ramped;   plus the second network's own supervised loss
+    L = CE(p1, y2) + CE(p2, y1), mean of source and target, ramped;   plus the second network's own supervised loss
     y1 = argmax p1, y2 = argmax p2, constants
 
 Paper: Chen, Yuan, Zeng and Wang, Semi-Supervised Semantic Segmentation with Cross Pseudo Supervision, CVPR 2021,
@@ -12,9 +12,10 @@ the peer draws anew (``start="head"``); ``"all"`` draws everything anew, for tra
 paper's for its main set. There both networks are new and equal at each time. Here the trainer's often comes trained on
 the source, and a peer with a new head has little to teach at first: so the weight grows over the whole run, as in Luo,
 Hu, Song, Wang and Zhang, Semi-Supervised Medical Image Segmentation via Cross Teaching between CNN and Transformer,
-MIDL 2022, arXiv:2112.04894; and the peer learns at the rate of the trainer's optimizer. The peer's supervised loss is
-cross-entropy, plus soft Dice for a segmentation. Costs a second network in time and memory. Normalisation statistics:
-each network normalises source and target batches separately, and its own running averages blend both.
+MIDL 2022, arXiv:2112.04894; and the peer learns as the network does, with an optimizer of the same kind and rate. The
+peer's supervised loss is cross-entropy, plus soft Dice for a segmentation. Costs a second network in time and memory.
+Normalisation statistics: each network normalises source and target batches separately, and its own running averages
+blend both.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Cps(Method):
         weight: factor of the cross pseudo loss.
         ramp: share of the run after which it has its full weight.
         start: what the peer draws anew, ``"head"`` or ``"all"``.
-        lr: learning rate of the peer's Adam optimizer; ``None``: that of the trainer's optimizer, as it changes.
+        lr: learning rate of an Adam of the peer's own; ``None``: an optimizer as the network's, at its rate.
 
     Raises:
         InputError: ``start`` is neither of the two.
@@ -94,7 +95,9 @@ class Cps(Method):
         assert self.peer is not None, "setup() comes before forward()"
         peer = self.peer.train(self.training)
         source, target = (main_scores(peer, fields[f"{domain}_image"]) for domain in ("source", "target"))
-        cross = cross_pseudo_loss(fields.source_logits, source) + cross_pseudo_loss(fields.target_logits, target)
+        cross = 0.5 * (
+            cross_pseudo_loss(fields.source_logits, source) + cross_pseudo_loss(fields.target_logits, target)
+        )
         own = supervised_loss(source, fields.source_label)
         with torch.no_grad():
             agreement = (fields.target_logits.argmax(1) == target.argmax(1)).float().mean()

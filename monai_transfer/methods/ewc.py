@@ -8,9 +8,9 @@ F is the diagonal of the Fisher information of the source model. It belongs to t
 ``fisher_information`` and hand it over, or its file. Where the source's data cannot be had, leave it out: it is then
 estimated at the start from the first batch of the trainer's own images, with the source weights and the model's own
 answers as labels, which tells what matters to those answers on these images; an approximation, from few cases. Of a
-segmentation the mean over voxels counts, so that lambda is comparable. The default lambda is the paper's for its
-reinforcement learning tasks; it scales with F, so try powers of ten. Set the optimizer's weight decay to 0. The
-estimation runs in eval mode: norm statistics are untouched.
+segmentation p(y | x) is that of all voxels together, and F is divided by their number, as the task's loss is. The
+default lambda is the paper's for its reinforcement learning tasks; it scales with F, so try powers of ten. Set the
+optimizer's weight decay to 0. The estimation runs in eval mode: norm statistics are untouched.
 """
 
 from __future__ import annotations
@@ -87,11 +87,12 @@ def fisher_information(network: nn.Module, images: Tensor | Iterable[Any]) -> di
                 for case in image.to(device).split(1):
                     logs = log_probabilities(main_scores(network, case)).movedim(1, -1)
                     drawn = torch.distributions.Categorical(logits=logs.detach()).sample()
-                    likelihood = logs.gather(-1, drawn.unsqueeze(-1)).mean()
+                    likelihood = logs.gather(-1, drawn.unsqueeze(-1)).sum()
+                    places = drawn.numel()
                     gradients = torch.autograd.grad(likelihood, list(named.values()), allow_unused=True)
                     for name, gradient in zip(named, gradients, strict=True):
                         if gradient is not None:
-                            totals[name] += gradient.detach().square()
+                            totals[name] += gradient.detach().square() / places
                     count += 1
     finally:
         for module, mode in modes.items():

@@ -6,11 +6,12 @@ Paper: Sohn et al., FixMatch: Simplifying Semi-Supervised Learning with Consiste
 arXiv:2001.07685
 
 tau is 0.95, and the mean runs over all cases, selected or not, as in the paper, so the term starts small and grows with
-certainty. The label is a constant for the gradient. ``strong`` is the batch's strongly augmented view; for a
-segmentation its augmentation must be photometric (contrast, noise, blur, bias field), or the voxels no longer match. A
-batch without one gives the plain image in its place: then this is plain pseudo-labelling, so use one. Rare classes
-seldom reach a common threshold: ``pseudo_label`` has one for each class. Normalisation statistics: plain and strong
-view are two more forward passes in training mode, each normalised by its own batch; the running averages blend all.
+certainty. The plain view only gives labels, so its pass builds no graph. ``strong`` is the batch's strongly augmented
+view; for a segmentation its augmentation must be photometric (contrast, noise, blur, bias field), or the voxels no
+longer match. A batch without one gives the plain image in its place: then this is plain pseudo-labelling, so use one.
+Rare classes seldom reach a common threshold: ``pseudo_label`` has one for each class. Normalisation statistics: plain
+and strong view are two more forward passes in training mode, each normalised by its own batch; the running averages
+blend all.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ class Fixmatch(Method):
     """
 
     needs = frozenset({"target_logits", "target_strong_logits"})
+    constant = frozenset({"target"})
     tasks = ("classification", "segmentation")
     experimental = False  # docs/truth_table.md: nuclei, though from .01 to .15 only
     norm_statistics = "separate: source, plain and strong target view each by its own batch; averages blend all three"

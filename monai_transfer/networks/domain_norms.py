@@ -10,7 +10,6 @@ the tensors of a layer are exchanged, not the layer, so hooks and wrappers stay 
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from monai_transfer.errors import InputError
+from monai_transfer.networks.optimizer_like import optimizer_like
 
 __all__ = ["DomainNorms"]
 
@@ -73,9 +73,7 @@ class DomainNorms(nn.Module):
             chosen = [twins[id(p)] for p in group["params"] if id(p) in twins]
             if chosen:
                 groups.append({**group, "params": chosen, "follows": index})
-        accepted = inspect.signature(type(of_network)).parameters
-        options = {key: value for key, value in of_network.defaults.items() if key in accepted}
-        return type(of_network)(groups, **options) if groups else None
+        return optimizer_like(of_network, groups) if groups else None
 
     @staticmethod
     def follow(own: torch.optim.Optimizer, of_network: torch.optim.Optimizer) -> None:

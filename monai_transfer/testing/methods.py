@@ -217,7 +217,7 @@ def check_test_time(method: Factory, task: str, dims: int) -> None:
     loader = batches_for(task, dims, 1, False)
     before = {key: value.clone() for key, value in network.state_dict().items()}
     adapted = made.wrap(network) if hasattr(made, "wrap") else made.fit(network, loader)
-    output = adapted(loader[0]["image"])
+    output = adapted.eval()(loader[0]["image"])
     assert torch.isfinite(output).all(), f"the outputs of {type(made).__name__} are not finite"
     if hasattr(made, "wrap"):
         same(dict(network.state_dict()), before, "the network given")

@@ -6,13 +6,14 @@
 Paper: Liang, Hu and Feng, Do We Really Need to Access the Source Data? Source Hypothesis Transfer for Unsupervised
 Domain Adaptation, ICML 2020, arXiv:2002.08546
 
-Defaults are the authors': beta 0.3, SGD with Nesterov momentum 0.9 and weight decay 1e-3, lr 0.01 / (1 + 10 p)^0.75, a
-tenth of it for the backbone (here: everything but the frozen class head). Pseudo-labels are made anew at each epoch
-from the network as it stands then, in eval mode. As in their code, features carry a constant 1 before the cosine, and
-a class that nothing is assigned to is left out. Train the source with label smoothing 0.1. **H(mean p) assumes that
-classes are about equally frequent on the target**: with strong imbalance it makes cases up; lower ``diversity``. Meant
-for classification: a segmentation's voxels are anything but balanced. Normalisation statistics: running averages go on
-with target batches alone, in training mode; batches of one case fail on BatchNorm.
+Defaults are the authors': beta 0.3, SGD with Nesterov momentum 0.9 and weight decay 1e-3, lr 0.01 / (1 + 10 p)^0.75.
+They give the backbone a tenth of it, beside a new bottleneck layer that has all; there is none here, so what lies in
+front of the frozen class head takes the whole rate (``backbone_factor``). Pseudo-labels are made anew at each epoch
+from the network as it stands then, in eval mode. As in their code, features carry a constant 1 before the cosine, and a
+class that no case is predicted to be of is left out. Train the source with label smoothing 0.1. **H(mean p) assumes
+that classes are about equally frequent on the target**: with strong imbalance it makes cases up; lower ``diversity``.
+Meant for classification: a segmentation's voxels are anything but balanced. Normalisation statistics: running averages
+go on with target batches alone, in training mode; batches of one case fail on BatchNorm.
 """
 
 from __future__ import annotations
@@ -53,10 +54,12 @@ def information_maximisation(logits: Tensor, diversity: float = 1.0) -> Tensor:
 def class_centroids(features: Tensor, probabilities: Tensor) -> Tensor:
     """Centroids (C x F+1) of N x F features by soft-weighted mean and once more by nearest-centroid labels.
 
-    Rows of classes without any case are NaN.
+    Classes that no case is predicted to be of stay out; their rows, and those without any case, are NaN.
     """
     extended = _extended(features)
     centroids = _weighted_means(extended, probabilities)
+    predicted = F.one_hot(probabilities.argmax(1), probabilities.shape[1]).any(0)
+    centroids = torch.where(predicted.unsqueeze(1), centroids, torch.nan)  # one that no case is of draws no case
     labels = _nearest(extended, centroids)
     return _weighted_means(extended, F.one_hot(labels, probabilities.shape[1]).to(extended.dtype))
 
@@ -100,7 +103,7 @@ class Shot(SourceFree):
     def __init__(
         self,
         lr: float = 0.01,
-        backbone_factor: float = 0.1,
+        backbone_factor: float = 1.0,
         epochs: int = 15,
         beta: float = 0.3,
         diversity: float = 1.0,

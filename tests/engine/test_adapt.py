@@ -55,7 +55,7 @@ def trainer(net, handlers, data=None, epochs=2, lr=0.05, **more) -> SupervisedTr
 def test_first_step_equals_the_loss_written_out_by_hand():
     source, target = items(4, 0.0, 0), items(4, 2.0, 1, labelled=False)
     ours = network()
-    trainer(ours, [Adapt(Coral(), loader(target), weight=3.0)], source, epochs=1).run()
+    trainer(ours, [Adapt(Coral(standardise=False), loader(target), weight=3.0)], source, epochs=1).run()
 
     hand = network()
     optimizer = torch.optim.SGD(hand.parameters(), lr=0.05)

@@ -43,7 +43,25 @@ def test_refuses_single_cases_and_other_widths():
 
 def test_the_method_is_the_loss():
     fields = Fields(source_features=torch.randn(6, 3), target_features=torch.randn(4, 3))
-    assert Coral()(fields, 0.0) == coral_loss(fields.source_features, fields.target_features)
+    assert Coral(standardise=False)(fields, 0.0) == coral_loss(fields.source_features, fields.target_features)
+
+
+def test_standardised_it_does_not_depend_on_the_features_scale():
+    s, t = torch.randn(16, 5, dtype=torch.float64), 1.5 * torch.randn(12, 5, dtype=torch.float64) + 0.3
+    spread = torch.cat([s, t]).std(0)
+    expected = coral_loss(s / spread, t / spread) + ((s.mean(0) - t.mean(0)) / spread).square().mean()
+    for scale in (1.0, 1e-3, 1e3):
+        fields = Fields(source_features=scale * s, target_features=scale * t)
+        torch.testing.assert_close(Coral()(fields, 0.0), expected)
+    dead = torch.cat([s, torch.zeros(16, 1)], 1), torch.cat([t, torch.zeros(12, 1)], 1)  # a feature that is always 0
+    torch.testing.assert_close(
+        Coral()(Fields(source_features=dead[0], target_features=dead[1]), 0.0),
+        coral_loss(*(x / torch.cat([spread, torch.ones(1)]) for x in dead))
+        + ((s.mean(0) - t.mean(0)) / spread).square().sum() / 6,
+    )
+    same = torch.ones(4, 3, requires_grad=True)
+    Coral()(Fields(source_features=same, target_features=torch.ones(4, 3)), 0.0).backward()
+    assert same.grad.isfinite().all()
 
 
 def turned(n, degrees, seed):
@@ -58,6 +76,6 @@ def turned(n, degrees, seed):
 def test_undoes_a_rotation(adapt, batches, perceptron, accuracy, seed):
     source, target, test = batches(*turned(300, 0, 1)), batches(turned(300, 75, 2)[0]), turned(400, 75, 3)
     before = accuracy(adapt(None, perceptron(seed=seed), source, None, seed=seed), *test)
-    after = accuracy(adapt(Coral(), perceptron(seed=seed), source, target, weight=10.0, seed=seed), *test)
+    after = accuracy(adapt(Coral(), perceptron(seed=seed), source, target, seed=seed), *test)
     assert before < 0.9
     assert after > 0.97

@@ -39,6 +39,15 @@ def test_fisher_of_logistic_regression():
     torch.testing.assert_close(found["bias"], (p * (1 - p)).mean().view(1), rtol=0.1, atol=0)
 
 
+def test_of_a_segmentation_all_voxels_are_one_answer_and_their_number_divides():
+    """For one logit w x at each of V voxels: the sum over voxels of p (1 - p) x^2, divided by V; not by V once more."""
+    network = nn.Conv2d(1, 1, 1, bias=False)
+    x = torch.randn(1, 1, 6, 6).expand(600, -1, -1, -1)
+    p = torch.sigmoid(network(x)).detach()
+    found = fisher_information(network, x)["weight"].item()
+    assert found == pytest.approx((p * (1 - p) * x**2).mean().item(), rel=0.15)
+
+
 def test_network_is_left_as_it_was():
     network = UNet(2, 1, 2, (4, 8), (2,), norm="batch", dropout=0.5).train()
     network.model[0].eval()

@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from monai_transfer import MethodStep
 from monai_transfer.methods.base import Fields
 from monai_transfer.methods.fixmatch import Fixmatch, fixmatch_loss
 
@@ -34,6 +35,22 @@ def test_gradient_goes_to_the_sure_voxels_of_the_strong_view(shape):
     touched = (strong.grad != 0).any(1, keepdim=True)
     assert torch.equal(touched, sure)
     assert 0 < method.log()["selected"] < 1
+
+
+def test_the_plain_view_builds_no_graph():
+    seen = {}
+
+    class Watched(Fixmatch):
+        def forward(self, fields, progress):
+            seen.update(fields)
+            return super().forward(fields, progress)
+
+    network = torch.nn.Linear(4, 2)
+    step = MethodStep(Watched(), network, [torch.randn(3, 4)], epochs=1, epoch_length=1)
+    x = torch.randn(3, 4)
+    step(x, None, network(x)).backward()
+    assert not seen["target_logits"].requires_grad
+    assert seen["target_strong_logits"].requires_grad
 
 
 def test_half_precision():

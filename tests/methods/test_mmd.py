@@ -7,6 +7,8 @@ from torch import nn
 from monai_transfer.methods.base import Fields
 from monai_transfer.methods.mmd import Mmd, joint_mmd_loss, mmd_loss
 
+DOMAINS = ("source", "target")
+
 
 def by_loops(source, target, unbiased=False, source_p=None, target_p=None):
     """The formula of the paper, pair by pair."""
@@ -131,7 +133,7 @@ SEEDS = [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytes
 @pytest.mark.parametrize("seed", SEEDS)
 def test_aligns_a_covariate_shift(joint, seed):
     assert adapted_accuracy(None, seed) < 0.75
-    assert adapted_accuracy(Mmd(joint=joint), seed) > 0.95
+    assert adapted_accuracy(Mmd(joint=joint, weight=1.0), seed) > 0.95
 
 
 def test_joint_pools_the_outputs_of_a_segmentation():
@@ -141,4 +143,6 @@ def test_joint_pools_the_outputs_of_a_segmentation():
         source_logits=torch.randn(4, 1, 5, 5, 5),
         target_logits=torch.randn(4, 1, 5, 5, 5),
     )
-    assert Mmd(joint=True)(fields, 0.0) > 0
+    pooled = [torch.cat([1 - p, p], 1) for p in (fields[f"{d}_logits"].sigmoid().mean((2, 3, 4)) for d in DOMAINS)]
+    expected = joint_mmd_loss(fields.source_features, fields.target_features, *pooled, unbiased=True)
+    torch.testing.assert_close(Mmd(joint=True)(fields, 0.0), 0.1 * expected)

@@ -36,6 +36,16 @@ def test_centroids_and_labels_by_scipy():
     np.testing.assert_array_equal(centroid_labels(features, ours).numpy(), cdist(f, centroids, "cosine").argmin(1))
 
 
+def test_a_class_that_no_case_is_predicted_to_be_of_stays_out():
+    """Its soft share alone would give it a centroid near the mean, which draws cases."""
+    features = torch.cat([torch.randn(40, 4) + 3, torch.randn(40, 4) - 3])
+    p = torch.tensor([0.5, 0.1, 0.4]).repeat(80, 1)
+    p[40:] = torch.tensor([0.1, 0.5, 0.4])
+    centroids = class_centroids(features, p)
+    assert centroids[2].isnan().all()
+    assert set(centroid_labels(features, centroids).tolist()) == {0, 1}
+
+
 def test_an_empty_class_is_never_a_label():
     features = torch.randn(10, 4)
     p = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]).repeat(5, 1)
