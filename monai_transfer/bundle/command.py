@@ -21,6 +21,7 @@ from monai_transfer.errors import InputError
 from monai_transfer.options import (
     BundleFolder,
     RunFolder,
+    TrustSource,
     announce,
     begins_with,
     given_paths,
@@ -174,6 +175,7 @@ def export(
     to: Annotated[str, typer.Option(help="bundle, torchscript or onnx.", autocompletion=begins_with(KINDS))] = "bundle",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="File or folder to write.")] = None,
     run: RunFolder = None,
+    trust_source: TrustSource = False,
 ) -> None:
     """A deployable artefact that needs MONAI alone, never this package."""
     if to not in KINDS:
@@ -183,4 +185,4 @@ def export(
     announce(f"export: {bundle} as {to}")
     from monai_transfer.bundle.export import export_bundle
 
-    typer.echo(f"wrote {export_bundle(bundle, to, output, run=run)}")
+    typer.echo(f"wrote {export_bundle(bundle, to, output, run=run, trust_source=trust_source)}")

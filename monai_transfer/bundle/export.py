@@ -13,12 +13,18 @@ from typing import Any
 import torch
 from monai.data import save_net_with_metadata
 
-from monai_transfer.bundle.run import best_weights, open_workflow
+from monai_transfer.bundle.configs.emit import to_yaml
+from monai_transfer.bundle.inference import open_inference, stand_alone
+from monai_transfer.bundle.known_code import foreign_code
+from monai_transfer.bundle.run import best_weights
 from monai_transfer.bundle.run_metadata import run_metadata
+from monai_transfer.bundle.weights_handler import load_complete
+from monai_transfer.bundle_reader.reading import config_file, read_bundle
 from monai_transfer.config_text import expr, to_config
-from monai_transfer.engine.checkpoint import load_checkpoint
 from monai_transfer.errors import InputError
-from monai_transfer.files import atomic_folder, atomic_path, write_json
+from monai_transfer.files import atomic_folder, atomic_path, write_json, write_text
+from monai_transfer.safe_parse import read_mapping
+from monai_transfer.weights.hashes import verify_file, write_hashes
 from monai_transfer.weights.large_files import LargeFile, write_large_files
 from monai_transfer.weights.provenance import Provenance, provenance_of
 
@@ -28,7 +34,12 @@ KINDS = ("bundle", "torchscript", "onnx")
 
 
 def export_bundle(
-    bundle: str | Path, to: str, output: str | Path | None = None, *, run: str | Path | None = None
+    bundle: str | Path,
+    to: str,
+    output: str | Path | None = None,
+    *,
+    run: str | Path | None = None,
+    trust_source: bool = False,
 ) -> Path:
     """Export a bundle's (or a run's) best model; returns what was written.
 
@@ -40,6 +51,16 @@ def export_bundle(
     with metadata and inference config as extra files, as MONAI Deploy reads it. ``onnx``: one file with free batch and
     spatial axes. The exported model's output is compared with the original's before anything is kept.
 
+    None of the bundle's code runs. What it carries is taken along as it is where this package wrote it; of another
+    bundle the inference is written anew from what was read.
+
+    Args:
+        bundle: its folder.
+        to: one of these.
+        output: file or folder to write; by default beside or in the bundle.
+        run: the run whose best weights to take.
+        trust_source: run the bundle's own code where it cannot be read without, and take it along.
+
     Raises:
         InputError: no weights, unknown kind, a missing extra, or an export that does not give the same output.
     """
@@ -48,22 +69,25 @@ def export_bundle(
     bundle = Path(bundle)
     weights = best_weights(bundle, run)
     metadata = run_metadata(bundle, weights.parent.parent if run is not None else None)
+    verify_file(weights)
+    flow = open_inference(bundle, trust_source=trust_source)
+    flow.initialize()
+    network = flow.parser.get_parsed_content("network_def").cpu()
+    load_complete(network, weights)  # what is shipped is opened first
+    network.eval()
+    config = None if flow.trust is not None or not foreign_code(bundle) else stand_alone(read_bundle(bundle))
     if to == "bundle":
         home = bundle.resolve()
         place = Path(output) if output else home.with_name(f"{home.name}_deploy")
-        return _export_folder(bundle, weights, place, metadata)
-    flow = open_workflow(bundle, "infer", {}, log=False)
-    flow.initialize()
-    network = flow.parser.get_parsed_content("network_def").cpu()
-    network.load_state_dict(load_checkpoint(weights))
-    network.eval()
+        return _export_folder(bundle, weights, place, metadata, config)
     metadata |= _origin(provenance_of(weights))
     example = _example(metadata)
     with torch.no_grad():
         expected = network(example)
     path = Path(output) if output else bundle / "models" / ("model.ts" if to == "torchscript" else "model.onnx")
     writer = _torchscript if to == "torchscript" else _onnx
-    return writer(network, example, expected, path, metadata, flow)
+    shipped = config if config is not None else read_mapping(_inference_config(bundle))
+    return writer(network, example, expected, path, metadata, bundle, shipped)
 
 
 def _origin(known: Provenance) -> dict[str, str]:
@@ -84,16 +108,17 @@ def _agree(got: torch.Tensor, expected: torch.Tensor, path: Path) -> None:
         raise InputError(f"the exported model differs from the original by {worst:.3g}; nothing was kept", path=path)
 
 
-def _torchscript(network: Any, example: Any, expected: Any, path: Path, metadata: dict[str, Any], flow: Any) -> Path:
+def _torchscript(
+    network: Any, example: Any, expected: Any, path: Path, metadata: dict[str, Any], bundle: Path, config: Any
+) -> Path:
     path = path.with_suffix(".ts")
     try:
         script = torch.jit.script(network)
     except Exception:  # networks with dynamic Python in forward can only be traced
         script = torch.jit.trace(network, example)
     with atomic_path(path) as temporary:
-        config = {key: value for key, value in flow.parser.config.items() if key != "_meta_"}
-        config["bundle_root"] = "."
-        config |= _carried_scripts(Path(str(flow.parser.get_parsed_content("bundle_root"))), config)
+        config = {**config, "bundle_root": "."}
+        config |= _carried_scripts(bundle, config)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".exporting-") as folder:
             # under its final name: torch names the archive's root by the file, and MONAI Deploy looks for its configs
             # below `<name>/extra`
@@ -123,7 +148,9 @@ def _carried_scripts(bundle: Path, config: dict[str, Any]) -> dict[str, Any]:
     return {"functions_source": to_config(source), "functions": define}
 
 
-def _onnx(network: Any, example: Any, expected: Any, path: Path, metadata: dict[str, Any], flow: Any) -> Path:
+def _onnx(
+    network: Any, example: Any, expected: Any, path: Path, metadata: dict[str, Any], bundle: Path, config: Any
+) -> Path:
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(f"ONNX export needs {', '.join(missing)}", hint="pip install 'monai-transfer[onnx]'")
@@ -156,11 +183,23 @@ def _note_in_onnx(path: Path, notes: dict[str, str]) -> None:
         onnx.save(model, str(path))
 
 
-def _export_folder(bundle: Path, weights: Path, output: Path, metadata: dict[str, Any]) -> Path:
+def _left_out(folder: str, names: list[str]) -> list[str]:
+    """Caches, and links, which may lead to any file of the user's."""
+    return [name for name in names if name == "__pycache__" or (Path(folder) / name).is_symlink()]
+
+
+def _inference_config(bundle: Path) -> Path:
+    found = config_file(bundle, "inference")
+    if found is None:
+        raise InputError("this bundle has no inference config", path=bundle, hint="name a bundle that predicts")
+    return found
+
+
+def _export_folder(
+    bundle: Path, weights: Path, output: Path, metadata: dict[str, Any], written: dict[str, Any] | None
+) -> Path:
     """The bundle without what trains it; refused if its inference config still needs this package."""
-    config = next((p for p in (bundle / "configs").glob("inference.*")), None)
-    if config is None:
-        raise InputError("this bundle has no inference config", path=bundle)
+    config = _inference_config(bundle)
     if re.search(r"\bmonai_transfer\b", config.read_text(encoding="utf-8")):
         raise InputError("its inference config imports monai_transfer, so it does not run without it", path=config)
     if output.exists():
@@ -168,19 +207,25 @@ def _export_folder(bundle: Path, weights: Path, output: Path, metadata: dict[str
     with atomic_folder(output) as temporary:
         (temporary / "models").mkdir()
         (temporary / "configs").mkdir()
-        for path in (config, bundle / "configs" / "logging.conf"):
+        write_json(temporary / "configs" / "metadata.json", metadata)
+        if written is not None:  # of another's bundle: what was read, and none of its files that can be code
+            write_text(
+                temporary / "configs" / "inference.yaml",
+                to_yaml(written, [f"{bundle.resolve().name}: written anew from what was read of another's bundle"]),
+            )
+        for path in (config, bundle / "configs" / "logging.conf") if written is None else ():
             if path.is_file():
                 shutil.copyfile(path, temporary / "configs" / path.name)
-        write_json(temporary / "configs" / "metadata.json", metadata)
-        for name in ("scripts", "docs", "sample"):
+        for name in ("scripts", "docs", "sample") if written is None else ("sample",):
             if (bundle / name).is_dir():
-                shutil.copytree(bundle / name, temporary / name, ignore=shutil.ignore_patterns("__pycache__"))
+                shutil.copytree(bundle / name, temporary / name, ignore=_left_out)
         for path in (bundle / "LICENSE", *bundle.glob("*.yml")):
-            if path.is_file():
+            if path.is_file() and not path.is_symlink():
                 shutil.copyfile(path, temporary / path.name)
         shutil.copyfile(weights, temporary / "models" / "model.pt")
         known = provenance_of(weights)
         if _origin(known):
             entry = LargeFile("models/model.pt", known.url, licence=known.licence, description=known.description)
             write_large_files(temporary, [entry])
+        write_hashes(temporary)
     return output

@@ -7,14 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-from monai.bundle import ConfigParser
-
 from monai_transfer.bundle.fit import fit_data
-from monai_transfer.errors import InputError
+from monai_transfer.bundle_reader.references import Resolver
 from monai_transfer.files import sha256_file
 from monai_transfer.inspection.run_statistics import run_statistics
 from monai_transfer.manifest import Manifest
+from monai_transfer.safe_parse import read_mapping
 
 __all__ = ["run_metadata"]
 
@@ -57,13 +55,7 @@ def run_metadata(bundle: str | Path, run: str | Path | None = None) -> dict[str,
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"cannot be read ({str(error).splitlines()[0]})", path=path) from error
-    if not isinstance(content, dict):
-        raise InputError("holds no entries by name", path=path)
-    return content
+    return read_mapping(path)
 
 
 def _same_manifest(bundle: Path, config: Mapping[str, Any]) -> bool:
@@ -80,8 +72,7 @@ def _measured(config: Mapping[str, Any], record: Mapping[str, Any], site: Any) -
     if "manifest" not in config:
         return None
     try:
-        parser = ConfigParser({key: value for key, value in config.items() if key != "_meta_"})
-        path = Path(str(parser.get_parsed_content("manifest")))
+        path = Path(str(Resolver({key: value for key, value in config.items() if key != "_meta_"}).get("manifest")))
         if not path.is_file() or sha256_file(path) != record.get("manifest_sha256"):
             return None
         sites = list(site) if isinstance(site, list) else [site]

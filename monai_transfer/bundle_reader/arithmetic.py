@@ -22,7 +22,7 @@ from monai_transfer.bundle_reader.limits import (
     MAX_TEXT,
 )
 
-__all__ = ["Unreadable", "arithmetic"]
+__all__ = ["Unreadable", "Walk", "arithmetic"]
 
 
 class Unreadable(ValueError):
@@ -102,7 +102,7 @@ def arithmetic(text: str, names: Mapping[str, Any]) -> Any:
         raise Unreadable(f"is an expression of more than {MAX_EXPRESSION} characters")
     try:
         tree = ast.parse(text.strip(), mode="eval")
-        return _Walk(names).value(tree.body)
+        return Walk(names).value(tree.body)
     except Unreadable:
         raise
     except (SyntaxError, MemoryError, RecursionError) as error:
@@ -111,7 +111,9 @@ def arithmetic(text: str, names: Mapping[str, Any]) -> Any:
         raise Unreadable(f"cannot be worked out ({type(error).__name__})") from error
 
 
-class _Walk:
+class Walk:
+    """Works out a syntax tree; see ``arithmetic``."""
+
     def __init__(self, names: Mapping[str, Any]) -> None:
         self.names, self.steps, self.items = dict(names), 0, 0
 
@@ -122,6 +124,7 @@ class _Walk:
             raise Unreadable(f"handles more than {MAX_RESOLVED} items")
 
     def value(self, node: ast.AST) -> Any:
+        """The value of a node."""
         self.steps += 1
         if self.steps > MAX_EXPRESSION_STEPS:
             raise Unreadable(f"takes more than {MAX_EXPRESSION_STEPS} steps")

@@ -21,6 +21,7 @@ from monai_transfer.bundle_reader.limits import (
 )
 from monai_transfer.bundle_reader.older_arguments import translate
 from monai_transfer.bundle_reader.table import ARGUMENTS, DEFAULT_OFF, DROPPED, READERS, lookup
+from monai_transfer.config_text import to_config
 from monai_transfer.errors import InputError
 
 __all__ = ["as_config", "bounded", "build", "check"]
@@ -35,6 +36,11 @@ _MODELS = r"(resnet|resnext|wide_resnet|densenet|inception_v3|vgg|mobilenet|effi
 _MODELS += r"regnet|shufflenet|mnasnet|convnext|swin|vit)[a-z0-9_-]*"
 _SMALLEST_VOXEL = 0.01  # mm; of SafeReader's limits
 _NESTED = {"transforms": "transform", "transform": "transform", "loss": "loss", "dints_space": "part"}
+_OWN = (
+    "monai_transfer.bundle_reader.functions.TensorFunction",
+    "monai_transfer.localization.prediction.FindBoxes",
+    "monai_transfer.localization.prediction.WriteBoxes",
+)
 
 
 def build(component: Component, *, device: str = "cpu", share: dict[str, Any] | None = None) -> Any:
@@ -56,8 +62,11 @@ def build(component: Component, *, device: str = "cpu", share: dict[str, Any] | 
     share = {} if share is None else share
     if component.where and component.where in share:
         return share[component.where]
+    if component.path in _OWN:
+        return _own(component)
     entry = lookup(component.path)
-    assert entry is not None  # components come from the table
+    if entry is None or entry.kind == "saver":  # components come from the table
+        raise InputError(f"{component.where}: {component.name} is read, not made", hint=TRUST)
     arguments = {key: _made(value, device, share) for key, value in check(component).items()}
     for key, value in _own_arguments(component, device).items():
         arguments[key] = value
@@ -72,6 +81,15 @@ def build(component: Component, *, device: str = "cpu", share: dict[str, Any] | 
     if component.where:
         share[component.where] = made
     return made
+
+
+def _own(component: Component) -> Any:
+    """A class of this package that a reader put in place of a function."""
+    from monai_transfer.bundle_reader.functions import TensorFunction
+    from monai_transfer.localization.prediction import FindBoxes, WriteBoxes
+
+    classes: dict[str, Any] = {"TensorFunction": TensorFunction, "FindBoxes": FindBoxes, "WriteBoxes": WriteBoxes}
+    return classes[component.name](**component.arguments)
 
 
 def as_config(component: Component) -> dict[str, Any]:
@@ -96,6 +114,12 @@ def check(component: Component) -> dict[str, Any]:
         InputError: an argument was not read, is not among those of the table, or has a size beyond a limit.
     """
     arguments, _ = translate(component.name, component.arguments)
+    if component.path in _OWN:
+        for unread in unread_in(list(arguments.values())):
+            raise InputError(f"{unread} cannot be read without running code", hint=TRUST)
+        for name, value in arguments.items():
+            _check_value(name, value, f"{component.where}::{name}", names=True)
+        return arguments
     where = component.where or component.name
     for unread in unread_in(list(arguments.values())):
         raise InputError(f"{unread} cannot be read without running code", hint=TRUST)
@@ -108,6 +132,9 @@ def check(component: Component) -> dict[str, Any]:
         if name in DEFAULT_OFF:
             fault = f"{where}: {name}={value!r} of {component.name} fetches weights"
             raise InputError(fault, hint="set it to false; the weights come from the bundle")
+        if name == "func" and component.kind == "function" and isinstance(value, Component) and value.path in _OWN:
+            kept[name] = value
+            continue
         if value is None and name not in ARGUMENTS[component.kind] and name != "self":
             continue  # nothing is nothing, whatever the argument would do
         if name not in ARGUMENTS[component.kind]:
@@ -121,7 +148,7 @@ def check(component: Component) -> dict[str, Any]:
     return kept
 
 
-def _check_value(name: str, value: Any, where: str) -> None:
+def _check_value(name: str, value: Any, where: str, *, names: bool = False) -> None:
     if isinstance(value, Component):
         if _NESTED.get(name) != value.kind:
             raise InputError(f"{where}: {value.name} is no argument here", hint=TRUST)
@@ -130,13 +157,13 @@ def _check_value(name: str, value: Any, where: str) -> None:
         if len(value) > MAX_ITEMS:
             raise InputError(f"{where}: a list of more than {MAX_ITEMS} items", hint=TRUST)
         for item in value:
-            _check_value(name, item, where)
+            _check_value(name, item, where, names=names)
     elif isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, (str, int)) or re.fullmatch(r"_\w+_", str(key)):  # a word of MONAI's configs
                 raise InputError(f"{where}: a dictionary with other keys than names", hint=TRUST)
-            _check_value(name, item, where)
-    elif isinstance(value, str) and re.search(r"[$@%#]", value):  # MONAI would read code or a reference
+            _check_value(name, item, where, names=names)
+    elif isinstance(value, str) and not names and re.search(r"[$@%#]", value):  # MONAI would read code or a reference
         raise InputError(f"{where}: the text {value[:60]!r} is none that stands in a config", hint=TRUST)
     elif not isinstance(value, (str, int, float, bool, type(None))):
         raise InputError(f"{where}: a value of the kind {type(value).__name__}", hint=TRUST)
@@ -163,7 +190,8 @@ def _check_reader(reader: Any, where: str) -> None:
 def _own_arguments(component: Component, device: str) -> dict[str, Any]:
     """What a component gets from us: no download, the user's device."""
     entry = lookup(component.path)
-    assert entry is not None
+    if entry is None:
+        return {}
     parameters = inspect.signature(entry.make).parameters
     own: dict[str, Any] = {name: False for name in DEFAULT_OFF if name in parameters}
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()) and component.kind == "network":
@@ -180,8 +208,7 @@ def _own_arguments(component: Component, device: str) -> dict[str, Any]:
 def _fetches(component: Component) -> bool:
     """Whether the class fetches weights unless it is told not to."""
     entry = lookup(component.path)
-    assert entry is not None
-    parameters = inspect.signature(entry.make).parameters
+    parameters = inspect.signature(entry.make).parameters if entry is not None else {}
     return any(parameters[name].default is not False for name in DEFAULT_OFF if name in parameters)
 
 
@@ -205,7 +232,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     assert not isinstance(value, Unread)
-    return value
+    return to_config(value)
 
 
 @contextmanager

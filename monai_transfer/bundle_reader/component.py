@@ -35,7 +35,8 @@ class Component:
 
     Attributes:
         name: of the class in the table, e.g. ``UNet``, ``Spacingd``.
-        kind: ``network``, ``transform``, ``inferer``, ``loss``, ``activation`` or ``part`` (of another component).
+        kind: ``network``, ``transform``, ``inferer``, ``loss``, ``activation``, ``part`` (of another component),
+            ``saver`` (what it says of files is read, it is never made) or ``function`` (``Lambda`` of arithmetic).
         arguments: plain values, ``Component`` and ``Unread``.
         where: its place in the config.
         path: full path of the class, for a config of one's own.

@@ -58,11 +58,14 @@ class BundleDescription:
         loading: how the image is read.
         inferer: how the network goes over an image; ``None``: unknown.
         postprocessing: the steps from the network's output to the prediction, in order.
+        saving: the step that writes predictions as images; it is read for the names and types that it gives them.
+        tabular: the bundle writes its predictions as rows of a table.
         activation: ``softmax`` or ``sigmoid`` of the network's output; ``None``: unknown.
         loss: what it was trained with; ``None``: unknown.
         labels, channels: names of the outputs and of the image's channels, in order; ``None``: it does not say.
         image_key, pred_key: of the image and of the prediction in the dictionaries of transforms.
         modality, task, licence: as the bundle says, ``None`` where it does not.
+        output_type: of the prediction, as the metadata call it: ``image``, ``probabilities`` ...
         dims: spatial dimensions, ``in_channels``: of the image, ``patch``: voxels, all from the metadata or network.
         unread: what of the above could not be read, with place and reason.
         notes: arguments of older MONAI versions that were translated.
@@ -78,6 +81,8 @@ class BundleDescription:
     loading: ImageLoading = field(default_factory=ImageLoading)
     inferer: Component | None = None
     postprocessing: list[Component] = field(default_factory=list)
+    saving: Component | None = None
+    tabular: bool = False
     activation: str | None = None
     loss: Component | None = None
     labels: list[str] | None = None
@@ -87,6 +92,7 @@ class BundleDescription:
     modality: str | None = None
     task: str | None = None
     licence: str | None = None
+    output_type: str | None = None
     dims: int | None = None
     in_channels: int | None = None
     patch: list[int] = field(default_factory=list)

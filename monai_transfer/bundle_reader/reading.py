@@ -14,6 +14,7 @@ from monai_transfer.bundle_reader.licence import bundle_licence
 from monai_transfer.bundle_reader.older_arguments import translate
 from monai_transfer.bundle_reader.pipeline import ImageLoading
 from monai_transfer.bundle_reader.references import Resolver
+from monai_transfer.bundle_reader.table import ARGUMENTS
 from monai_transfer.config_text import from_config
 from monai_transfer.errors import InputError
 from monai_transfer.safe_parse import MAX_CONFIG_BYTES, read_json, read_mapping
@@ -94,6 +95,10 @@ def _configs(found: BundleDescription, training: Mapping[str, Any]) -> None:
         found.network = _one(found, "network", other, _NETWORKS)
         if found.network is not None or before:
             found.unread = [] if found.network is not None else before
+    if found.network is not None and resolver.has("network_def") and resolver.has("network"):
+        used = resolver.get("network")
+        if used is not found.network and found.network.where == "network_def":  # parts of it, or another around it
+            _note(found, "wrapper", list(unread_in(used)) or [Unread("network", "", "is not the network itself")])
     if found.network is not None:
         found.notes += translate(found.network.name, found.network.arguments)[1]
     _preprocessing(found, resolver)
@@ -101,6 +106,11 @@ def _configs(found: BundleDescription, training: Mapping[str, Any]) -> None:
     where, steps = _first(resolver, _POSTPROCESSING)
     for step in _flat(steps):
         _keep(found, step, found.postprocessing, "postprocessing", where)
+    handlers = resolver.get("handlers")
+    texts = (
+        [str(item.text) for item in handlers or [] if isinstance(item, Unread)] if isinstance(handlers, list) else []
+    )
+    found.tabular = found.tabular or any(text.endswith("ClassificationSaver") for text in texts)
     found.loss = _one(found, "loss", other, _LOSSES)
 
 
@@ -181,16 +191,27 @@ def _flat(steps: Any) -> Iterator[Any]:
 
 
 def _keep(found: BundleDescription, step: Any, steps: list[Component], part: str, where: str) -> None:
-    if isinstance(step, Component) and step.kind == "transform":
+    if isinstance(step, Component) and step.kind == "saver" and not list(unread_in(_said(step))):
+        found.saving = found.saving or replace(step, arguments=_said(step))
+        return
+    if isinstance(step, Unread) and step.text.rpartition(".")[2].startswith("SaveClassification"):
+        found.tabular = True
+        return
+    if isinstance(step, Component) and step.kind in ("transform", "function"):
         # what an inverting step inverts we know: the preprocessing
         arguments = _without(step.arguments, *(["transform"] if step_kind(step.name) == "invert" else []))
         unread = list(unread_in(arguments))
         if not unread:
-            steps.append(Component(step.name, step.kind, arguments, step.where, step.path))
+            steps.append(replace(step, arguments=arguments))
             return
     else:
         unread = list(unread_in(step)) or [Unread(where, str(step)[:80], "is no transform that is read here")]
     _note(found, part, unread)
+
+
+def _said(step: Component) -> dict[str, Any]:
+    """What a saving step says of names and types; where files go is the user's to say."""
+    return {key: value for key, value in step.arguments.items() if key in ARGUMENTS["saver"]}
 
 
 def _metadata(found: BundleDescription) -> None:
@@ -202,7 +223,7 @@ def _metadata(found: BundleDescription) -> None:
         transfer = _mapping(found.metadata.get("transfer"))
         statistics = _mapping(found.metadata.get("data_statistics")) or _mapping(transfer.get("data_statistics"))
         found.modality = _text(statistics.get("modality")) or _text(image.get("modality"))
-        found.task = _text(transfer.get("task"))
+        found.task, found.output_type = _text(transfer.get("task")), _text(pred.get("type"))
         shape = image.get("spatial_shape") or []
         found.dims = len(shape) or None
         found.patch = [v for v in shape if isinstance(v, int)]

@@ -24,6 +24,10 @@ __all__ = ["Resolver"]
 _SEPARATOR = "::"
 _REFERENCE = re.compile(r"@(?:\w*)(?:::\w*)*")
 _RELATIVE = re.compile(r"([@%])((?:::)+)")
+# `scripts/boxes.py` of bundles for localization is made of these; the script itself is never run
+_OURS = {
+    f"$@functions['{name}']": f"monai_transfer.localization.prediction.{name}" for name in ("FindBoxes", "WriteBoxes")
+}
 _MISSING = object()
 # what a config says about a component besides its arguments
 _ABOUT = {"_target_", "_desc_", "_disabled_", "_mode_", "_requires_"}
@@ -58,6 +62,14 @@ class Resolver:
         """
         where = where.replace("#", _SEPARATOR)
         return self._at(where)[0] if self.has(where) else default
+
+    def get_all(self) -> dict[str, Any]:
+        """Every entry of the config, resolved.
+
+        Raises:
+            InputError: see ``get``.
+        """
+        return {str(key): self.get(str(key)) for key in self.config}
 
     def _raw(self, where: str) -> Any:
         node: Any = self.config
@@ -121,6 +133,11 @@ class Resolver:
             return _MISSING, 1
         if raw.get("_mode_", "default") != "default":
             return Unread(where, str(raw["_target_"])[:80], "is a function that is not called (_mode_)"), 1
+        if raw["_target_"] == "torch.device":
+            return "cpu", 1  # which device it is the user says
+        ours = _OURS.get(str(raw["_target_"]))
+        if ours is not None:  # a function that our own bundles carry as a script: the installed one is meant
+            return Component(ours.rpartition(".")[2], "part", values, where, ours), size
         entry = lookup(raw["_target_"])
         if entry is None:
             return Unread(where, _short(raw["_target_"]), _foreign(raw["_target_"])), 1
@@ -195,6 +212,8 @@ class Resolver:
             return Unread(where, _short(text), unread.reason), 1
         if re.search(r"""(['"])[^'"]*_reference_\d""", substituted):
             return Unread(where, _short(text), "refers to something inside a text"), 1
+        if re.match(r"\s*lambda\b", substituted):
+            return self._function(substituted, names, where, text), size
         called = self._call(substituted, names, where)
         if called is not None:
             return called, size
@@ -202,6 +221,21 @@ class Resolver:
             return arithmetic(substituted, names), size
         except Unreadable as error:
             return Unread(where, _short(text), _own_words(str(error), text)), 1
+
+    def _function(self, text: str, names: dict[str, Any], where: str, original: str) -> Any:
+        """``$lambda x: ...`` as a function of one tensor, with the values that it refers to put in."""
+        from monai_transfer.bundle_reader.functions import TensorFunction
+
+        for name, value in names.items():
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                return Unread(where, _short(original), "is a function of more than numbers")
+            text = re.sub(rf"\b{name}\b", repr(value), text)
+        try:
+            TensorFunction(text)
+        except Unreadable as error:
+            return Unread(where, _short(original), f"is a function that {error}")
+        path = "monai_transfer.bundle_reader.functions.TensorFunction"
+        return Component("TensorFunction", "part", {"text": text}, where, path)
 
     def _call(self, text: str, names: dict[str, Any], where: str) -> Component | None:
         """``monai.networks.nets.resnet10(spatial_dims=3)`` is the same as a ``_target_`` with arguments."""

@@ -57,6 +57,8 @@ _LOSSES = _words("""
 _TORCH_LOSSES = _words("""
         CrossEntropyLoss BCEWithLogitsLoss BCELoss MSELoss L1Loss SmoothL1Loss HuberLoss NLLLoss KLDivLoss
         """)
+_SAVERS = ["SaveImage", "SaveImaged"]
+_LAMBDAS = ["Lambda", "Lambdad"]
 _ACTIVATIONS = _words("Softmax Sigmoid Identity ReLU LeakyReLU Tanh ELU GELU SiLU Softplus")
 
 READERS = {
@@ -121,6 +123,15 @@ ARGUMENTS: dict[str, frozenset[str]] = {
         weight_mode weights win_size
         """)
     ),
+    # never made as they are: what they say of names and types is read, and where files go is the user's to say
+    "saver": frozenset(
+        _words("""
+        keys meta_keys meta_key_postfix output_postfix output_ext output_dtype resample mode padding_mode scale dtype
+        squeeze_end_dims separate_folder print_log allow_missing_keys
+        """)
+    ),
+    # of one tensor, and only where it is arithmetic (``functions.TensorFunction``)
+    "function": frozenset(_words("keys track_meta overwrite allow_missing_keys")),
     "activation": frozenset(_words("alpha approximate beta dim inplace negative_slope threshold")),
 }
 """By kind of component, the names of the arguments that a config may set."""
@@ -167,6 +178,8 @@ def table() -> dict[str, Entry]:
         ("monai.losses", "loss", _LOSSES),
         ("torch.nn", "loss", _TORCH_LOSSES),
         ("torch.nn", "activation", _ACTIVATIONS),
+        ("monai.transforms", "saver", _SAVERS),
+        ("monai.transforms", "function", _LAMBDAS),
     ]
     found: dict[str, Entry] = {}
     for module_name, kind, names in places:

@@ -13,6 +13,7 @@ import jsonschema
 
 from monai_transfer.errors import InputError, closest
 from monai_transfer.manifest.label_mapping import LabelMapping
+from monai_transfer.manifest.names import check_names
 
 __all__ = ["SPLITS", "TASKS", "closest", "has_findings", "schema", "validate"]
 
@@ -55,6 +56,7 @@ def validate(content: Any, path: str | Path | None = None) -> None:
     items = [(split, i, item) for split in SPLITS for i, item in enumerate(content.get(split, []))]
     if not items:
         raise InputError("holds no case", path=path, hint=f"list at least one under one of {', '.join(SPLITS)}")
+    check_names(content, items, path)
     _check_names(items, path)
     _check_patients(items, path)
     names = {name: int(index) for index, name in _class_names(content).items()}

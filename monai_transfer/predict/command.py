@@ -9,7 +9,7 @@ import typer
 
 from monai_transfer.bundle.command_line import best_weights, config_files
 from monai_transfer.errors import InputError
-from monai_transfer.options import BundleFolder, RunFolder, announce, require
+from monai_transfer.options import BundleFolder, RunFolder, TrustSource, announce, require
 
 __all__ = ["FORMATS", "predict"]
 
@@ -30,6 +30,7 @@ def predict(
         str | None, typer.Option(help="Of a DICOM folder, only the series of this number or description (pattern).")
     ] = None,
     split: Annotated[str | None, typer.Option(help="Of a manifest, only this split.")] = None,
+    trust_source: TrustSource = False,
 ) -> None:
     """Predict on new images, in each image's own geometry; exit code 1 where some could not be predicted on."""
     require(*inputs)
@@ -42,7 +43,17 @@ def predict(
     announce(f"predict: {', '.join(map(str, inputs))} with {bundle}", err=True)
     from monai_transfer.predict.images import predict_images
 
-    done = predict_images(bundle, inputs, output, run=run, format=format, series=series, split=split, progress=True)
+    done = predict_images(
+        bundle,
+        inputs,
+        output,
+        run=run,
+        format=format,
+        series=series,
+        split=split,
+        progress=True,
+        trust_source=trust_source,
+    )
     for path in done.written:
         typer.echo(f"wrote {path}")
     if format == "dicom-seg" and done.written:

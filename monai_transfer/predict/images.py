@@ -19,13 +19,16 @@ from typing import Any
 
 from tqdm import tqdm
 
-from monai_transfer.bundle.run import best_weights, open_workflow
+from monai_transfer.bundle.inference import open_inference
+from monai_transfer.bundle.run import best_weights
+from monai_transfer.bundle_reader import BundleDescription
 from monai_transfer.errors import InputError, first_cause
 from monai_transfer.files import atomic_path
 from monai_transfer.predict.dicom_seg import check_highdicom, write_dicom_seg
 from monai_transfer.predict.inputs import Item, find_items
 from monai_transfer.predict.items import ReadableItems
 from monai_transfer.tasks import TASKS
+from monai_transfer.weights.hashes import verify_file
 
 __all__ = ["FORMATS", "Predictions", "predict_images"]
 
@@ -57,6 +60,7 @@ def predict_images(
     series: str | None = None,
     split: str | None = None,
     progress: bool = False,
+    trust_source: bool = False,
 ) -> Predictions:
     """Predict on files, folders, DICOM series and the cases of manifests; a broken one does not stop the others.
 
@@ -66,13 +70,14 @@ def predict_images(
     predicted as training reads them: upright (EXIF), palettes as the colours they stand for.
 
     Args:
-        bundle: its inference config is run, and with it any code in it.
+        bundle: its inference config is read; none of its code runs.
         inputs: see ``find_items``.
         output: folder for the predictions.
         run: the run whose best weights to use instead of the bundle's.
         format: ``nifti`` (masks of pictures are PNG), or ``dicom-seg`` for DICOM input.
         series, split: see ``find_items``.
         progress: tell on stderr how far it is.
+        trust_source: run the bundle's own configs and code, and remember the decision.
 
     Raises:
         InputError: the bundle has no inference config or weights, or no input can be found; or the only image cannot
@@ -84,8 +89,9 @@ def predict_images(
     if format not in FORMATS:
         raise InputError(f"no format {format!r}", hint=f"one of {', '.join(FORMATS)}")
     weights = best_weights(bundle, run)
-    flow = open_workflow(bundle, "infer", {})
-    takes = _input_spec(flow.parser.config.get("_meta_") or {})
+    verify_file(weights)
+    flow = open_inference(bundle, trust_source=trust_source)
+    takes = _input_spec(flow.described)
     items = find_items(inputs, channels=takes.channels or 1, leave_out=output, series=series, split=split)
     if format == "dicom-seg":
         check_highdicom()
@@ -120,16 +126,11 @@ class _InputSpec:
         return self.kind in ("probabilities", "array", "classes", "value")
 
 
-def _input_spec(metadata: dict[str, Any]) -> _InputSpec:
-    formats = metadata.get("network_data_format") or {}
-    inputs, outputs = formats.get("inputs") or {}, formats.get("outputs") or {}
-    image: dict[str, Any] = inputs.get("image") or next(iter(inputs.values()), {})
-    pred: dict[str, Any] = outputs.get("pred") or next(iter(outputs.values()), {})
-    names = {int(key): str(name) for key, name in (pred.get("channel_def") or {}).items()}
-    task = TASKS.get(str((metadata.get("transfer") or {}).get("task")))
-    kind = "boxes" if task is not None and task.saved_as == "boxes" else pred.get("type", "")
-    dims = len(image.get("spatial_shape") or []) or None
-    return _InputSpec(image.get("num_channels"), dims, kind, names, task is None or task.activation != "sigmoid")
+def _input_spec(found: BundleDescription) -> _InputSpec:
+    task = TASKS.get(str(found.task))
+    kind = "boxes" if task is not None and task.saved_as == "boxes" else found.output_type or ""
+    names = dict(enumerate(found.labels or []))
+    return _InputSpec(found.in_channels, found.dims, kind, names, task is None or task.activation != "sigmoid")
 
 
 def _run(

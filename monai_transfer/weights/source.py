@@ -224,7 +224,8 @@ def _bundle_weights(folder: Path, has_metadata: bool) -> Path:
 
 def _channel_def(formats: Mapping[str, Any], side: str) -> list[str] | None:
     """The names in ``channel_def`` of the first output (input); zoo bundles have odd ones, which are left aside."""
-    for entry in (formats.get(side) or {}).values():
+    entries = formats.get(side) if isinstance(formats, Mapping) else None
+    for entry in entries.values() if isinstance(entries, Mapping) else ():
         names = entry.get("channel_def") if isinstance(entry, Mapping) else None
         if isinstance(names, Mapping) and names:
             try:

@@ -100,5 +100,5 @@ def test_what_is_no_run_tells_nothing(made, tmp_path):
     (tmp_path / "models").mkdir()
     assert run_metadata(bundle, tmp_path)["transfer"]["data_statistics"] == {}
     (tmp_path / "run.json").write_text("[")
-    with pytest.raises(InputError, match="run.json: cannot be read"):
+    with pytest.raises(InputError, match="run.json: is not JSON"):
         run_metadata(bundle, tmp_path)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
-from monai_transfer.bundle_reader import as_config, read_bundle
+from monai_transfer.bundle_reader import as_config, build, read_bundle
 from monai_transfer.errors import InputError
 
 CONFIG = {
@@ -51,6 +51,8 @@ CONFIG = {
             {"_target_": "Invertd", "keys": "pred", "transform": "@preprocessing", "orig_keys": "@image_key"},
             {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
             {"_target_": "Lambdad", "keys": "pred", "func": "$lambda x: x[1:]"},
+            {"_target_": "Lambdad", "keys": "pred", "func": "$lambda x: open('canary', 'w')"},
+            {"_target_": "SaveImaged", "keys": "pred", "output_postfix": "seg", "output_dir": "/etc"},
         ],
     },
     "initialize": ["$os.system('touch canary')"],
@@ -88,7 +90,12 @@ def test_what_a_bundle_says(bundle, tmp_path):
         3,
     )
     assert (found.loss.name, found.loading.reader) == ("DiceCELoss", "NibabelReader")
-    assert [(item.where, item.part) for item in found.unread] == [("postprocessing::transforms::3", "postprocessing")]
+    assert [(item.where, item.part) for item in found.unread] == [
+        ("postprocessing::transforms::4::func", "postprocessing")
+    ]
+    function = build(found.postprocessing[-1])
+    assert torch.equal(function({"pred": torch.arange(3.0)})["pred"], torch.arange(3.0)[1:])
+    assert found.saving.arguments["output_postfix"] == "seg" and "output_dir" not in found.saving.arguments
     assert not (tmp_path / "canary").exists()
 
 
@@ -109,9 +116,9 @@ def test_what_cannot_be_read_is_named(bundle):
     (bundle / "configs" / "inference.json").write_text(json.dumps(config))
     found = read_bundle(bundle)
     assert found.network is None and found.inferer is None
-    for build, word in ((found.build_network, "scripts.net.Net"), (found.build_inferer, "calls scripts.inferer")):
+    for make, word in ((found.build_network, "scripts.net.Net"), (found.build_inferer, "calls scripts.inferer")):
         with pytest.raises(InputError, match="--trust-source") as error:
-            build()
+            make()
         assert word in str(error.value)
 
 

@@ -163,7 +163,9 @@ def test_what_the_network_fails_on_is_noted_and_the_rest_goes_on(packaged, tmp_p
     choke = "$lambda d: d['nothing'] if 's1' in d['image'].meta['filename_or_obj'] else d"
     text = text.replace(place, f"{place}  - {{_target_: monai.transforms.Lambda, func: {json.dumps(choke)}}}\n")
     config.write_text(text)
-    done = predict_images(bundle, [tmp_path / "in"], tmp_path / "out")
+    with pytest.raises(InputError, match="code of its own.*--trust-source"):
+        predict_images(bundle, [tmp_path / "in"], tmp_path / "out")
+    done = predict_images(bundle, [tmp_path / "in"], tmp_path / "out", trust_source=True)
     assert [str(Path(fault.path).name) for fault in done.faults] == ["s1.png"]
     assert "the network failed on it (KeyError" in str(done.faults[0])
     rows = list(csv.DictReader((tmp_path / "out" / "predictions.csv").open()))
@@ -235,7 +237,7 @@ def test_refusals(segmenter, sample, tmp_path, tiny_set):
 
 
 def test_a_bundle_of_the_model_zoos_layout(tmp_path, sample):
-    """JSON, short targets, a file list of its own, a folder for each output, no id ckpt: two equal names stay apart."""
+    """JSON, short targets, a file list of its own, a folder for each output: two equal names stay apart."""
     bundle = tmp_path / "zoo"
     (bundle / "configs").mkdir(parents=True)
     (bundle / "models").mkdir()
@@ -314,8 +316,8 @@ def test_a_bundle_of_the_model_zoos_layout(tmp_path, sample):
     given, got = nibabel.load(sample), nibabel.load(done.written[0])
     assert got.shape == given.shape
     np.testing.assert_allclose(got.affine, given.affine, atol=1e-4)
-    with pytest.raises(InputError, match="no id ckpt"):
-        other = tmp_path / "run" / "models"
-        other.mkdir(parents=True)
-        shutil.copyfile(bundle / "models" / "model.pt", other / "model.pt")
-        predict_images(bundle, [tmp_path / "a"], tmp_path / "out", run=tmp_path / "run")
+    other = tmp_path / "run" / "models"  # it names no id for weights, and takes those of a run all the same
+    other.mkdir(parents=True)
+    torch.save(UNet(3, 1, 2, [4, 8], [2]).state_dict(), other / "model.pt")
+    again = predict_images(bundle, [tmp_path / "a"], tmp_path / "out2", run=tmp_path / "run")
+    assert not np.array_equal(nibabel.load(again.written[0]).get_fdata(), got.get_fdata())

@@ -1,0 +1,130 @@
+"""Which code of a bundle this package wrote itself: what is not among it is foreign, and is neither run nor copied."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from monai_transfer.bundle.boxes_script import boxes_script
+from monai_transfer.bundle_reader.building import check
+from monai_transfer.bundle_reader.component import Unread, components_in, unread_in
+from monai_transfer.bundle_reader.reading import config_file
+from monai_transfer.bundle_reader.references import Resolver
+from monai_transfer.bundle_reader.table import lookup
+from monai_transfer.errors import InputError
+from monai_transfer.safe_parse import read_mapping
+
+__all__ = ["foreign_code"]
+
+_EXPRESSIONS = frozenset(
+    [
+        *(f"$import {name}" for name in ("glob", "os", "runpy", "torch", "numpy", "itertools", "json")),
+        "$from PIL import ImageOps",
+        "$from scipy import ndimage",
+        "$'cuda' if torch.cuda.is_available() else 'cpu'",
+        "$torch.device('cuda' if torch.cuda.is_available() else 'cpu')",
+        "$torch.cuda.is_available()",
+        "$'cuda' in str(@device)",
+        "$@device.type == 'cuda'",
+        "$glob.glob(@pattern, root_dir=@dataset_dir, recursive=True)",
+        "$@network_def.to(@device)",
+        '$[{"image": f"{@dataset_dir}/{path}"} for path in sorted(@images)]',
+        "$[{'image': path} for path in sorted(glob.glob(os.path.join(@dataset_dir, @pattern), recursive=True))]",
+        '$runpy.run_path(f"{@bundle_root}/scripts/boxes.py")',
+        "$@functions['FindBoxes']",
+        "$@functions['WriteBoxes']",
+        "$lambda batch: [item['image'].meta for item in batch]",
+        "$monai.handlers.from_engine(['pred'])",
+        "$monai.utils.set_determinism(seed=0)",
+        "$@evaluator.run()",
+        "$import PIL.ImageOps as ImageOps",
+        "$ImageOps.exif_transpose",
+        "$@encoder.to(@device)",
+        "$lambda image: image if image.mode in ('1', 'L', 'I', 'I;16', 'F') else image.convert('L')",
+        "$lambda image: image.convert('RGB')",
+    ]
+)
+_CLASSES = frozenset(
+    [
+        "torch.device",
+        "monai.data.Dataset",
+        "monai.data.DataLoader",
+        "monai.data.PILReader",
+        "monai.engines.SupervisedEvaluator",
+        "monai.handlers.CheckpointLoader",
+        "monai.handlers.ClassificationSaver",
+        "torch.nn.AdaptiveAvgPool2d",
+        "torch.nn.AdaptiveAvgPool3d",
+        "torch.nn.Flatten",
+        "$@functions['FindBoxes']",
+        "$@functions['WriteBoxes']",
+    ]
+)
+# the encoder of a network for pretraining: its modules one after the other
+_ENCODER = re.compile(r"\$torch\.nn\.Sequential\((@network_def(\.model|\.submodule|\[\d\])*, )+@pool, @flatten\)")
+_LATER = {"saver": ("output_dir", "data_root_dir", "separate_folder")}
+
+
+def foreign_code(bundle: str | Path) -> list[Unread]:
+    """What of a bundle's inference config and scripts is code that this package does not write.
+
+    Args:
+        bundle: its folder.
+
+    Raises:
+        InputError: the config cannot be read.
+    """
+    path = config_file(bundle, "inference")
+    if path is None:
+        return []
+    config = read_mapping(path)
+    resolver = Resolver(config)
+    found = [item for item in _strings(config, "") if _is_foreign(*item, resolver)]
+    foreign = [Unread(where, text[:120], "is code of its own") for where, text in found]
+    for component in components_in(resolver.get_all()):
+        try:
+            later = _LATER.get(component.kind, ("transforms",))  # each of these is looked at by itself
+            check(replace(component, arguments={k: v for k, v in component.arguments.items() if k not in later}))
+        except InputError as error:
+            if not list(unread_in(component.arguments)):  # those were judged by their text
+                foreign.append(Unread(component.where, "", error.fault))
+    for script in sorted((Path(bundle) / "scripts").rglob("*")):
+        if script.is_file() and script.suffix != ".pyc" and not _is_ours(script):
+            foreign.append(Unread(f"scripts/{script.name}", "", "is a script of its own"))
+    return foreign
+
+
+def _strings(node: Any, where: str) -> Iterator[tuple[str, str]]:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from _strings(value, f"{where}::{key}" if where else str(key))
+    elif isinstance(node, list):
+        for n, value in enumerate(node):
+            yield from _strings(value, f"{where}::{n}" if where else str(n))
+    elif isinstance(node, str):
+        yield where, node
+
+
+def _is_foreign(where: str, text: str, resolver: Resolver) -> bool:
+    if where.endswith("_target_"):
+        return text not in _CLASSES and lookup(text) is None
+    if text.startswith("%"):
+        return True
+    if not text.startswith("$") or text in _EXPRESSIONS or _ENCODER.fullmatch(text):
+        return False
+    return any(True for _ in unread_in(resolver.get(where)))
+
+
+def _is_ours(script: Path) -> bool:
+    infer = Path(__file__).with_name("infer_script.py").read_text(encoding="utf-8")
+    texts = {"__init__.py": "", "infer.py": infer, "boxes.py": boxes_script()}
+    own = texts.get(script.name)
+    return own is not None and _sha256(own.encode()) == _sha256(script.read_bytes())
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
