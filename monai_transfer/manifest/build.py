@@ -96,7 +96,7 @@ def _label(
     by_folder = [[next(rest) for _ in found.cases] for found in founds]
     cases = [case for found in founds for case in found.cases]
     if task.label.is_path:
-        notes += draw_segments(founds, by_folder, options.labels, files)
+        notes += draw_segments(founds, by_folder, options.labels, files, options.overlaps)
         notes += flatten_masks(cases, names, files, options.progress)
     labels = settle_labels(founds, by_folder, task, options, files, options.progress, notes)
     if options.binarize:

@@ -52,8 +52,11 @@ def manifest(
     mask_ending: Annotated[str | None, _reading("Ending of masks where image and mask share a name: .png.")] = None,
     series_description: Annotated[str | None, _reading("Text in the description of the DICOM series to take.")] = None,
     nested: Annotated[
-        str | None, _reading("A contour inside another of its structure (RTSTRUCT) is a hole, or filled: hole, fill.")
-    ] = None,
+        str, _reading("A contour inside another of its structure (RTSTRUCT) is a hole, or filled: hole, fill.")
+    ] = "hole",
+    overlaps: Annotated[
+        str, _reading("Where named structures overlap: order (one lies on top), or regions (each is an output).")
+    ] = "order",
     site: Annotated[list[str] | None, _who("Site of all cases; repeat it to give one per DIR.")] = None,
     site_from: Annotated[
         str | None,
@@ -109,7 +112,7 @@ def manifest(
     options: dict[str, Any] = {
         "layout": layout, "exclude": tuple(exclude or ()), "channels": words_of(channels),
         "missing_channels": missing_channels, "mask_suffix": mask_suffix, "mask_ending": mask_ending,
-        "series_description": series_description, "nested": nested, "path_column": path_column,
+        "series_description": series_description, "nested": nested, "overlaps": overlaps, "path_column": path_column,
         "site": site or None, "site_from": words_of(site_from), "patient_regex": patient_regex,
         "table": table, "case_column": case_column, "patient_column": patient_column, "site_column": site_column,
         "label_column": label_column, "split_column": split_column,

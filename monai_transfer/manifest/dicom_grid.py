@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import nibabel
 import numpy as np
 import pydicom
 
 from monai_transfer.errors import InputError
-from monai_transfer.manifest.layouts.base import derived_path
 
 __all__ = ["Grid"]
 
@@ -54,16 +52,18 @@ class Grid:
                 for h in headers
             )
         except AttributeError as error:
-            raise InputError(f"a slice has no position ({error})", path=where) from None
+            raise InputError(f"a slice has no position ({error})", path=where, hint="export it again") from None
         if len(sizes) > 1 or not alike:
-            raise InputError("slices differ in size, spacing or direction", path=where)
+            hint = "keep one series per folder"
+            raise InputError("slices differ in size, spacing or direction", path=where, hint=hint)
         across, down = orientation[:3], orientation[3:]
         normal = np.cross(across, down)
         order = np.argsort(positions @ normal)
         distances = (positions @ normal)[order]
         gaps = np.diff(distances)
         if len(gaps) and (gaps.min() < 1e-3 or gaps.max() - gaps.min() > 0.05 * gaps.mean()):
-            raise InputError("slices are doubled, missing or unevenly spaced", path=where)
+            hint = "copy the whole series again"
+            raise InputError("slices are doubled, missing or unevenly spaced", path=where, hint=hint)
         start, end = positions[order[0]], positions[order[-1]]
         step = (end - start) / (len(files) - 1) if len(files) > 1 else normal
         columns, rows = sizes.pop()
@@ -74,9 +74,9 @@ class Grid:
         """Patient coordinates (N x 3, mm) as fractional voxel indices (column, row, slice)."""
         return np.linalg.solve(self.steps, (points - self.origin).T).T
 
-    def save(self, mask: np.ndarray, target: Path) -> None:
-        """Write a mask of this grid's shape as uint8 NIfTI, in the same place as MONAI reads the series."""
+    @property
+    def affine(self) -> np.ndarray:
+        """4 x 4, voxel to RAS mm: in the same place as MONAI reads the series."""
         affine = np.eye(4)
         affine[:3, :3], affine[:3, 3] = self.steps, self.origin
-        with derived_path(target) as temporary:
-            nibabel.save(nibabel.Nifti1Image(mask.astype(np.uint8), np.diag([-1, -1, 1, 1]) @ affine), temporary)
+        return np.diag([-1, -1, 1, 1]) @ affine

@@ -6,12 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
-from matplotlib.path import Path as Polygon
 
 from monai_transfer.errors import InputError
+from monai_transfer.manifest.contours import Contour, Drawing, draw_contours
 from monai_transfer.manifest.dicom_grid import Grid
+from monai_transfer.manifest.laterality import find_sides
 
 __all__ = ["read_structures", "referenced_series", "structure_names"]
+
+_SIDES = {"7771000": "left", "24028007": "right", "G-A101": "left", "G-A100": "right"}
+"""Laterality as SNOMED codes, of both generations."""
 
 
 def referenced_series(path: Path) -> set[str]:
@@ -25,61 +29,64 @@ def referenced_series(path: Path) -> set[str]:
 
 
 def structure_names(path: Path) -> list[str]:
-    """Names of the segments or regions of interest."""
+    """Names of the segments or regions of interest, with their side where a segment is coded with one."""
     dataset = pydicom.dcmread(path, stop_before_pixels=True)
-    segments = [str(item.get("SegmentLabel") or "") for item in dataset.get("SegmentSequence") or []]
+    segments = [_segment_name(item) for item in dataset.get("SegmentSequence") or []]
     return segments or [str(item.get("ROIName") or "") for item in dataset.get("StructureSetROISequence") or []]
 
 
-def read_structures(path: Path, grid: Grid) -> dict[str, np.ndarray]:
-    """Every structure by name, as a boolean mask of the grid's shape (column, row, slice).
+def _segment_name(segment: pydicom.Dataset) -> str:
+    """The label, and the coded laterality where the label has no side: two kidneys may both be called kidney."""
+    name = str(segment.get("SegmentLabel") or "")
+    coded = list(segment.get("SegmentedPropertyTypeCodeSequence") or [])
+    modifiers = [m for c in coded for m in c.get("SegmentedPropertyTypeModifierCodeSequence") or []]
+    for region in segment.get("AnatomicRegionSequence") or []:
+        modifiers += list(region.get("AnatomicRegionModifierSequence") or [])
+    side = next((_SIDES[str(m.get("CodeValue"))] for m in modifiers if str(m.get("CodeValue")) in _SIDES), None)
+    return f"{name} {side}" if side and not find_sides([name]) else name
 
-    A voxel belongs to a contour when its centre lies inside; contours of one structure within one slice cut holes into
-    each other (even-odd), as the standard has it for nested ones.
+
+def read_structures(path: Path, grid: Grid, nested: str = "hole") -> dict[str, Drawing]:
+    """Every structure by name, its mask of the grid's shape (column, row, slice) and what is to be said of it.
+
+    Args:
+        path: a SEG or RTSTRUCT object.
+        grid: of the series that it belongs to.
+        nested: see :func:`~monai_transfer.manifest.contours.draw_contours`.
 
     Raises:
         InputError: the object does not lie on the grid, or cannot be decoded.
     """
     dataset = pydicom.dcmread(path)
-    read = _contours if str(dataset.Modality) == "RTSTRUCT" else _segments
     try:
-        return read(dataset, grid, path)
-    except InputError:
-        raise
+        if str(dataset.Modality) == "RTSTRUCT":
+            return _contours(dataset, grid, nested)
+        return {name: Drawing(mask) for name, mask in _segments(dataset, grid, path).items()}
+    except InputError as error:
+        raise InputError(error.fault, path=error.path or path, hint=error.hint) from None
     except Exception as error:  # broken sequences and undecodable pixels raise many kinds
-        raise InputError(f"cannot be read as {dataset.Modality} ({error})", path=path) from None
+        fault = f"cannot be read as {dataset.Modality} ({error})"
+        raise InputError(fault, path=path, hint="export it again") from None
 
 
-def _contours(dataset: pydicom.Dataset, grid: Grid, path: Path) -> dict[str, np.ndarray]:
+def _contours(dataset: pydicom.Dataset, grid: Grid, nested: str) -> dict[str, Drawing]:
     names = {int(roi.ROINumber): str(roi.get("ROIName") or "") for roi in dataset.StructureSetROISequence}
-    columns, rows, slices = grid.shape
-    result: dict[str, np.ndarray] = {}
+    pixel = float(np.linalg.norm(np.cross(grid.steps[:, 0], grid.steps[:, 1])))
+    result: dict[str, Drawing] = {}
     for roi in dataset.ROIContourSequence:
-        mask = np.zeros(grid.shape, dtype=bool)
-        drawn = 0
-        for contour in roi.get("ContourSequence") or []:
-            if str(contour.ContourGeometricType) != "CLOSED_PLANAR":
-                continue
-            points = grid.voxels(np.array(contour.ContourData, dtype=float).reshape(-1, 3))
-            if np.ptp(points[:, 2]) > 0.5:
-                raise InputError("a contour runs across slices", path=path, hint="export it on the image's own slices")
-            k = round(float(points[:, 2].mean()))
-            if not 0 <= k < slices:
-                continue
-            drawn += 1
-            low = np.clip(np.floor(points[:, :2].min(0)).astype(int), 0, [columns - 1, rows - 1])
-            high = np.clip(np.ceil(points[:, :2].max(0)).astype(int), 0, [columns - 1, rows - 1])
-            i, j = np.meshgrid(np.arange(low[0], high[0] + 1), np.arange(low[1], high[1] + 1), indexing="ij")
-            inside = Polygon(points[:, :2]).contains_points(np.column_stack([i.ravel(), j.ravel()]))
-            mask[low[0] : high[0] + 1, low[1] : high[1] + 1, k] ^= inside.reshape(i.shape)
-        if drawn:
-            name = names.get(int(roi.ReferencedROINumber), "")
-            result[name] = result.get(name, np.zeros(grid.shape, dtype=bool)) | mask
+        contours = []
+        for item in roi.get("ContourSequence") or []:
+            points = np.array(item.get("ContourData") or [], dtype=float).reshape(-1, 3)
+            contours.append(Contour(str(item.get("ContourGeometricType") or ""), grid.voxels(points)))
+        name = names.get(int(roi.ReferencedROINumber), "")
+        drawn = draw_contours(contours, grid.shape, pixel, nested)
+        if contours:
+            result[name] = result[name].join(drawn) if name in result else drawn
     return result
 
 
 def _segments(dataset: pydicom.Dataset, grid: Grid, path: Path) -> dict[str, np.ndarray]:
-    names = {int(item.SegmentNumber): str(item.get("SegmentLabel") or "") for item in dataset.SegmentSequence}
+    names = {int(item.SegmentNumber): _segment_name(item) for item in dataset.SegmentSequence}
     pixels = dataset.pixel_array.reshape(-1, int(dataset.Rows), int(dataset.Columns))
     kind = str(dataset.get("SegmentationType") or "BINARY")
     if kind == "FRACTIONAL":

@@ -32,6 +32,7 @@ class LayoutOptions:
         site_from: DICOM header keywords, or keys of the JSON files beside BIDS images, that make up the site.
         series_description: text that the chosen DICOM series' description holds.
         path_column: the column of a table in the folder that names image files, where its name is unusual.
+        overlaps: where structures overlap: ``order`` (one lies on top) or ``regions`` (each is an output).
         nested: whether a contour inside another of its structure is a ``hole`` or is filled (``fill``).
         missing_channels: ``refuse`` a set in which some cases lack a channel, ``leave-out`` those cases, or ``zeros``:
             keep them, the channel declared missing.
@@ -45,7 +46,8 @@ class LayoutOptions:
     site_from: Sequence[str] = ()
     series_description: str | None = None
     path_column: str | None = None
-    nested: str | None = None
+    nested: str = "hole"
+    overlaps: str = "order"
     missing_channels: str = "refuse"
 
 

@@ -17,7 +17,7 @@ from monai_transfer.manifest.options import BuildOptions, LayoutOptions
 __all__ = ["Folder", "read_folders"]
 
 _EXAMPLES = 2
-_HEEDED = ("channels", "mask_suffix", "mask_ending", "site_from", "series_description", "nested")
+_HEEDED = ("channels", "mask_suffix", "mask_ending", "site_from", "series_description")
 """The options that only some layouts heed; another is not to be passed over in silence."""
 
 

@@ -24,9 +24,11 @@ import nibabel
 import numpy as np
 
 from monai_transfer.errors import InputError
+from monai_transfer.manifest.contours import Drawing
 from monai_transfer.manifest.dicom_copies import copy_series
+from monai_transfer.manifest.dicom_grid import Grid
 from monai_transfer.manifest.dicom_headers import Series, check_keywords, gather, has_magic
-from monai_transfer.manifest.dicom_masks import referenced_series
+from monai_transfer.manifest.dicom_masks import read_structures, referenced_series, structure_names
 from monai_transfer.manifest.layouts.base import (
     FolderContents,
     Options,
@@ -39,11 +41,11 @@ from monai_transfer.manifest.layouts.base import (
 )
 from monai_transfer.manifest.naming import slug
 from monai_transfer.manifest.pseudonyms import Pseudonyms
-from monai_transfer.manifest.structures import Numbering
+from monai_transfer.manifest.structures import Structures
 
 __all__ = ["detect", "read"]
 
-OPTIONS = ("nested", "series_description", "site_from")
+OPTIONS = ("nested", "overlaps", "series_description", "site_from")
 PSEUDONYMS = True
 
 _VOLUMES = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd")
@@ -77,11 +79,9 @@ def read(folder: Path, options: Options, every: bool = False) -> FolderContents:
     chosen = _choose(images, labelled, options, folder, notes)
     pseudonyms = Pseudonyms()
     dates = [one.date for one in chosen if one.date]
-    numbering = (
-        Numbering.settle([objects[id(one)] for one in chosen if id(one) in objects], options.labels)
-        if objects
-        else None
-    )
+    drawn = [objects[id(one)] for one in chosen if id(one) in objects]
+    names = [[name for path in paths for name in structure_names(path)] for paths in drawn]
+    structures = Structures.of(names, options.labels, options.overlaps) if drawn else None
     per_folder = Counter(parent for one in series for parent in {path.parent for path in one.files})
     per_folder.update(path.parent for path in files if is_image(path))  # a mask among the slices
     copied = 0
@@ -101,9 +101,10 @@ def read(folder: Path, options: Options, every: bool = False) -> FolderContents:
         case.aliases = [str(one.header.get(key)) for key in identities if one.header.get(key)]
         case.acquired = float((one.date - min(dates)).days) if one.date else None
         try:
-            if id(one) in objects and numbering:
+            if id(one) in objects and structures:
                 target = options.files / "masks" / f"{name}.nii.gz"
-                numbering.draw(objects[id(one)], one.files, target)
+                grid = Grid.read(one.files)
+                structures.add(_drawings(objects[id(one)], grid, options.nested), grid.affine, target)
                 case.label = target
             elif id(one) in volumes:
                 case.label = _plain_mask(volumes[id(one)], one, options.files / "masks" / f"{name}.nii.gz")
@@ -113,14 +114,23 @@ def read(folder: Path, options: Options, every: bool = False) -> FolderContents:
         found.cases.append(case)
     if copied:
         notes.append(f"{copied} series copied without identifying elements to {options.files / 'series'}")
-    if numbering:
-        notes.extend(numbering.notes())
-        found.labels = numbering.labels
+    if structures:
+        notes.extend(structures.finish())
+        found.labels, found.regions = structures.labels, structures.regions
         found.drawn = not volumes
     if objects or volumes:
         found.texts["task"] = "segmentation"
     found.texts["modality"] = ", ".join(sorted({one.modality for one in chosen if one.modality}))
     return found
+
+
+def _drawings(paths: Sequence[Path], grid: Grid, nested: str) -> dict[str, Drawing]:
+    """The structures of all objects of a series; those of one name together."""
+    drawn: dict[str, Drawing] = {}
+    for path in paths:
+        for name, one in read_structures(path, grid, nested).items():
+            drawn[name] = drawn[name].join(one) if name in drawn else one
+    return drawn
 
 
 def _objects(labels: Sequence[Series], images: Sequence[Series], notes: list[str]) -> dict[int, list[Path]]:

@@ -91,7 +91,8 @@ def rtstruct(path: Path, image: Path, rois: dict[str, list[list[tuple[float, flo
         drawn.ReferencedROINumber, drawn.ContourSequence = number, []
         for points in contours:
             contour = Dataset()
-            contour.ContourGeometricType, contour.NumberOfContourPoints = "CLOSED_PLANAR", len(points)
+            kind, points = points if isinstance(points, tuple) else ("CLOSED_PLANAR", points)
+            contour.ContourGeometricType, contour.NumberOfContourPoints = kind, len(points)
             mm = [
                 ORIGIN + c * SPACING[1] * ACROSS + r * SPACING[0] * DOWN + k * SPACING[2] * NORMAL for c, r, k in points
             ]
@@ -133,10 +134,53 @@ def test_structures_become_masks_on_the_series_grid(tmp_path):
     expected = np.zeros((COLUMNS, ROWS, SLICES))
     expected[2:10, 3:9, 2] = 1
     expected[4:7, 5:7, 2] = 0
-    expected[8:13, 2:10, 2] = 2
+    expected[8:13, 2:10, 2] = 2  # 40 voxels: the smaller one lies on top
     assert np.array_equal(mask, expected)
     assert int(image[5, 4, 3]) == 3000 + 4 * COLUMNS + 5  # the image as MONAI reads it has the same order of axes
-    assert any("organ overlaps GTV_a in 1 mask" in note for note in notes)
+    (note,) = [note for note in notes if "structures overlap" in note]
+    assert "in the order GTV_a, organ (by size)" in note and "lost: GTV_a 28.6%, organ 0.0%" in note
+    assert any("GTV_a: 1 contour wholly inside another (2.82 mm2" in note and "--nested" in note for note in notes)
+    filled, _ = build_manifest(
+        tmp_path / "d", tmp_path / "out" / "m.json", nested="fill", labels=["x", "organ", "GTV_a"]
+    )
+    mask = LoadImage(image_only=True)(every(filled)[0].label)
+    assert (mask[4:7, 5:7, 2] == 2).all() and (mask[8:10, 3:9, 2] == 2).all()
+
+
+def test_regions_keep_what_overlaps(tmp_path):
+    files = series(tmp_path / "d" / "one" / "image")
+    rois = {"liver": [box(1, 10, 1, 9, 2)], "cyst": [box(3, 5, 3, 5, 2)], "rib": [box(12, 13, 1, 2, 2)]}
+    rtstruct(tmp_path / "d" / "one" / "rs.dcm", files[0], rois)
+    manifest, notes = build_manifest(tmp_path / "d", tmp_path / "m.json", overlaps="regions")
+    assert manifest.labels == {"0": "background", "1": "cyst", "2": "liver", "3": "rib", "4": "cyst+liver"}
+    assert manifest.regions == {"cyst": [1, 4], "liver": [2, 4], "rib": [3]}
+    mask = LoadImage(image_only=True)(every(manifest)[0].label)
+    targets = manifest.label_mapping.targets(manifest.label_mapping.encode(mask[None]))
+    assert [int(channel.sum()) for channel in targets] == [9, 90, 4]
+    assert any("cyst 100.0%, liver 10.0%" in note or "liver 10.0%, cyst 100.0%" in note for note in notes)
+    on_top, notes = build_manifest(tmp_path / "d", tmp_path / "m.json", labels={"cyst": "cyst", "liver": "liver"})
+    assert any("in the order cyst, liver (as --labels has it)" in note and "cyst 100.0%" in note for note in notes)
+    with pytest.raises(InputError, match="no way; one of order, regions"):
+        build_manifest(tmp_path / "d", tmp_path / "m.json", overlaps="union")
+
+
+def test_contours_that_enclose_nothing_are_named(tmp_path):
+    files = series(tmp_path / "d" / "one" / "image")
+    point = ("POINT", [(4, 4, 2)])
+    line = ("OPEN_PLANAR", [(1, 1, 2), (5, 5, 2), (5, 6, 2)])
+    ring = [("CLOSEDPLANAR_XOR", box(2, 9, 3, 8, 2)), ("CLOSEDPLANAR_XOR", box(4, 6, 5, 6, 2))]
+    rois = {"GTV": [*ring, point, line, line], "iso": [point], "far": [box(1, 2, 1, 2, 40), box(1, 2, 1, 2, 3)]}
+    rtstruct(tmp_path / "d" / "one" / "rs.dcm", files[0], rois)
+    manifest, notes = build_manifest(tmp_path / "d", tmp_path / "m.json")
+    mask = LoadImage(image_only=True)(every(manifest)[0].label)
+    assert int((mask == 1).sum()) == 48 - 6
+    for said in (
+        "GTV: 2 contours left out: OPEN_PLANAR",
+        "GTV: 1 contour left out: POINT",
+        "iso: 1 contour left out: POINT",
+        "far: 1 contour left out: outside the images",
+    ):
+        assert any(said in note for note in notes), notes
 
 
 def test_structures_are_chosen_by_name_and_pattern(tmp_path):
