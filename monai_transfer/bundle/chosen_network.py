@@ -1,4 +1,4 @@
-"""The network of a bundle without a source, by task and size; and what the rest of a bundle must know of a network."""
+"""What the rest of a bundle must know of a network: its levels, the images it takes, where it is deepest."""
 
 from __future__ import annotations
 
@@ -8,42 +8,9 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser
 
-from monai_transfer.bundle.fit import DataFit
 from monai_transfer.errors import InputError
-from monai_transfer.tasks import get_task
 
-__all__ = ["SIZES", "bottleneck", "choose_network", "levels", "taken_patch"]
-
-_CHANNELS = {"small": [8, 16, 32], "medium": [16, 32, 64, 128], "large": [32, 64, 128, 256, 512]}
-SIZES = tuple(_CHANNELS)
-"""The sizes of networks and patches."""
-
-
-def choose_network(task: str, fit: DataFit, labels: dict[int, str], size: str) -> dict[str, Any]:
-    """The network without a source. BatchNorm, since InstanceNorm hides the domain from feature alignment."""
-    channels = _CHANNELS[size]
-    if get_task(task).dense:
-        return {
-            "_target_": "monai.networks.nets.UNet",
-            "spatial_dims": fit.spatial_dims,
-            "in_channels": fit.channels,
-            "out_channels": len(labels),
-            "channels": [c * 2 for c in channels] if fit.spatial_dims == 2 else channels,
-            "strides": [2] * (len(channels) - 1),
-            "num_res_units": 1,
-            "norm": "BATCH",
-        }
-    growth = {"small": 8, "medium": 16, "large": 32}[size]
-    return {
-        "_target_": "monai.networks.nets.DenseNet",
-        "spatial_dims": fit.spatial_dims,
-        "in_channels": fit.channels,
-        "out_channels": len(labels) or 1,
-        "init_features": 2 * growth,
-        "growth_rate": growth,
-        "block_config": {"small": [2, 4, 4], "medium": [4, 8, 8], "large": [6, 12, 24, 16]}[size],
-        "bn_size": 2,
-    }
+__all__ = ["bottleneck", "levels", "taken_patch"]
 
 
 def levels(network: dict[str, Any]) -> int:
@@ -82,7 +49,9 @@ def taken_patch(network: dict[str, Any], channels: int, patch: Sequence[int], *,
 
 
 def bottleneck(network: dict[str, Any]) -> str | None:
-    """The deepest block of a MONAI UNet, whose features carry the domain; elsewhere what enters the class head."""
+    """The deepest block of MONAI's UNet or DynUNet, whose features carry the domain; else what enters the head."""
+    if network["_target_"] == "monai.networks.nets.DynUNet":
+        return "bottleneck"
     if network["_target_"] != "monai.networks.nets.UNet":
         return None
     return "model.1" + ".submodule.1" * (len(network["channels"]) - 2) + ".submodule"

@@ -65,6 +65,13 @@ def new(
     spacing: Annotated[str | None, typer.Option(help="mm per axis, e.g. 1,1,3; default: the data's median.")] = None,
     patch: Annotated[str | None, typer.Option(help="Voxels per axis, e.g. 64,64,32; default: fitted.")] = None,
     size: Annotated[str | None, typer.Option(help="Network size without a source: small, medium, large.")] = None,
+    network: Annotated[
+        str | None, typer.Option(help="UNet or DynUNet, for a segmentation without a source; default: planned.")
+    ] = None,
+    resize: Annotated[
+        str | None, typer.Option(help="Pixels per axis that every picture is brought to first, e.g. 512,512.")
+    ] = None,
+    budget: Annotated[str, typer.Option(help="quick, standard, full, or a number of optimizer steps.")] = "quick",
     epochs: Annotated[int | None, typer.Option(help="Epochs of fine-tuning and adaptation.", min=1)] = None,
     pretrain_epochs: Annotated[int | None, typer.Option(help="Epochs of pretraining.", min=1)] = None,
     steps_per_epoch: Annotated[
@@ -81,14 +88,9 @@ def new(
     keeps("the bundle is not whole; give the same command with --force")
     announce(f"new: fitting {folder} to {data}; loading MONAI takes some seconds")
     from monai_transfer.bundle.new import new_bundle
+    from monai_transfer.bundle.planning.reasons import short
     from monai_transfer.weights.provenance import is_non_commercial
 
-    numbers = {
-        "epochs": epochs,
-        "pretrain_epochs": pretrain_epochs,
-        "steps_per_epoch": steps_per_epoch,
-        "batch_size": batch_size,
-    }
     spec = new_bundle(
         folder,
         data,
@@ -100,13 +102,20 @@ def new(
         method=method,
         spacing=grid,
         patch=crop,
+        resize=whole_number_list(resize, "--resize"),
         size=size,
+        network=network,
+        budget=budget,
+        epochs=epochs,
+        pretrain_epochs=pretrain_epochs,
+        steps_per_epoch=steps_per_epoch,
+        batch_size=batch_size,
         force=force,
-        **{key: value for key, value in numbers.items() if value is not None},
     )
-    network = spec.network["_target_"].rsplit(".", 1)[-1]
-    typer.echo(f"{folder}: {spec.spatial_dims}D {spec.task}, {network}, outputs {', '.join(spec.class_names)}")
-    typer.echo(f"patch {spec.patch}, spacing {spec.spacing or 'as it is'}")
+    typer.echo(f"{folder}: {spec.spatial_dims}D {spec.task}, outputs {', '.join(spec.class_names)}")
+    for name, entry in spec.recipe.items():
+        typer.echo(f"  {name} {short(entry['value'])}: {entry['reason']}")
+    typer.echo("  (configs/recipe.json)")
     if spec.regulariser is not None:
         typer.echo(f"{method} looks at no target image: it is the regulariser of `train`; `adapt` has dann")
     if spec.weights_note:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from monai_transfer.bundle.planning.intensities import foreground_intensities
 from monai_transfer.errors import InputError
 from monai_transfer.inspection.case import inspect_case
 from monai_transfer.inspection.finding import Inspected
@@ -37,6 +39,7 @@ class DataFit:
         low, high, mean, std: medians over the images of their 0.5 and 99.5 percentile, mean and standard deviation.
         background: mean share of voxels that are exactly zero.
         described: by site (``None``: all of them), what ``describe_inspected`` says of its images.
+        foreground: of CT with masks: ``p0.5, p99.5, mean, std`` of the voxels inside them; else empty.
     """
 
     spatial_dims: int
@@ -51,6 +54,21 @@ class DataFit:
     std: float
     background: float
     described: dict[str | None, dict[str, Any]] = field(default_factory=dict)
+    foreground: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def sizes(self) -> dict[str, float]:
+        """By class the median share of an image's voxels where it is present, the least over the sites."""
+        found: dict[str, float] = {}
+        for one in self.described.values():
+            for name, share in one.get("size", {}).items():
+                found[name] = min(share, found.get(name, share))
+        return found
+
+    @property
+    def smallest(self) -> float | None:
+        """Voxels of the smallest class in the median image; ``None`` where no mask was looked at."""
+        return min(self.sizes.values()) * math.prod(self.shape) if self.sizes else None
 
     def statistics(self, source: str | Path | None = None) -> dict[str, Any]:
         """As data for the bundle's metadata: of what its weights were trained on first, and ``other_sites`` by name.
@@ -132,6 +150,7 @@ def fit_data(manifest: Manifest, sites: Sequence[str | None], n: int = 12) -> Da
         std=round(intensity["std"], 4),
         background=round(float(np.mean([one["zeros"] for one in facts])), 3),
         described={site: describe_inspected(manifest, cases) for site, cases in looked.items()},
+        foreground=foreground_intensities(manifest, [case for cases in looked.values() for _, case, _ in cases]),
     )
 
 

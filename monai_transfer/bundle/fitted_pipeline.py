@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from monai_transfer.bundle.fit import DataFit
+from monai_transfer.bundle.planning.size import Size
 from monai_transfer.errors import InputError
 from monai_transfer.manifest import Manifest
 from monai_transfer.tasks import get_task
 
-__all__ = ["cover", "fit_grid", "fit_patch", "label_scale", "normalisation", "one_per_axis", "resampled_shape"]
-
-_VOXELS = {
-    2: {"small": 128**2, "medium": 256**2, "large": 512**2},
-    3: {"small": 48**3, "medium": 96**3, "large": 128**3},
-}
+__all__ = ["cover", "fit_grid", "fit_whole", "label_scale", "one_per_axis", "resampled_shape"]
 
 
 def one_per_axis(values: Sequence[float], dims: int, option: str) -> list[float]:
@@ -36,19 +30,10 @@ def resampled_shape(fit: DataFit, spacing: Sequence[float] | None) -> list[int]:
     return [max(1, round(n * old / new)) for n, old, new in zip(fit.shape, fit.spacing, spacing, strict=True)]
 
 
-def fit_patch(shape: Sequence[int], task: str, size: str, levels: int, fit: DataFit) -> list[int]:
-    """As large as the data, within the voxels that ``size`` allows, and divisible as the network needs it."""
-    dense = get_task(task).dense
-    unit = 2**levels if dense else 8
-    budget = _VOXELS[fit.spatial_dims][size]
-    scale = min(1.0, (budget / math.prod(shape)) ** (1 / len(shape)))
-    patch = [max(unit, math.ceil(n * scale / unit - 0.25) * unit) for n in shape]
-    return patch if dense else [min(p, _longest(size)) for p in patch]
-
-
-def _longest(size: str) -> int:
-    """Voxels of a whole image's longest axis."""
-    return 64 if size == "small" else 224
+def fit_whole(shape: Sequence[int], size: Size) -> list[int]:
+    """What whole images are resized to: as large as the data, within the voxels of ``size``, multiples of 8."""
+    scale = min(1.0, (size.voxels[len(shape)] / math.prod(shape)) ** (1 / len(shape)))
+    return [min(size.longest, max(8, math.ceil(n * scale / 8 - 0.25) * 8)) for n in shape]
 
 
 def cover(fit: DataFit, spacing: Sequence[float]) -> list[int]:
@@ -58,7 +43,7 @@ def cover(fit: DataFit, spacing: Sequence[float]) -> list[int]:
     return [max(8, 8 * math.ceil(field / mm / 8 - 1e-6)) for field, mm in zip(fields, spacing, strict=True)]
 
 
-def fit_grid(fit: DataFit, size: str, patch: Sequence[int] | None = None) -> tuple[list[float], list[int]]:
+def fit_grid(fit: DataFit, size: Size, patch: Sequence[int] | None = None) -> tuple[list[float], list[int]]:
     """Spacing (mm) and voxels per axis of whole volumes that are padded or cut, never resized: a millimetre stays one.
 
     The data's own spacing where the median field of view then fits into the voxels that ``size`` allows, or into
@@ -72,25 +57,9 @@ def fit_grid(fit: DataFit, size: str, patch: Sequence[int] | None = None) -> tup
     while True:
         spacing = [max(mm, float(f"{finest:.3g}")) for mm in fit.spacing]
         voxels = cover(fit, spacing)
-        if math.prod(voxels) <= _VOXELS[fit.spatial_dims][size] and max(voxels) <= _longest(size):
+        if math.prod(voxels) <= size.voxels[fit.spatial_dims] and max(voxels) <= size.longest:
             return spacing, voxels
         finest *= 1.05
-
-
-def normalisation(data: Manifest, fit: DataFit) -> list[dict[str, Any]]:
-    """Intensity transforms, as configs."""
-    if isinstance(data.modality, str) and re.search(r"\bCT\b", data.modality):
-        # Hounsfield units mean something: one fixed window, fitted on training images
-        window = {"a_min": fit.low, "a_max": fit.high, "b_min": 0.0, "b_max": 1.0, "clip": True}
-        return [{"_target_": "monai.transforms.ScaleIntensityRanged", "keys": ["image"], **window}]
-    return [
-        {
-            "_target_": "monai.transforms.NormalizeIntensityd",
-            "keys": ["image"],
-            "nonzero": fit.background > 0.2 and not fit.raster,
-            "channel_wise": True,
-        }
-    ]
 
 
 def label_scale(data: Manifest, *sites: str | None) -> tuple[float, float]:

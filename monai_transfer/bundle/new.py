@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import pydoc
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from monai_transfer.bundle.chosen_network import SIZES, bottleneck, choose_network, levels, taken_patch
+from monai_transfer.bundle.chosen_network import bottleneck, levels, taken_patch
 from monai_transfer.bundle.components import component
-from monai_transfer.bundle.fit import fit_data
-from monai_transfer.bundle.fitted_pipeline import (
-    cover,
-    fit_grid,
-    fit_patch,
-    label_scale,
-    normalisation,
-    one_per_axis,
-    resampled_shape,
-)
+from monai_transfer.bundle.fit import DataFit, fit_data
+from monai_transfer.bundle.fitted_pipeline import cover, fit_grid, fit_whole, label_scale, one_per_axis, resampled_shape
 from monai_transfer.bundle.given_source import fit_weights, open_source, source_network, source_spacing
+from monai_transfer.bundle.kept_pipeline import KeptPipeline
 from monai_transfer.bundle.nnunet_source import kept_pipeline, nnunet_model, nnunet_source, source_network_config
+from monai_transfer.bundle.planning.balance import class_weights
+from monai_transfer.bundle.planning.budget import plan_budget, selects_epoch
+from monai_transfer.bundle.planning.dense import plan_dense
+from monai_transfer.bundle.planning.intensities import normalisation
+from monai_transfer.bundle.planning.networks import densenet
+from monai_transfer.bundle.planning.reasons import Reasons
+from monai_transfer.bundle.planning.size import Size, get_size
 from monai_transfer.bundle.spec import BundleSpec
 from monai_transfer.bundle.write import write_bundle
 from monai_transfer.config_text import expr, quoted
@@ -31,151 +31,303 @@ from monai_transfer.engine.capabilities import refuse_unfit
 from monai_transfer.errors import InputError
 from monai_transfer.manifest import Manifest
 from monai_transfer.methods.base import Method
-from monai_transfer.tasks import task_of
+from monai_transfer.tasks import Task, task_of
+from monai_transfer.weights import Source
 
-__all__ = ["new_bundle"]
+__all__ = ["NewOptions", "new_bundle"]
 
 PRETRAINED = "runs/pretrain-0/models/model.pt"
 """Where a bundle without a source finds its weights, once its ``pretrain`` has run."""
 
 
-def new_bundle(
-    folder: str | Path,
-    manifest: str | Path,
-    *,
-    source: str | Path = "none",
-    source_site: str | None = None,
-    target_site: str | None = None,
-    n_labelled: int | None = None,
-    strategy: str = "full",
-    method: str = "dann",
-    spacing: Sequence[float] | None = None,
-    patch: Sequence[int] | None = None,
-    size: str | None = None,
-    force: bool = False,
-    **numbers: Any,
-) -> BundleSpec:
-    """Write a bundle into ``folder`` for ``manifest`` and ``source``; returns its spec.
+@dataclass(frozen=True)
+class NewOptions:
+    """What a user may say; all else is planned.
 
-    With a source its network is taken over (its class head and input channels fitted to the data, by name where names
-    are known), its weights are copied to ``models/source.pt``, and what loading did is in ``models/source.json``.
-    Without one, a network is chosen by task and ``size``, and ``pretrain`` comes first.
-
-    Args:
-        folder: the new bundle.
-        manifest: the manifest's file.
+    Attributes:
         source: a bundle folder, a run folder, an nnU-Net results folder (whose preprocessing and tiles are kept), or
             ``"none"``.
         source_site, target_site: sites of the manifest; with two sites and one given, the other is taken.
         n_labelled: labelled target cases; default all.
         strategy, method: a name in ``monai_transfer.strategies`` / ``.methods``, or a full ``_target_`` path. A method
             that looks at no target image becomes fine-tuning's ``regulariser``; adaptation then has ``dann``.
-        spacing: mm per axis; default the source's or the data's median, coarser for a 3D regression whose volumes would
-            not fit whole.
-        patch: voxels per axis; default fitted to the data and ``size``.
+        spacing: mm per axis (pictures: pixels of the file per pixel).
+        patch: voxels per axis.
+        resize: pixels per axis that every picture is brought to first.
         size: ``small``, ``medium`` or ``large``; default small without a GPU, else medium.
+        network: ``UNet`` or ``DynUNet`` for a segmentation without a source.
+        budget: ``quick``, ``standard``, ``full`` or a number of steps.
+        epochs, pretrain_epochs, steps_per_epoch, batch_size: in place of the planned numbers.
+    """
+
+    source: str | Path = "none"
+    source_site: str | None = None
+    target_site: str | None = None
+    n_labelled: int | None = None
+    strategy: str = "full"
+    method: str = "dann"
+    spacing: Sequence[float] | None = None
+    patch: Sequence[int] | None = None
+    resize: Sequence[int] | None = None
+    size: str | None = None
+    network: str | None = None
+    budget: str | int = "quick"
+    epochs: int | None = None
+    pretrain_epochs: int | None = None
+    steps_per_epoch: int | None = None
+    batch_size: int | None = None
+
+
+def new_bundle(
+    folder: str | Path, manifest: str | Path, options: NewOptions | None = None, *, force: bool = False, **given: Any
+) -> BundleSpec:
+    """Write a bundle into ``folder`` for ``manifest`` and a source; returns its spec, with a reason for every number.
+
+    With a source its network is taken over (its class head and input channels fitted to the data, by name where names
+    are known), its weights are copied to ``models/source.pt``, and what loading did is in ``models/source.json``.
+    Without one, a network is planned by task and ``size``, and ``pretrain`` comes first.
+
+    Args:
+        folder: the new bundle.
+        manifest: the manifest's file.
+        options: what is wanted.
         force: overwrite the configs of an existing bundle.
-        numbers: further ``BundleSpec`` fields, e.g. ``epochs``, ``batch_size``.
+        given: fields of ``NewOptions`` by name, in place of those of ``options``.
 
     Raises:
         InputError: the folder holds a bundle already, or manifest, source, sites or options do not fit together.
     """
+    wanted = replace(options or NewOptions(), **given)
     folder, path = Path(folder), Path(manifest)
     if (folder / "configs").exists() and not force:
         raise InputError("holds a bundle already", path=folder, hint="name another folder, or pass --force")
     data = Manifest.load(path)
-    source_site, target_site = _sites(data, source_site, target_site)
-    chosen = component("methods", method)
-    kind: Any = pydoc.locate(chosen["_target_"])
-    task, mapping = task_of(data), data.label_mapping
-    refuse_unfit(kind, task.name)
-    tuning = issubclass(kind, Method) and not any(need.startswith("target_") for need in kind.needs)
-    pooled = tuning or getattr(kind, "default_pool", "mean") is not None  # what adaptation's method looks at
-    size = size or ("medium" if torch.cuda.is_available() else "small")
-    if size not in SIZES:
-        raise InputError(f"no network size {size!r}", hint=f"one of {', '.join(SIZES)}")
-    fit = fit_data(data, [source_site, target_site])
+    task, mapping, reasons = task_of(data), data.label_mapping, Reasons()
+    sites = _sites(data, wanted.source_site, wanted.target_site)
+    learning, pooled = _components(wanted, task)
+    size = get_size(wanted.size or ("medium" if torch.cuda.is_available() else "small"))
+    fit = fit_data(data, sites)
     # boxes are made of any foreground, so a localization may name its lesions alone
     encoded = task.saved_as != "boxes" and not (mapping.is_identity and not mapping.multi_label)
     labels = task.output_names(dict(enumerate(mapping.outputs)) if encoded else data.labels)
-    dense = task.dense
-    channels = list(data.channel_names.values()) or [f"channel {i}" for i in range(fit.channels)]
-    if len(channels) != fit.channels:
-        raise InputError(f"names {len(channels)} channels, but its images hold {fit.channels}", path=path)
-    asked = one_per_axis(spacing, fit.spatial_dims, "--spacing") if spacing else None
-    model = nnunet_model(source)
-    kept = None
-    given = nnunet_source(model) if model is not None else open_source(source)
-    given_patch = [int(v) for v in one_per_axis(patch, fit.spatial_dims, "--patch")] if patch else None
-    if model is not None:
-        if task.name != "segmentation":
-            raise InputError(f"an nnU-Net model segments, and the task is {task.name}", path=source)
-        network = source_network_config(model, len(labels), fit)
-        kept = kept_pipeline(replace(model, spacing=list[float | None](asked)) if asked else model, channels)
-        given_patch, asked = given_patch or model.patch, asked or [float(mm or 1) for mm in model.spacing]
-    elif given is not None:
-        network = source_network(given, len(labels) or 1, fit)
-    else:
-        network = choose_network(task.name, fit, labels, size)
-    grid = asked or source_spacing(given, fit.spatial_dims)
-    # the number of a volume may be one of millimetres: resizing unlike fields of view to one grid would falsify it
-    whole = task.label.is_number and fit.spatial_dims == 3 and fit.spacing is not None
-    if not whole:
-        grid = grid or fit.spacing
-        shape = resampled_shape(fit, grid)
-        patch = given_patch or fit_patch(shape, task.name, size, levels(network), fit)
-    elif grid:
-        shape = patch = given_patch or cover(fit, grid)
-    else:
-        grid, patch = fit_grid(fit, size, given_patch)
-        shape = patch
-    if not dense:
-        patch = taken_patch(network, fit.channels, patch, fixed=given_patch is not None)
-    regression = label_scale(data, source_site, target_site)
+    channels = _channels(data, fit, path)
+    start = _start(wanted, task, fit, max(1, len(labels)), channels)
+    pipeline = _pipeline(wanted, task, fit, max(1, len(labels)), size, start, reasons)
+    network = pipeline["network"]
+    budget = plan_budget(
+        wanted.budget,
+        reasons,
+        epochs=wanted.epochs,
+        pretrain_epochs=wanted.pretrain_epochs,
+        steps_per_epoch=wanted.steps_per_epoch,
+    )
+    mean, std = label_scale(data, *sites)
     spec = BundleSpec(
         name=folder.resolve().name,
         task=task.name,
         spatial_dims=fit.spatial_dims,
         labels=labels,
         channel_names=channels,
-        network=network,
-        patch=patch,
-        spacing=None if fit.raster or (task.has_classes and not dense and fit.spatial_dims == 2) else grid,
-        oriented=not fit.raster and fit.spatial_dims == 3 and kept is None,
-        resize=not dense and not whole,
-        crop=whole,
+        oriented=not fit.raster and fit.spatial_dims == 3 and start.kept is None,
         grey=fit.raster,
-        normalise=[] if kept is not None else normalisation(data, fit),
-        kept=kept,
-        flips=[0, 1] if fit.raster and dense else [0],
+        normalise=_normalise(data, fit, start, reasons),
+        kept=start.kept,
+        mapping=mapping.to_dict() if encoded else None,
+        flips=[0, 1] if fit.raster and task.dense else [0],
         rotation_axes=["x", "y", "z"] if fit.spatial_dims == 3 else ["x"],
-        balanced_crops=dense and any(p < 0.8 * s for p, s in zip(patch, shape, strict=True)),
-        source_site=source_site,
-        target_site=target_site,
-        n_labelled=n_labelled,
+        source_site=sites[0],
+        target_site=sites[1],
+        n_labelled=wanted.n_labelled,
         dataset_dir=str(path.resolve().parent),
         manifest=expr(f"os.path.join(@dataset_dir, {quoted(path.name)})"),
-        strategy=component("strategies", strategy),
-        method=component("methods", "dann") if tuning else chosen,
-        regulariser=chosen if tuning else None,
         suffix=fit.suffix or ".nii.gz",
         modality=data.modality if isinstance(data.modality, str) else "",
         description=data.description or "",
         data_note=f"the manifest {path.name} and its images; or --dataset_dir DIR --manifest FILE",
         data_source=data.reference or "the user's own manifest",
-        data_statistics=fit.statistics(source if given is not None else None),
+        data_statistics=fit.statistics(wanted.source if start.source is not None else None),
         layer=bottleneck(network) if pooled else None,  # class heads stand on the last
-        mapping=mapping.to_dict() if encoded else None,
-        label_mean=regression[0],
-        label_std=regression[1],
-        **{"batch_size": (4 if fit.spatial_dims == 3 else 8) if dense else 16, **numbers},
+        label_mean=mean,
+        label_std=std,
+        epochs=budget.epochs,
+        pretrain_epochs=budget.pretrain_epochs,
+        steps_per_epoch=budget.steps_per_epoch,
+        warm_up=budget.warm_up,
+        class_weights=class_weights(data, list(sites), sorted(labels), reasons) if task.label.is_class else None,
+        **_selection(data, sites, wanted.n_labelled, reasons),
+        **learning,
+        **pipeline,
     )
-    if given is not None:
-        fit_weights(given, spec, folder)
+    spec.recipe = reasons.to_dict()
+    if start.source is not None:
+        fit_weights(start.source, spec, folder)
     else:
         spec.start = spec.weights = PRETRAINED
     write_bundle(spec, folder)
     return spec
+
+
+def _components(wanted: NewOptions, task: Task) -> tuple[dict[str, Any], bool]:
+    """Strategy, method and regulariser, and whether adaptation looks at pooled features."""
+    chosen = component("methods", wanted.method)
+    kind: Any = pydoc.locate(chosen["_target_"])
+    refuse_unfit(kind, task.name)
+    tuning = issubclass(kind, Method) and not any(need.startswith("target_") for need in kind.needs)
+    found = {
+        "strategy": component("strategies", wanted.strategy),
+        "method": component("methods", "dann") if tuning else chosen,
+        "regulariser": chosen if tuning else None,
+    }
+    return found, tuning or getattr(kind, "default_pool", "mean") is not None
+
+
+def _channels(data: Manifest, fit: DataFit, path: Path) -> list[str]:
+    channels = list(data.channel_names.values()) or [f"channel {i}" for i in range(fit.channels)]
+    if len(channels) != fit.channels:
+        raise InputError(f"names {len(channels)} channels, but its images hold {fit.channels}", path=path)
+    return channels
+
+
+@dataclass(frozen=True)
+class _Start:
+    """What a source brings: its weights, network, pipeline, grid; nothing where there is none."""
+
+    source: Source | None = None
+    network: dict[str, Any] | None = None
+    kept: KeptPipeline | None = None
+    spacing: list[float] | None = None
+    patch: list[int] | None = None
+
+
+def _start(wanted: NewOptions, task: Task, fit: DataFit, outputs: int, channels: list[str]) -> _Start:
+    """The source, read."""
+    model = nnunet_model(wanted.source)
+    if model is None:
+        source = open_source(wanted.source)
+        if source is None:
+            return _Start()
+        return _Start(source, source_network(source, outputs, fit), None, source_spacing(source, fit.spatial_dims))
+    if task.name != "segmentation":
+        raise InputError(f"an nnU-Net model segments, and the task is {task.name}", path=wanted.source)
+    asked = one_per_axis(wanted.spacing, fit.spatial_dims, "--spacing") if wanted.spacing else None
+    kept = kept_pipeline(replace(model, spacing=list[float | None](asked)) if asked else model, channels)
+    network = source_network_config(model, outputs, fit)
+    return _Start(nnunet_source(model), network, kept, [float(mm or 1) for mm in model.spacing], model.patch)
+
+
+def _normalise(data: Manifest, fit: DataFit, start: _Start, reasons: Reasons) -> list[dict[str, Any]]:
+    if start.kept is not None:
+        reasons.add("normalise", "the source's", start.kept.said)
+        return []
+    window = (fit.low, fit.high)
+    return normalisation(data.modality, fit.foreground, window, fit.background, fit.raster, reasons)
+
+
+def _pipeline(
+    wanted: NewOptions,
+    task: Task,
+    fit: DataFit,
+    outputs: int,
+    size: Size,
+    start: _Start,
+    reasons: Reasons,
+) -> dict[str, Any]:
+    """Grid, patch, network and batch, as fields of the spec."""
+    dims = fit.spatial_dims
+    spacing = one_per_axis(wanted.spacing, dims, "--spacing") if wanted.spacing else start.spacing
+    patch = [int(v) for v in one_per_axis(wanted.patch, dims, "--patch")] if wanted.patch else start.patch
+    image = [int(v) for v in one_per_axis(wanted.resize, dims, "--resize")] if wanted.resize else None
+    if image and not fit.raster:
+        raise InputError("--resize is for pictures, whose pixels have no size", hint="pass --spacing in mm")
+    network = start.network
+    if not task.dense:
+        return _whole_images(wanted, task, fit, outputs, size, network, spacing, image or patch, reasons)
+    if image:
+        fit = replace(fit, shape=image)
+        reasons.add("resize", image, "as asked")
+    plan = plan_dense(
+        fit,
+        outputs,
+        size,
+        reasons,
+        spacing=[1.0] * dims if image else spacing,
+        patch=patch,
+        network=network,
+        unit=2 ** levels(network) if network is not None else 1,
+        name=wanted.network,
+        batch_size=wanted.batch_size,
+    )
+    return {
+        "spacing": None if image else plan.spacing,
+        "image_size": image,
+        "patch": plan.patch,
+        "network": plan.network,
+        "batch_size": plan.batch_size,
+        "crops": plan.crops,
+    }
+
+
+def _whole_images(
+    wanted: NewOptions,
+    task: Task,
+    fit: DataFit,
+    outputs: int,
+    size: Size,
+    network: dict[str, Any] | None,
+    spacing: list[float] | None,
+    patch: list[int] | None,
+    reasons: Reasons,
+) -> dict[str, Any]:
+    """The pipeline of what says one thing about an image."""
+    if wanted.network is not None and network is None:
+        raise InputError(f"--network {wanted.network} segments", hint="leave it out for this task")
+    dims, asked = fit.spatial_dims, patch is not None
+    if network is None:
+        network = densenet(dims, fit.channels, outputs, size)
+        reasons.add("network", "DenseNet", f"whole images; size {size.name}")
+    else:
+        reasons.add("network", network["_target_"].rsplit(".", 1)[-1], "the source's")
+    # the number of a volume may be one of millimetres: resizing unlike fields of view to one grid would falsify it
+    cut = task.label.is_number and dims == 3 and fit.spacing is not None
+    if cut and spacing:
+        patch = patch or cover(fit, spacing)
+        reasons.add("spacing", spacing, "as asked, or the source's")
+    elif cut:
+        spacing, patch = fit_grid(fit, size, patch)
+        reasons.add("spacing", spacing, "the finest at which the median field of view fits into the size's voxels")
+    else:
+        grid = spacing or fit.spacing
+        patch = patch or fit_whole(resampled_shape(fit, grid), size)
+        spacing = None if fit.raster or (task.has_classes and dims == 2) else grid
+    patch = taken_patch(network, fit.channels, patch, fixed=asked)
+    how = "cut or padded to, so that a millimetre stays one" if cut else "resized to"
+    reasons.add("patch", patch, "as asked" if asked else f"what images are {how}; size {size.name}")
+    return {
+        "spacing": spacing,
+        "patch": patch,
+        "network": network,
+        "resize": not cut,
+        "crop": cut,
+        "batch_size": reasons.add(
+            "batch_size", wanted.batch_size or 16, "as asked" if wanted.batch_size else "whole images"
+        ),
+    }
+
+
+def _selection(
+    data: Manifest, sites: tuple[str | None, str | None], n_labelled: int | None, reasons: Reasons
+) -> dict[str, Any]:
+    """Whether validation patients choose the epoch, at the target and at the source."""
+    found = {}
+    for field, site, most in (("select", sites[1], n_labelled), ("pretrain_select", sites[0], None)):
+        cases = data.cases("validation", site=site, labelled=True)
+        patients = len({case.patient for case in cases})
+        patients = patients if most is None else min(patients, most)
+        found[field] = selects_epoch(patients)
+        where = "at the target" if field == "select" else "at the source"
+        kept = "they choose the epoch" if found[field] else "too few to choose an epoch: the last one is kept"
+        reasons.add(field, found[field], f"{patients} validation patients {where}: {kept}")
+    return found
 
 
 def _sites(data: Manifest, source: str | None, target: str | None) -> tuple[str | None, str | None]:

@@ -40,7 +40,13 @@ class BundleSpec:
         grey: read rasters as one grey channel.
         normalise: intensity transforms, as configs.
         flips, rotation_axes: axes of the random flips and rotations.
-        balanced_crops: centre crops on foreground and background in turn.
+        crops: how patches are placed: ``random``, ``foreground`` (every other one about a voxel of it) or ``classes``
+            (about each class as often).
+        image_size: pixels per axis that every picture is resized to before patches are cut.
+        class_weights: of the loss of a classification; ``None``: equal.
+        warm_up: share of the epochs over which the learning rate rises.
+        select, pretrain_select: validation cases choose the epoch; else the last one is kept.
+        recipe: planned values with their reasons, ``{name: {"value": ..., "reason": ...}}``.
         dataset_dir, manifest: folder and file, as data or as an ``Expression``.
         source_site, target_site, n_labelled: as in ``DataLists``.
         strategy, method, regulariser: configs of what trains, of adaptation's term and of fine-tuning's own.
@@ -77,7 +83,13 @@ class BundleSpec:
     grey: bool = False
     flips: list[int] = field(default_factory=lambda: [0])
     rotation_axes: list[str] = field(default_factory=lambda: ["x"])
-    balanced_crops: bool = False
+    crops: str = "random"
+    image_size: list[int] | None = None
+    class_weights: list[float] | None = None
+    warm_up: float = 0.0
+    select: bool = True
+    pretrain_select: bool = True
+    recipe: dict[str, Any] = field(default_factory=dict)
     dataset_dir: str = "."
     manifest: str = expr("os.path.join(@dataset_dir, 'manifest.json')")
     n_labelled: int | None = None

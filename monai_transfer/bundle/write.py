@@ -79,6 +79,16 @@ def configs(spec: BundleSpec) -> dict[str, dict[str, Any]]:
     return {name: build(spec) for name, build in (_CONFIGS if spec.kind.judged else _ALONE).items()}
 
 
+def _recipe(spec: BundleSpec) -> str:
+    """Every planned number with its reason."""
+    if not spec.recipe:
+        return ""
+    lines = [
+        f"| {name} | {entry['value']} | {entry['reason']} |".replace("\n", " ") for name, entry in spec.recipe.items()
+    ]
+    return "\n".join(["| planned | value | reason |", "|---|---|---|", *lines, "", ""])
+
+
 def _readme(spec: BundleSpec) -> str:
     return f"""# {spec.name}
 
@@ -95,7 +105,7 @@ Source site: {spec.source_site}; target site: {spec.target_site}.
 | `evaluate` | train.yaml, evaluate.yaml | {spec.expect["evaluate"]} |
 | `infer` | inference.yaml (MONAI alone) | {spec.expect["inference"]} |
 
-Run `python -m monai.bundle run --config_file "['configs/train.yaml','configs/adapt.yaml']"` in this folder, or
+{_recipe(spec)}Run `python -m monai.bundle run --config_file "['configs/train.yaml','configs/adapt.yaml']"` here, or
 `monai-transfer run . adapt` from anywhere. `scripts/infer.py IMAGE... -o DIR` predicts with MONAI alone.
 Opening a bundle runs the code in its configs: open only those whose author you trust.
 """
@@ -105,6 +115,8 @@ def render_bundle(spec: BundleSpec) -> dict[str, str]:
     """All text files of the bundle, by their path inside it."""
     files = {f"configs/{name}.yaml": to_yaml(config, header(spec, name)) for name, config in configs(spec).items()}
     files["configs/metadata.json"] = json.dumps(metadata(spec), indent=2) + "\n"
+    if spec.recipe:
+        files["configs/recipe.json"] = json.dumps(spec.recipe, indent=2) + "\n"
     files["configs/logging.conf"] = _LOGGING
     files["scripts/__init__.py"] = ""
     files["scripts/infer.py"] = (_HERE / "infer_script.py").read_text(encoding="utf-8")

@@ -17,6 +17,7 @@ from monai.networks.nets import UNet
 from monai_transfer.bundle.fit import DataFit
 from monai_transfer.bundle.fitted_pipeline import fit_grid
 from monai_transfer.bundle.new import new_bundle
+from monai_transfer.bundle.planning.size import get_size
 from monai_transfer.bundle.run import run_workflow
 from monai_transfer.errors import InputError
 from monai_transfer.manifest import Manifest
@@ -230,12 +231,12 @@ def test_a_3d_regression_keeps_its_millimetres_and_fits_its_network(tmp_path, mo
 def test_coarser_until_the_median_field_of_view_fits(tmp_path):
     fit = DataFit(3, ".nii.gz", False, 1, [0.5, 0.5, 5.0], [400, 480, 32], 0, 1, 0, 1, 0)
     for size in ("small", "medium", "large"):
-        spacing, patch = fit_grid(fit, size)
+        spacing, patch = fit_grid(fit, get_size(size))
         assert spacing[2] == 5.0, "the finest axes alone are made coarser"
         assert spacing[0] == spacing[1] > 0.5
         for voxels, mm, field in zip(patch, spacing, (200, 240, 160), strict=True):
             assert field <= voxels * mm < field + 8 * mm
-    spacing, patch = fit_grid(fit, "small", [40, 40, 40])
+    spacing, patch = fit_grid(fit, get_size("small"), [40, 40, 40])
     assert (spacing, patch) == ([5.0, 6.0, 5.0], [40, 40, 40])
 
 

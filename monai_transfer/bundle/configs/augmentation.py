@@ -21,9 +21,19 @@ def pad(keys: list[str]) -> dict[str, Any]:
     return monai("transforms.SpatialPadd", keys=keys, spatial_size=ref("patch"))
 
 
-def crop(keys: list[str], *, balanced: bool = False) -> dict[str, Any]:
-    """A patch at a random place; ``balanced``: about a voxel of foreground in every other one."""
-    if balanced:
+def crop(keys: list[str], *, where: str = "random", classes: int = 2) -> dict[str, Any]:
+    """A patch at a random place; ``foreground``: every other one about a voxel of it; ``classes``: each as often."""
+    if where == "classes":
+        return monai(
+            "transforms.RandCropByLabelClassesd",
+            keys=keys,
+            label_key="label",
+            spatial_size=ref("patch"),
+            num_classes=classes,
+            num_samples=1,
+            warn=False,
+        )
+    if where == "foreground":
         return monai(
             "transforms.RandCropByPosNegLabeld",
             keys=keys,
@@ -52,7 +62,7 @@ def rotation(s: BundleSpec, keys: list[str], prob: float = 0.3) -> dict[str, Any
 
 def random_transforms(s: BundleSpec, keys: list[str]) -> list[Any]:
     """All that is drawn anew for every training item."""
-    crops = [crop(keys, balanced=s.balanced_crops and "label" in keys)] if s.dense else []
+    crops = [crop(keys, where=s.crops if "label" in keys else "random", classes=s.out_channels)] if s.dense else []
     return [
         *crops,
         *flips(s, keys),

@@ -17,6 +17,8 @@ def grid(s: BundleSpec) -> dict[str, Any]:
     out: dict[str, Any] = {}
     if s.spacing and s.kept is None:
         out["spacing"] = note(s.spacing, "mm per axis that images are resampled to")
+    if s.image_size:
+        out["image_size"] = note(s.image_size, "pixels per axis that every picture is resized to")
     what = "of a patch" if s.dense else "that an image is cut or padded to" if s.crop else "that an image is resized to"
     out["patch"] = note(s.patch, f"voxels per axis {what}")
     return out
@@ -37,6 +39,9 @@ def space(s: BundleSpec, keys: list[str], *, alone: bool = False) -> list[Any]:
     if s.spacing:
         modes = ["bilinear", "nearest"][: len(keys)]
         steps.append(monai("transforms.Spacingd", keys=keys, pixdim=ref("spacing"), mode=modes))
+    if s.image_size:
+        modes = ["bilinear", "nearest"][: len(keys)]
+        steps.append(monai("transforms.Resized", keys=keys, spatial_size=ref("image_size"), mode=modes))
     if s.crop:
         steps.append(monai("transforms.ResizeWithPadOrCropd", keys=keys, spatial_size=ref("patch")))
     elif s.resize:

@@ -47,6 +47,7 @@ def train_handlers(s: BundleSpec) -> list[Any]:
         ours("engine.training_metrics.TrainingMetrics", task=s.task, **scale),
         validation_handler(),
         ours("engine.progress.ProgressLine"),
+        ours("engine.time_estimate.TimeEstimate"),
         ours(
             "engine.metrics_log.MetricsLog",
             output_dir=ref("output_dir"),

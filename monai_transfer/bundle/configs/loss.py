@@ -7,6 +7,7 @@ from typing import Any
 from monai_transfer.bundle.configs.emit import note
 from monai_transfer.bundle.configs.intensities import scaled
 from monai_transfer.bundle.spec import BundleSpec
+from monai_transfer.config_text import expr
 
 __all__ = ["loss"]
 
@@ -16,4 +17,8 @@ def loss(s: BundleSpec) -> dict[str, Any]:
     said = "the supervised loss"
     if scaled(s):
         said = "of scaled labels; torch.nn.L1Loss and torch.nn.HuberLoss (its delta beside) fit as well"
-    return {"loss": note(s.loss, said)}
+    loss = dict(s.loss)
+    if s.class_weights and loss["_target_"] == "torch.nn.CrossEntropyLoss":
+        loss["weight"] = expr(f"torch.tensor({[float(w) for w in s.class_weights]}, device=@device)")
+        said = "the supervised loss; rare classes weigh more"
+    return {"loss": note(loss, said)}

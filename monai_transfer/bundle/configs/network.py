@@ -56,6 +56,24 @@ def prepared(s: BundleSpec) -> dict[str, Any]:
     }
 
 
+def _schedule(s: BundleSpec) -> dict[str, Any]:
+    epochs = ref("train#trainer#max_epochs")
+    if s.warm_up:
+        course = ours(
+            "engine.learning_rate.warm_up_cosine", optimizer=ref("optimizer"), epochs=epochs, warm_up=ref("warm_up")
+        )
+        return {
+            "warm_up": note(s.warm_up, "share of the epochs over which the learning rate rises"),
+            "lr_scheduler": note(course, "the learning rate rises, then falls to 0 along a cosine"),
+        }
+    course = {
+        "_target_": "torch.optim.lr_scheduler.CosineAnnealingLR",
+        "optimizer": ref("optimizer"),
+        "T_max": epochs,
+    }
+    return {"lr_scheduler": note(course, "the course of the learning rate over the epochs")}
+
+
 def optimizer(s: BundleSpec) -> dict[str, Any]:
     """The optimizer over the strategy's groups and the course of its learning rate."""
     decay = expr(f"0.0 if getattr(@regulariser, 'replaces_weight_decay', False) else {s.weight_decay!r}")
@@ -65,12 +83,5 @@ def optimizer(s: BundleSpec) -> dict[str, Any]:
             {"_target_": "torch.optim.AdamW", "params": groups, "lr": ref("lr"), "weight_decay": decay},
             "over the strategy's groups of parameters",
         ),
-        "lr_scheduler": note(
-            {
-                "_target_": "torch.optim.lr_scheduler.CosineAnnealingLR",
-                "optimizer": ref("optimizer"),
-                "T_max": ref("train#trainer#max_epochs"),
-            },
-            "the course of the learning rate over the epochs",
-        ),
+        **_schedule(s),
     }

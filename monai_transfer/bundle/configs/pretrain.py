@@ -11,6 +11,17 @@ from monai_transfer.config_text import expr, ref
 __all__ = ["pretrain"]
 
 
+def _selector(s: BundleSpec) -> dict[str, Any]:
+    """What chooses the epoch, where that differs from ``train.yaml``."""
+    if s.pretrain_select == s.select:
+        return {}
+    chosen = ref("validate#evaluator") if s.pretrain_select else None
+    return {
+        "selector": note(chosen, "whose key metric chooses the best epoch; null: the last one"),
+        "run_folder::info::selected_by": note(s.key_metric if s.pretrain_select else "last epoch", "for run.json"),
+    }
+
+
 def pretrain(s: BundleSpec) -> dict[str, Any]:
     """The overlay."""
     return {
@@ -21,6 +32,7 @@ def pretrain(s: BundleSpec) -> dict[str, Any]:
         "regulariser": note(None, "nothing to hold on to yet"),
         "max_epochs": note(s.pretrain_epochs, "epochs of `steps_per_epoch` steps"),
         "lr": note(s.pretrain_lr, "learning rate"),
+        **_selector(s),
         "train::dataset::data": note(expr("@lists.source_training"), "the source's cases"),
         "validate::dataset::data": note(expr("@lists.source_validation"), "choose the epoch"),
         "test::dataset::data": note(expr("@lists.source_test"), "at home: what the source can do where it belongs"),

@@ -141,7 +141,7 @@ def _validate(s: BundleSpec) -> dict[str, Any]:
 
 def train(s: BundleSpec) -> dict[str, Any]:
     """``train.yaml``: masked autoencoding."""
-    _, schedule = optimizer(s).items()
+    schedule = {key: value for key, value in optimizer(s).items() if key != "optimizer"}
     groups = expr("[p for p in @network.parameters() if p.requires_grad]")
     prepared = {id: ref(id) for id in ("pretrained", "strategy", "device")}
     info = {
@@ -176,7 +176,7 @@ def train(s: BundleSpec) -> dict[str, Any]:
             {"_target_": "torch.optim.AdamW", "params": groups, "lr": ref("lr"), "weight_decay": s.weight_decay},
             "over all that learns",
         ),
-        schedule[0]: schedule[1],
+        **schedule,
         "loss": note(
             ours("pretraining.masked_autoencoding.MaskedReconstructionLoss", norm=note("l2", "or l1")),
             "of the hidden voxels",

@@ -65,7 +65,10 @@ def _budget(s: BundleSpec) -> dict[str, Any]:
         "bf16": note(False, "bfloat16 in training, on any device (in place of float16 on CUDA)"),
         "channels_last": note(False, "layout of the weights: faster on most CPUs and GPUs"),
         "checkpoint_activations": note(False, "compute them again in the backward pass: less memory, more time"),
-        "selector": note(ref("validate#evaluator"), "whose key metric chooses the best epoch; null: the last epoch"),
+        "selector": note(
+            ref("validate#evaluator") if s.select else None,
+            "whose key metric chooses the best epoch; null: the last one (few validation cases choose by chance)",
+        ),
         "extra_loaders": note([], "seeded anew with every epoch, beside the trainer's own"),
         "extra_validators": note([], "whose scores go to metrics.csv as well"),
     }
@@ -96,7 +99,7 @@ def run_folder(s: BundleSpec, info: dict[str, Any]) -> dict[str, Any]:
             "source_site": ref("source_site"),
             "target_site": ref("target_site"),
             **info,
-            "selected_by": s.key_metric,
+            "selected_by": s.key_metric if s.select else "last epoch",
         },
     }
     return {"run_folder": note(ours("engine.run_folder.RunFolder", **arguments), "what a run leaves behind")}

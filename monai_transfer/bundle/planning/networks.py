@@ -1,0 +1,77 @@
+"""Networks of a bundle without a source: U-Nets for what is dense, DenseNets for whole images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from monai_transfer.bundle.planning.size import Size
+from monai_transfer.bundle.planning.topology import Topology
+from monai_transfer.errors import InputError, closest
+
+__all__ = ["DENSE", "choose_name", "densenet", "dynunet", "unet"]
+
+
+def _features(size: Size, levels: int, dims: int) -> list[int]:
+    return [min(size.most_features, size.features[dims] * 2**level) for level in range(levels)]
+
+
+def unet(levels: Topology, dims: int, channels: int, outputs: int, size: Size) -> dict[str, Any]:
+    """MONAI's ``UNet`` with one residual unit per level. BatchNorm: InstanceNorm hides the domain from alignment."""
+    features = _features(size, len(levels.strides), dims)
+    return {
+        "_target_": "monai.networks.nets.UNet",
+        "spatial_dims": dims,
+        "in_channels": channels,
+        "out_channels": outputs,
+        "channels": features,
+        "strides": [stride[0] if len(set(stride)) == 1 else stride for stride in levels.strides[1:]],
+        "num_res_units": 1,
+        "norm": "BATCH",
+    }
+
+
+def dynunet(levels: Topology, dims: int, channels: int, outputs: int, size: Size) -> dict[str, Any]:
+    """MONAI's ``DynUNet``: nnU-Net's architecture, kernels by level, with supervision of the upper decoder levels."""
+    return {
+        "_target_": "monai.networks.nets.DynUNet",
+        "spatial_dims": dims,
+        "in_channels": channels,
+        "out_channels": outputs,
+        "kernel_size": levels.kernels,
+        "strides": levels.strides,
+        "upsample_kernel_size": levels.strides[1:],
+        "filters": _features(size, len(levels.strides), dims),
+        "norm_name": "batch",
+        "deep_supervision": len(levels.strides) > 2,
+        "deep_supr_num": max(1, min(2, len(levels.strides) - 2)),
+        "res_block": False,
+    }
+
+
+def densenet(dims: int, channels: int, outputs: int, size: Size) -> dict[str, Any]:
+    """MONAI's ``DenseNet`` for whole images."""
+    return {
+        "_target_": "monai.networks.nets.DenseNet",
+        "spatial_dims": dims,
+        "in_channels": channels,
+        "out_channels": outputs,
+        "init_features": 2 * size.growth,
+        "growth_rate": size.growth,
+        "block_config": size.blocks,
+        "bn_size": 2,
+    }
+
+
+DENSE = {"UNet": unet, "DynUNet": dynunet}
+"""By name, what ``--network`` offers for segmentation and localization."""
+
+
+def choose_name(name: str | None, levels: Topology) -> tuple[str, str]:
+    """Which of them, and why; ``InputError`` for another name."""
+    if name is not None:
+        if name not in DENSE:
+            raise InputError(f"no planned network is called {name!r}", hint=closest(name, DENSE))
+        return name, "as asked"
+    if any(1 in kernel for kernel in levels.kernels):
+        return "DynUNet", "slices are thick: its kernels span them only at the levels where voxels are alike"
+    return "UNet", "voxels are nearly alike in all axes"
