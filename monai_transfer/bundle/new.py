@@ -58,6 +58,7 @@ class NewOptions:
         network: ``UNet`` or ``DynUNet`` for a segmentation without a source.
         budget: ``quick``, ``standard``, ``full`` or a number of steps.
         epochs, pretrain_epochs, steps_per_epoch, batch_size: in place of the planned numbers.
+        val_interval: epochs between validations.
     """
 
     source: str | Path = "none"
@@ -76,6 +77,7 @@ class NewOptions:
     pretrain_epochs: int | None = None
     steps_per_epoch: int | None = None
     batch_size: int | None = None
+    val_interval: int = 2
 
 
 def new_bundle(
@@ -153,6 +155,7 @@ def new_bundle(
         pretrain_epochs=budget.pretrain_epochs,
         steps_per_epoch=budget.steps_per_epoch,
         warm_up=budget.warm_up,
+        val_interval=wanted.val_interval,
         class_weights=class_weights(data, list(sites), sorted(labels), reasons) if task.label.is_class else None,
         **_selection(data, sites, wanted.n_labelled, reasons),
         **learning,
