@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from monai_transfer.errors import InputError
 from monai_transfer.options import TrustSource, announce, require
+
+if TYPE_CHECKING:
+    from monai_transfer.selection.gap import DomainGap
 
 __all__ = ["gap", "rank"]
 
@@ -32,19 +35,26 @@ def gap(
     over_time: Annotated[
         bool, typer.Option("--over-time", help="One manifest: its earlier against its later patients (`acquired`).")
     ] = False,
+    against_rest: Annotated[
+        bool, typer.Option("--against-rest", help="One manifest: each site (or --site-a) against all others together.")
+    ] = False,
     fail_on_drift: Annotated[bool, typer.Option(help="Exit with 1 when a drift over time raises the alarm.")] = False,
 ) -> None:
     """How far two domains are apart, in numbers and a picture."""
     require(manifest_a, manifest_b, source)
     if over_time and (manifest_b is not None or site_b is not None):
         raise InputError("--over-time looks at one set", hint="name one manifest, and a site of it with --site-a")
-    if not over_time and manifest_b is None:
+    if against_rest and (manifest_b is not None or site_b is not None or over_time):
+        raise InputError("--against-rest looks at one manifest", hint="name one, and a site of it with --site-a")
+    if against_rest and out is not None and site_a is None:
+        raise InputError("--out draws one gap, and --against-rest measures several", hint="choose one with --site-a")
+    if not over_time and not against_rest and manifest_b is None:
         if site_a is None or site_b is None:
-            hint = "name a second manifest, two sites of this one (--site-a, --site-b), or --over-time"
+            hint = "name a second manifest, two sites of this one (--site-a, --site-b), --against-rest or --over-time"
             raise InputError("a gap has two sides", path=manifest_a, hint=hint)
         manifest_b = manifest_a
     announce(f"gap: reading the images of {manifest_a}" + (f" and {manifest_b}" if manifest_b else ""), quiet=as_json)
-    from monai_transfer.selection.gap import domain_gap, gap_over_time
+    from monai_transfer.selection.gap import domain_gap, gap_over_time, gap_to_the_rest
 
     settings: dict[str, Any] = {
         "source": source,
@@ -53,28 +63,41 @@ def gap(
         "seed": seed,
         "progress": sys.stderr.isatty(),
     }
-    if manifest_b is None:
-        found = gap_over_time(manifest_a, site=site_a, **settings)
+    gaps: dict[str, DomainGap]
+    if against_rest:
+        gaps = gap_to_the_rest(manifest_a, site=site_a, **settings)
+    elif manifest_b is None:
+        gaps = {"": gap_over_time(manifest_a, site=site_a, **settings)}
     else:
-        found = domain_gap(manifest_a, manifest_b, site_a=site_a, site_b=site_b, **settings)
+        gaps = {"": domain_gap(manifest_a, manifest_b, site_a=site_a, site_b=site_b, **settings)}
     if out is not None:
         from monai_transfer.selection.gap_picture import save_gap_picture
 
-        save_gap_picture(found, out)
+        save_gap_picture(next(iter(gaps.values())), out)
     if as_json:
-        typer.echo(json.dumps(_plain(found.to_dict()), indent=2))
+        plain = {site: _plain(found.to_dict()) for site, found in gaps.items()}
+        typer.echo(json.dumps({"sites": plain} if against_rest else plain[""], indent=2))
     else:
-        typer.echo(f"{found.name_a} ({found.patients_a} patients) and {found.name_b} ({found.patients_b} patients)")
-        for row in found.rows:
-            typer.echo(f"{'*' if row.differs else ' '} {row.sentence}")
-        for drift in found.drifts:
-            typer.echo(f"{'*' if drift.alarm else ' '} {drift.sentence}")
-        for note in [*found.notes, "*: the 95 % interval excludes 0, or an alarm"]:
-            typer.echo(f"note: {note}")
+        for found in gaps.values():
+            _say(found)
+        if against_rest:
+            shares = {site: sum(row.differs for row in found.rows) for site, found in gaps.items()}
+            odd = sorted(shares, key=lambda site: -shares[site])
+            typer.echo("measures that differ from the rest: " + ", ".join(f"{site} {shares[site]}" for site in odd))
         if out is not None:
             typer.echo(f"picture: {out}")
-    if fail_on_drift and any(drift.alarm for drift in found.drifts):
+    if fail_on_drift and any(drift.alarm for found in gaps.values() for drift in found.drifts):
         raise typer.Exit(1)
+
+
+def _say(found: DomainGap) -> None:
+    typer.echo(f"{found.name_a} ({found.patients_a} patients) and {found.name_b} ({found.patients_b} patients)")
+    for row in found.rows:
+        typer.echo(f"{'*' if row.differs else ' '} {row.sentence}")
+    for drift in found.drifts:
+        typer.echo(f"{'*' if drift.alarm else ' '} {drift.sentence}")
+    for note in [*found.notes, "*: the 95 % interval excludes 0, or an alarm"]:
+        typer.echo(f"note: {note}")
 
 
 def rank(

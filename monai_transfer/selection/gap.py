@@ -28,7 +28,7 @@ from monai_transfer.selection.learned_gap import GapRow, learned_rows
 from monai_transfer.selection.two_samples import TwoSamples
 from monai_transfer.tasks import get_task
 
-__all__ = ["DomainGap", "GapRow", "chosen_cases", "domain_gap", "gap_over_time"]
+__all__ = ["DomainGap", "GapRow", "chosen_cases", "domain_gap", "gap_over_time", "gap_to_the_rest"]
 
 SPLITS = ("training", "validation", "unlabeled")
 _REPLICATES = 400
@@ -172,6 +172,35 @@ def domain_gap(
         name_a, name_b, sides.patients_a, sides.patients_b, sides.shared,
         tuple(rows), tuple(drifts), tuple(notes), tuple(a), tuple(b),
     )  # fmt: skip
+
+
+def gap_to_the_rest(
+    manifest: Manifest | str | Path, *, site: str | None = None, **settings: Any
+) -> dict[str, DomainGap]:
+    """The gap between each site and all the others together: which one is the odd one out.
+
+    Args:
+        manifest: of two or more sites.
+        site: look at this one only.
+        settings: ``splits``, ``source``, ``max_patients``, ``seed``, ``progress`` of :func:`domain_gap`.
+
+    Returns:
+        By site.
+
+    Raises:
+        InputError: no such site, or fewer than two; else see ``domain_gap``.
+    """
+    full = manifest if isinstance(manifest, Manifest) else Manifest.load(manifest)
+    if len(full.sites) < 2:
+        fault = f"holds {len(full.sites)} site, and one against the rest needs two"
+        raise InputError(fault, path=full.path, hint="name sites with `monai-transfer manifest --site` or --site-from")
+    found = {}
+    for one in [site] if site is not None else full.sites:
+        others = [other for other in full.sites if other != one]
+        here = replace(full.filter(one), name=one, path=None)  # two sets, though of one file
+        rest = others[0] if len(others) == 1 else f"the {len(others)} other sites"
+        found[one] = domain_gap(here, replace(full.filter(others), name=rest, path=None), **settings)
+    return found
 
 
 def gap_over_time(

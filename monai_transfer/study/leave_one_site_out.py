@@ -3,7 +3,8 @@
 The honest question of generalisation across hospitals. For each held-out site and seed the source is pretrained anew on
 the other sites: weights that came with a bundle may have seen the held-out one. Then the arms run as in a study, with
 the held-out site as their target: ``source`` is the untouched network there, ``adapted`` sees its training images
-without labels, ``fine_tuned`` its few labelled cases. With two sites each is trained on the other.
+without labels, ``fine_tuned`` its few labelled cases. With two sites each is trained on the other. A site without a
+test split of its own is divided anew, see ``held_out_sites``; one that cannot be tested is named.
 
 Paper (the protocol in use): Dou, Castro, Kamnitsas and Glocker, Domain Generalization via Model-Agnostic Learning of
 Semantic Features, NeurIPS 2019 (leave-one-domain-out); multi-site prostate: Liu, Dou, Yu and Heng, MICCAI 2020
@@ -30,6 +31,7 @@ from monai_transfer.report.statistics import CrossedDifference, crossed_differen
 from monai_transfer.report.wording import arm_name, number, span
 from monai_transfer.runs.lock import FolderLock
 from monai_transfer.stopping import keeps
+from monai_transfer.study.held_out_sites import held_out_manifest, can_be_held_out
 from monai_transfer.study.pool import Job, refuse_failed, run_jobs, workers
 from monai_transfer.study.run_arms import Arm, for_pretraining, study_kept
 
@@ -48,11 +50,18 @@ class HeldOut:
     report: str = ""
 
 
-def sites_to_hold_out(bundle: str | Path, overrides: Mapping[str, Any] | None = None) -> list[str]:
-    """The manifest's sites that have labelled test cases.
+def sites_to_hold_out(
+    bundle: str | Path, overrides: Mapping[str, Any] | None = None, *, trains_there: bool = True
+) -> tuple[Manifest, list[str], dict[str, str]]:
+    """The manifest, its sites that can be held out, and for each other site why it cannot.
+
+    Args:
+        bundle: whose manifest it is.
+        overrides: of the config, ``manifest`` among them.
+        trains_there: some arm learns from the held-out site's own training cases.
 
     Raises:
-        InputError: fewer than two sites, or one whose departure leaves no labelled training case.
+        InputError: fewer than two sites, or none that can be held out.
     """
     flow = open_workflow(bundle, "train", dict(overrides or {}), log=False)
     path = Path(str(flow.parser.get_parsed_content("manifest")))
@@ -63,14 +72,11 @@ def sites_to_hold_out(bundle: str | Path, overrides: Mapping[str, Any] | None = 
             f"leaving one site out needs two sites, and there is {', '.join(sites) or 'none'}", path=path,
             hint="name sites with `monai-transfer manifest --site` or --site-from",
         )  # fmt: skip
-    held = [site for site in sites if manifest.cases("test", site=site, labelled=True)]
-    for site in held:
-        others = [other for other in sites if other != site]
-        if not manifest.cases("training", site=others, labelled=True):
-            raise InputError(f"without {site} there is no labelled training case", path=path)
+    held, reasons = can_be_held_out(manifest, trains_there)
     if not held:
-        raise InputError("no site has labelled test cases", path=path)
-    return held
+        said = "; ".join(f"{site}: {reason}" for site, reason in reasons.items())
+        raise InputError(f"no site can be held out ({said})", path=path, hint="label cases at two sites")
+    return manifest, held, reasons
 
 
 def leave_one_site_out(
@@ -93,14 +99,21 @@ def leave_one_site_out(
     bundle, out = Path(bundle), Path(out)
     console = console or Console(file=sys.stdout)
     shared = {k: v for k, v in dict(overrides or {}).items() if k not in ("source_site", "target_site")}
-    held = sites_to_hold_out(bundle, shared)
-    flow = open_workflow(bundle, "train", shared, log=False)
-    sites = [s for s in Manifest.load(Path(str(flow.parser.get_parsed_content("manifest")))).sites if s]
+    trains_there = any(arm.workflow != "evaluate" for arm in arms)
+    manifest, held, reasons = sites_to_hold_out(bundle, shared, trains_there=trains_there)
+    sites = [site for site in manifest.sites if site]
+    for site, reason in reasons.items():
+        console.print(f"{site} is not held out: {reason}", markup=False, soft_wrap=True)
     pretrainings: dict[tuple[str, int], Job] = {}
     todo: list[Job] = []
     for site in held:
         others = [s for s in sites if s != site]
-        domains = {"source_site": others if len(others) > 1 else others[0], "target_site": site}
+        domains: dict[str, Any] = {"source_site": others if len(others) > 1 else others[0], "target_site": site}
+        divided = held_out_manifest(manifest, site, trains_there, _folder(out, site) / "manifest.json")
+        if divided is not None:
+            domains["manifest"] = str(divided.resolve())
+            share = "half of it is the test" if trains_there else "all of it is the test"
+            console.print(f"{site} has no test split: {share}", markup=False, soft_wrap=True)
         for seed in seeds:
             home = _folder(out, site) / f"pretrain-{seed}"
             own = {**for_pretraining(shared), **domains, "seed": int(seed), "output_dir": str(home.resolve())}
@@ -121,8 +134,12 @@ def leave_one_site_out(
     first = Run.load(pretrainings[held[0], seeds[0]].output)
     metric = first.metric(first.kind.primary_metric)
     text = _markdown(found, arms, metric, len(seeds))
+    text += "".join(f"\n\n{site} is not held out: {reason}" for site, reason in reasons.items())
     write_text(out / "leave_one_site_out.md", text + "\n")
-    write_json(out / "leave_one_site_out.json", {"metric": metric.full_name, "sites": [_plain(row) for row in found]})
+    write_json(
+        out / "leave_one_site_out.json",
+        {"metric": metric.full_name, "sites": [_plain(row) for row in found], "not_held_out": reasons},
+    )
     console.print(text, markup=False, soft_wrap=True)
     return found
 

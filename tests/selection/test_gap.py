@@ -12,7 +12,7 @@ from PIL import Image
 from monai_transfer.errors import InputError
 from monai_transfer.files import write_json
 from monai_transfer.manifest import Manifest
-from monai_transfer.selection.gap import domain_gap, gap_over_time
+from monai_transfer.selection.gap import domain_gap, gap_over_time, gap_to_the_rest
 from monai_transfer.selection.gap_picture import save_gap_picture
 
 
@@ -129,6 +129,24 @@ def test_sites_of_one_manifest_and_repeatability(folder, plain, noisy):
     assert gap.to_dict() == domain_gap(both, both, site_a="s", site_b="t").to_dict()
     json.dumps(gap.to_dict())
     assert not any(name in json.dumps(gap.to_dict()) for name in ("p100", "noisy3"))  # no patient, no case
+
+
+def test_one_site_against_the_rest(folder, plain, noisy, capsys):
+    content = Manifest.load(plain).to_dict(folder)
+    others = Manifest.load(noisy).to_dict(folder)
+    items = [item | {"site": "ab"[i % 2], "patient": f"x{i}"} for i, item in enumerate(content["training"])]
+    items += [item | {"site": "odd", "case": f"o{i}", "patient": f"o{i}"} for i, item in enumerate(others["training"])]
+    path = folder / "three.json"
+    write_json(path, content | {"training": items})
+    found = gap_to_the_rest(path)
+    assert list(found) == ["a", "b", "odd"]
+    assert found["odd"].name_a == "odd" and found["odd"].name_b == "the 2 other sites"
+    assert found["odd"].patients_a + found["odd"].patients_b == len(items) and not found["odd"].shared_patients
+    differing = {site: sum(row.differs for row in one.rows) for site, one in found.items()}
+    assert differing["odd"] > max(differing["a"], differing["b"])
+    assert list(gap_to_the_rest(path, site="odd")) == ["odd"]
+    with pytest.raises(InputError, match="needs two"):
+        gap_to_the_rest(plain)
 
 
 def test_drift_rings_when_images_change_and_is_silent_when_not(folder, plain, none):
