@@ -31,7 +31,7 @@ from monai_transfer.report.statistics import CrossedDifference, crossed_differen
 from monai_transfer.report.wording import arm_name, number, span
 from monai_transfer.runs.lock import FolderLock
 from monai_transfer.stopping import keeps
-from monai_transfer.study.held_out_sites import held_out_manifest, can_be_held_out
+from monai_transfer.study.held_out_sites import can_be_held_out, held_out_manifest
 from monai_transfer.study.pool import Job, refuse_failed, run_jobs, workers
 from monai_transfer.study.run_arms import Arm, for_pretraining, study_kept
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from monai_transfer.manifest import Manifest
-from monai_transfer.study.held_out_sites import held_out_manifest, can_be_held_out
+from monai_transfer.study.held_out_sites import can_be_held_out, held_out_manifest
 
 
 def manifest(folder, sites, split="training", test=()):
