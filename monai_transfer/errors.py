@@ -7,7 +7,16 @@ import errno
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["CoverageError", "InputError", "closest", "describe", "first_cause", "is_out_of_memory", "printable"]
+__all__ = [
+    "CoverageError",
+    "InputError",
+    "OutputError",
+    "closest",
+    "describe",
+    "first_cause",
+    "is_out_of_memory",
+    "printable",
+]
 
 
 class InputError(ValueError):
@@ -25,7 +34,7 @@ class InputError(ValueError):
         super().__init__(f"{text}; {hint}" if hint else text)
 
     def __reduce__(self):  # keyword-only arguments: pickling (worker processes) needs them named
-        return _rebuild, (self.fault, self.path, self.hint)
+        return _rebuild, (type(self), self.fault, self.path, self.hint)
 
 
 def printable(path: str | Path) -> str:
@@ -48,8 +57,12 @@ def closest(word: str, known: Iterable[str]) -> str:
     return f"known: {shown}" if names else "none is known"
 
 
-def _rebuild(fault: str, path: str | Path | None, hint: str | None) -> InputError:
-    return InputError(fault, path=path, hint=hint)
+def _rebuild(kind: type[InputError], fault: str, path: str | Path | None, hint: str | None) -> InputError:
+    return kind(fault, path=path, hint=hint)
+
+
+class OutputError(InputError):
+    """Something cannot be written where the user wants it: a full disk, a quota, a folder that is not theirs."""
 
 
 class CoverageError(RuntimeError):

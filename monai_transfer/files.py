@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from monai_transfer.errors import InputError
+from monai_transfer.errors import InputError, OutputError
 from monai_transfer.stopping import at_stop
 
 __all__ = [
@@ -30,6 +30,8 @@ __all__ = [
     "atomic_path",
     "clear_leftovers",
     "make_folder",
+    "move_file",
+    "no_room",
     "sha256_file",
     "unwritable",
     "write_bytes",
@@ -59,10 +61,10 @@ _numbers = itertools.count()
 _swept: set[str] = set()
 
 
-def unwritable(path: str | Path, error: OSError) -> InputError:
+def unwritable(path: str | Path, error: OSError) -> OutputError:
     """The error for a file or folder that cannot be written, with what to do about it."""
     reason = (error.strerror or type(error).__name__).lower()
-    return InputError(f"cannot be written ({reason})", path=path, hint=_HINTS.get(error.errno or 0))
+    return OutputError(f"cannot be written ({reason})", path=path, hint=_HINTS.get(error.errno or 0))
 
 
 @contextmanager
@@ -106,7 +108,7 @@ def atomic_path(path: str | Path, check: Callable[[Path], None] | None = None, *
                 raise  # of something else that was read or written within the block
             raise unwritable(path, error) from error
         except Exception as error:  # C++ writers raise kinds of their own when the disk is full
-            fault = _room(temporary)
+            fault = no_room(temporary)
             if fault is None:
                 raise
             raise unwritable(path, fault) from error
@@ -153,7 +155,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
                         os.fsync(stream.fileno())
             temporary.rename(path)
         except (OSError, shutil.Error) as error:
-            fault = error if isinstance(error, OSError) and error.errno else _room(temporary)
+            fault = error if isinstance(error, OSError) and error.errno else no_room(temporary)
             if fault is None:
                 raise
             raise unwritable(path, fault) from error
@@ -161,8 +163,8 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _room(temporary: Path) -> OSError | None:
-    """Why nothing more can be written where ``temporary`` lies, or ``None``: asked after a writer has failed."""
+def no_room(temporary: Path) -> OSError | None:
+    """Why nothing more can be written where a file lies, or ``None``: asked after somebody else's writer has failed."""
     size = temporary.stat().st_size if temporary.exists() else 0
     with contextlib.suppress(ImportError):
         import resource
@@ -184,6 +186,21 @@ def _room(temporary: Path) -> OSError | None:
     return None
 
 
+def move_file(source: str | Path, path: str | Path, check: Callable[[Path], None] | None = None) -> Path:
+    """Bring a file that something else wrote to its place: checked, flushed, renamed (on the same file system).
+
+    Raises:
+        InputError: it is not whole, or cannot be moved there.
+    """
+    source, path = Path(source), Path(path)
+    make_folder(path.parent)
+    try:
+        _keep(source, path, check, flush=True)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    return path
+
+
 def make_folder(path: str | Path) -> Path:
     """Make a folder and those above it, where they are missing.
 
@@ -194,7 +211,7 @@ def make_folder(path: str | Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
-        raise InputError("is a file, and a folder is needed", path=path, hint="name another place") from error
+        raise OutputError("is a file, and a folder is needed", path=path, hint="name another place") from error
     except OSError as error:
         raise unwritable(path, error) from error
     return path

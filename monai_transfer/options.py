@@ -22,6 +22,7 @@ __all__ = [
     "TrustSource",
     "announce",
     "begins_with",
+    "byte_count",
     "number_list",
     "require",
     "require_name",
@@ -56,6 +57,18 @@ def whole_number_list(text: str | None, option: str) -> list[int] | None:
     if values is not None and any(value != int(value) for value in values):
         raise InputError(f"{option} {text!r} is not a list of whole numbers", hint=f"write it like {option} 64,64,32")
     return None if values is None else [int(value) for value in values]
+
+
+def byte_count(text: str, option: str) -> int:
+    """``8GiB``, ``500 MB`` or a bare number of bytes.
+
+    Raises:
+        InputError: it is no size.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?\s*", text, re.IGNORECASE)
+    if found is None or float(found[1]) <= 0:
+        raise InputError(f"{option} {text!r} is no size", hint=f"write it like {option} 8GiB")
+    return int(float(found[1]) * (1024 if found[3] else 1000) ** " KMGT".index(found[2].upper() or " "))
 
 
 def require(*paths: str | Path | None) -> None:

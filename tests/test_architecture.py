@@ -35,6 +35,7 @@ FLOORS = [
             "library_logging",
             "options",
             "safe_parse",
+            "tables",
             "runs",
         ],
     ),

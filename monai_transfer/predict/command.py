@@ -8,12 +8,11 @@ from typing import Annotated
 import typer
 
 from monai_transfer.bundle.command_line import best_weights, config_files
-from monai_transfer.errors import InputError
-from monai_transfer.options import BundleFolder, RunFolder, TrustSource, announce, require
+from monai_transfer.errors import InputError, OutputError
+from monai_transfer.options import BundleFolder, RunFolder, TrustSource, announce, byte_count, require
+from monai_transfer.predict.formats import FORMATS
 
-__all__ = ["FORMATS", "predict"]
-
-FORMATS = ("nifti", "dicom-seg")
+__all__ = ["predict"]
 
 
 def predict(
@@ -31,6 +30,12 @@ def predict(
     ] = None,
     split: Annotated[str | None, typer.Option(help="Of a manifest, only this split.")] = None,
     trust_source: TrustSource = False,
+    max_memory: Annotated[
+        str | None, typer.Option(help="What the classes of one image may take beside the network, e.g. 8GiB.")
+    ] = None,
+    bf16: Annotated[
+        bool, typer.Option("--bf16", help="Run the network in bfloat16: sooner, and rounding moves few voxels.")
+    ] = False,
 ) -> None:
     """Predict on new images, in each image's own geometry; exit code 1 where some could not be predicted on."""
     require(*inputs)
@@ -40,6 +45,7 @@ def predict(
         raise InputError(f"no format {format!r}", hint=f"one of {', '.join(FORMATS)}")
     if output.is_file():
         raise InputError("is a file", path=output, hint="name a folder for the predictions")
+    limit = None if max_memory is None else byte_count(max_memory, "--max-memory")
     announce(f"predict: {', '.join(map(str, inputs))} with {bundle}", err=True)
     from monai_transfer.predict.images import predict_images
 
@@ -53,6 +59,8 @@ def predict(
         split=split,
         progress=True,
         trust_source=trust_source,
+        max_memory=limit,
+        bf16=bf16,
     )
     for path in done.written:
         typer.echo(f"wrote {path}")
@@ -62,4 +70,4 @@ def predict(
         for fault in done.faults:
             typer.echo(f"error: {fault}", err=True)
         typer.echo(f"{len(done.faults)} of {done.n_images} images could not be predicted on", err=True)
-        raise typer.Exit(1)
+        raise typer.Exit(2 if any(isinstance(fault, OutputError) for fault in done.faults) else 1)

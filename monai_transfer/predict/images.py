@@ -10,9 +10,11 @@ from __future__ import annotations
 import csv
 import logging
 import re
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,17 +24,21 @@ from tqdm import tqdm
 from monai_transfer.bundle.inference import open_inference
 from monai_transfer.bundle.run import best_weights
 from monai_transfer.bundle_reader import BundleDescription
-from monai_transfer.errors import InputError, first_cause
-from monai_transfer.files import atomic_path
+from monai_transfer.errors import InputError, first_cause, is_out_of_memory
+from monai_transfer.files import make_folder, move_file, no_room, unwritable
 from monai_transfer.predict.dicom_seg import check_highdicom, write_dicom_seg
+from monai_transfer.predict.formats import FORMATS
+from monai_transfer.predict.in_slabs import NotInSlabs, put_in_slabs
 from monai_transfer.predict.inputs import Item, find_items
 from monai_transfer.predict.items import ReadableItems
+from monai_transfer.predict.outputs import check_output
+from monai_transfer.runs.lock import FolderLock, holder
+from monai_transfer.stopping import at_stop, keeps
+from monai_transfer.tables import write_table
 from monai_transfer.tasks import TASKS
 from monai_transfer.weights.hashes import verify_file
 
 __all__ = ["FORMATS", "Predictions", "predict_images"]
-
-FORMATS = ("nifti", "dicom-seg")
 
 
 @dataclass
@@ -61,6 +67,8 @@ def predict_images(
     split: str | None = None,
     progress: bool = False,
     trust_source: bool = False,
+    max_memory: int | None = None,
+    bf16: bool = False,
 ) -> Predictions:
     """Predict on files, folders, DICOM series and the cases of manifests; a broken one does not stop the others.
 
@@ -78,6 +86,8 @@ def predict_images(
         series, split: see ``find_items``.
         progress: tell on stderr how far it is.
         trust_source: run the bundle's own configs and code, and remember the decision.
+        max_memory: bytes that the classes of one image may take beside the network; by default most of what is free.
+        bf16: run the network in bfloat16: sooner on many processors, with rounding that moves few voxels.
 
     Raises:
         InputError: the bundle has no inference config or weights, or no input can be found; or the only image cannot
@@ -104,9 +114,50 @@ def predict_images(
                 item.fault = InputError(
                     "is no DICOM image, so no DICOM SEG can refer to it", path=item.shown, hint=hint
                 )
-    output.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output, prefix=".predicting-") as aside:
-        return _run(flow, items, takes, weights, Path(aside), output, format, Path(bundle), progress)
+    with _aside(output) as aside:
+        for limit in (True, False):
+            flow = flow if limit else open_inference(bundle, trust_source=trust_source)
+            try:
+                work = _Work(flow, items, takes, weights, aside, output, format, Path(bundle), progress)
+                return _run(work, in_slabs=limit, max_memory=max_memory, bf16=bf16)
+            except NotInSlabs:
+                continue  # once more, the bundle's own way
+    raise AssertionError
+
+
+@contextmanager
+def _aside(output: Path) -> Iterator[Path]:
+    """A folder in the output's for what is not whole yet; those of dead processes are cleared."""
+    make_folder(output)
+    for old in output.glob(f"{_ASIDE}*"):
+        if old.is_dir() and holder(old) is None:
+            shutil.rmtree(old, ignore_errors=True)
+    try:
+        folder = Path(tempfile.mkdtemp(dir=output, prefix=_ASIDE))
+    except OSError as error:
+        raise unwritable(output, error) from error
+    with at_stop(lambda: shutil.rmtree(folder, ignore_errors=True)):
+        try:
+            with FolderLock(folder):
+                yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+_ASIDE = ".predicting-"
+
+
+@dataclass
+class _Work:
+    flow: Any
+    items: list[Item]
+    takes: _InputSpec
+    weights: Path
+    aside: Path
+    output: Path
+    format: str
+    bundle: Path
+    progress: bool
 
 
 @dataclass
@@ -130,36 +181,46 @@ def _input_spec(found: BundleDescription) -> _InputSpec:
     task = TASKS.get(str(found.task))
     kind = "boxes" if task is not None and task.saved_as == "boxes" else found.output_type or ""
     names = dict(enumerate(found.labels or []))
-    return _InputSpec(found.in_channels, found.dims, kind, names, task is None or task.activation != "sigmoid")
+    exclusive = task is None or task.activation != "sigmoid"
+    return _InputSpec(found.in_channels, found.dims, kind, names=names, exclusive=exclusive)
 
 
-def _run(
-    flow: Any,
-    items: list[Item],
-    takes: _InputSpec,
-    weights: Path,
-    aside: Path,
-    output: Path,
-    format: str,
-    bundle: Path,
-    progress: bool,
-) -> Predictions:
-    staged, links = aside / "out", aside / "links"
-    staged.mkdir()
-    root = _prepare_config(flow, items, takes, weights, staged, links)
+def _classes(config: dict[str, Any], names: dict[int, str]) -> int | None:
+    """How many scores a voxel gets: as the network is made, else as many as there are names."""
+    network = config.get("network_def")
+    for key in ("out_channels", "num_classes", "n_classes"):
+        value = network.get(key) if isinstance(network, dict) else None
+        if isinstance(value, int):
+            return value
+    return len(names) or None
+
+
+def _run(work: _Work, *, in_slabs: bool, max_memory: int | None, bf16: bool) -> Predictions:
+    flow, items, output = work.flow, work.items, work.output
+    staged, links = work.aside / "out", work.aside / "links"
+    for folder in (staged, links):
+        shutil.rmtree(folder, ignore_errors=True)
+    make_folder(staged)
+    root = _prepare_config(flow, items, work.takes, work.weights, staged, links)
+    slabs = in_slabs and put_in_slabs(flow.parser, _classes(flow.parser.config, work.takes.names), max_memory, bf16)
+    if not slabs and max_memory is not None and not work.takes.tabular:
+        hint = "leave it out; only windows, a linear inverse and the class of the greatest score can be done in parts"
+        raise InputError("--max-memory does not go with this bundle's inference", path=work.bundle, hint=hint)
     faults = {n: item.fault for n, item in enumerate(items) if item.fault is not None}
     written: dict[int, list[Path]] = {}
-    shown = progress and sys.stderr.isatty()
+    shown = work.progress and sys.stderr.isatty()
     bar = tqdm(total=len(items), desc="predicting", disable=not shown, leave=False)
+    keeps(lambda: f"{len(written)} of {len(items)} images are predicted and kept; the same command predicts all again")
 
     def done(n: int) -> None:
         bar.update()
-        if progress and not shown and (n + 1) % max(1, len(items) // 10) == 0:
+        if work.progress and not shown and (n + 1) % max(1, len(items) // 10) == 0:
             print(f"predicting: {n + 1} of {len(items)}", file=sys.stderr)
         try:
-            written[n] = _settle(items[n], staged, output, format, takes, bundle)
+            written[n] = _settle(items[n], staged, output, work.format, work.takes, work.bundle)
         except InputError as error:
-            faults[n] = error
+            full = no_room(staged / "probe")
+            faults[n] = error if full is None else unwritable(output / f"{items[n].name}_pred", full)
             _clear(staged)
 
     _go_through(flow, items, faults, done, written, staged)
@@ -167,13 +228,13 @@ def _run(
     bar.close()
     result = Predictions([path for n in sorted(written) for path in written[n]], n_images=len(items))
     for table in sorted(staged.rglob("*.csv")):
-        _name_rows(table, {f"{item.name}.nii.gz": item.row or item.name for item in items}, root, takes)
-        result.written.append(_move(table, output / table.name))
+        result.written.append(_write_rows(table, output / table.name, items, root, work.takes))
     result.faults = [_named(faults[n], items[n], links) for n in sorted(faults)]
     if result.faults and len(items) == 1:
         raise result.faults[0]
     if not result.written and not result.faults:
-        raise InputError("the bundle's inference config wrote nothing", path=bundle, hint="look at its postprocessing")
+        hint = "look at its postprocessing"
+        raise InputError("the bundle's inference config wrote nothing", path=work.bundle, hint=hint)
     return result
 
 
@@ -187,7 +248,9 @@ def _prepare_config(flow: Any, items: list[Item], takes: _InputSpec, weights: Pa
     data = []
     for n, item in enumerate(items):
         image = _link(item, links / str(n)) if item.linked else item.image
-        data.append({"image": image, "name": item.name, "shown": item.shown})
+        # MONAI writes tables unquoted: a comma in a name would shift the columns, so such an image goes by its number
+        name = _numbered(n) if takes.tabular and set(item.name) & set(',"\r\n') else item.name
+        data.append({"image": image, "name": name, "shown": item.shown})
     root = str(links / "names")  # nothing lies there: MONAI's savers take the names below it
     for key, value in (("dataset_dir", root), ("output_dir", str(staged)), ("ckpt", str(weights.resolve()))):
         if key in config:
@@ -207,6 +270,10 @@ def _prepare_config(flow: Any, items: list[Item], takes: _InputSpec, weights: Pa
         "dims": takes.dims,
     }
     return root
+
+
+def _numbered(n: int) -> str:
+    return f"~{n:08d}~"
 
 
 def _link(item: Item, folder: Path) -> str:
@@ -265,12 +332,30 @@ def _go_through(
             if n is None or n in finished:
                 raise
             cause = first_cause(error)
-            text = (str(cause).strip().splitlines() or [""])[0][:200]
-            fault = f"the network failed on it ({type(cause).__name__}: {text})"
-            faults[n] = cause if isinstance(cause, InputError) else InputError(fault, path=items[n].shown)
+            if (other_way := _not_in_slabs(error)) is not None:
+                raise other_way from None
+            if isinstance(cause, InputError):
+                faults[n] = cause if cause.path is not None else InputError(
+                    cause.fault, path=items[n].shown, hint=cause.hint
+                )  # fmt: skip
+            elif (full := no_room(staged / "probe")) is not None:
+                faults[n] = unwritable(staged.parent.parent / f"{items[n].name}_pred", full)
+            elif is_out_of_memory(error):
+                hint = "set --max-memory, close other programs, or use a bundle of coarser spacing"
+                faults[n] = InputError("memory ran out on it", path=items[n].shown, hint=hint)
+            else:
+                text = (str(cause).strip().splitlines() or [""])[0][:200]
+                fault = f"the network failed on it ({type(cause).__name__}: {text})"
+                faults[n] = InputError(fault, path=items[n].shown)
             _clear(staged)
             if not any(written.values()):
                 finished.clear()  # a table is written at the end of a whole run alone
+
+
+def _not_in_slabs(error: BaseException | None) -> NotInSlabs | None:
+    while error is not None and not isinstance(error, NotInSlabs):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _named(fault: InputError, item: Item, links: Path) -> InputError:
@@ -309,20 +394,15 @@ def _settle(item: Item, staged: Path, output: Path, format: str, takes: _InputSp
             settled.append(write_dicom_seg(path, item.dicom, place, takes.names, model=bundle.resolve().name))
             path.unlink()
         else:
-            settled.append(_move(path, target / path.name))
+            settled.append(move_file(path, target / path.name, check=check_output))
     return settled
 
 
-def _move(path: Path, target: Path) -> Path:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    return path.replace(target)
-
-
-def _name_rows(path: Path, shown: dict[str, str], root: str, takes: _InputSpec) -> None:
-    """Put a header on MONAI's CSV, with the classes by name and the images as the user calls them."""
-    with path.open(newline="", encoding="utf-8") as stream:
+def _write_rows(table: Path, target: Path, items: Sequence[Item], root: str, takes: _InputSpec) -> Path:
+    """MONAI's CSV with a header, the classes by name, the images as the user calls them, and where each lies."""
+    with table.open(newline="", encoding="utf-8") as stream:
         rows = list(csv.reader(stream))
-    width = len(rows[0]) - 1 if rows else 0
+    width = min((len(row) for row in rows), default=1) - 1
     names = [takes.names[key] for key in sorted(takes.names)]
     if len(names) != width:
         names = [f"output {i}" for i in range(width)]
@@ -330,15 +410,21 @@ def _name_rows(path: Path, shown: dict[str, str], root: str, takes: _InputSpec) 
     classes = (
         not takes.exclusive or width > 1 and (takes.kind in ("probabilities", "classes") or len(takes.names) == width)
     )
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(
-            ["image", *([f"p_{name}" for name in names] if classes else names), *(["prediction"] if classes else [])]
-        )
-        for image, *values in rows:
-            name = Path(image).relative_to(root).as_posix() if image.startswith(root) else image
-            best = [_said(names, [float(v) for v in values], takes.exclusive)] if classes else []
-            writer.writerow([shown.get(name, name), *values, *best])
+    by_name = {f"{name}.nii.gz": item for n, item in enumerate(items) for name in (item.name, _numbered(n))}
+    made = []
+    for row in rows:
+        image, values = ",".join(row[: len(row) - width]), row[len(row) - width :]
+        name = Path(image).relative_to(root).as_posix() if image.startswith(root) else image
+        item = by_name.get(name)
+        line = {"image": (item.row or item.name) if item is not None else name}
+        line |= dict(zip([f"p_{one}" for one in names] if classes else names, values, strict=True))
+        if classes:
+            line["prediction"] = _said(names, [float(v) for v in values], takes.exclusive)
+        line["path"] = "; ".join(str(Path(path).absolute()) for path in item.images) if item is not None else ""
+        made.append(line)
+    write_table(target, made)
+    check_output(target)
+    return target
 
 
 def _said(names: list[str], p: list[float], exclusive: bool) -> str:

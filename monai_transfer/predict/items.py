@@ -30,6 +30,7 @@ class ReadableItems(IterableDataset):
     Attributes:
         faults: by position in ``data``.
         current: position of what was yielded last.
+        sample: what was yielded last, as prepared.
         finished: positions that the engine has gone through.
         done: called with the position when the next one is asked for, so after all of the engine's handlers.
     """
@@ -48,6 +49,7 @@ class ReadableItems(IterableDataset):
         self.faults: dict[int, InputError] = {}
         self.finished: set[int] = set()
         self.current: int | None = None
+        self.sample: dict[str, Any] = {}
         self.done: Callable[[int], None] = lambda position: None
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -59,7 +61,7 @@ class ReadableItems(IterableDataset):
             except InputError as error:
                 self.faults[position] = error
                 continue
-            self.current = position
+            self.current, self.sample = position, sample
             yield sample
             self.finished.add(position)
             self.done(position)
