@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import torch.distributed as dist
 from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
 
-from monai_transfer.files import write_text
+from monai_transfer.tables import write_table
 
 __all__ = ["MetricsLog"]
 
@@ -91,8 +90,4 @@ class MetricsLog:
         columns = list(
             dict.fromkeys(name for row in self.rows for name, value in row.items() if value not in ("", None))
         )
-        text = io.StringIO()
-        writer = csv.DictWriter(text, columns, restval="", extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        write_text(self.path, text.getvalue())
+        write_table(self.path, self.rows, columns)

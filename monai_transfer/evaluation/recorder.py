@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
@@ -22,9 +21,10 @@ from monai_transfer.arrays import as_array
 from monai_transfer.errors import InputError
 from monai_transfer.evaluation.overlay import draw_case, draw_segmentation
 from monai_transfer.evaluation.summary import summarise
-from monai_transfer.files import atomic_path, write_json
+from monai_transfer.files import write_json
 from monai_transfer.localization.prediction import SPACE
 from monai_transfer.metrics.base import LENGTH
+from monai_transfer.tables import write_table
 from monai_transfer.tasks import Task, get_task, judged_tasks
 from monai_transfer.tasks.cases import CaseInput, Maps
 
@@ -205,12 +205,7 @@ class CaseRecorder:
 
 def write_cases(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows as CSV, atomically: one line per case, a missing value is an empty cell."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, columns)
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({k: "" if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()})
+    write_table(path, rows)
 
 
 def _grid(*tensors: Any) -> tuple[np.ndarray, list[float], str]:

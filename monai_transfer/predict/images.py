@@ -30,7 +30,7 @@ from monai_transfer.predict.dicom_seg import check_highdicom, write_dicom_seg
 from monai_transfer.predict.formats import FORMATS
 from monai_transfer.predict.in_slabs import NotInSlabs, put_in_slabs
 from monai_transfer.predict.inputs import Item, find_items
-from monai_transfer.predict.items import ReadableItems
+from monai_transfer.predict.items import Given, ReadableItems
 from monai_transfer.predict.outputs import check_output
 from monai_transfer.runs.lock import FolderLock, holder
 from monai_transfer.stopping import at_stop, keeps
@@ -263,7 +263,7 @@ def _prepare_config(flow: Any, items: list[Item], takes: _InputSpec, weights: Pa
     _guard_readers(config, dataset["transform"], takes.channels)
     flow.parser["dataset"] = {
         "_target_": f"{ReadableItems.__module__}.{ReadableItems.__name__}",
-        "data": data,
+        "data": Given(data),
         "transform": dataset["transform"],
         "root": root,
         "channels": takes.channels,

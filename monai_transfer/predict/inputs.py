@@ -94,7 +94,9 @@ def find_items(
         *(Item(case.image, case.case, f"case {case.case}", _dicom_files(case.image)) for case in cases),
     ]
     if not items:
-        raise InputError(f"no DICOM series is numbered or described {series!r}", path=inputs[0])
+        if series is not None:
+            raise InputError(f"no DICOM series is numbered or described {series!r}", path=inputs[0])
+        raise InputError("holds DICOM files, and no image among them", path=inputs[0], hint="name the images' folder")
     _refuse_collisions(items)
     return items
 
@@ -162,8 +164,10 @@ def _series(folder: Path, common: Path, wanted: str | None) -> list[Item]:
     images = [one for one in found if not one.is_label]
     whole = Item(str(folder), _named(folder, common, folder.name), str(folder), files)
     # a file that cannot be read may be a lost slice: the reader is to refuse the whole folder
-    if any("unreadable" in note for note in notes) or not images:
+    if any("unreadable" in note for note in notes):
         return [] if wanted is not None else [whole]
+    if not images:
+        return []  # contours, segmentations and reports of a study whose images lie beside it
     if wanted is not None:
         images = [one for one in images if _matches(one, wanted)]
     else:

@@ -13,7 +13,14 @@ from torch.utils.data import IterableDataset
 from monai_transfer.data.readers import SafeReader
 from monai_transfer.errors import InputError, first_cause
 
-__all__ = ["ReadableItems", "first_cause"]
+__all__ = ["Given", "ReadableItems"]
+
+
+class Given:
+    """A list that a config carries unread: names of files that begin with ``$`` or ``@`` are no expressions."""
+
+    def __init__(self, items: Sequence[dict[str, Any]]) -> None:
+        self.items = list(items)
 
 
 class ReadableItems(IterableDataset):
@@ -37,14 +44,15 @@ class ReadableItems(IterableDataset):
 
     def __init__(
         self,
-        data: Sequence[dict[str, Any]],
+        data: Given | Sequence[dict[str, Any]],
         transform: Callable[[Any], Any],
         root: str,
         channels: int | None = None,
         dims: int | None = None,
     ) -> None:
         super().__init__()
-        self.data, self.transform, self.root = list(data), transform, root
+        self.data = list(data.items if isinstance(data, Given) else data)
+        self.transform, self.root = transform, root
         self.channels, self.dims = channels, dims
         self.faults: dict[int, InputError] = {}
         self.finished: set[int] = set()

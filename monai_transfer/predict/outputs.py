@@ -44,7 +44,8 @@ def _fault(path: Path) -> str | None:
     if name.endswith((".nii", ".nii.gz")):
         image = nibabel.load(path)
         header = image.header
-        asked = int(header["vox_offset"]) + math.prod(image.shape) * header.get_data_dtype().itemsize  # type: ignore[index]
+        offset = int(getattr(image.dataobj, "offset", 0))
+        asked = offset + math.prod(image.shape) * header.get_data_dtype().itemsize  # type: ignore[union-attr]
         found = _length(path)
         return None if found >= asked and min(image.shape) > 0 else f"holds {found} of {asked} bytes"
     if name.endswith((".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")):

@@ -11,6 +11,7 @@ from typing import Any
 from monai_transfer.errors import InputError
 from monai_transfer.metrics.base import Metric
 from monai_transfer.safe_parse import read_json
+from monai_transfer.tables import plain_cell
 from monai_transfer.tasks import TASKS, Task, judged_tasks
 
 __all__ = ["Run"]
@@ -163,4 +164,4 @@ def _table(path: Path, needed: tuple[str, ...]) -> list[dict[str, str]]:
     for number, row in enumerate(rows, start=2):
         if None in row or None in row.values():
             raise InputError(f"line {number} has another number of cells than the header", path=path)
-    return rows
+    return [{name: plain_cell(value) for name, value in row.items()} for row in rows]
