@@ -6,6 +6,7 @@ Everything here is light: importing torch and MONAI takes seconds, and a wrong w
 from __future__ import annotations
 
 import difflib
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
