@@ -43,7 +43,10 @@ def new(
     folder: Annotated[Path, typer.Argument(help="Folder of the new bundle; its name holds the task's word if it can.")],
     data: Annotated[Path, typer.Option(help="The manifest.")],
     source: Annotated[
-        str, typer.Option(help="Bundle folder or run folder to start from; 'none': pretrain it yourself.")
+        str,
+        typer.Option(
+            help="Bundle folder, run folder or nnU-Net results folder to start from; 'none': pretrain it yourself."
+        ),
     ] = "none",
     source_site: Annotated[str | None, typer.Option(help="Site with many labels (for pretrain and adapt).")] = None,
     target_site: Annotated[str | None, typer.Option(help="Site that the model is for.")] = None,
@@ -72,6 +75,9 @@ def new(
         str | None, typer.Option(help="Pixels per axis that every picture is brought to first, e.g. 512,512.")
     ] = None,
     budget: Annotated[str, typer.Option(help="quick, standard, full, or a number of optimizer steps.")] = "quick",
+    preprocessing: Annotated[
+        str, typer.Option(help="source: what the source does to images is kept; data: all is fitted to the data.")
+    ] = "source",
     epochs: Annotated[int | None, typer.Option(help="Epochs of fine-tuning and adaptation.", min=1)] = None,
     pretrain_epochs: Annotated[int | None, typer.Option(help="Epochs of pretraining.", min=1)] = None,
     steps_per_epoch: Annotated[
@@ -110,6 +116,7 @@ def new(
         pretrain_epochs=pretrain_epochs,
         steps_per_epoch=steps_per_epoch,
         batch_size=batch_size,
+        preprocessing=preprocessing,
         force=force,
     )
     typer.echo(f"{folder}: {spec.spatial_dims}D {spec.task}, outputs {', '.join(spec.class_names)}")
@@ -125,6 +132,8 @@ def new(
             f"{len(weights['adapted'])} tensors adapted, {len(weights['skipped']) + len(weights['missing'])} fresh "
             "(models/source.json)"
         )
+        if "preprocessing" in spec.weights_note or spec.kept is not None:
+            typer.echo(f"preprocessing: {spec.weights_note.get('preprocessing', spec.kept and spec.kept.said)}")
         if spec.weights_note["licence"]:
             binding = (
                 " (NON-COMMERCIAL: it binds this bundle too)" if is_non_commercial(spec.weights_note["licence"]) else ""

@@ -22,7 +22,7 @@ from monai_transfer.files import sha256_file
 from monai_transfer.weights import Source, load_weights
 from monai_transfer.weights.large_files import LargeFile, write_large_files
 
-__all__ = ["fit_weights", "open_source", "source_network", "source_spacing"]
+__all__ = ["described_source", "fit_weights", "open_source", "source_network", "source_spacing"]
 
 
 def open_source(source: str | Path) -> Source | None:
@@ -95,7 +95,7 @@ def source_spacing(given: Source | None, dims: int) -> list[float] | None:
     return spacing if spacing and len(spacing) == dims and min(spacing) > 0 else None
 
 
-def fit_weights(given: Source, spec: BundleSpec, folder: Path) -> None:
+def fit_weights(given: Source, spec: BundleSpec, folder: Path, facts: dict[str, Any] | None = None) -> None:
     """``source.pt`` as it came, ``model.pt`` fitted to the new network; what fitting did goes into the spec."""
     parser = ConfigParser({"imports": [expr("import torch")], "network_def": spec.network})
     torch.manual_seed(0)
@@ -115,6 +115,7 @@ def fit_weights(given: Source, spec: BundleSpec, folder: Path) -> None:
         "classes": given.classes,
         "weights": report.to_dict(),
         **(spec.kept.facts if spec.kept is not None else {}),
+        **(facts or {}),
     }
     digest, origin = sha256_file(models / "source.pt"), given.sha256 or ""
     fitted = f"{given.description}, fitted to this bundle's network"

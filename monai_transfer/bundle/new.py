@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import pydoc
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,14 @@ from monai_transfer.bundle.chosen_network import bottleneck, levels, taken_patch
 from monai_transfer.bundle.components import component
 from monai_transfer.bundle.fit import DataFit, fit_data
 from monai_transfer.bundle.fitted_pipeline import cover, fit_grid, fit_whole, label_scale, one_per_axis, resampled_shape
-from monai_transfer.bundle.given_source import fit_weights, open_source, source_network, source_spacing
+from monai_transfer.bundle.given_source import (
+    described_source,
+    fit_weights,
+    open_source,
+    source_network,
+    source_spacing,
+)
+from monai_transfer.bundle.kept_bundle import check_parity, kept_from_bundle, patch_of
 from monai_transfer.bundle.kept_pipeline import KeptPipeline
 from monai_transfer.bundle.nnunet_source import kept_pipeline, nnunet_model, nnunet_source, source_network_config
 from monai_transfer.bundle.planning.balance import class_weights
@@ -36,6 +44,8 @@ from monai_transfer.weights import Source
 
 __all__ = ["NewOptions", "new_bundle"]
 
+logger = logging.getLogger(__name__)
+
 PRETRAINED = "runs/pretrain-0/models/model.pt"
 """Where a bundle without a source finds its weights, once its ``pretrain`` has run."""
 
@@ -56,6 +66,8 @@ class NewOptions:
         resize: pixels per axis that every picture is brought to first.
         size: ``small``, ``medium`` or ``large``; default small without a GPU, else medium.
         network: ``UNet`` or ``DynUNet`` for a segmentation without a source.
+        preprocessing: ``source``: orientation, spacing, intensities and inferer are the source's, as far as they can
+            be read; ``data``: all is fitted to the data.
         budget: ``quick``, ``standard``, ``full`` or a number of steps.
         epochs, pretrain_epochs, steps_per_epoch, batch_size: in place of the planned numbers.
         val_interval: epochs between validations.
@@ -72,6 +84,7 @@ class NewOptions:
     resize: Sequence[int] | None = None
     size: str | None = None
     network: str | None = None
+    preprocessing: str = "source"
     budget: str | int = "quick"
     epochs: int | None = None
     pretrain_epochs: int | None = None
@@ -100,6 +113,8 @@ def new_bundle(
         InputError: the folder holds a bundle already, or manifest, source, sites or options do not fit together.
     """
     wanted = replace(options or NewOptions(), **given)
+    if wanted.preprocessing not in ("source", "data"):
+        raise InputError(f"no preprocessing {wanted.preprocessing!r}", hint="source or data")
     folder, path = Path(folder), Path(manifest)
     if (folder / "configs").exists() and not force:
         raise InputError("holds a bundle already", path=folder, hint="name another folder, or pass --force")
@@ -113,7 +128,7 @@ def new_bundle(
     encoded = task.saved_as != "boxes" and not (mapping.is_identity and not mapping.multi_label)
     labels = task.output_names(dict(enumerate(mapping.outputs)) if encoded else data.labels)
     channels = _channels(data, fit, path)
-    start = _start(wanted, task, fit, max(1, len(labels)), channels)
+    start = _start(wanted, data, task, fit, max(1, len(labels)), channels)
     pipeline = _pipeline(wanted, task, fit, max(1, len(labels)), size, start, reasons)
     network = pipeline["network"]
     budget = plan_budget(
@@ -130,7 +145,7 @@ def new_bundle(
         spatial_dims=fit.spatial_dims,
         labels=labels,
         channel_names=channels,
-        oriented=not fit.raster and fit.spatial_dims == 3 and start.kept is None,
+        oriented=not fit.raster and fit.spatial_dims == 3 and (start.kept is None or start.oriented),
         grey=fit.raster,
         normalise=_normalise(data, fit, start, reasons),
         kept=start.kept,
@@ -163,7 +178,7 @@ def new_bundle(
     )
     spec.recipe = reasons.to_dict()
     if start.source is not None:
-        fit_weights(start.source, spec, folder)
+        fit_weights(start.source, spec, folder, start.facts)
     else:
         spec.start = spec.weights = PRETRAINED
     write_bundle(spec, folder)
@@ -200,22 +215,43 @@ class _Start:
     kept: KeptPipeline | None = None
     spacing: list[float] | None = None
     patch: list[int] | None = None
+    oriented: bool = False
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
-def _start(wanted: NewOptions, task: Task, fit: DataFit, outputs: int, channels: list[str]) -> _Start:
+def _start(wanted: NewOptions, data: Manifest, task: Task, fit: DataFit, outputs: int, channels: list[str]) -> _Start:
     """The source, read."""
     model = nnunet_model(wanted.source)
     if model is None:
         source = open_source(wanted.source)
         if source is None:
             return _Start()
-        return _Start(source, source_network(source, outputs, fit), None, source_spacing(source, fit.spatial_dims))
+        network = source_network(source, outputs, fit)
+        return _kept(_Start(source, network, None, source_spacing(source, fit.spatial_dims)), wanted, data, task, fit)
     if task.name != "segmentation":
         raise InputError(f"an nnU-Net model segments, and the task is {task.name}", path=wanted.source)
     asked = one_per_axis(wanted.spacing, fit.spatial_dims, "--spacing") if wanted.spacing else None
     kept = kept_pipeline(replace(model, spacing=list[float | None](asked)) if asked else model, channels)
     network = source_network_config(model, outputs, fit)
     return _Start(nnunet_source(model), network, kept, [float(mm or 1) for mm in model.spacing], model.patch)
+
+
+def _kept(start: _Start, wanted: NewOptions, data: Manifest, task: Task, fit: DataFit) -> _Start:
+    """With what a bundle does to images, where that is wanted and can be read; one image is passed through both."""
+    found = described_source(start.source)
+    if wanted.preprocessing == "data" or wanted.resize or found is None:
+        return start
+    dims = fit.spatial_dims
+    asked = one_per_axis(wanted.spacing, dims, "--spacing") if wanted.spacing else None
+    kept, reason = kept_from_bundle(found, dense=task.dense, dims=dims, spacing=asked)
+    if kept is None:
+        logger.warning("the source's preprocessing is not kept, steps fitted to the data stand in: %s", reason)
+        return replace(start, facts={"preprocessing": f"fitted to the data: {reason}"})
+    facts: dict[str, Any] = {"preprocessing": kept.said}
+    if asked is None:
+        case = (data.cases("training") or data.cases("unlabeled"))[0]
+        facts["parity"] = check_parity(found, kept, case.images[0] if len(case.images) == 1 else list(case.images))
+    return replace(start, kept=kept, patch=patch_of(found), oriented=found.orientation == "RAS", facts=facts)
 
 
 def _normalise(data: Manifest, fit: DataFit, start: _Start, reasons: Reasons) -> list[dict[str, Any]]:
