@@ -5,6 +5,7 @@ Nothing of the source's code is run: its config is read, and only plain values a
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ def source_spacing(given: Source | None, dims: int) -> list[float] | None:
 
 def fit_weights(given: Source, spec: BundleSpec, folder: Path, facts: dict[str, Any] | None = None) -> None:
     """``source.pt`` as it came, ``model.pt`` fitted to the new network; what fitting did goes into the spec."""
-    parser = ConfigParser({"imports": [expr("import torch")], "network_def": spec.network})
+    parser = ConfigParser({"imports": [expr("import torch")], "network_def": copy.deepcopy(spec.network)})
     torch.manual_seed(0)
     network = parser.get_parsed_content("network_def")
     report = load_weights(network, given, target_classes=spec.class_names if spec.labels else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from monai_transfer.bundle.kept_pipeline import KeptPipeline
 from monai_transfer.bundle_reader import BundleDescription, as_config
 from monai_transfer.bundle_reader.component import Component
 from monai_transfer.bundle_reader.description import step_kind
+from monai_transfer.config_text import expr
 from monai_transfer.errors import InputError, first_cause
 
 __all__ = ["check_parity", "kept_from_bundle", "patch_of"]
@@ -73,6 +75,7 @@ def _loads(step: Component) -> bool:
 
 def _placed(config: dict[str, Any], step: Component, found: BundleDescription, keys: list[str]) -> dict[str, Any]:
     """A step's config for our keys; of arguments per key that of the image, and the nearest voxel for labels."""
+    config = _functions_as_text(config)
     theirs = step.arguments.get("keys")
     at = list(theirs).index(found.image_key) if isinstance(theirs, list | tuple) else 0
     placed = {**config, "keys": keys}
@@ -87,6 +90,17 @@ def _placed(config: dict[str, Any], step: Component, found: BundleDescription, k
         if isinstance(placed.get("align_corners"), bool):
             placed["align_corners"] = [placed["align_corners"], None]
     return placed
+
+
+def _functions_as_text(value: Any) -> Any:
+    """Functions that were read as arithmetic, as that arithmetic: the new bundle's inference needs MONAI alone."""
+    if isinstance(value, list):
+        return [_functions_as_text(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if str(value.get("_target_", "")).endswith("functions.TensorFunction"):
+        return expr(str(value["text"]))
+    return {key: _functions_as_text(item) for key, item in value.items()}
 
 
 def patch_of(found: BundleDescription) -> list[int] | None:
@@ -128,7 +142,7 @@ def check_parity(found: BundleDescription, kept: KeptPipeline, image: str | Sequ
     except Exception as error:  # whatever a transform says to an image of another kind
         fault = f"an image of these data does not pass the source's preprocessing ({first_cause(error)})"
         raise InputError(fault, path=found.folder, hint=hint) from error
-    steps = ConfigParser({"steps": kept.image}).get_parsed_content("steps")
+    steps = ConfigParser({"steps": copy.deepcopy(kept.image)}).get_parsed_content("steps")
     mode: Any = found.loading.mode or ("rgb" if found.in_channels == 3 else None)
     loading = [LoadImaged("image", reader=SafeReader(mode=mode)), EnsureChannelFirstd("image")]
     ours = Compose([*loading, *steps, EnsureTyped("image")])({"image": image})["image"]

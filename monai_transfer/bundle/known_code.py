@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,12 +17,18 @@ from monai_transfer.bundle_reader.reading import config_file
 from monai_transfer.bundle_reader.references import Resolver
 from monai_transfer.bundle_reader.table import lookup
 from monai_transfer.errors import InputError
+from monai_transfer.nnunet import steps
 from monai_transfer.safe_parse import read_mapping
 
 __all__ = ["foreign_code"]
 
+_STEPS = [f"$@functions['{name}']" for name in steps.__all__]
 _EXPRESSIONS = frozenset(
     [
+        *_STEPS,
+        '$runpy.run_path(f"{@bundle_root}/scripts/nnunet_steps.py")',
+        *(f"$torch.nn.{name}{dims}d" for name in ("Conv", "InstanceNorm") for dims in (2, 3)),
+        "$torch.nn.LeakyReLU",
         *(f"$import {name}" for name in ("glob", "os", "runpy", "torch", "numpy", "itertools", "json")),
         "$from PIL import ImageOps",
         "$from scipy import ndimage",
@@ -50,6 +57,9 @@ _EXPRESSIONS = frozenset(
 )
 _CLASSES = frozenset(
     [
+        *_STEPS,
+        "dynamic_network_architectures.architectures.unet.PlainConvUNet",
+        "dynamic_network_architectures.architectures.unet.ResidualEncoderUNet",
         "torch.device",
         "monai.data.Dataset",
         "monai.data.DataLoader",
@@ -122,6 +132,7 @@ def _is_foreign(where: str, text: str, resolver: Resolver) -> bool:
 def _is_ours(script: Path) -> bool:
     infer = Path(__file__).with_name("infer_script.py").read_text(encoding="utf-8")
     texts = {"__init__.py": "", "infer.py": infer, "boxes.py": boxes_script()}
+    texts["nnunet_steps.py"] = inspect.getsource(steps)
     own = texts.get(script.name)
     return own is not None and _sha256(own.encode()) == _sha256(script.read_bytes())
 

@@ -6,6 +6,7 @@ it did before, so the weights are turned once and images stay as MONAI has them.
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -118,7 +119,10 @@ def build_network(config: dict[str, Any]) -> nn.Module:
         except ImportError as error:
             fault = f"this network needs the package dynamic_network_architectures ({error})"
             raise InputError(fault, hint=f"install it: {INSTALL}") from error
-    network: nn.Module = ConfigParser({"imports": ["$import torch"], "network": config}).get_parsed_content("network")
+    parser = ConfigParser(
+        {"imports": ["$import torch"], "network": copy.deepcopy(config)}
+    )  # it rewrites what it is given
+    network: nn.Module = parser.get_parsed_content("network")
     return network
 
 

@@ -154,9 +154,20 @@ def test_fitted_to_the_data_on_request(source, data, tmp_path):
         new_bundle(tmp_path / "b", data / "manifest.json", source=source, preprocessing="theirs")
 
 
-def test_what_cannot_be_read_is_said(data, tmp_path, caplog):
+def test_arithmetic_is_kept_as_it_is_written(data, tmp_path):
     steps = list(SPLEEN["preprocessing"]["transforms"])
     steps[4] = {"_target_": "Lambdad", "keys": "image", "func": "$lambda x: x / 1000"}
+    plain = write_source(tmp_path / "plain", {**SPLEEN, "preprocessing": {"_target_": "Compose", "transforms": steps}})
+    made = tmp_path / "plain_segmentation"
+    new_bundle(made, data / "manifest.json", source=plain)
+    text = (made / "configs" / "inference.yaml").read_text()
+    assert "$lambda x: x / 1000" in text
+    assert "monai_transfer" not in text
+
+
+def test_what_cannot_be_read_is_said(data, tmp_path, caplog):
+    steps = list(SPLEEN["preprocessing"]["transforms"])
+    steps[4] = {"_target_": "Lambdad", "keys": "image", "func": "$scripts.their.scale"}
     odd = write_source(tmp_path / "odd", {**SPLEEN, "preprocessing": {"_target_": "Compose", "transforms": steps}})
     spec = new_bundle(tmp_path / "odd_segmentation", data / "manifest.json", source=odd)
     assert spec.kept is None

@@ -78,6 +78,19 @@ def test_the_untouched_source_predicts_as_nnunet_does(bundle, data, tmp_path):
     assert "nnU-Net Dataset001_Phantom" in note["description"]
 
 
+def test_predict_takes_the_bundle_for_ours(bundle, data, tmp_path):
+    from typer.testing import CliRunner
+
+    from monai_transfer.bundle.known_code import foreign_code
+    from monai_transfer.cli import app
+
+    assert foreign_code(bundle) == []
+    done = CliRunner().invoke(app, ["predict", str(bundle), str(data / "iso4_0000.nii.gz"), "-o", str(tmp_path / "o")])
+    assert done.exit_code == 0, done.output
+    (made,) = (tmp_path / "o").rglob("*.nii.gz")
+    assert dice(np.asarray(nib.load(made).dataobj).T, expected("plain")[0]) >= 0.999
+
+
 def test_it_is_fine_tuned_evaluated_and_exported(bundle, data, tmp_path):
     flow = open_workflow(bundle, "train", {}, log=False)
     flow.initialize()
