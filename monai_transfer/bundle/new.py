@@ -358,14 +358,14 @@ def _selection(
 ) -> dict[str, Any]:
     """Whether validation patients choose the epoch, at the target and at the source."""
     found = {}
-    for field, site, most in (("select", sites[1], n_labelled), ("pretrain_select", sites[0], None)):
+    for name, site, most in (("select", sites[1], n_labelled), ("pretrain_select", sites[0], None)):
         cases = data.cases("validation", site=site, labelled=True)
         patients = len({case.patient for case in cases})
         patients = patients if most is None else min(patients, most)
-        found[field] = selects_epoch(patients)
-        where = "at the target" if field == "select" else "at the source"
-        kept = "they choose the epoch" if found[field] else "too few to choose an epoch: the last one is kept"
-        reasons.add(field, found[field], f"{patients} validation patients {where}: {kept}")
+        found[name] = selects_epoch(patients)
+        where = "at the target" if name == "select" else "at the source"
+        kept = "they choose the epoch" if found[name] else "too few to choose an epoch: the last one is kept"
+        reasons.add(name, found[name], f"{patients} validation patients {where}: {kept}")
     return found
 
 
