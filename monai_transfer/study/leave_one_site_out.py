@@ -131,7 +131,7 @@ def leave_one_site_out(
         refuse_failed(run_jobs(list(pretrainings.values()), pool, "pretrain on the other sites", console))
         refuse_failed(run_jobs(todo, pool, "held-out sites", console))
     found = [_measure(out, site, arms, seeds) for site in held]
-    first = Run.load(pretrainings[held[0], seeds[0]].output)
+    first = Run.load(_folder(out, held[0]) / f"{arms[0].name}-{seeds[0]}")
     metric = first.metric(first.kind.primary_metric)
     text = _markdown(found, arms, metric, len(seeds))
     text += "".join(f"\n\n{site} is not held out: {reason}" for site, reason in reasons.items())
@@ -158,11 +158,13 @@ def _measure(out: Path, site: str, arms: Sequence[Arm], seeds: Sequence[int]) ->
     tables = tabulate(grouped, metric, task)
     row = HeldOut(site, len({case["patient"] for case in runs[0].cases}), None, report=f"{folder.name}/report.html")
     row.arms = {arm: crossed_difference(values) for arm, values in tables.values.items() if values.size}
-    home = [Run.load(folder / f"pretrain-{seed}") for seed in seeds]
-    for run in home:
-        run.record["arm"] = "home"
-    at_home = tabulate(group_runs(home), metric, task).values["home"]
-    row.home = crossed_difference(at_home) if at_home.size else None
+    known = [folder / f"pretrain-{seed}" for seed in seeds]
+    if all((run / "cases.csv").is_file() for run in known):  # the sites it knows have test cases of their own
+        home = [Run.load(run) for run in known]
+        for run in home:
+            run.record["arm"] = "home"
+        at_home = tabulate(group_runs(home), metric, task).values["home"]
+        row.home = crossed_difference(at_home) if at_home.size else None
     compare_runs(runs, folder / "report.html")
     return row
 

@@ -61,3 +61,20 @@ def test_every_site_is_held_out_once_and_never_trained_on(bundle, tmp_path):
     mean = sum(site["arms"]["source"]["mean"] for site in content["sites"]) / 2
     assert f"{mean:.3f} |" in table.splitlines()[-1]
     assert "mean of sites" in console.export_text()
+
+
+@pytest.mark.slow
+def test_a_set_without_a_test_split_is_tested_all_the_same(tiny_set, tmp_path):
+    source = tiny_set("segmentation", 2)
+    content = Manifest.load(source).to_dict()
+    content["training"] += content.pop("test")
+    path = Manifest.from_dict(content, source.parent).save(source.with_name("no_test.json"))
+    bundle = make(tmp_path / "tiny_segmentation", path)
+    console = Console(record=True, file=open("/dev/null", "w"), width=200)  # noqa: SIM115, PTH123
+    (north, south) = leave_one_site_out(
+        bundle, tmp_path / "out", parse_arms("source"), seeds=[0], jobs=1, console=console
+    )
+    assert north.patients == len({item["patient"] for item in content["training"] if item["site"] == "north"}) + len(
+        {item["patient"] for item in content["validation"] if item["site"] == "north"}
+    )
+    assert south.patients > 1 and "north has no test split: all of it is the test" in console.export_text()
