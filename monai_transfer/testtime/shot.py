@@ -11,15 +11,18 @@ They give the backbone a tenth of it, beside a new bottleneck layer that has all
 front of the frozen class head takes the whole rate (``backbone_factor``). Pseudo-labels are made anew at each epoch
 from the network as it stands then, in eval mode. As in their code, features carry a constant 1 before the cosine, and a
 class that no case is predicted to be of is left out. Train the source with label smoothing 0.1. **H(mean p) assumes
-that classes are about equally frequent on the target**: with strong imbalance it makes cases up; lower ``diversity``.
-Meant for classification: a segmentation's voxels are anything but balanced. Normalisation statistics: running averages
-go on with target batches alone, in training mode; batches of one case fail on BatchNorm.
+that classes are about equally frequent on the target**: with strong imbalance it makes cases up; lower ``diversity``. A
+segmentation's voxels are anything but balanced: there KL(mean p || prior) takes the place of -H(mean p), as in Bateson,
+Kervadec, Dolz, Lombaert and Ben Ayed, Source-Free Domain Adaptation for Image Segmentation, MIA 2022, arXiv:2108.03152,
+with ``prior`` the classes' shares of the target's voxels, by default those that the source network predicts; a network
+that predicts one class alone there is refused. Normalisation statistics: running averages go on with target batches
+alone, in training mode; batches of one case fail on BatchNorm.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -27,17 +30,27 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from monai_transfer.errors import InputError
+from monai_transfer.methods.base import rows_of
 from monai_transfer.networks.copying import copy_network
 from monai_transfer.networks.head import find_features, find_head
 from monai_transfer.networks.output_forms import main_scores
-from monai_transfer.networks.outputs import entropy, log_probabilities, probabilities
+from monai_transfer.networks.outputs import log_probabilities, mean_entropy, probabilities
 from monai_transfer.testtime.base import SourceFree, images
 
 __all__ = ["Shot", "centroid_labels", "class_centroids", "information_maximisation"]
 
 
-def information_maximisation(logits: Tensor, diversity: float = 1.0) -> Tensor:
+PLACES = 256
+"""Places of a feature map, per case, from which centroids are made."""
+
+
+def information_maximisation(logits: Tensor, diversity: float = 1.0, prior: Tensor | None = None) -> Tensor:
     """mean H(p) - diversity * H(mean p), in nats, of N x C logits; lowest when answers are sure and balanced.
+
+    Args:
+        logits: N x C; or B x C x spatial, whose predicted foreground and background count the same in mean H(p).
+        diversity: factor of the second part.
+        prior: C shares that sum to 1: the second part is diversity * KL(mean p || prior), lowest at these shares.
 
     Sure about each case and balanced over cases is best:
 
@@ -47,8 +60,9 @@ def information_maximisation(logits: Tensor, diversity: float = 1.0) -> Tensor:
     >>> round(information_maximisation(sure).item(), 3), round(information_maximisation(torch.zeros(2, 2)).item(), 3)
     (-0.693, 0.0)
     """
-    mean = probabilities(logits).mean(0)
-    return entropy(logits).mean() + diversity * (mean * mean.clamp_min(1e-8).log()).sum()
+    mean = probabilities(logits).transpose(0, 1).flatten(1).mean(1)
+    logs = mean.clamp_min(1e-8).log() - (0.0 if prior is None else prior.to(mean).clamp_min(1e-8).log())
+    return mean_entropy(logits, 0.5 if logits.ndim > 2 else None) + diversity * (mean * logs).sum()
 
 
 def class_centroids(features: Tensor, probabilities: Tensor) -> Tensor:
@@ -91,13 +105,15 @@ class Shot(SourceFree):
         beta: factor of the pseudo-label term.
         diversity: factor of H(mean p).
         key: where the image stands in a batch.
+        prior: shares of the classes on the target; ``None``: equal ones, and in a segmentation those that the source
+            network predicts there.
+
+    Raises:
+        InputError: the prior is no shares.
     """
 
-    tasks = ("classification",)
-    limits = {
-        "segmentation": "it assumes balanced classes, which voxels never are",
-        "regression": "its pseudo-labels are classes",
-    }
+    tasks = ("classification", "segmentation")
+    limits = {"regression": "its pseudo-labels are classes"}
     norm_statistics = "running averages continue on target batches"
 
     def __init__(
@@ -108,16 +124,19 @@ class Shot(SourceFree):
         beta: float = 0.3,
         diversity: float = 1.0,
         key: str = "image",
+        prior: Sequence[float] | None = None,
     ) -> None:
+        if prior is not None and (min(prior) < 0 or not math.isclose(sum(prior), 1, abs_tol=1e-3)):
+            raise InputError(f"prior is shares that sum to 1, got {list(prior)}", hint="such as prior=[0.95, 0.05]")
         self.lr, self.backbone_factor, self.epochs = lr, backbone_factor, epochs
-        self.beta, self.diversity, self.key = beta, diversity, key
+        self.beta, self.diversity, self.key, self.prior = beta, diversity, key, prior
 
     def fit(self, network: nn.Module, unlabelled_loader: Iterable[Any]) -> nn.Module:
         """Adapt ``network`` in place on a loader that can be run through many times; returned in eval mode.
 
         Raises:
-            InputError: the network has no class head or nothing but it, ends in spatial outputs, or the loader is
-                empty.
+            InputError: the network has no class head or nothing but it, predicts one class alone in a segmentation, or
+                the loader is empty; or the prior has other classes.
         """
         heads, entrance = find_head(network), find_features(network)
         if entrance is None:
@@ -136,8 +155,9 @@ class Shot(SourceFree):
             parameter.requires_grad_(False)
         try:
             with torch.enable_grad():
+                prior = None
                 for epoch in range(self.epochs):
-                    self._epoch(network, entrance, optimizer, unlabelled_loader, device, epoch)
+                    prior = self._epoch(network, entrance, optimizer, unlabelled_loader, device, epoch, prior)
         finally:
             for parameter, flag in flags:
                 parameter.requires_grad_(flag)
@@ -145,23 +165,31 @@ class Shot(SourceFree):
         return network
 
     def _epoch(
-        self, network: nn.Module, head: str, optimizer: Any, loader: Iterable[Any], device: torch.device, epoch: int
-    ) -> None:
+        self,
+        network: nn.Module,
+        head: str,
+        optimizer: Any,
+        loader: Iterable[Any],
+        device: torch.device,
+        epoch: int,
+        prior: Tensor | None,
+    ) -> Tensor | None:
+        """One pass over the target; returns the prior, which the first pass finds."""
         teacher = copy_network(network, frozen=True)
         caught: list[Tensor] = []
         teacher.get_submodule(head).register_forward_pre_hook(lambda _module, x: caught.append(x[0].detach()))
-        features, predictions = [], []
+        features, predictions, shares = [], [], []
         with torch.no_grad():
             for image in images(loader, self.key, device):
                 logits = main_scores(teacher, image)
-                if logits.ndim != 2:
-                    raise InputError(
-                        "SHOT adapts classifiers, and this network has spatial outputs", hint="use adabn or tent"
-                    )
-                features.append(caught.pop().float())
-                predictions.append(probabilities(logits))
+                maps, found = caught.pop().float(), probabilities(logits)
+                shares.append(found.transpose(0, 1).flatten(1).mean(1))
+                features.append(rows_of(maps, PLACES * len(maps)))
+                predictions.append(rows_of(_resized(found, maps), PLACES * len(maps)))
         steps = len(features)
         centroids = class_centroids(torch.cat(features), torch.cat(predictions))
+        if prior is None:
+            prior = self._prior(torch.stack(shares).mean(0), torch.cat(predictions), logits.ndim > 2)
         network.train()
         for step, image in enumerate(images(loader, self.key, device)):
             done = (epoch + step / steps) / self.epochs
@@ -169,11 +197,39 @@ class Shot(SourceFree):
                 group["lr"] = self.lr * self.backbone_factor / math.pow(1 + 10 * done, 0.75)
             with torch.no_grad():
                 teacher(image)
-                labels = centroid_labels(caught.pop().float(), centroids)
+                maps = caught.pop().float()
+                labels = centroid_labels(rows_of(maps), centroids)
             logits = main_scores(network, image)
-            loss = information_maximisation(logits, self.diversity)
+            if logits.ndim > 2:
+                grid = labels.reshape(len(maps), 1, *maps.shape[2:]).to(logits.dtype)
+                labels = F.interpolate(grid, size=logits.shape[2:], mode="nearest")[:, 0].long()
+            loss = information_maximisation(logits, self.diversity, prior)
             if self.beta:
                 loss = loss + self.beta * F.nll_loss(log_probabilities(logits), labels)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+        return prior
+
+    def _prior(self, predicted: Tensor, answers: Tensor, dense: bool) -> Tensor | None:
+        if self.prior is not None:
+            if len(self.prior) != len(predicted):
+                raise InputError(
+                    f"prior has {len(self.prior)} classes and the network {len(predicted)}",
+                    hint="give one share for each, the background's first",
+                )
+            return torch.tensor(self.prior, device=predicted.device)
+        if dense and len(answers.argmax(1).unique()) < 2:
+            raise InputError(
+                "the network predicts one class alone on the target, which SHOT could only make surer",
+                hint="start from a source that finds something there, or give prior=",
+            )
+        return predicted if dense else None
+
+
+def _resized(maps: Tensor, like: Tensor) -> Tensor:
+    """B x C x spatial brought to the places of another map."""
+    if maps.ndim == 2 or maps.shape[2:] == like.shape[2:]:
+        return maps
+    size = like.shape[2:]
+    return F.interpolate(maps, size=size, mode="bilinear" if len(size) == 2 else "trilinear", align_corners=False)

@@ -69,12 +69,53 @@ def test_undoes_a_shift_with_the_classifier_untouched(norm, clouds, trained):
     assert all(p.requires_grad for p in network.parameters())
 
 
+def test_a_prior_takes_the_place_of_equal_shares():
+    logits = torch.randn(2, 3, 4, 4, dtype=torch.float64)
+    prior = torch.tensor([0.7, 0.2, 0.1], dtype=torch.float64)
+    mean = logits.softmax(1).mean((0, 2, 3))
+    apart = (mean * (mean / prior).log()).sum()
+    torch.testing.assert_close(
+        information_maximisation(logits, 2.0, prior) - information_maximisation(logits, 0.0), 2 * apart
+    )
+    equal = torch.full((3,), 1 / 3, dtype=torch.float64)
+    torch.testing.assert_close(
+        information_maximisation(logits[..., 0, 0], 1.0, equal) - math.log(3),
+        information_maximisation(logits[..., 0, 0]),
+    )
+
+
+def test_a_segmenter_keeps_the_shares_of_its_classes_while_it_grows_sure():
+    torch.manual_seed(0)
+    network = UNet(2, 1, 2, (4, 8), (2,), norm="batch")
+    batches = [torch.randn(4, 1, 16, 16) + torch.linspace(-2, 4, 16) for _ in range(3)]
+    optimizer = torch.optim.Adam(network.parameters(), 1e-2)
+    for _ in range(30):
+        for image in batches:
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(network(image), (image[:, 0] > 2).long()).backward()
+            optimizer.step()
+    shifted = [0.7 * image + 0.3 * torch.randn_like(image) for image in batches]
+    with torch.no_grad():
+        before = network.eval()(torch.cat(shifted)).softmax(1)
+        adapted = Shot(lr=1e-3, epochs=5).fit(network, shifted)
+        after = adapted(torch.cat(shifted)).softmax(1)
+    assert -(after * after.log()).sum(1).mean() < -(before * before.log()).sum(1).mean()
+    assert abs(after[:, 1].mean() - before[:, 1].mean()) < 0.1
+
+
 def test_refuses_what_cannot_adapt():
     with pytest.raises(InputError, match="nothing to adapt"):
         Shot().fit(nn.Linear(2, 2), [torch.randn(4, 2)])
     with pytest.raises(InputError, match="no class head"):
         Shot().fit(nn.Sequential(nn.ReLU()), [torch.randn(4, 2)])
-    with pytest.raises(InputError, match="spatial outputs"):
-        Shot().fit(UNet(2, 1, 2, (4, 8), (2,), norm="batch"), [torch.randn(2, 1, 8, 8)])
+    network = UNet(2, 1, 2, (4, 8), (2,), norm="batch")
+    with pytest.raises(InputError, match="prior has 3 classes and the network 2"):
+        Shot(prior=[0.5, 0.25, 0.25]).fit(network, [torch.randn(2, 1, 8, 8)])
+    with pytest.raises(InputError, match="shares that sum to 1"):
+        Shot(prior=[0.5, 0.4])
+    with torch.no_grad():
+        next(p for n, p in network.named_parameters() if n.endswith("bias") and p.shape == (2,))[0] = 99
+    with pytest.raises(InputError, match="one class alone on the target"):
+        Shot().fit(network, [torch.randn(2, 1, 8, 8)])
     with pytest.raises(InputError, match="empty"):
         Shot().fit(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), [])
