@@ -49,7 +49,7 @@ def render(report: TransferReport) -> str:
         "span": span,
         "shares": shares,
         "explain": lambda name: report.describe(name).sentence,
-        "arm_note": arm_note,
+        "arm_note": lambda name: arm_note(name) or _about(report, name),
         "min_seeds": MIN_SEEDS,
         "gain": "Gain over" if report.measure.better else "Difference to",
     }
@@ -162,3 +162,9 @@ def _weights(report: TransferReport) -> dict[str, Any] | None:
                     "licence": content.get("licence"),
                 }
     return None
+
+
+def _about(report: TransferReport, arm: str) -> str:
+    """What a method's arm said of itself in its run's record."""
+    runs = report.runs.get(arm) or {}
+    return next((str(run.record["about"]) for run in runs.values() if run.record.get("about")), "")

@@ -7,23 +7,31 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from monai_transfer.bundle.command_line import parse_overrides
+from monai_transfer.discovery import file_names
 from monai_transfer.errors import InputError
 
-__all__ = ["PRESETS", "Arm", "parse_arms"]
+__all__ = ["ALL", "METHODS", "PRESETS", "Arm", "parse_arms"]
 
 
 @dataclass(frozen=True)
 class Arm:
     """One arm: its name in the report, the workflow it runs, and what it overrides.
 
-    ``seeded`` is False where nothing is drawn: such an arm is run once and stands for every seed.
+    ``seeded`` is False where nothing is drawn: such an arm is run once and stands for every seed. ``of_method``: it is
+    called by a method's name, and what it overrides is found when the bundle is opened (``study.method_arms``).
     """
 
     name: str
     workflow: str
     overrides: dict[str, Any] = field(default_factory=dict)
     seeded: bool = True
+    of_method: bool = False
 
+
+ALL = "all"
+CONTROLS = ("source_longer", "target_statistics", "intensity_randomisation", "inversion")
+METHODS = (*file_names("methods"), *file_names("testtime"), "fourier", "histogram", "translation", *CONTROLS)
+"""Arms by a method's name: a term of the loss, at test time, or of the input images; and what they have to beat."""
 
 ARM_WORKFLOWS = ("train", "adapt", "evaluate")
 PRESETS = {
@@ -40,7 +48,9 @@ PRESETS = {
 
 
 def parse_arms(text: str) -> list[Arm]:
-    """``"scratch,source,lora:train:strategy#rank=4"`` as arms; overrides are separated by colons.
+    """``"scratch,source,coral,adabn,lora:train:strategy#rank=4"`` as arms; overrides are separated by colons.
+
+    ``all`` stands for every method that fits the bundle, its references and controls.
 
     Raises:
         InputError: an unknown name without a workflow, or a malformed override.
@@ -49,13 +59,14 @@ def parse_arms(text: str) -> list[Arm]:
     for item in filter(None, (part.strip() for part in text.split(","))):
         name, *rest = item.split(":")
         if not rest:
-            if name not in PRESETS:
-                near = difflib.get_close_matches(name, PRESETS, n=1)
-                hint = (
-                    f"did you mean {near[0]}?" if near else f"one of {', '.join(PRESETS)}, or name:workflow:key=value"
-                )
-                raise InputError(f"no arm {name!r}", hint=hint)
-            arms.append(PRESETS[name])
+            if name in PRESETS:
+                arms.append(PRESETS[name])
+            elif name == ALL or name in METHODS:
+                arms.append(Arm(name, "adapt", of_method=True))
+            else:
+                near = difflib.get_close_matches(name, [*PRESETS, *METHODS], n=1)
+                known = f"one of {', '.join(PRESETS)}, all, a method ({', '.join(METHODS)}), or name:workflow:key=value"
+                raise InputError(f"no arm {name!r}", hint=f"did you mean {near[0]}?" if near else known)
             continue
         base = PRESETS.get(rest[0])
         overrides = parse_overrides([f"--{pair}" for pair in rest[1:]])
@@ -67,5 +78,5 @@ def parse_arms(text: str) -> list[Arm]:
             hint = f"one of {', '.join([*ARM_WORKFLOWS, *PRESETS])}"
             raise InputError(f"no arm {name!r}: no workflow {rest[0]!r}", hint=hint)
     if len({arm.name for arm in arms}) != len(arms) or not arms:
-        raise InputError(f"arms {text!r} are empty or name one twice")
+        raise InputError(f"arms {text!r} are empty or name one twice", hint="name each arm once, as in scratch,source")
     return arms

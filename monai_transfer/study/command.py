@@ -10,11 +10,11 @@ import typer
 from monai_transfer.bundle.command_line import check_roots, config_files, parse_overrides
 from monai_transfer.errors import InputError
 from monai_transfer.options import BundleFolder, announce, begins_with, given_paths, number_list, require
-from monai_transfer.study.arms import PRESETS, parse_arms
+from monai_transfer.study.arms import ALL, METHODS, PRESETS, parse_arms
 
 __all__ = ["study"]
 
-_ARMS = f"Names of {', '.join(PRESETS)}; or name:workflow:key=value:key=value."
+_ARMS = f"Names of {', '.join(PRESETS)}; methods ({', '.join(METHODS)}); all; or name:workflow:key=value:key=value."
 
 
 def study(
@@ -24,7 +24,7 @@ def study(
         str,
         typer.Option(
             help=_ARMS,
-            autocompletion=begins_with(PRESETS),
+            autocompletion=begins_with([*PRESETS, ALL, *METHODS]),
         ),
     ] = "scratch,source,fine_tuned,adapted",
     seeds: Annotated[int, typer.Option(help="Seeds per arm; a verdict needs 5.", min=1)] = 5,
@@ -49,6 +49,15 @@ def study(
     announce(
         f"study of {bundle}: {', '.join(arm.name for arm in chosen)}, {seeds} seeds; loading MONAI takes some seconds"
     )
+    if any(arm.of_method for arm in chosen):
+        from monai_transfer.study.method_arms import cost_of, resolve_arms
+
+        everything = any(arm.of_method and arm.name == ALL for arm in chosen)
+        chosen, said = resolve_arms(bundle, chosen)
+        for line in said:
+            typer.echo(line)
+        if everything:
+            typer.echo(cost_of(bundle, chosen, seeds, jobs, overrides))
     if leave_one_site_out:
         from monai_transfer.study.leave_one_site_out import leave_one_site_out as held_out
 

@@ -15,7 +15,10 @@ Methods are found in their folders, so a new file is in the next table. All stan
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +27,11 @@ from monai_transfer.data.order import with_order
 from monai_transfer.discovery import classes_in
 from monai_transfer.errors import InputError
 from monai_transfer.methods.base import Method
-from monai_transfer.study.run_arms import PRESETS, Arm
+from monai_transfer.study.arms import ALL, PRESETS, Arm
 from monai_transfer.tasks import get_task
 from monai_transfer.testtime.base import SourceFree
 
-__all__ = ["MethodArm", "find_method_arms"]
+__all__ = ["MethodArm", "cost_of", "find_method_arms", "resolve_arms"]
 
 _ADAPT = "monai_transfer.engine.adapt.Adapt"
 _APPEARANCE = "monai_transfer.data.randomisation.RandAppearanced"
@@ -86,6 +89,77 @@ def find_method_arms(bundle: str | Path) -> list[MethodArm]:
                 trial.arm.overrides["domain_picture"] = False
     own = "a network of its own, in place of the bundle's"
     return [*found, MethodArm(Arm("mil", "train"), "few target labels", refused=own)]
+
+
+def resolve_arms(bundle: str | Path, arms: Sequence[Arm]) -> tuple[list[Arm], list[str]]:
+    """Arms that were called by a method's name, with what they override, and sentences on those left out.
+
+    Each says in its run's record what it is, which the report shows.
+
+    Raises:
+        InputError: a method named does not fit the bundle's task or dimensions.
+    """
+    if not any(arm.of_method for arm in arms):
+        return list(arms), []
+    found = {trial.name: trial for trial in find_method_arms(bundle)}
+    infos = {name: _info(bundle, name) for name in ("train", "adapt")}
+    chosen: dict[str, Arm] = {}
+    said = []
+    for arm in arms:
+        if arm.name == ALL and arm.of_method:
+            chosen |= {name: _described(trial, infos) for name, trial in found.items() if not trial.refused}
+            said += [f"{name} is left out: {trial.refused}" for name, trial in found.items() if trial.refused]
+        elif arm.of_method:
+            trial = found[arm.name]
+            if trial.refused:
+                fit = ", ".join(name for name, other in found.items() if not other.refused)
+                raise InputError(f"{arm.name}: {trial.refused}", path=bundle, hint=f"arms that fit are {fit}")
+            chosen[arm.name] = _described(trial, infos)
+            if missing := [c for c in trial.controls if c not in {a.name for a in arms}]:
+                said.append(f"{arm.name} has to beat {', '.join(missing)} as well: add it to --arms")
+        else:
+            chosen[arm.name] = arm
+    return list(chosen.values()), said
+
+
+_WHAT = {
+    "control": "a control, which a method has to beat",
+    "no target labels": "adapts with target scans that have no labels",
+    "few target labels": "a way of fine-tuning on the labelled target cases",
+    "input space": "trains on source images in the target's look",
+    "test time": "adapts the source model without source data",
+}
+
+
+def _info(bundle: str | Path, workflow: str) -> dict[str, Any]:
+    return dict(open_workflow(bundle, workflow, {}, log=False).parser.config["run_folder"]["info"])
+
+
+def _described(trial: MethodArm, infos: Mapping[str, dict[str, Any]]) -> Arm:
+    words = "; ".join(filter(None, [_WHAT.get(trial.group, ""), trial.remark]))
+    info = infos.get(trial.arm.workflow)
+    if not words or info is None:
+        return trial.arm
+    # the whole of it first: a bundle's config knows no such entry, and what the arm changes in it comes after
+    return replace(trial.arm, overrides={"run_folder#info": {**info, "about": words}, **trial.arm.overrides})
+
+
+def cost_of(bundle: str | Path, arms: Sequence[Arm], seeds: int, jobs: int, overrides: Mapping[str, Any]) -> str:
+    """What a study of these arms will take, in one line: runs, steps, and hours by what finished runs here took."""
+    flow = open_workflow(bundle, "adapt", dict(overrides), log=False)
+    steps = int(flow.parser.get_parsed_content("max_epochs")) * int(flow.parser.get_parsed_content("steps_per_epoch"))
+    runs = sum(seeds if arm.seeded else 1 for arm in arms)
+    trained = sum(seeds for arm in arms if arm.seeded and arm.overrides.get("run_folder#info#steps") != 0)
+    text = f"{len(arms)} arms: {runs} runs, {trained} of them of {steps} steps"
+    rates = []
+    for path in sorted(Path(bundle).glob("runs/**/run.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record.get("status") == "finished" and record.get("steps") and record.get("workflow") in ("train", "adapt"):
+            rates.append(float(record.get("seconds") or 0) / record["steps"])
+    if not rates:
+        return f"{text}; how long that is one finished run would tell (monai-transfer run {bundle} adapt)"
+    hours = statistics.median(rates) * steps * trained / 3600
+    return f"{text}; about {hours:.1f} h of processor time by {len(rates)} finished runs here, {jobs} at a time"
 
 
 def _read(bundle: str | Path) -> _Configs:
@@ -207,5 +281,7 @@ def _test_time(name: str, kind: Any, configs: _Configs) -> MethodArm:
     if hasattr(kind, "fit"):
         overrides["run"] = [_TRAINED[0], "$@method.fit(@network, @target#dataloader)", *_TRAINED[2:]]
     else:
-        overrides |= {"test#evaluator#network": "$@method.wrap(@network)", "run": [_TRAINED[0], *_TRAINED[2:]]}
+        per_scan = "$@method.attach(@test#evaluator.network, @test#evaluator)"
+        overrides["test#evaluator#network"] = "$@method.wrap(@network)"
+        overrides["run"] = [_TRAINED[0], per_scan, *_TRAINED[2:]]
     return MethodArm(Arm(name, "adapt", overrides), "test time", (), _refusal(kind, configs), _remark(kind))

@@ -31,6 +31,13 @@ class SourceFree:
     experimental: ClassVar[bool] = True
     learns_nothing: ClassVar[bool] = False
 
+    @staticmethod
+    def attach(wrapped: nn.Module, engine: Any) -> None:
+        """Have a wrapped network start anew with each batch of an evaluator, where it keeps anything between them."""
+        attach: Any = getattr(wrapped, "attach", None)
+        if attach is not None:
+            attach(engine)
+
 
 def norm_layers(network: nn.Module) -> list[nn.Module]:
     """All norm layers: BatchNorm, InstanceNorm, GroupNorm, LayerNorm."""

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from monai_transfer.bundle.new import new_bundle
-from monai_transfer.study.method_arms import find_method_arms
+from monai_transfer.errors import InputError
+from monai_transfer.study.arms import parse_arms
+from monai_transfer.study.method_arms import cost_of, find_method_arms, resolve_arms
+from monai_transfer.study.run_arms import run_study
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 PACKAGE = Path(__file__).parents[2] / "monai_transfer"
@@ -42,6 +48,53 @@ def test_every_method_has_a_trial_with_its_control(packaged):
     assert trials["coral"].controls == ("target_statistics",)
     assert trials["l2_sp"].controls == ("fine_tuned", "scratch"), "it asks for no target image: a way of fine-tuning"
     assert trials["l2_sp"].arm.overrides["regulariser"]["_target_"].endswith("L2Sp")
+
+
+def test_methods_are_arms_of_a_study_by_their_names(bundle, packaged):
+    arms = parse_arms("source,coral,adabn,tent,histogram")
+    resolved, said = resolve_arms(bundle, arms)
+    assert [arm.name for arm in resolved] == ["source", "coral", "adabn", "tent", "histogram"]
+    assert resolved[1].overrides["method"]["_target_"] == "monai_transfer.methods.coral.Coral"
+    about = {arm.name: arm.overrides.get("run_folder#info", {}).get("about", "") for arm in resolved}
+    assert about["adabn"].startswith("adapts the source model without source data")
+    assert about["coral"].startswith("adapts with target scans that have no labels")
+    assert about["histogram"] == "trains on source images in the target's look"
+    assert "coral has to beat target_statistics as well: add it to --arms" in said
+    with pytest.raises(InputError, match="advent: not for classification; arms that fit are .*mcc"):
+        resolve_arms(packaged / "head_mr_slice_classification", parse_arms("advent"))
+    with pytest.raises(InputError, match="no arm 'adabm'; did you mean adabn"):
+        parse_arms("adabm")
+
+
+def test_all_arms_are_those_that_fit_and_their_cost_is_said_first(bundle):
+    resolved, said = resolve_arms(bundle, parse_arms("all"))
+    names = {arm.name for arm in resolved}
+    assert {"source", "oracle", "source_longer", "dann", "l2_sp", "dg_tta", "fourier", "translation"} <= names
+    assert "mcc" not in names
+    assert any(line.startswith("mcc is left out: not for segmentation") for line in said)
+    line = cost_of(bundle, resolved, 5, 2, {"max_epochs": 3, "steps_per_epoch": 4})
+    assert line.startswith(f"{len(resolved)} arms: {5 * len(resolved) - 4} runs, ")
+    assert " of them of 12 steps; how long that is one finished run would tell" in line
+    record = bundle / "runs" / "adapt-0" / "run.json"
+    record.parent.mkdir(parents=True)
+    record.write_text(json.dumps({"status": "finished", "workflow": "adapt", "steps": 10, "seconds": 3600}))
+    try:
+        trained = int(re.search(r"runs, (\d+) of them", line).group(1))
+        hours = f"about {trained * 12 / 10:.1f} h of processor time by 1 finished runs here, 2 at a time"
+        assert hours in cost_of(bundle, resolved, 5, 2, {"max_epochs": 3, "steps_per_epoch": 4})
+    finally:
+        shutil.rmtree(record.parents[1])
+
+
+def test_test_time_arms_run_and_the_report_says_what_they_are(bundle, tmp_path):
+    """Per scan: the adapting network is shown each scan before its windows."""
+    arms, _ = resolve_arms(bundle, parse_arms("source,adabn,dg_tta"))
+    method = {**arms[2].overrides["method"], "steps": 1, "patches": 1, "members": 1}
+    arms[2] = replace(arms[2], overrides={**arms[2].overrides, "method": method})
+    (report,) = run_study(bundle, tmp_path, arms, seeds=[0], jobs=1, overrides={"max_epochs": 1, "steps_per_epoch": 2})
+    text = report.read_text(encoding="utf-8")
+    assert "adapts the source model without source data" in text
+    assert "adapted to a scan in" in (tmp_path / "dg_tta-0" / "log.txt").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
