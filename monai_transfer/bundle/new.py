@@ -124,8 +124,12 @@ def new_bundle(
     learning, pooled = _components(wanted, task)
     size = get_size(wanted.size or ("medium" if torch.cuda.is_available() else "small"))
     fit = fit_data(data, sites)
+    if mapping.regions:
+        fault = "declares regions, and no bundle has overlapping outputs for voxels yet"
+        raise InputError(fault, path=path, hint="leave `regions` out: the classes themselves are segmented")
     # boxes are made of any foreground, so a localization may name its lesions alone
-    encoded = task.saved_as != "boxes" and not (mapping.is_identity and not mapping.multi_label)
+    partly = task.dense and data.partly_annotated
+    encoded = task.saved_as != "boxes" and (not mapping.is_identity or mapping.multi_label or partly)
     labels = task.output_names(dict(enumerate(mapping.outputs)) if encoded else data.labels)
     channels = _channels(data, fit, path)
     start = _start(wanted, data, task, fit, max(1, len(labels)), channels)
@@ -150,6 +154,7 @@ def new_bundle(
         normalise=_normalise(data, fit, start, reasons),
         kept=start.kept,
         mapping=mapping.to_dict() if encoded else None,
+        partly_annotated=encoded and partly,
         flips=[0, 1] if fit.raster and task.dense else [0],
         rotation_axes=["x", "y", "z"] if fit.spatial_dims == 3 else ["x"],
         source_site=sites[0],

@@ -9,6 +9,7 @@ from monai_transfer.bundle.command_line import WORKFLOWS
 from monai_transfer.bundle.kept_pipeline import KeptPipeline
 from monai_transfer.config_text import expr
 from monai_transfer.errors import InputError
+from monai_transfer.manifest.label_mapping import LabelMapping
 from monai_transfer.networks.output_forms import may_give_several
 from monai_transfer.tasks import Outputs, Task, get_task
 
@@ -53,6 +54,7 @@ class BundleSpec:
         boxes: how boxes are made of probabilities, arguments of ``boxes_from_probabilities``.
         mapping: what stands in the label files and what the network sees of it, as ``LabelMapping.to_dict`` gives it;
             None: the files hold class numbers.
+        partly_annotated: some sites or cases were not looked at for every class.
         label_mean, label_std: of a regression's training labels.
         suffix: of the image files, for inference.
         modality, description, data_note: words for people.
@@ -109,6 +111,7 @@ class BundleSpec:
     cache_rate: float = 1.0
     num_workers: int = 0
     mapping: dict[str, Any] | None = None
+    partly_annotated: bool = False
     label_mean: float = 0.0
     label_std: float = 1.0
     boxes: dict[str, Any] = field(default_factory=dict)
@@ -147,7 +150,13 @@ class BundleSpec:
     @property
     def outputs(self) -> Outputs:
         """What the network's outputs stand for."""
-        return Outputs(self.class_names, self.label_mean, self.label_std)
+        if self.mapping is None:
+            return Outputs(self.class_names, self.label_mean, self.label_std)
+        mapping = LabelMapping.from_dict(self.mapping)
+        values = None if mapping.multi_label else mapping.written_values
+        plain = values is None or values == list(range(len(values)))
+        gaps = bool(mapping.ignore) or self.partly_annotated
+        return Outputs(self.class_names, self.label_mean, self.label_std, gaps, None if plain else values)
 
     @property
     def out_channels(self) -> int:

@@ -138,7 +138,11 @@ class CaseRecorder:
         prediction, truth = item[self.pred_key], item[self.label_key]
         maps = (truth, prediction) if self.task.label.is_path else (item.get(self.image_key),)
         affine, spacing, unit = _grid(*maps)
-        found = self.task.case(CaseInput(prediction, truth, self.labels, affine, spacing, unit, self.options))
+        flags = item.get("annotated")  # of each output, whether it was looked for
+        known = [True] * len(self.labels) if flags is None else as_array(flags).astype(bool).tolist()
+        unknown = [name for name, told in zip(self.labels.values(), known, strict=True) if not told]
+        case = CaseInput(prediction, truth, self.labels, affine, spacing, unit, unknown, self.options)
+        found = self.task.case(case)
         if found.picture is not None and self._wants_figure(item["case"]):
             if isinstance(found.picture, Maps):
                 image = self._on_grid(item.get(self.image_key), truth, affine)

@@ -45,6 +45,7 @@ class Metric:
         of_masks: for a segmentation: from a ``MaskPair`` of one case and class to its value.
         averaged: whether the mean over a case's classes is a value, too.
         overview: whether a report's table of further metrics shows it.
+        of_prediction: it tells of the prediction alone, so it has a value where the truth is not known.
         comparable: whether runs can be compared by it (the true volume is the same for all).
         chance: the value of guessing, where it has one.
         resamples: of its bootstrap.
@@ -68,6 +69,7 @@ class Metric:
     of_masks: Callable[[Any], float] | None = None
     averaged: bool = False
     overview: bool = True
+    of_prediction: bool = False
     comparable: bool = True
     chance: float | None = None
     resamples: int = 2000

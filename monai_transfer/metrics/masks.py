@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -96,18 +96,20 @@ def segmentation_case(
     tolerance: float | Mapping[str, float] = 2.0,
     unit: str = LENGTH,
     iou: float = 0.1,
+    unknown: Collection[str] = (),
 ) -> dict[str, float]:
     """Overlap, boundary distance, volume and objects per foreground class, and means over the classes.
 
     Args:
         prediction: label map (H, W) or (H, W, D), whole numbers, array or tensor; a leading channel of 1 is dropped.
-        truth: label map of the same shape.
+        truth: label map of the same shape; where it is -1 nothing is measured.
         labels: class names by label value; 0 is the background and is not measured.
         spacing: size of a voxel along each axis, mm.
         tolerance: how far apart two surfaces may lie and still agree in the surface Dice, mm; or by class name, then
             2 mm for the others. 2 mm is about a voxel of common clinical scans.
         unit: ``px`` where the image has no physical size; lengths are then in pixels, and so are areas.
         iou: from which on a predicted object has found a true one.
+        unknown: classes that nobody looked for in this case: all about them is missing, but for their predicted size.
 
     Returns:
         ``<metric>_<class>`` for each metric of :data:`MASK_METRICS`, the means over the classes that are not missing of
@@ -128,13 +130,14 @@ def segmentation_case(
         raise InputError(f"spacing {list(spacing)} is not a positive number of mm for each axis")
     predicted, true = (
         _label_map(prediction, "prediction", labels, len(step)),
-        _label_map(truth, "truth", labels, len(step)),
+        _label_map(truth, "truth", {**labels, -1: "ignored"}, len(step)),
     )
     if predicted.shape != true.shape:
         raise InputError(
             f"prediction has shape {predicted.shape}, truth has {true.shape}",
             hint="bring the prediction back into the image's original grid before measuring",
         )
+    predicted, true = (np.where(true < 0, 0, each) for each in (predicted, true))
     names = foreground(labels)
     measured = {name: metric for name, metric in MASK_METRICS.items() if metric.of_masks and _fits(metric, step, unit)}
     values: dict[str, float] = {}
@@ -142,8 +145,10 @@ def segmentation_case(
         within = tolerance.get(name, 2.0) if isinstance(tolerance, Mapping) else tolerance
         pair = MaskPair(predicted == value, true == value, step, within, unit)
         for metric in measured.values():
-            values[f"{metric.name}_{name}"] = _value(metric, pair)
-        counts = count_objects(*pair.crop, iou=iou) if any(pair.sizes) else (0, 0, 0)
+            hidden = name in unknown and not metric.of_prediction
+            values[f"{metric.name}_{name}"] = math.nan if hidden else _value(metric, pair)
+        counts: tuple[float, ...] = count_objects(*pair.crop, iou=iou) if any(pair.sizes) else (0, 0, 0)
+        counts = (math.nan,) * 3 if name in unknown else counts
         for column, number in zip(("objects_true", "objects_predicted", "objects_found"), counts, strict=True):
             values[f"{column}_{name}"] = number
     means: dict[str, float] = {}
@@ -239,6 +244,7 @@ def _sizes() -> list[Metric]:
                 better=0,
                 low=0.0,
                 of_masks=lambda pair: pair.sizes[0] * pair.scale,
+                of_prediction=True,
                 **more,
             ),
             Metric(

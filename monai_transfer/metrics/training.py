@@ -49,7 +49,8 @@ def _confusion(prediction: Tensor, label: Tensor) -> Tensor:
         prediction = torch.cat([torch.zeros_like(prediction), prediction], 1)
     classes = prediction.shape[1]
     if label.ndim == prediction.ndim:
-        label = label[:, 0] if label.shape[1] == 1 else _highest(label)  # else one-hot
+        # else one channel for each class, and a voxel without a mark is of no known class
+        label = label[:, 0] if label.shape[1] == 1 else torch.where((label == 1).any(1), label.argmax(1), -1)
     rows, cells = classes + 2, (classes + 2) * classes  # a row above and one below for labels that are no class
     whole = torch.uint8 if cells <= 256 else torch.int64  # bytes are counted several times faster
     label = label.clamp(-1, classes) if label.dtype.is_signed else label.to(torch.uint8).clamp(max=classes)

@@ -11,9 +11,10 @@ from monai.handlers import IgniteMetricHandler
 from monai.metrics import CumulativeIterationMetric
 
 from monai_transfer.arrays import as_array
+from monai_transfer.losses.known_dice_ce import class_targets
 from monai_transfer.metrics.classes import binary_auc
 
-__all__ = ["FindingAuc", "FindingAucMetric"]
+__all__ = ["FindingAuc", "FindingAucMetric", "KnownDice", "KnownDiceMetric"]
 
 
 class FindingAucMetric(CumulativeIterationMetric):
@@ -51,3 +52,41 @@ class FindingAuc(IgniteMetricHandler):
 
     def __init__(self, output_transform: Callable[[Any], Any] = lambda x: x) -> None:
         super().__init__(metric_fn=FindingAucMetric(), output_transform=output_transform, save_details=False)
+
+
+class KnownDiceMetric(CumulativeIterationMetric):
+    """Mean Dice over cases and foreground classes where the label is known: as MONAI's ``MeanDice`` elsewhere.
+
+    ``y_pred`` is one-hot, B x C x spatial. ``y`` holds class numbers, B x 1 x spatial, -1 where ignored; or targets,
+    B x C x spatial, of 1, 0 and -1. A class without a true voxel in a case, or that nobody looked for, has no value.
+
+    >>> metric = KnownDiceMetric()
+    >>> _ = metric(torch.tensor([[[0.0, 0.0, 0.0], [1.0, 1.0, 1.0]]]), torch.tensor([[[1, 0, -1]]]))
+    >>> round(metric.aggregate().item(), 3)
+    0.667
+    """
+
+    def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor | None = None, **_: Any) -> torch.Tensor:
+        assert y is not None
+        target = class_targets(torch.as_tensor(y), y_pred.shape[1])[:, 1:].flatten(2)
+        known, p = target >= 0, torch.as_tensor(y_pred)[:, 1:].flatten(2) > 0.5
+        true = target == 1
+        both = (p & true).sum(2).double()
+        sizes = (p & known).sum(2) + true.sum(2)
+        return torch.where(true.any(2), 2 * both / sizes.clamp(min=1), torch.nan)
+
+    def aggregate(self, *_: Any, **__: Any) -> torch.Tensor:
+        """The mean over cases of each case's mean over classes, over all processes."""
+        values = torch.as_tensor(self.get_buffer())
+        return values.nanmean(1).nanmean()
+
+
+class KnownDice(IgniteMetricHandler):
+    """:class:`KnownDiceMetric` as an ignite metric, for ``key_val_metric``.
+
+    Args:
+        output_transform: picks ``(pred, label)`` from ``engine.state.output``, as MONAI's handlers do.
+    """
+
+    def __init__(self, output_transform: Callable[[Any], Any] = lambda x: x) -> None:
+        super().__init__(metric_fn=KnownDiceMetric(), output_transform=output_transform, save_details=False)

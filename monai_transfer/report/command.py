@@ -38,7 +38,7 @@ def compare(
     ] = None,
     gate: Annotated[
         str | None,
-        typer.Option(help="Exit with 1 unless an arm 'helped', or if an arm was hurt ('not-hurt')."),
+        typer.Option(help="Exit with 1 unless an arm 'helped', or if an arm was hurt or lost a class ('not-hurt')."),
     ] = None,
 ) -> None:
     """Put arms side by side: paired intervals, a verdict for each, one HTML report."""
@@ -61,7 +61,8 @@ def compare(
         if choice:
             typer.echo(choice.sentence)
     words = {judged.word for judged in report.judgements.values()}
-    if (gate == "helped" and HELPED not in words) or (gate == "not-hurt" and HURT in words):
+    hurt = HURT in words or any(judged.lost for judged in report.judgements.values())
+    if (gate == "helped" and HELPED not in words) or (gate == "not-hurt" and hurt):
         raise typer.Exit(1)
 
 

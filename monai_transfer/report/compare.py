@@ -15,6 +15,7 @@ from monai_transfer.evaluation.summary import summarise
 from monai_transfer.metrics.base import Metric
 from monai_transfer.report.alignment import FIXED, ORACLE, Tables, group_runs, readable, tabulate
 from monai_transfer.report.cautions import cautions
+from monai_transfer.report.lost_classes import lost_classes, lost_sentence
 from monai_transfer.report.run import Run
 from monai_transfer.report.sentences import conclusion, verdict_sentence
 from monai_transfer.report.statistics import NO_VERDICT, Verdict, crossed_difference, gap_recovered, verdict
@@ -26,6 +27,7 @@ from monai_transfer.report.transfer_report import (
     SiteResult,
     TransferReport,
 )
+from monai_transfer.report.wording import arm_name
 
 __all__ = ["TransferReport", "compare_runs"]
 
@@ -66,10 +68,14 @@ def compare_runs(
             found = _judge(arm, tables, measure, sign)
             gap = _gap(results, arm, sign) if measure.better else None
             reach = _gap_interval(tables, arm) if gap is not None else None
-            sentence = verdict_sentence(arm, measure, results[arm], found, gap, tables, reach)
+            lost = []
+            if FIXED in arms:
+                lost = lost_classes(task, arms[FIXED], arms[arm], results[FIXED].metrics, results[arm].metrics)
+            sentence = lost_sentence(arm_name(arm), lost)
+            sentence += verdict_sentence(arm, measure, results[arm], found, gap, tables, reach)
             differences = {b: _difference(c) for b, c in found.comparisons.items()}
             judgements[arm] = Judgement(
-                arm, found.word, found.reason, sentence, differences, found.detectable, gap, reach
+                arm, found.word, found.reason, sentence, differences, found.detectable, gap, reach, lost
             )
     report = TransferReport(
         task=task,

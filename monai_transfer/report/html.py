@@ -55,6 +55,7 @@ def render(report: TransferReport) -> str:
     }
     first = next(iter(next(iter(report.runs.values())).values()))
     others = _other_metrics(report)
+    told = {name: _could_tell(first.cases, report.describe(name).part) for name in others}
     return environment.get_template("report.html.j2").render(
         report=report,
         colours=arm_colours(report.arms),
@@ -63,6 +64,7 @@ def render(report: TransferReport) -> str:
         record=dict.fromkeys(("bundle", "source_site", "target_site", "spatial_dims")) | first.record,
         contours=first.kind.label.is_path,
         others=others,
+        told={name: count for name, count in told.items() if count is not None},
         explained=[report.metric, *[m for m in others if m != report.metric]],
         by_patient=report.measure.of_set is None,
         forest=forest(report),
@@ -79,6 +81,8 @@ def render(report: TransferReport) -> str:
 
 def _tone(report: TransferReport) -> str:
     words = {j.word for j in report.judgements.values()}
+    if any(j.lost for j in report.judgements.values()):
+        return "bad"
     return "bad" if HURT in words and HELPED not in words else "good" if HELPED in words else "open"
 
 
@@ -90,6 +94,14 @@ def _other_metrics(report: TransferReport) -> list[str]:
     parts = Counter(metric.name for metric in found if metric.part)
     found = [m for m in found if not m.part or m.name not in overall or parts[m.name] > 1]
     return [m.full_name for m in found if m.full_name != report.metric][:24]
+
+
+def _could_tell(rows: list[dict[str, str]], part: str) -> int | None:
+    """In how many cases a class was looked for; None where that is not recorded (or it is no class)."""
+    for column in (f"objects_true_{part}", f"label_{part}"):
+        if part and column in rows[0]:
+            return sum(row[column] != "" for row in rows)
+    return None
 
 
 def _examples(report: TransferReport) -> list[dict[str, Any]]:

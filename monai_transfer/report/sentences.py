@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from monai_transfer.metrics.base import Metric
 from monai_transfer.report.alignment import Tables
+from monai_transfer.report.lost_classes import lost_sentence
 from monai_transfer.report.statistics import HELPED, HURT, NO_EVIDENCE, CrossedDifference, Verdict
 from monai_transfer.report.wording import arm_name, number, share, shares, span
 
@@ -76,7 +77,9 @@ def conclusion(report: TransferReport) -> str:
     unclear = [a for a in order if judged[a].word == NO_EVIDENCE]
     marks = [f"{_BASELINE[b]} {number(report.arms[b].mean)}" for b in _BASELINE if b in report.arms]
     against = f" ({measure}: {'; '.join(marks)})" if marks else ""
-    parts = []
+    parts = [lost_sentence(arm_name(a)[0].upper() + arm_name(a)[1:], judged[a].lost).strip() for a in order]
+    parts = [part for part in parts if part]
+    lost = len(parts)
     if helped:
         best = helped[0]
         parts.append(
@@ -96,7 +99,7 @@ def conclusion(report: TransferReport) -> str:
     if unclear and not helped:
         names = _list([arm_name(a) for a in unclear])
         parts.append(f"There is no evidence that {names} helped{'' if hurt else against}.")
-    if not parts and judged:
+    if len(parts) == lost and judged:
         parts.append(f"No verdict: {next(iter(judged.values())).reason}{against}.")
     base = report.baseline_difference
     if base is not None and not helped and len(report.seeds) >= 5 and base.low > 0:
@@ -104,7 +107,7 @@ def conclusion(report: TransferReport) -> str:
             f"The untouched source by itself beats training from scratch by {number(base.mean)} "
             f"({span(base.low, base.high, sign=True)})."
         )
-    if not parts:
+    if not judged:
         parts.append(f"Only baselines were compared{against}.")
     return " ".join(parts)
 

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from monai_transfer.metrics.base import Metric
 from monai_transfer.report.alignment import FIXED
+from monai_transfer.report.lost_classes import LostClass
 from monai_transfer.report.run import Run
 from monai_transfer.report.wording import arm_name, number, share, shares, signed, span
 from monai_transfer.tasks import get_task
@@ -54,7 +55,8 @@ class ArmResult:
 class Judgement:
     """The verdict on one arm; ``differences`` by baseline. ``detectable``: the smallest true improvement that would
     have been called helped in 80 % of such studies. ``gap_recovered``: (arm - source) / (oracle - source);
-    ``gap_interval``: its 95 % interval, infinite where the gap itself is too uncertain; None with other seeds."""
+    ``gap_interval``: its 95 % interval, infinite where the gap itself is too uncertain; None with other seeds.
+    ``lost``: classes that the untouched source knew and the arm does not know any more."""
 
     arm: str
     word: str
@@ -64,6 +66,7 @@ class Judgement:
     detectable: float
     gap_recovered: float | None
     gap_interval: tuple[float, float] | None = None
+    lost: list[LostClass] = field(default_factory=list)
 
 
 @dataclass

@@ -28,6 +28,8 @@ class Outputs:
         names: of the classes or quantities, in the order of the output channels.
         mean, std: of a quantity's training labels; the network learns ``(label - mean) / std``. A bundle's configs hold
             them once, as ``label_scale``.
+        gaps: labels may hold -1, for what is ignored or was not looked for.
+        written: the value in the files of each class, where it is not its number.
 
     >>> len(Outputs(["background", "lesion"]))
     2
@@ -36,6 +38,8 @@ class Outputs:
     names: Sequence[str]
     mean: float = 0.0
     std: float = 1.0
+    gaps: bool = False
+    written: Sequence[int] | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -59,6 +63,7 @@ class Task:
         metrics: what its test cases are judged by, by name.
         primary_metric: the one of them that arms are compared by.
         example_metric: the one of them that ranks single cases, for the best and the worst example.
+        class_metric: the one of them that tells of a single class whether it is known; None: none does.
         case: from one test case to its row of ``cases.csv``.
         known: whether a row has a truth to be judged by.
         training_score: what is logged of the training batches; None: nothing.
@@ -109,6 +114,7 @@ class Task:
     default_names: Mapping[int, str] = field(default_factory=dict)
     label_transforms: Callable[[Outputs], list[Config]] = _nothing
     seen_in: Callable[[Any, Any], bool] | None = None
+    class_metric: str | None = None
     trained_as: str | None = None
     in_manifest: bool = True
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,7 @@ class CaseInput:
         affine: voxel index to world (RAS, mm), the label's where it has one; identity for plain pictures.
         spacing: of a voxel along each spatial axis of the label (empty where it is no image).
         unit: of lengths: ``mm``, or ``px`` where the image has no physical size.
+        unknown: names of the classes that nobody looked for in this case.
         options: of the evaluation: ``activation, tolerance, boxes, iou, object_iou``.
     """
 
@@ -32,6 +33,7 @@ class CaseInput:
     affine: np.ndarray
     spacing: list[float]
     unit: str = LENGTH
+    unknown: Collection[str] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -71,6 +71,7 @@ CLASSIFICATION = Task(
     metrics=CLASS_METRICS,
     primary_metric="auc",
     example_metric="log_loss",
+    class_metric="recall",
     case=_case,
     known=has_class,
     training_score=TRAINING_ACCURACY,

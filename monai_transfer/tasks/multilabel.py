@@ -88,6 +88,7 @@ MULTILABEL = Task(
     metrics=FINDING_METRICS,
     primary_metric="auc",
     example_metric="log_loss",
+    class_metric="auc",
     case=_case,
     known=has_finding,
     training_score=TRAINING_FINDINGS,

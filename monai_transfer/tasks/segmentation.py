@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from monai_transfer.arrays import as_array
 from monai_transfer.config_text import expr
 from monai_transfer.metrics.masks import MASK_METRICS, segmentation_case
@@ -15,6 +17,8 @@ __all__ = ["SEGMENTATION", "dice_ce", "mean_dice", "one_hot"]
 
 def dice_ce(outputs: Outputs) -> Config:
     """Dice and cross entropy. Dice over the batch: small batches often lack a class, and its per-item Dice is noise."""
+    if outputs.gaps:
+        return {"_target_": "monai_transfer.losses.known_dice_ce.KnownDiceCELoss"}
     return {
         "_target_": "monai.losses.DiceCELoss",
         "to_onehot_y": True,
@@ -26,23 +30,19 @@ def dice_ce(outputs: Outputs) -> Config:
 
 def mean_dice(outputs: Outputs) -> Config:
     """Mean Dice over cases and foreground classes."""
+    whole = {"_target_": "monai.handlers.MeanDice", "include_background": False}
     return {
-        "_target_": "monai.handlers.MeanDice",
-        "include_background": False,
+        **({"_target_": "monai_transfer.metrics.validation.KnownDice"} if outputs.gaps else whole),
         "output_transform": expr("monai.handlers.from_engine(['pred', 'label'])"),
     }
 
 
 def one_hot(outputs: Outputs) -> list[Config]:
     """Prediction and label as masks, one for each class."""
-    return [
-        {
-            "_target_": "monai.transforms.AsDiscreted",
-            "keys": ["pred", "label"],
-            "argmax": [True, False],
-            "to_onehot": len(outputs),
-        }
-    ]
+    discrete: Config = {"_target_": "monai.transforms.AsDiscreted"}
+    if outputs.gaps:  # the metric reads the label as it is
+        return [discrete | {"keys": ["pred"], "argmax": True, "to_onehot": len(outputs)}]
+    return [discrete | {"keys": ["pred", "label"], "argmax": [True, False], "to_onehot": len(outputs)}]
 
 
 def _label_map(outputs: Outputs) -> list[Config]:
@@ -50,15 +50,25 @@ def _label_map(outputs: Outputs) -> list[Config]:
 
 
 def _case(case: CaseInput) -> CaseResult:
-    """Both are label maps (1, H, W) or (1, H, W, D)."""
+    """Both are label maps (1, H, W) or (1, H, W, D); -1 in the truth is ignored."""
     options = {key: case.options[key] for key in ("tolerance",) if key in case.options}
     if "object_iou" in case.options:
         options["iou"] = case.options["object_iou"]
-    row = segmentation_case(case.prediction, case.truth, case.labels, case.spacing, unit=case.unit, **options)
-    true, predicted = (as_array(each) for each in (case.truth, case.prediction))
-    return CaseResult(
-        row, Maps(true.reshape(true.shape[-len(case.spacing) :]), predicted.reshape(true.shape[-len(case.spacing) :]))
+    row = segmentation_case(
+        case.prediction, case.truth, case.labels, case.spacing, unit=case.unit, unknown=case.unknown, **options
     )
+    shape = as_array(case.truth).shape[-len(case.spacing) :]
+    true, predicted = (as_array(each).reshape(shape) for each in (case.truth, case.prediction))
+    return CaseResult(row, Maps(np.maximum(true, 0), predicted))
+
+
+def _written(outputs: Outputs) -> list[Config]:
+    """A label map in the files' own values."""
+    if outputs.written is None:
+        return _label_map(outputs)
+    numbers = list(range(len(outputs.written)))
+    back = {"orig_labels": numbers, "target_labels": list(outputs.written)}
+    return [*_label_map(outputs), {"_target_": "monai.transforms.MapLabelValued", "keys": "pred", **back}]
 
 
 SEGMENTATION = Task(
@@ -70,6 +80,7 @@ SEGMENTATION = Task(
     metrics=MASK_METRICS,
     primary_metric="dice",
     example_metric="dice",
+    class_metric="dice",
     case=_case,
     known=lambda row: True,
     training_score=TRAINING_DICE,
@@ -78,7 +89,7 @@ SEGMENTATION = Task(
     loss=dice_ce,
     validation=one_hot,
     scored=_label_map,
-    predicted=_label_map,
+    predicted=_written,
     saved_as="mask",
     output_type="image",
     output_format="segmentation",

@@ -9,7 +9,7 @@ from monai_transfer.bundle.configs.parts import ours
 from monai_transfer.bundle.spec import BundleSpec
 from monai_transfer.config_text import ref
 
-__all__ = ["encode", "label_mapping"]
+__all__ = ["encode", "label_mapping", "targets"]
 
 
 def label_mapping(s: BundleSpec) -> dict[str, Any]:
@@ -23,3 +23,10 @@ def label_mapping(s: BundleSpec) -> dict[str, Any]:
 def encode(s: BundleSpec) -> list[Any]:
     """Behind loading: values of the files to class numbers, findings to a vector; -1 where nothing is known."""
     return [] if s.mapping is None else [ours("data.labels.EncodeLabelsd", keys="label", mapping=ref("label_mapping"))]
+
+
+def targets(s: BundleSpec) -> list[Any]:
+    """Last in training: one channel for each output, -1 where the case cannot tell; where not all was looked for."""
+    if not s.partly_annotated:
+        return []
+    return [ours("data.labels.LabelTargetsd", keys="label", mapping=ref("label_mapping"))]

@@ -10,7 +10,7 @@ from monai_transfer.bundle.configs.emit import note
 from monai_transfer.bundle.configs.grid import grid, space
 from monai_transfer.bundle.configs.handlers import train_handlers
 from monai_transfer.bundle.configs.intensities import label_scale, normalise
-from monai_transfer.bundle.configs.labels import encode, label_mapping
+from monai_transfer.bundle.configs.labels import encode, label_mapping, targets
 from monai_transfer.bundle.configs.loss import loss
 from monai_transfer.bundle.configs.network import network_def, optimizer, prepared
 from monai_transfer.bundle.configs.parts import amp, device, image_keys, in_bundle, monai, ours
@@ -109,7 +109,10 @@ def train_part(s: BundleSpec, *, more: tuple[str, ...] = ()) -> dict[str, str]:
     """The expression of training's transforms, with ``more`` lists at its end."""
     middle = ["normalise"] + (["train#padding_transforms"] if s.dense else [])
     middle += ["train#label_transforms"] if s.kind.label_transforms(s.outputs) else []
-    return transforms("train#loading_transforms", "style", *middle, "train#random_transforms", "augmentations", *more)
+    last = ["train#target_transforms"] if targets(s) else []
+    return transforms(
+        "train#loading_transforms", "style", *middle, "train#random_transforms", "augmentations", *more, *last
+    )
 
 
 def _feature_cache() -> dict[str, Any]:
@@ -138,6 +141,8 @@ def _train(s: BundleSpec) -> dict[str, Any]:
     if s.dense:
         part["padding_transforms"] = [pad(keys)]
     part["random_transforms"] = random_transforms(s, keys)
+    if last := targets(s):
+        part["target_transforms"] = note(last, "last: what each case can tell of each class")
     if on_labels := s.kind.label_transforms(s.outputs):
         part["label_transforms"] = on_labels
     trainer = monai(

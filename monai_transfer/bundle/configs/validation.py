@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from monai_transfer.bundle.configs.datasets import cached, loader, transforms
+from monai_transfer.bundle.configs.labels import targets
 from monai_transfer.bundle.configs.network import inferer
 from monai_transfer.bundle.configs.parts import monai
 from monai_transfer.bundle.spec import BundleSpec
@@ -33,6 +34,7 @@ def validate(s: BundleSpec) -> dict[str, Any]:
     """The validation of ``train.yaml``."""
     steps = ["train#loading_transforms", "normalise"] + (["train#padding_transforms"] if s.dense else [])
     steps += ["train#label_transforms"] if s.kind.label_transforms(s.outputs) else []
+    steps += ["train#target_transforms"] if targets(s) else []
     return {
         "preprocessing": transforms(*steps),
         "dataset": cached(s, expr("@lists.target_validation"), ref("validate#preprocessing")),

@@ -1,0 +1,116 @@
+"""Classes that the untouched source knew and an arm has lost: a mean over the other classes would not show it.
+
+A class is known from a fifth of the way from guessing to perfect on (Dice or recall .2, AUC .6), and lost where an arm
+keeps less than a fifth of what the source had. Where no test case can tell, since nobody looked for the class there,
+the predictions themselves do: the source predicts the class in at least half of the cases, and the arm in less than a
+tenth of those.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from monai_transfer.metrics.base import Metric, case_number
+from monai_transfer.report.wording import number, share
+from monai_transfer.tasks import get_task
+
+if TYPE_CHECKING:
+    from monai_transfer.report.run import Run
+
+__all__ = ["LostClass", "lost_classes", "lost_sentence"]
+
+_KNOWN, _KEPT = 0.2, 0.2
+_OFTEN, _RARELY = 0.5, 0.1
+
+
+@dataclass(frozen=True)
+class LostClass:
+    """One class that an arm has lost.
+
+    Args:
+        name: of the class.
+        source, arm: the metric's values; or, without ``metric``, the shares of cases in which it is predicted.
+        metric: for people; empty where only predictions can tell.
+    """
+
+    name: str
+    source: float
+    arm: float
+    metric: str = ""
+
+    @property
+    def words(self) -> str:
+        """What was seen, in a clause."""
+        if self.metric:
+            return f"{self.name} ({self.metric} {number(self.source)} untouched, {number(self.arm)} here)"
+        return (
+            f"{self.name} (predicted in {share(self.source)} of the cases by the untouched source, in "
+            f"{share(self.arm)} here; no test case can tell whether it is there)"
+        )
+
+
+def lost_classes(
+    task: str,
+    source: Mapping[int, Run],
+    arm: Mapping[int, Run],
+    source_means: Mapping[str, float],
+    means: Mapping[str, float],
+) -> list[LostClass]:
+    """The classes that an arm has lost.
+
+    Args:
+        task: of the runs.
+        source, arm: their runs, by seed.
+        source_means, means: every metric's mean over the seeds, by column.
+    """
+    kind = get_task(task)
+    if kind.class_metric is None:
+        return []
+    metric = kind.metrics[kind.class_metric]
+    rows = next(iter(source.values())).cases
+    found = []
+    for part in _parts(metric, source_means, rows[0]):
+        own = metric.of_part(part)
+        before, after = (_above_chance(metric, m.get(own.full_name, math.nan)) for m in (source_means, means))
+        if not math.isnan(before):
+            if before >= _KNOWN and after < _KEPT * before:
+                name = own.full_name
+                found.append(LostClass(part, source_means[name], means[name], metric.title))
+            continue
+        before, after = (_predicted(kind.metrics, runs, part) for runs in (source, arm))
+        if before >= _OFTEN and after < _RARELY * before:
+            found.append(LostClass(part, before, after))
+    return found
+
+
+def lost_sentence(arm_name: str, lost: list[LostClass]) -> str:
+    """What stands first in a verdict; empty where nothing was lost."""
+    if not lost:
+        return ""
+    return f"{arm_name} has lost what the source knew: {', '.join(one.words for one in lost)}. "
+
+
+def _parts(metric: Metric, means: Mapping[str, float], row: Mapping[str, str]) -> list[str]:
+    start = f"{metric.name}_"
+    return list(dict.fromkeys(name.removeprefix(start) for name in (*means, *row) if name.startswith(start)))
+
+
+def _above_chance(metric: Metric, value: float) -> float:
+    """0 for guessing, 1 for perfect."""
+    chance = metric.chance or 0.0
+    return (value - chance) / (metric.high - chance)
+
+
+def _predicted(metrics: Mapping[str, Metric], runs: Mapping[int, Run], part: str) -> float:
+    """Share of the cases in which a class is predicted at all; NaN where that is not recorded."""
+    for metric in metrics.values():
+        column = metric.of_part(part).case_column
+        if metric.of_prediction and all(column in row for run in runs.values() for row in run.cases):
+            sizes = [case_number(row[column]) for run in runs.values() for row in run.cases]
+            return float(np.mean(np.nan_to_num(sizes) > 0))
+    return math.nan
