@@ -88,7 +88,7 @@ def _classification() -> BundleSpec:
         },
         patch=[64, 64],
         resize=True,
-        grey=True,
+        picture="grey",
         normalise=[{"_target_": "monai.transforms.NormalizeIntensityd", "keys": ["image"], "nonzero": False}],
         source_site="site_a",
         target_site="site_b",

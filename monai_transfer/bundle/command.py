@@ -74,6 +74,9 @@ def new(
     resize: Annotated[
         str | None, typer.Option(help="Pixels per axis that every picture is brought to first, e.g. 512,512.")
     ] = None,
+    channels: Annotated[
+        str | None, typer.Option(help="grey or rgb, for pictures; default: as the source or the pictures are.")
+    ] = None,
     budget: Annotated[str, typer.Option(help="quick, standard, full, or a number of optimizer steps.")] = "quick",
     preprocessing: Annotated[
         str, typer.Option(help="source: what the source does to images is kept; data: all is fitted to the data.")
@@ -111,6 +114,7 @@ def new(
         resize=whole_number_list(resize, "--resize"),
         size=size,
         network=network,
+        channels=channels,
         budget=budget,
         epochs=epochs,
         pretrain_epochs=pretrain_epochs,

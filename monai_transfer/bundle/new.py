@@ -27,6 +27,7 @@ from monai_transfer.bundle.kept_pipeline import KeptPipeline
 from monai_transfer.bundle.nnunet_source import kept_pipeline, nnunet_model, nnunet_source, source_network_config
 from monai_transfer.bundle.planning.balance import class_weights
 from monai_transfer.bundle.planning.budget import plan_budget, selects_epoch
+from monai_transfer.bundle.planning.colour import COLOURS, picture_mode
 from monai_transfer.bundle.planning.dense import plan_dense
 from monai_transfer.bundle.planning.intensities import normalisation
 from monai_transfer.bundle.planning.networks import densenet
@@ -34,6 +35,7 @@ from monai_transfer.bundle.planning.reasons import Reasons
 from monai_transfer.bundle.planning.size import Size, get_size
 from monai_transfer.bundle.spec import BundleSpec
 from monai_transfer.bundle.write import write_bundle
+from monai_transfer.bundle_reader import read_bundle
 from monai_transfer.config_text import expr, quoted
 from monai_transfer.engine.capabilities import refuse_unfit
 from monai_transfer.errors import InputError
@@ -68,6 +70,7 @@ class NewOptions:
         network: ``UNet`` or ``DynUNet`` for a segmentation without a source.
         preprocessing: ``source``: orientation, spacing, intensities and inferer are the source's, as far as they can
             be read; ``data``: all is fitted to the data.
+        channels: ``grey`` or ``rgb`` for pictures; default as the source or the pictures are.
         budget: ``quick``, ``standard``, ``full`` or a number of steps.
         epochs, pretrain_epochs, steps_per_epoch, batch_size: in place of the planned numbers.
         val_interval: epochs between validations.
@@ -85,6 +88,7 @@ class NewOptions:
     size: str | None = None
     network: str | None = None
     preprocessing: str = "source"
+    channels: str | None = None
     budget: str | int = "quick"
     epochs: int | None = None
     pretrain_epochs: int | None = None
@@ -127,11 +131,13 @@ def new_bundle(
     if mapping.regions:
         fault = "declares regions, and no bundle has overlapping outputs for voxels yet"
         raise InputError(fault, path=path, hint="leave `regions` out: the classes themselves are segmented")
+    picture = _picture(wanted, data, fit, sites, reasons)
+    fit = replace(fit, channels=3) if picture == "rgb" else fit
     # boxes are made of any foreground, so a localization may name its lesions alone
     partly = task.dense and data.partly_annotated
     encoded = task.saved_as != "boxes" and (not mapping.is_identity or mapping.multi_label or partly)
     labels = task.output_names(dict(enumerate(mapping.outputs)) if encoded else data.labels)
-    channels = _channels(data, fit, path)
+    channels = _channels(data, fit, path, picture)
     start = _start(wanted, data, task, fit, max(1, len(labels)), channels)
     pipeline = _pipeline(wanted, task, fit, max(1, len(labels)), size, start, reasons)
     network = pipeline["network"]
@@ -150,7 +156,7 @@ def new_bundle(
         labels=labels,
         channel_names=channels,
         oriented=not fit.raster and fit.spatial_dims == 3 and (start.kept is None or start.oriented),
-        grey=fit.raster,
+        picture=picture,
         normalise=_normalise(data, fit, start, reasons),
         kept=start.kept,
         mapping=mapping.to_dict() if encoded else None,
@@ -204,7 +210,31 @@ def _components(wanted: NewOptions, task: Task) -> tuple[dict[str, Any], bool]:
     return found, tuning or getattr(kind, "default_pool", "mean") is not None
 
 
-def _channels(data: Manifest, fit: DataFit, path: Path) -> list[str]:
+def _picture(
+    wanted: NewOptions, data: Manifest, fit: DataFit, sites: tuple[str | None, str | None], reasons: Reasons
+) -> str | None:
+    """How rasters are read; ``None`` for other images."""
+    if not fit.raster:
+        if wanted.channels is not None:
+            raise InputError("--channels is for pictures, and these images are none", hint="leave it out")
+        return None
+    cases = [case for site in dict.fromkeys(sites) for case in data.cases("training", site=site)]
+    if any(len(case.images) > 1 for case in cases):
+        return str(reasons.add("channels", "grey", "several files make one image"))
+    return picture_mode([case.images[0] for case in cases], wanted.channels, _source_channels(wanted.source), reasons)
+
+
+def _source_channels(source: str | Path) -> int | None:
+    """What the first layer of a source bundle or run takes, where it says so."""
+    folder = Path(source)
+    if not ((folder / "configs").is_dir() or (folder / "config.yaml").is_file()):
+        return None
+    return read_bundle(folder).in_channels
+
+
+def _channels(data: Manifest, fit: DataFit, path: Path, picture: str | None) -> list[str]:
+    if picture == "rgb":
+        return list(COLOURS)
     channels = list(data.channel_names.values()) or [f"channel {i}" for i in range(fit.channels)]
     if len(channels) != fit.channels:
         raise InputError(f"names {len(channels)} channels, but its images hold {fit.channels}", path=path)
@@ -264,7 +294,8 @@ def _normalise(data: Manifest, fit: DataFit, start: _Start, reasons: Reasons) ->
         reasons.add("normalise", "the source's", start.kept.said)
         return []
     window = (fit.low, fit.high)
-    return normalisation(data.modality, fit.foreground, window, fit.background, fit.raster, reasons)
+    colour = fit.raster and fit.channels == 3
+    return normalisation(data.modality, fit.foreground, window, fit.background, fit.raster, reasons, colour=colour)
 
 
 def _pipeline(

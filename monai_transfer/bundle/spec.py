@@ -38,7 +38,7 @@ class BundleSpec:
         oriented: bring images to RAS first.
         resize: resize whole images to ``patch``.
         crop: cut or pad whole images to ``patch`` about their centre instead: a millimetre stays one (for volumes).
-        grey: read rasters as one grey channel.
+        picture: rasters are read as ``grey`` (one channel) or ``rgb`` (three); ``None``: the images are no rasters.
         normalise: intensity transforms, as configs.
         flips, rotation_axes: axes of the random flips and rotations.
         crops: how patches are placed: ``random``, ``foreground`` (every other one about a voxel of it) or ``classes``
@@ -82,7 +82,7 @@ class BundleSpec:
     oriented: bool = False
     resize: bool = False
     crop: bool = False
-    grey: bool = False
+    picture: str | None = None
     flips: list[int] = field(default_factory=lambda: [0])
     rotation_axes: list[str] = field(default_factory=lambda: ["x"])
     crops: str = "random"

@@ -1,4 +1,4 @@
-"""Pictures of single cases: the scan in grey, the truth's contour and the prediction's contour, in true proportions.
+"""Pictures of single cases: the scan in grey (a photograph in colour), the truth's and the prediction's contours.
 
 3D scans are shown as a radiologist expects them: axial, coronal and sagittal plane, the patient's right on the left.
 Drawn with Pillow: about 10 ms each. The two colours stay apart for colour-blind readers.
@@ -6,6 +6,7 @@ Drawn with Pillow: about 10 ms each. The two colours stay apart for colour-blind
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import nibabel as nib
@@ -23,24 +24,26 @@ _STRIP = 22
 
 
 def draw_segmentation(
-    path: str | Path, image: np.ndarray | None, truth: np.ndarray, prediction: np.ndarray, affine: np.ndarray
+    path: str | Path,
+    image: np.ndarray | Sequence[np.ndarray] | None,
+    truth: np.ndarray,
+    prediction: np.ndarray,
+    affine: np.ndarray,
 ) -> None:
     """Write a PNG of the planes through the largest cross-sections of the foreground.
 
     Args:
         path: the PNG to write.
-        image: intensities (H, W) or (H, W, D); None draws the contours on black.
+        image: intensities (H, W) or (H, W, D), or three of them: red, green, blue; None draws the contours on black.
         truth: label map of the same shape; 0 is background.
         prediction: the same.
         affine: voxel to world (RAS, mm), as in a ``MetaTensor``; identity for plain pictures.
     """
-    grey = _grey_levels(np.zeros(truth.shape, dtype=np.float32) if image is None else image)
+    channels = _channels(np.zeros(truth.shape, dtype=np.float32) if image is None else image)
     seen = truth if np.any(truth) else prediction
     panels = []
-    for background, true, predicted, size, marks in _planes([grey, truth, prediction], affine, seen):
-        picture = np.array(
-            Image.fromarray(background).resize(size, Image.Resampling.BILINEAR).convert("RGB"), dtype=np.uint8
-        )
+    for *background, true, predicted, size, marks in _planes([*channels, truth, prediction], affine, seen):
+        picture = _picture(background, size)
         true, predicted = (_enlarge(mask, size) for mask in (true, predicted))
         picture[_thicken(_contour(true))] = TRUTH_COLOUR  # broad below, narrow above: both show where they agree
         picture[_thicken(_contour(predicted), 2)] = PREDICTION_COLOUR
@@ -48,12 +51,9 @@ def draw_segmentation(
     _save(path, panels, [("truth", TRUTH_COLOUR), ("prediction", PREDICTION_COLOUR)])
 
 
-def draw_case(path: str | Path, image: np.ndarray, affine: np.ndarray, text: str) -> None:
+def draw_case(path: str | Path, image: np.ndarray | Sequence[np.ndarray], affine: np.ndarray, text: str) -> None:
     """Write a PNG of the image's middle planes, with ``text`` below; arguments as in :func:`draw_segmentation`."""
-    panels = [
-        _mark(np.array(Image.fromarray(plane).resize(size, Image.Resampling.BILINEAR).convert("RGB")), marks)
-        for plane, size, marks in _planes([_grey_levels(image)], affine, None)
-    ]
+    panels = [_mark(_picture(planes, size), marks) for *planes, size, marks in _planes(_channels(image), affine, None)]
     _save(path, panels, [(text, (235, 235, 235))])
 
 
@@ -99,6 +99,20 @@ def _orientation(affine: np.ndarray, dims: int) -> tuple[tuple[int, ...], tuple[
     order = tuple(int(a) for a in np.argsort(turn[:, 0]))
     flips = tuple(a for a in range(dims) if turn[order[a], 1] > 0)  # world axes run right, anterior, superior
     return flips, order, step[list(order)], True
+
+
+def _channels(image: np.ndarray | Sequence[np.ndarray]) -> list[np.ndarray]:
+    """One grey level, or three: red, green and blue on one scale, so that colours stay what they are."""
+    if isinstance(image, np.ndarray):
+        return [_grey_levels(image)]
+    return list(np.moveaxis(_grey_levels(np.stack(list(image), axis=-1)), -1, 0))
+
+
+def _picture(planes: Sequence[np.ndarray], size: tuple[int, int]) -> np.ndarray:
+    """The planes as one RGB picture of that size."""
+    whole = planes[0] if len(planes) == 1 else np.stack(planes, axis=-1)
+    picture = Image.fromarray(whole).resize(size, Image.Resampling.BILINEAR).convert("RGB")
+    return np.array(picture, dtype=np.uint8)
 
 
 def _grey_levels(image: np.ndarray) -> np.ndarray:

@@ -158,7 +158,7 @@ class CaseRecorder:
         image = item.get(self.image_key)
         if image is not None:
             affine = np.asarray(image.affine, dtype=float) if isinstance(image, MetaTensor) else np.eye(image.ndim)
-            draw_case(self._figure(item["case"]), _grey(image), affine, text)
+            draw_case(self._figure(item["case"]), _shown(image), affine, text)
 
     def _wants_figure(self, case: Any) -> bool:
         """The same cases in every run on this set, whatever the order, the arm or the rank."""
@@ -169,7 +169,7 @@ class CaseRecorder:
         return self.output_dir / "figures" / f"{case}.png"
 
     @staticmethod
-    def _on_grid(image: Any, truth: torch.Tensor, affine: np.ndarray) -> np.ndarray | None:
+    def _on_grid(image: Any, truth: torch.Tensor, affine: np.ndarray) -> np.ndarray | list[np.ndarray] | None:
         """The image as the picture's background, on the label's grid; None if it cannot be brought there."""
         if image is None:
             return None
@@ -180,7 +180,7 @@ class CaseRecorder:
             image = SpatialResample(mode="bilinear", padding_mode="zeros")(
                 image.cpu(), dst_affine=affine, spatial_size=size
             )
-        return _grey(image)
+        return _shown(image)
 
     def _finish(self, engine: Engine) -> None:
         rows = _gather(self.rows)
@@ -225,9 +225,11 @@ def _grid(*tensors: Any) -> tuple[np.ndarray, list[float], str]:
     return affine, affine_to_spacing(affine, r=dims).tolist(), LENGTH if known else "px"
 
 
-def _grey(image: Any) -> np.ndarray:
-    """(C, ...) -> (...): the mean of an RGB image, else the first channel."""
+def _shown(image: Any) -> np.ndarray | list[np.ndarray]:
+    """(C, ...): the three channels of a colour picture, else the first channel (of three, their mean)."""
     array = as_array(image).astype(np.float32, copy=False)
+    if array.shape[0] == 3 and array.ndim == 3:
+        return list(array)
     return array.mean(axis=0) if array.shape[0] == 3 else array[0]
 
 

@@ -109,7 +109,9 @@ def test_metadata_fit_the_schema():
 def test_masks_of_pictures_are_pictures():
     flat = {"spatial_dims": 2, "patch": [32, 32], "spacing": None, "oriented": False, "rotation_axes": ["x"]}
     for suffix in (".png", ".jpg", ".tif"):
-        text = render_bundle(spec(**flat, grey=True, suffix=suffix, channel_names=["grey"]))["configs/inference.yaml"]
+        text = render_bundle(spec(**flat, picture="grey", suffix=suffix, channel_names=["grey"]))[
+            "configs/inference.yaml"
+        ]
         steps = ConfigParser(yaml.safe_load(text)).config["postprocessing"]["transforms"]
         assert next(s["output_ext"] for s in steps if "SaveImaged" in s["_target_"]) == ".png", suffix
 

@@ -60,7 +60,7 @@ def _run(name: str) -> list[str]:
 
 def _inference(s: BundleSpec) -> list[str]:
     modality = f" ({s.modality})" if s.modality else ""
-    what = "masks" if s.grey and s.kind.saved_as == "mask" else _WRITES[s.kind.saved_as]
+    what = "masks" if s.picture and s.kind.saved_as == "mask" else _WRITES[s.kind.saved_as]
     options = f'--dataset_dir DIR --pattern "**/*{s.suffix}"'
     return [
         f"run:    python -m monai.bundle run --config_file configs/inference.yaml {options}",

@@ -28,7 +28,7 @@ def inference_data(s: BundleSpec, *modules: str) -> dict[str, Any]:
     imports = [expr(f"import {name}") for name in names]
     return {
         "imports": note(
-            [*imports, expr("import PIL.ImageOps as ImageOps")] if s.grey else imports,
+            [*imports, expr("import PIL.ImageOps as ImageOps")] if s.picture else imports,
             "modules that expressions below use",
         ),
         "bundle_root": note(".", "the bundle's folder"),
@@ -106,7 +106,7 @@ def _saving(s: BundleSpec) -> list[Any]:
         ]
     if s.kind.saved_as != "mask":
         return []
-    picture = {"output_ext": ".png", "resample": False} if s.grey else {"output_ext": ".nii.gz"}
+    picture = {"output_ext": ".png", "resample": False} if s.picture else {"output_ext": ".nii.gz"}
     return [
         monai(
             "transforms.SaveImaged",

@@ -14,7 +14,7 @@ __all__ = ["load", "read", "readers"]
 
 def readers(s: BundleSpec, *, labels: bool) -> dict[str, Any]:
     """The readers of training, as root ids."""
-    image = ours("data.readers.SafeReader", **({"mode": "grey"} if s.grey else {}))
+    image = ours("data.readers.SafeReader", **({"mode": s.picture} if s.picture else {}))
     out: dict[str, Any] = {
         "image_reader": note(
             image,
@@ -38,11 +38,13 @@ def read(keys: list[str]) -> list[Any]:
 def load(s: BundleSpec) -> list[Any]:
     """Inference's steps from paths to arrays with a channel first; MONAI and Pillow alone."""
     loader = monai("transforms.LoadImaged", keys=["image"])
-    if s.grey:
+    if s.picture:
         grey = "lambda image: image if image.mode in ('1', 'L', 'I', 'I;16', 'F') else image.convert('L')"
-        steps = [expr("ImageOps.exif_transpose"), expr(grey)]
+        to_mode = grey if s.picture == "grey" else "lambda image: image.convert('RGB')"
+        steps = [expr("ImageOps.exif_transpose"), expr(to_mode)]
+        said = "upright, one channel; 16 bits stay" if s.picture == "grey" else "upright, three channels"
         converter = monai("transforms.Compose", transforms=steps)
-        loader["reader"] = note(monai("data.PILReader", converter=converter), "upright, one channel; 16 bits stay")
+        loader["reader"] = note(monai("data.PILReader", converter=converter), said)
     # MONAI Label puts a string `image_path` beside the image, which MONAI's Spacingd would take for its meta data
     forget = monai("transforms.DeleteItemsd", keys=["image_path"])
-    return [loader, monai("transforms.EnsureChannelFirstd", keys=["image"]), *([forget] if not s.grey else [])]
+    return [loader, monai("transforms.EnsureChannelFirstd", keys=["image"]), *([forget] if not s.picture else [])]

@@ -55,6 +55,8 @@ def normalisation(
     background: float,
     raster: bool,
     reasons: Reasons,
+    *,
+    colour: bool = False,
 ) -> list[dict[str, Any]]:
     """Intensity transforms, as configs.
 
@@ -65,7 +67,14 @@ def normalisation(
         background: mean share of voxels that are exactly zero.
         raster: pictures without geometry.
         reasons: where the reason goes.
+        colour: pictures with three channels.
     """
+    if colour:
+        top = 255.0 if window[1] <= 255 else 65535.0
+        why = "colours on one fixed scale: a picture's own mean and spread would take its tint away"
+        reasons.add("normalise", [0.0, top], why)
+        step = {"a_min": 0.0, "a_max": top, "b_min": -2.0, "b_max": 2.0}
+        return [{"_target_": "monai.transforms.ScaleIntensityRanged", "keys": ["image"], **step}]
     if is_ct(modality):
         low, high = (foreground["p0.5"], foreground["p99.5"]) if foreground else window
         mean, std = (foreground["mean"], foreground["std"]) if foreground else (low, high - low)
