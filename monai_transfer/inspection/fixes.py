@@ -69,7 +69,9 @@ def fix_volume(path: str | Path, target: Path) -> Path:
     """Write a NIfTI whose sform is unusable, or whose lengths are not in mm, with the sform that its header implies."""
     content = _fixed_content(path)
     if content is None:
-        raise InputError("cannot be fixed safely", path=path)
+        raise InputError(
+            "cannot be fixed safely", path=path, hint="only its maker can say what is meant: export it again"
+        )
     out = target.with_name(f"{target.name}.nii.gz")
     with atomic_path(out) as temporary:
         temporary.write_bytes(gzip.compress(content, mtime=0))

@@ -62,7 +62,9 @@ def copy_series(files: list[Path], folder: Path, pseudonyms: Pseudonyms) -> list
                 with derived_path(target) as temporary:
                     dataset.save_as(temporary, enforce_file_format=True)
         except Exception as error:  # pydicom raises many kinds for broken files
-            raise InputError(f"cannot be copied ({type(error).__name__})", path=path) from None
+            raise InputError(
+                f"cannot be copied ({type(error).__name__})", path=path, hint="copy the series again, or take it out"
+            ) from None
         copies.append(target)
     return copies
 

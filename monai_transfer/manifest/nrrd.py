@@ -33,7 +33,7 @@ def read_header(path: Path) -> tuple[dict[str, str], int]:
     try:
         with path.open("rb") as stream:
             if not stream.readline().startswith(b"NRRD"):
-                raise InputError("is no NRRD file", path=path)
+                raise InputError("is no NRRD file", path=path, hint="export it again as .nrrd")
             for line in stream:
                 text = line.decode("utf-8", "replace").rstrip("\r\n")
                 if not text:
@@ -43,7 +43,9 @@ def read_header(path: Path) -> tuple[dict[str, str], int]:
                     fields[key.strip()] = value.strip()
             return fields, stream.tell()
     except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})", path=path) from None
+        raise InputError(
+            f"cannot be read ({error.strerror})", path=path, hint="copy the file again, or look at its drive"
+        ) from None
 
 
 def read_layers(path: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -125,6 +125,9 @@ def _examples(folder: Folder) -> str:
     """Two cases as they were understood: image and label; of pseudonymous layouts the names that they were given."""
     labelled = [case for case in folder.found.cases if case.label is not None]
     chosen = (labelled or folder.found.cases)[:_EXAMPLES]
+    other = [case for case in labelled if not isinstance(case.label, Path) and case.label != chosen[0].label]
+    if other:  # of classes, not the same one twice
+        chosen = [chosen[0], other[0]]
     return "; ".join(_example(case, folder) for case in chosen)
 
 

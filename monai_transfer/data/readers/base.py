@@ -83,7 +83,7 @@ def memory_limit(max_memory: int | str | None = None) -> int:
         except (KeyError, ValueError):
             raise InputError(f"{value!r} is no amount of memory", hint="write e.g. 2GiB or a number of bytes") from None
     if value <= 0:
-        raise InputError(f"the memory allowed must be positive, not {value}")
+        raise InputError(f"the memory allowed must be positive, not {value}", hint="write e.g. 2GiB")
     return int(value)
 
 
@@ -191,13 +191,17 @@ def existing(path: str | Path) -> Path:
     path = Path(path)
     try:
         if not path.exists():
-            raise InputError("not found", path=path)
+            raise InputError("not found", path=path, hint="look at its spelling, and whether its drive is mounted")
         if not os.access(path, os.R_OK):
-            raise InputError("may not be read (permission denied)", path=path)
+            raise InputError("may not be read (permission denied)", path=path, hint="change its permissions")
         if not (path.is_file() or path.is_dir()):  # opening a pipe or a device would wait for ever
-            raise InputError("neither a file nor a folder", path=path)
+            raise InputError(
+                "neither a file nor a folder", path=path, hint="give a file, or a folder with one DICOM series"
+            )
         if path.is_file() and path.stat().st_size == 0:
             raise InputError("empty file (0 bytes)", path=path, hint="copy it again from the source")
     except OSError as error:
-        raise InputError(f"cannot be opened ({error.strerror})", path=path) from error
+        raise InputError(
+            f"cannot be opened ({error.strerror})", path=path, hint="copy it again, or look at the drive"
+        ) from error
     return path

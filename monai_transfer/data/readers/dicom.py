@@ -148,7 +148,9 @@ def _planes(headers: list[FileDataset], frames: int, path: Path) -> list[Plane] 
     if "PerFrameFunctionalGroupsSequence" in header:
         groups = header.PerFrameFunctionalGroupsSequence
         if len(groups) != frames:
-            raise InputError(f"{len(groups)} frame descriptions for {frames} frames", path=path)
+            raise InputError(
+                f"{len(groups)} frame descriptions for {frames} frames", path=path, hint="export the image again"
+            )
         shared = header.get("SharedFunctionalGroupsSequence") or [Dataset()]
         return [_frame_plane(group, shared[0], path) for group in groups]
     offsets = header.get("GridFrameOffsetVector")

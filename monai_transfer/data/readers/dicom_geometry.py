@@ -41,7 +41,11 @@ def order_slices(planes: Sequence[Plane], names: Sequence[str], folder: Path) ->
     row, column = first.orientation[:3], first.orientation[3:]
     lengths = np.array([np.linalg.norm(row), np.linalg.norm(column)])
     if not np.all(np.isfinite(lengths)) or np.any(abs(lengths - 1) > 1e-2) or abs(row @ column) > 1e-2:
-        raise InputError("ImageOrientationPatient is not two unit vectors at a right angle", path=folder)
+        raise InputError(
+            "ImageOrientationPatient is not two unit vectors at a right angle",
+            path=folder,
+            hint="export the series again from its source",
+        )
     if any(np.abs(p.orientation - first.orientation).max() > 1e-3 for p in planes):
         raise InputError(
             "the slices have different orientations (a scout or localiser among them?)",

@@ -122,7 +122,11 @@ def check_one_series(headers: list[FileDataset], folder: Path, series: str | Non
     if series is not None:
         by_series = {uid: group for uid, group in by_series.items() if _matches(group[0], series)}
         if not by_series:
-            raise InputError(f"no series matches {series!r}", path=folder)
+            raise InputError(
+                f"no series matches {series!r}",
+                path=folder,
+                hint="look at the descriptions in the folder, or leave series out",
+            )
     if len(by_series) > 1:
         patients = {str(h.get("PatientID", "")) for h in headers}
         of_patients = f" of {len(patients)} patients" if len(patients) > 1 else ""

@@ -136,7 +136,11 @@ def _check_encapsulated(header: FileDataset, frames: int, syntax: UID, path: Pat
     try:
         parts = list(generate_frames(header.PixelData, number_of_frames=frames))
     except Exception as error:  # struct, value and EOF errors by where the damage lies
-        raise InputError(f"compressed pixel data is damaged or cut off ({syntax.name})", path=path) from error
+        raise InputError(
+            f"compressed pixel data is damaged or cut off ({syntax.name})",
+            path=path,
+            hint="copy or export the file again",
+        ) from error
     if len(parts) != frames:
         raise InputError(f"{len(parts)} compressed frames where {frames} are due", path=path, hint="copy it again")
     if syntax in JPEG:

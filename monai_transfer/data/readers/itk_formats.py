@@ -46,7 +46,7 @@ class ItkReader(CheckedReader):
         with path.open("rb") as stream:
             name = itk_format(stream.read(64))
         if name is None:
-            raise InputError("neither NRRD nor MetaImage", path=path)
+            raise InputError("neither NRRD nor MetaImage", path=path, hint="convert it to NIfTI")
         _check_nrrd(path) if name == "NRRD" else _check_meta_image(path)
         itk.ProcessObject.SetGlobalWarningDisplay(False)
         io: Any = itk.NrrdImageIO.New() if name == "NRRD" else itk.MetaImageIO.New()

@@ -84,14 +84,20 @@ class NiftiReader(CheckedReader):
                 start = stream.read(HEADER_BYTES)
                 kind = nifti_kind(start)
                 if kind is None:
-                    raise InputError("not a NIfTI file (header size is neither 348 nor 540)", path=path)
+                    raise InputError(
+                        "not a NIfTI file (header size is neither 348 nor 540)",
+                        path=path,
+                        hint="copy it again, or convert it to NIfTI",
+                    )
                 header = self._header(kind, start, path)
                 length = self._length(header, path)
                 content = _read_all(stream, start, length, path)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise InputError(f"damaged gzip data ({error})", path=path, hint="copy or export the file again") from error
         except OSError as error:
-            raise InputError(f"cannot be read ({error})", path=path) from error
+            raise InputError(
+                f"cannot be read ({error})", path=path, hint="copy the file again, or look at its drive"
+            ) from error
         affine, apart = self._affine(header, path)
         array = self._array(header, content, path)
         meta: dict[str, Any] = {
@@ -284,12 +290,15 @@ def agreement(qform: np.ndarray, sform: np.ndarray, shape: Sequence[int], path: 
 def forms_apart(qform: np.ndarray, sform: np.ndarray, shape: Sequence[int]) -> tuple[float, float]:
     """How far two affines send a volume's far corner apart, in mm, and how far their axes are turned, in degrees."""
     corners = np.array([[*c, 1] for c in itertools.product(*((0, s - 1) for s in shape))], dtype=float).T
-    return float(np.linalg.norm(((qform - sform) @ corners)[:3], axis=0).max()), _turn(qform, sform)
+    with np.errstate(invalid="ignore"):
+        distance = float(np.linalg.norm(((qform - sform) @ corners)[:3], axis=0).max())
+    return distance, _turn(qform, sform)
 
 
 def _turn(a: np.ndarray, b: np.ndarray) -> float:
     """The angle in degrees between the axes of two affines; NaN where one has none."""
-    axes = [m[:3, :3] / np.linalg.norm(m[:3, :3], axis=0) for m in (a, b)]
+    with np.errstate(invalid="ignore"):  # a qform of NaN is refused by whoever asks
+        axes = [m[:3, :3] / np.linalg.norm(m[:3, :3], axis=0) for m in (a, b)]
     return float(np.degrees(np.arccos(np.clip(np.sum(axes[0] * axes[1], axis=0), -1, 1)).max()))
 
 

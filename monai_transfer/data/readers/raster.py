@@ -62,7 +62,7 @@ class RasterReader(CheckedReader):
         with path.open("rb") as stream:
             start = stream.read(32)
         if not is_raster(start):
-            raise InputError("not a PNG, JPEG, TIFF or BMP file", path=path)
+            raise InputError("not a PNG, JPEG, TIFF or BMP file", path=path, hint="convert it to PNG")
         if start.startswith(PNG):
             _check_png(path, self.max_memory)
         elif start.startswith(b"\xff\xd8"):

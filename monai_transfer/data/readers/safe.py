@@ -86,7 +86,9 @@ class SafeReader(CheckedReader):
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise InputError(f"damaged gzip data ({error})", path=path, hint="copy or export the file again") from error
         except OSError as error:
-            raise InputError(f"cannot be read ({error.strerror})", path=path) from error
+            raise InputError(
+                f"cannot be read ({error.strerror})", path=path, hint="copy the file again, or look at its drive"
+            ) from error
         if is_dicom(start):
             return self.dicom
         if is_raster(start):

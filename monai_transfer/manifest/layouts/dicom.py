@@ -72,7 +72,9 @@ def read(folder: Path, options: Options, every: bool = False) -> FolderContents:
     found = FolderContents([], notes)
     images = [one for one in series if not one.is_label]
     if not images:
-        raise InputError("no DICOM image series in it", path=folder)
+        raise InputError(
+            "no DICOM image series in it", path=folder, hint="give the folder that holds the images, or say --layout"
+        )
     objects = _objects([one for one in series if one.is_label], images, notes)
     volumes = _volumes([path for path in files if path.name.lower().endswith(_VOLUMES)], images, folder, notes)
     labelled = {id(one) for one in images if not one.is_localizer} if every else {*objects, *volumes}
@@ -254,5 +256,5 @@ def _plain_mask(path: Path, series: Series, target: Path) -> Path:
         with derived_path(target) as temporary:
             nibabel.save(nibabel.Nifti1Image(data, affine), temporary)
     except Exception as error:  # each library has its own
-        raise InputError(f"mask cannot be read ({error})") from None
+        raise InputError(f"mask cannot be read ({error})", hint="export it again") from None
     return target

@@ -52,7 +52,11 @@ def read(folder: Path, options: Options) -> FolderContents:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except Exception as error:  # zipfile, zlib and numpy each have their own
-        raise InputError(f"cannot be read as .npz without unpickling ({type(error).__name__})", path=path) from None
+        raise InputError(
+            f"cannot be read as .npz without unpickling ({type(error).__name__})",
+            path=path,
+            hint="save plain arrays with numpy.savez",
+        ) from None
     parts: dict[str | None, tuple[np.ndarray, np.ndarray | None]] = {}
     for name, array in arrays.items():
         if name == "images":
