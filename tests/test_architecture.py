@@ -32,6 +32,7 @@ FLOORS = [
             "config_text",
             "stopping",
             "files",
+            "free_memory",
             "library_logging",
             "options",
             "safe_parse",

@@ -11,6 +11,7 @@ runs and processes, and deleted at any time; old entries are not removed by them
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import logging
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ from monai.data import CacheDataset
 from monai.transforms import Compose, Transform
 from monai.transforms.traits import RandomizableTrait
 
+from monai_transfer.data.background_fill import BackgroundFill
 from monai_transfer.data.cache_file import read_case, write_case
 from monai_transfer.data.fingerprint import fingerprint_item, fingerprint_transforms
 from monai_transfer.errors import InputError
@@ -41,6 +43,8 @@ class ContentCacheDataset(CacheDataset):
         transform: a ``Compose`` or a sequence; random transforms, and all behind the first of them, are not cached.
         cache_dir: folder of the cache, made where it is missing; ``None``: plain ``CacheDataset``.
         cache_rate: share of the cases to hold in memory.
+        patience: seconds to wait until they are there; the rest is prepared behind the training.
+        max_bytes: what they may take; by default half of the free memory. Others are prepared when they are drawn.
         options: further arguments of ``CacheDataset``, but ``hash_as_key``.
 
     Attributes:
@@ -56,13 +60,14 @@ class ContentCacheDataset(CacheDataset):
         transform: Sequence[Callable] | Callable | None = None,
         cache_dir: str | Path | None = None,
         cache_rate: float = 1.0,
+        patience: float = 10.0,
+        max_bytes: int | None = None,
         **options: Any,
     ) -> None:
         self.cache_dir = None if cache_dir is None or str(cache_dir).lower() in ("", "none") else Path(cache_dir)
         self.found = self.computed = 0
         self._transforms_key: str | None = None
-        self._warned = self._filling = False
-        self._fault: tuple[int, Exception] | None = None
+        self._warned = False
         if self.cache_dir is not None:
             if options.get("hash_as_key"):
                 raise InputError("hash_as_key and cache_dir exclude each other")
@@ -70,8 +75,10 @@ class ContentCacheDataset(CacheDataset):
                 self.cache_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             except OSError as error:
                 raise InputError(f"no folder for the cache ({error.strerror})", path=self.cache_dir) from error
+        self.patience, self.max_bytes = patience, max_bytes
+        self._fill: BackgroundFill | None = None
         super().__init__(data, transform, cache_rate=cache_rate, **options)
-        if self.cache_dir is not None and self.cache_num:
+        if self.cache_dir is not None and self.cache_num and all(case is not None for case in self._cache):
             logger.info("preprocessing: %d cases from the cache, %d computed", self.found, self.computed)
 
     def set_data(self, data: Sequence) -> None:
@@ -97,31 +104,23 @@ class ContentCacheDataset(CacheDataset):
         return list(self._compose.transforms[: self._first_random])
 
     def _fill_cache(self, indices: Sequence[int] | None = None) -> list:
-        """As in ``CacheDataset``; after a fault the cases that are under way end first.
+        """As in ``CacheDataset``, but no longer than ``patience`` and no more than memory holds.
 
-        MONAI leaves their threads alone, and a thread that still computes when Python ends aborts the process: the
-        message would be right and the exit code not.
+        After a fault the cases that are under way end first: MONAI leaves their threads alone, and a thread that still
+        computes when Python ends aborts the process.
         """
-        self._filling, self._fault = True, None
-        try:
-            cache = super()._fill_cache(indices)
-        finally:
-            self._filling = False
-        if self._fault is not None:
-            raise self._fault[1]
-        return cache
-
-    def _load_cache_item(self, idx: int) -> Any:
-        if not self._filling:
-            return self._load(idx)
-        if self._fault is not None:
-            return None
-        try:
-            return self._load(idx)
-        except Exception as error:
-            if self._fault is None or idx < self._fault[0]:
-                self._fault = (idx, error)
-            return None
+        if self._fill is not None:
+            self._fill.stop()
+            self._fill = None
+        numbers = list(range(self.cache_num) if indices is None else indices)
+        slots: list[Any] = [None] * len(numbers)
+        if not numbers or self.hash_as_key:
+            return super()._fill_cache(indices)
+        self._fill = BackgroundFill(
+            lambda n: self._load(numbers[n]), slots, self.patience, self.num_workers, self.max_bytes
+        )
+        self._fill.start()
+        return slots
 
     def _load(self, idx: int) -> Any:
         if self.cache_dir is None:
@@ -148,7 +147,22 @@ class ContentCacheDataset(CacheDataset):
         return case
 
     def _transform(self, index: int) -> Any:
-        if self.cache_dir is None or index % len(self) < self.cache_num:
+        if self.cache_dir is None and (self._fill is None or index % len(self) >= self.cache_num):
             return super()._transform(index)
-        case, first_random = self._load_cache_item(index), self._first_random
-        return case if first_random is None else self._compose(case, start=first_random)
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)  # which ends an iteration
+        number, fill, first_random = index % len(self), self._fill, self._first_random
+        case = self._cache[number] if number < self.cache_num else None
+        if case is None:
+            if fill is not None:
+                fill.check()
+            case = self._load(number)
+            if fill is not None and number < self.cache_num:
+                fill.put(number, case)
+        if first_random is None:
+            return case
+        return self._compose(copy.deepcopy(case) if self.copy_cache else case, start=first_random)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the threads that fill it: a copy in another process has what is there now."""
+        return {**self.__dict__, "_fill": None}

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import psutil
 import torch
 from ignite.engine import Engine, Events
 from torch import Tensor, nn
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from monai_transfer.engine.activation_checkpointing import checkpointable_blocks
 from monai_transfer.engine.state import bare_network
 from monai_transfer.errors import InputError, is_out_of_memory
+from monai_transfer.free_memory import free_memory
 from monai_transfer.networks.copying import meta_copy
 
 __all__ = ["MemoryAdvice", "MemoryNeed", "free_bytes", "memory_need", "what_would_fit"]
@@ -162,7 +162,7 @@ def free_bytes(device: torch.device) -> int:
             + torch.cuda.memory_reserved(device)
             - torch.cuda.memory_allocated(device)
         )
-    return int(psutil.virtual_memory().available)
+    return free_memory()
 
 
 class MemoryAdvice:

@@ -11,7 +11,7 @@ import pytest
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
 
-SLOW = "weak_localization.py"
+SLOW = ("weak_localization.py", "prediction.py")
 SCRIPTS = [
     pytest.param(path, id=path.name, marks=pytest.mark.slow if path.name in SLOW else ())
     for path in sorted(FOLDER.glob("[!_]*.py"))

@@ -1,0 +1,163 @@
+"""Segmenting a scan in slabs against MONAI's sliding window, inverse and argmax: time, agreement and peak memory.
+
+    python benchmarks/prediction.py [--quick] [--record] [--device cuda] [--whole-body]
+
+Both sides have the same network, windows (96 x 96 x 96, overlap 0.5, Gaussian) and scan (axes swapped, resampled for
+the network), and end in labels on the scan's own grid. ``spleen`` is the network of the model zoo's
+spleen_ct_segmentation (U-Net 16 to 256, batch norm, 2 classes), untrained; ``30 classes`` a smaller one with many
+outputs. Peak memory is that of a process of its own, less what it had before the prediction.
+
+``--whole-body``: 104 classes of 512 x 512 x 600 in slabs, within 12 GiB; a two-level network, since it is memory that
+is asked about. It takes half an hour.
+"""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+
+import _measure
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.inferers import sliding_window_inference
+from monai.networks.nets import UNet
+from monai.transforms import Compose, EnsureChannelFirstd, Invertd, Orientationd, Spacingd
+
+from monai_transfer.predict.in_slabs import _channels_last
+from monai_transfer.predict.slabs import Windows, segment
+
+AFFINE = np.diag([-0.8, 0.8, 2.0, 1.0])[[1, 0, 2, 3]]
+PREPARE = Compose(
+    [
+        EnsureChannelFirstd("image", channel_dim="no_channel"),
+        Orientationd("image", "RAS", labels=None),
+        Spacingd("image", (1.0, 1.0, 2.0), mode="bilinear"),
+    ]
+)
+OVERLAP = 0.5
+
+
+def network(kind: str) -> UNet:
+    torch.manual_seed(0)
+    if kind == "spleen":
+        return UNet(3, 1, 2, (16, 32, 64, 128, 256), (2, 2, 2, 2), num_res_units=2, norm="BATCH").eval()
+    return UNet(3, 1, 30 if kind == "30 classes" else 104, (8, 16), (2,), num_res_units=1, norm="BATCH").eval()
+
+
+def scan(shape: tuple[int, ...]) -> dict[str, MetaTensor]:
+    rng = np.random.default_rng(0)
+    coarse = torch.from_numpy(rng.normal(size=[1, 1, *(max(2, n // 8) for n in shape)]).astype(np.float32))
+    voxels = torch.nn.functional.interpolate(coarse, shape, mode="trilinear")[0, 0]
+    affine = torch.as_tensor(AFFINE, dtype=torch.float64)
+    return {"image": MetaTensor(voxels, affine=affine, meta={"original_affine": AFFINE, "spatial_shape": shape})}
+
+
+def straight(net: UNet, item: dict, size: int, device: str) -> torch.Tensor:
+    """The way of a zoo bundle's config."""
+    with torch.no_grad():
+        scores = sliding_window_inference(item["image"][None].to(device), (size,) * 3, 4, net, OVERLAP, mode="gaussian")
+    invert = Invertd("pred", PREPARE, "image", nearest_interp=False, to_tensor=True)
+    return invert({**item, "pred": scores[0].cpu()})["pred"].argmax(0, keepdim=True).as_tensor()
+
+
+def in_slabs(net: UNet, item: dict, size: int, device: str, classes: int, limit: int | None = None) -> torch.Tensor:
+    windows = Windows((size,) * 3, 4, (OVERLAP,) * 3, "gaussian")
+    with torch.inference_mode():
+        return segment(item["image"], _channels_last(net, 3), windows, classes=classes, device=device, limit=limit)
+
+
+def dice(one: torch.Tensor, two: torch.Tensor) -> float:
+    """The least over the classes that either has."""
+    found = [int(c) for c in torch.cat([one.unique(), two.unique()]).unique()]
+    return min(2 * float(((one == c) & (two == c)).sum()) / float((one == c).sum() + (two == c).sum()) for c in found)
+
+
+def peak(kind: str, way: str, shape: tuple[int, ...], size: int) -> float:
+    """Bytes that one prediction adds to a fresh process."""
+    words = [sys.executable, __file__, "--one", kind, way, *map(str, shape), str(size)]
+    return float(subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()[-1])
+
+
+def one(kind: str, way: str, *numbers: str) -> None:
+    """In a process of its own: predict once, print what it took."""
+    *shape, size = map(int, numbers)
+    torch.set_num_threads(1)
+    net, item = network(kind), PREPARE(scan(tuple(shape)))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    classes = 2 if kind == "spleen" else 30
+    straight(net, item, size, "cpu") if way == "straight" else in_slabs(net, item, size, "cpu", classes)
+    print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
+
+
+def whole_body(record: bool, shape: tuple[int, ...] = (512, 512, 600)) -> None:
+    global OVERLAP
+    OVERLAP = 0.25
+    torch.set_num_threads(1)
+    net, item = network("104 classes"), scan(shape)
+    item = Compose([EnsureChannelFirstd("image", channel_dim="no_channel")])(item)
+    since = _measure.now()
+    labels = in_slabs(net, item, 96, "cpu", 104, limit=12 * 2**30)
+    assert labels.shape[1:] == shape
+    print(f"{_measure.now() - since:.0f} processor seconds, {len(labels.unique())} classes found", flush=True)
+    gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    rows = [(f"104 classes of {' x '.join(map(str, shape))} in slabs, peak of the whole process, GiB", gib)]
+    _measure.report(__file__, rows, record)
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--one"]:
+        one(*sys.argv[2:])
+        return
+    if "--whole-body" in sys.argv:
+        whole_body("--record" in sys.argv)
+        return
+    options = _measure.arguments(__doc__)
+    rows = []
+    for kind, classes, shape in (("spleen", 2, (180, 180, 80)), ("30 classes", 30, (160, 160, 64))):
+        size, rounds = (32, 1) if options.quick else (96, 3)
+        rows += compare(kind, classes, (40, 36, 24) if options.quick else shape, size, rounds, options.device)
+    _measure.report(__file__, rows, options.record, options.device)
+
+
+def compare(
+    kind: str, classes: int, shape: tuple[int, ...], size: int, rounds: int, device: str
+) -> list[tuple[str, float]]:
+    """Time and peak memory of MONAI's way over ours, and how well the labels agree."""
+    net, item = network(kind).to(device), PREPARE(scan(shape))
+    kept: dict[str, torch.Tensor] = {}
+
+    def timed(name: str, run: Callable[[], torch.Tensor]) -> Callable[[], float]:
+        def measure() -> float:
+            since = _measure.now(device)
+            kept[name] = run()
+            return _measure.now(device) - since
+
+        return measure
+
+    def reduced() -> torch.Tensor:
+        with torch.autocast(device, torch.bfloat16):
+            return in_slabs(net, item, size, device, classes)
+
+    peers = {
+        "straight": timed("straight", lambda: straight(net, item, size, device)),
+        "slabs": timed("slabs", lambda: in_slabs(net, item, size, device, classes)),
+        "bf16": timed("bf16", reduced),
+    }
+    took = _measure.medians(peers, rounds)
+    rows = [
+        (f"{kind}: sliding window, inverse, argmax / in slabs, time", took["straight"] / took["slabs"]),
+        (f"{kind}: sliding window, inverse, argmax / in slabs with bfloat16, time", took["straight"] / took["bf16"]),
+        (f"{kind}: least Dice of a class, in slabs and straight", dice(kept["slabs"], kept["straight"])),
+        (f"{kind}: the same with bfloat16", dice(kept["bf16"], kept["straight"])),
+    ]
+    if device == "cpu":
+        whole, slabs = (peak(kind, way, shape, size) for way in ("straight", "slabs"))
+        rows.append((f"{kind}: sliding window, inverse, argmax / in slabs, peak memory", whole / max(slabs, 1)))
+    return rows
+
+
+if __name__ == "__main__":
+    main()
