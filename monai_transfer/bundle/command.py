@@ -34,6 +34,7 @@ from monai_transfer.stopping import keeps
 
 __all__ = ["export", "new", "run"]
 
+_AUGMENT = ("auto", "none", "light", "standard", "colour", "randomised")
 KINDS = ("bundle", "torchscript", "onnx")
 _STRATEGIES, _METHODS = file_names("strategies"), file_names("methods")
 _WORKFLOWS = f"{', '.join(WORKFLOWS)}; train is fine-tuning."
@@ -87,6 +88,14 @@ def new(
         int | None, typer.Option(help="Optimizer steps per epoch, whatever the data.", min=1)
     ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Cases per step.", min=1)] = None,
+    augment: Annotated[
+        str,
+        typer.Option(
+            help="auto: randomised contrast at the source where grey values of both sites lie far apart, else "
+            "standard; or none, light, standard, colour (RGB), randomised for all training.",
+            autocompletion=begins_with(_AUGMENT),
+        ),
+    ] = "auto",
     force: Annotated[bool, typer.Option("--force", help="Overwrite the configs of an existing bundle.")] = False,
 ) -> None:
     """Write a standard MONAI bundle fitted to this data and source; it runs without editing a config."""
@@ -94,6 +103,8 @@ def new(
     require(data)
     require_name(strategy, _STRATEGIES, "strategy")
     require_name(method, _METHODS, "method")
+    if augment not in _AUGMENT:
+        raise InputError(f"no augmentation preset {augment!r}", hint=f"one of {', '.join(_AUGMENT)}")
     keeps("the bundle is not whole; give the same command with --force")
     announce(f"new: fitting {folder} to {data}; loading MONAI takes some seconds")
     from monai_transfer.bundle.new import new_bundle
@@ -121,6 +132,7 @@ def new(
         steps_per_epoch=steps_per_epoch,
         batch_size=batch_size,
         preprocessing=preprocessing,
+        augment=augment,
         force=force,
     )
     typer.echo(f"{folder}: {spec.spatial_dims}D {spec.task}, outputs {', '.join(spec.class_names)}")

@@ -37,10 +37,12 @@ from monai_transfer.bundle.spec import BundleSpec
 from monai_transfer.bundle.write import write_bundle
 from monai_transfer.bundle_reader import read_bundle
 from monai_transfer.config_text import expr, quoted
+from monai_transfer.data.augmentation.mirroring import mirror_axes
 from monai_transfer.engine.capabilities import refuse_unfit
 from monai_transfer.errors import InputError
 from monai_transfer.manifest import Manifest
 from monai_transfer.methods.base import Method
+from monai_transfer.selection.augmentation_choice import source_augmentation
 from monai_transfer.tasks import Task, task_of
 from monai_transfer.weights import Source
 
@@ -74,6 +76,8 @@ class NewOptions:
         budget: ``quick``, ``standard``, ``full`` or a number of steps.
         epochs, pretrain_epochs, steps_per_epoch, batch_size: in place of the planned numbers.
         val_interval: epochs between validations.
+        augment: a preset of ``data.augmentation`` for all training; ``"auto"``: ``standard`` for the target's cases,
+            and for the source's what ``selection.augmentation_choice`` says of both sites' images.
     """
 
     source: str | Path = "none"
@@ -95,6 +99,7 @@ class NewOptions:
     steps_per_epoch: int | None = None
     batch_size: int | None = None
     val_interval: int = 2
+    augment: str = "auto"
 
 
 def new_bundle(
@@ -161,7 +166,8 @@ def new_bundle(
         kept=start.kept,
         mapping=mapping.to_dict() if encoded else None,
         partly_annotated=encoded and partly,
-        flips=[0, 1] if fit.raster and task.dense else [0],
+        flips=_mirror(fit, labels, texture=fit.raster and task.dense, reasons=reasons),
+        **_augmentation(data, sites, wanted.augment, reasons),
         rotation_axes=["x", "y", "z"] if fit.spatial_dims == 3 else ["x"],
         source_site=sites[0],
         target_site=sites[1],
@@ -194,6 +200,31 @@ def new_bundle(
         spec.start = spec.weights = PRETRAINED
     write_bundle(spec, folder)
     return spec
+
+
+def _mirror(fit: DataFit, labels: dict[int, str], *, texture: bool, reasons: Reasons) -> list[int]:
+    """The axes that images are mirrored in."""
+    axes = mirror_axes(fit.spatial_dims, labels.values(), texture=texture)
+    why = "pictures without an upright: every axis" if texture else "from left to right"
+    return reasons.add("mirror", axes, why if axes else "classes are named by side: a mirror image has other names")
+
+
+def _augmentation(
+    data: Manifest, sites: tuple[str | None, str | None], augment: str, reasons: Reasons
+) -> dict[str, Any]:
+    """The presets of both sides, and whether fine-tuning sees both."""
+    choice = source_augmentation(data, *sites, augment)
+    source, target = sites
+    joint = None not in sites and source != target and bool(data.cases("training", site=source, labelled=True))
+    why = "strong on few cases: it helps more sets than it costs" if augment == "auto" else "as asked"
+    together = (
+        "labelled cases of the source are at hand: half of each batch" if joint else "no other site's labels at hand"
+    )
+    return {
+        "augment": reasons.add("augment", "standard" if augment == "auto" else augment, why),
+        "augment_source": reasons.add("augment_source", choice.preset, choice.reason),
+        "joint": reasons.add("joint", joint, together),
+    }
 
 
 def _components(wanted: NewOptions, task: Task) -> tuple[dict[str, Any], bool]:

@@ -48,6 +48,8 @@ class BundleSpec:
         warm_up: share of the epochs over which the learning rate rises.
         select, pretrain_select: validation cases choose the epoch; else the last one is kept.
         recipe: planned values with their reasons, ``{name: {"value": ..., "reason": ...}}``.
+        augment, augment_source: presets of ``data.augmentation`` for the target's cases and for the source's.
+        joint: fine-tuning sees source cases in half of every batch.
         dataset_dir, manifest: folder and file, as data or as an ``Expression``.
         source_site, target_site, n_labelled: as in ``DataLists``.
         strategy, method, regulariser: configs of what trains, of adaptation's term and of fine-tuning's own.
@@ -92,6 +94,9 @@ class BundleSpec:
     select: bool = True
     pretrain_select: bool = True
     recipe: dict[str, Any] = field(default_factory=dict)
+    augment: str = "light"
+    augment_source: str = "light"
+    joint: bool = False
     dataset_dir: str = "."
     manifest: str = expr("os.path.join(@dataset_dir, 'manifest.json')")
     n_labelled: int | None = None

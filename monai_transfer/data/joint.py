@@ -46,7 +46,7 @@ class JointSampler(Sampler[int]):
     """Draws indices that alternate between the source's cases and the target's, each part balanced over its sites.
 
     With an even batch size and ``share`` .5 every batch is exactly half target. Where only one part is there, all draws
-    come from it.
+    come from it, and so they do where no case says which part it is of.
 
     Args:
         data_source: a MONAI dataset (its ``data``) or a data list of dictionaries with ``part``.
@@ -55,7 +55,7 @@ class JointSampler(Sampler[int]):
         domain, alpha, label, seed, rank, world_size: as in ``BalancedSampler``, inside each part.
 
     Raises:
-        InputError: a share outside (0, 1), or (when drawn from) no case with a part.
+        InputError: a share outside (0, 1), or (when drawn from) no case.
 
     >>> items = joint_items([{"image": n} for n in range(6)], [{"image": 10}])
     >>> [items[i]["part"][0] for i in JointSampler(items, 6, seed=0)]
@@ -93,10 +93,6 @@ class JointSampler(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         items = items_of(self.data_source)
         parts = [[n for n, item in enumerate(items) if item.get("part") == name] for name in (SOURCE, TARGET)]
-        if not any(parts):
-            raise InputError(
-                "no case says which part it is of", hint='give items with "part": DataLists.joint_training'
-            )
         # each case once before any returns, also where a part is a single site
         own = {"rank": 0, "world_size": 1, "seed": int(torch.empty((), dtype=torch.int64).random_().item())}
         options = {**self._options, **(own if self._options["seed"] is None else {})}

@@ -45,9 +45,9 @@ class WeightAverage:
     >>> trainer = SupervisedTrainer(
     ...     device=torch.device("cpu"), max_epochs=60, network=network, loss_function=nn.MSELoss(), decollate=False,
     ...     train_data_loader=[{"image": torch.ones(1, 1), "label": torch.full((1, 1), 3.0)}],
-    ...     optimizer=torch.optim.SGD(network.parameters(), 0.5), train_handlers=[WeightAverage(0.5)])
+    ...     optimizer=torch.optim.SGD(network.parameters(), 0.1), train_handlers=[WeightAverage(0.5)])
     >>> trainer.run()
-    >>> round(float(network(torch.ones(1, 1))), 2)
+    >>> round(network(torch.ones(1, 1)).item(), 2)
     3.0
     """
 

@@ -28,6 +28,9 @@ def predict(
     series: Annotated[
         str | None, typer.Option(help="Of a DICOM folder, only the series of this number or description (pattern).")
     ] = None,
+    tta: Annotated[
+        str | None, typer.Option(help="flips: the mean over mirror images; twice the time for each axis.")
+    ] = None,
     split: Annotated[str | None, typer.Option(help="Of a manifest, only this split.")] = None,
     trust_source: TrustSource = False,
     max_memory: Annotated[
@@ -57,6 +60,7 @@ def predict(
         format=format,
         series=series,
         split=split,
+        tta=tta,
         progress=True,
         trust_source=trust_source,
         max_memory=limit,

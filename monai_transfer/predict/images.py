@@ -27,6 +27,7 @@ from monai_transfer.bundle_reader import BundleDescription
 from monai_transfer.errors import InputError, first_cause, is_out_of_memory
 from monai_transfer.files import make_folder, move_file, no_room, unwritable
 from monai_transfer.predict.dicom_seg import check_highdicom, write_dicom_seg
+from monai_transfer.predict.flips import add_flips
 from monai_transfer.predict.formats import FORMATS
 from monai_transfer.predict.in_slabs import NotInSlabs, put_in_slabs
 from monai_transfer.predict.inputs import Item, find_items
@@ -65,6 +66,7 @@ def predict_images(
     format: str = "nifti",
     series: str | None = None,
     split: str | None = None,
+    tta: str | None = None,
     progress: bool = False,
     trust_source: bool = False,
     max_memory: int | None = None,
@@ -84,6 +86,7 @@ def predict_images(
         run: the run whose best weights to use instead of the bundle's.
         format: ``nifti`` (masks of pictures are PNG), or ``dicom-seg`` for DICOM input.
         series, split: see ``find_items``.
+        tta: ``"flips"``: the mean over mirror images, in the axes that training mirrored.
         progress: tell on stderr how far it is.
         trust_source: run the bundle's own configs and code, and remember the decision.
         max_memory: bytes that the classes of one image may take beside the network; by default most of what is free.
@@ -102,6 +105,8 @@ def predict_images(
     verify_file(weights)
     flow = open_inference(bundle, trust_source=trust_source)
     takes = _input_spec(flow.described)
+    if tta is not None:
+        add_flips(flow, bundle, tta, list(takes.names.values()), takes.dims or 3)
     items = find_items(inputs, channels=takes.channels or 1, leave_out=output, series=series, split=split)
     if format == "dicom-seg":
         check_highdicom()

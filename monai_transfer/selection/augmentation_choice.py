@@ -9,19 +9,36 @@ is looked at.
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any
 
-if TYPE_CHECKING:
-    from monai_transfer.selection.gap import DomainGap
+from monai_transfer.data.augmentation.presets import PRESETS
+from monai_transfer.errors import InputError
+from monai_transfer.manifest import Manifest
+from monai_transfer.selection.gap import DomainGap, domain_gap
 
-__all__ = ["DIFFERENT", "AugmentationChoice", "choose_augmentation", "is_quantitative"]
+__all__ = [
+    "DIFFERENT",
+    "AugmentationChoice",
+    "augment_source",
+    "choose_augmentation",
+    "is_quantitative",
+    "source_augmentation",
+]
+
+logger = logging.getLogger("monai_transfer")
+
+_PATIENTS = 12
+"""Patients of each site whose images are looked at."""
 
 DIFFERENT = 15.0
 """Per cent of the range. Measured: 58 between nuclei under fluorescence and in histology, 0 between the hippocampus
 sites and between the scanners of the sarcoma set; each left out in turn, any value in between decides alike."""
 
+_UNKNOWN = "no target is known whose contrast could differ"
 _QUANTITATIVE = re.compile(r"\b(CT|CBCT|PET|SPECT|ADC|T1 ?map|T2 ?map|SUV)\b", re.IGNORECASE)
 
 
@@ -66,7 +83,7 @@ def choose_augmentation(
     if is_quantitative(modality):
         return AugmentationChoice(plain, f"{plain}: grey values of {modality} are measured numbers, not free contrast")
     if gap is None:
-        return AugmentationChoice(plain, f"{plain}: no target is known whose contrast could differ")
+        return AugmentationChoice(plain, f"{plain}: {_UNKNOWN}")
     row = gap["intensity distribution"]
     if row.value is None or row.low is None:
         return AugmentationChoice(plain, f"{plain}: the distance between the grey values of both sides is not known")
@@ -76,3 +93,42 @@ def choose_augmentation(
             "randomised", f"randomised: {told} (more than {DIFFERENT:g} % beyond chance); it costs accuracy at home"
         )
     return AugmentationChoice(plain, f"{plain}: {told} (not more than {DIFFERENT:g} % beyond chance)")
+
+
+def source_augmentation(data: Manifest, source: Any, target: Any, augment: str = "auto") -> AugmentationChoice:
+    """The preset that the source's cases get, and why.
+
+    Args:
+        data: the manifest.
+        source, target: its sites; only where each is one site their images are compared.
+        augment: a preset's name, or ``"auto"``: by the rule, which looks at the images of some patients of both sites.
+
+    Raises:
+        InputError: no such preset.
+    """
+    if augment != "auto":
+        if augment not in PRESETS:
+            raise InputError(f"no augmentation preset {augment!r}", hint=f"auto, or one of {', '.join(PRESETS)}")
+        return AugmentationChoice(augment, f"{augment}: asked for")
+    choice = choose_augmentation(data.task, data.modality)
+    if choice.reason.endswith(_UNKNOWN) and isinstance(source, str) and isinstance(target, str) and source != target:
+        try:
+            gap = domain_gap(data, data, site_a=source, site_b=target, max_patients=_PATIENTS)
+        except InputError as error:  # fewer than two patients; unreadable files are refused elsewhere
+            told = f"{choice.preset}: the gap between the sites is not known ({error.fault})"
+            return AugmentationChoice(choice.preset, told)
+        return choose_augmentation(data.task, data.modality, gap)
+    return choice
+
+
+def augment_source(name: str, manifest: str | Path, source_site: Any = None, target_site: Any = None) -> str:
+    """The name of a preset, ``"auto"`` put into one; the log says which, and why. For a config.
+
+    >>> augment_source("light", "a manifest that is not looked at then")
+    'light'
+    """
+    if name != "auto":
+        return name
+    choice = source_augmentation(Manifest.load(manifest), source_site, target_site)
+    logger.info("augmentation of the source's cases: %s", choice.reason)
+    return choice.preset

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from monai_transfer.bundle.command_line import parse_overrides
 from monai_transfer.discovery import file_names
 from monai_transfer.errors import InputError
 
-__all__ = ["ALL", "METHODS", "PRESETS", "Arm", "parse_arms"]
+__all__ = ["ALL", "DEFAULT_ARMS", "METHODS", "PRESETS", "Arm", "parse_arms"]
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,7 @@ class Arm:
 
     ``seeded`` is False where nothing is drawn: such an arm is run once and stands for every seed. ``of_method``: it is
     called by a method's name, and what it overrides is found when the bundle is opened (``study.method_arms``).
+    ``pretraining``: it starts from a source of its own, pretrained under these overrides.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Arm:
     overrides: dict[str, Any] = field(default_factory=dict)
     seeded: bool = True
     of_method: bool = False
+    pretraining: dict[str, Any] = field(default_factory=dict)
 
 
 ALL = "all"
@@ -34,17 +36,28 @@ METHODS = (*file_names("methods"), *file_names("testtime"), "fourier", "histogra
 """Arms by a method's name: a term of the loss, at test time, or of the input images; and what they have to beat."""
 
 ARM_WORKFLOWS = ("train", "adapt", "evaluate")
+_ALONE = {"joint": False}  # the target's cases alone
 PRESETS = {
-    "scratch": Arm("scratch", "train", {"pretrained": "none"}),
+    "scratch": Arm("scratch", "train", {"pretrained": "none", **_ALONE}),
     "source": Arm("source", "evaluate", seeded=False),
-    "fine_tuned": Arm("fine_tuned", "train"),
-    "head_only": Arm("head_only", "train", {"strategy#_target_": "monai_transfer.strategies.head_only.HeadOnly"}),
+    "fine_tuned": Arm("fine_tuned", "train", _ALONE),
+    "joint": Arm("joint", "train", {"joint": True}),
+    "averaged": Arm("averaged", "train", {"average": "rule", **_ALONE}),
+    "head_only": Arm(
+        "head_only", "train", {"strategy#_target_": "monai_transfer.strategies.head_only.HeadOnly", **_ALONE}
+    ),
     "adapted": Arm("adapted", "adapt"),
     # adaptation's own budget without its term: what more source training and augmentation alone bring
     "source_continued": Arm("source_continued", "adapt", {"weight": 0.0}),
-    "oracle": Arm("oracle", "train", {"n_labelled": None}),
+    # the untouched source, had its contrast been randomised
+    "randomised": Arm("randomised", "evaluate", seeded=False, pretraining={"augment_source": "randomised"}),
+    "oracle": Arm("oracle", "train", {"n_labelled": None, **_ALONE}),
 }
 """Arms by name. ``oracle`` has all of the target's labels: an upper mark, not something to reach."""
+
+
+DEFAULT_ARMS = "scratch,source,fine_tuned,joint,adapted"
+"""The arms of a study that names none."""
 
 
 def parse_arms(text: str) -> list[Arm]:
@@ -71,7 +84,7 @@ def parse_arms(text: str) -> list[Arm]:
         base = PRESETS.get(rest[0])
         overrides = parse_overrides([f"--{pair}" for pair in rest[1:]])
         if base is not None:
-            arms.append(Arm(name, base.workflow, {**base.overrides, **overrides}, base.seeded))
+            arms.append(replace(base, name=name, overrides={**base.overrides, **overrides}))
         elif rest[0] in ARM_WORKFLOWS:
             arms.append(Arm(name, rest[0], overrides, rest[0] != "evaluate"))
         else:

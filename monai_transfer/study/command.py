@@ -10,7 +10,7 @@ import typer
 from monai_transfer.bundle.command_line import check_roots, config_files, parse_overrides
 from monai_transfer.errors import InputError
 from monai_transfer.options import BundleFolder, announce, begins_with, given_paths, number_list, require
-from monai_transfer.study.arms import ALL, METHODS, PRESETS, parse_arms
+from monai_transfer.study.arms import ALL, DEFAULT_ARMS, METHODS, PRESETS, parse_arms
 
 __all__ = ["study"]
 
@@ -26,7 +26,7 @@ def study(
             help=_ARMS,
             autocompletion=begins_with([*PRESETS, ALL, *METHODS]),
         ),
-    ] = "scratch,source,fine_tuned,adapted",
+    ] = DEFAULT_ARMS,
     seeds: Annotated[int, typer.Option(help="Seeds per arm; a verdict needs 5.", min=1)] = 5,
     fractions: Annotated[
         str | None, typer.Option(help="Labelled target cases: counts (4,8) or shares of the training split (0.1,0.5).")

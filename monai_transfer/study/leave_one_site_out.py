@@ -33,7 +33,7 @@ from monai_transfer.runs.lock import FolderLock
 from monai_transfer.stopping import keeps
 from monai_transfer.study.held_out_sites import can_be_held_out, held_out_manifest
 from monai_transfer.study.pool import Job, refuse_failed, run_jobs, workers
-from monai_transfer.study.run_arms import Arm, for_pretraining, study_kept
+from monai_transfer.study.run_arms import Arm, arms_on, for_pretraining, study_kept
 
 __all__ = ["HeldOut", "leave_one_site_out", "sites_to_hold_out"]
 
@@ -99,6 +99,9 @@ def leave_one_site_out(
     bundle, out = Path(bundle), Path(out)
     console = console or Console(file=sys.stdout)
     shared = {k: v for k, v in dict(overrides or {}).items() if k not in ("source_site", "target_site")}
+    arms = arms_on(bundle, arms)
+    if sourced := [arm.name for arm in arms if arm.pretraining]:
+        raise InputError(f"arms with a source of their own ({', '.join(sourced)}) do not go with leaving sites out")
     trains_there = any(arm.workflow != "evaluate" for arm in arms)
     manifest, held, reasons = sites_to_hold_out(bundle, shared, trains_there=trains_there)
     sites = [site for site in manifest.sites if site]

@@ -79,7 +79,7 @@ def find_method_arms(bundle: str | Path) -> list[MethodArm]:
         InputError: not a bundle, or not one with ``train`` and ``adapt`` workflows of this package.
     """
     configs = _read(bundle)
-    found = [*_references(), *_controls(configs)]
+    found = [*_references(configs), *_controls(configs)]
     found += [_term(name, kind, configs) for name, kind in classes_in("methods", Method).items()]
     found += _input_space(configs)
     found += [_test_time(name, kind, configs) for name, kind in classes_in("testtime", SourceFree).items()]
@@ -191,8 +191,13 @@ def _remark(kind: Any) -> str:
     return "experimental" if kind.experimental else ""
 
 
-def _references() -> list[MethodArm]:
-    last = {"selector": None}  # no arm chooses its epoch: selecting uses labels, and costs validation
+def _alone(configs: _Configs) -> dict[str, Any]:
+    """The target's cases alone; bundles of before joint training know nothing else."""
+    return {"joint": False} if "joint" in configs.adapt else {}
+
+
+def _references(configs: _Configs) -> list[MethodArm]:
+    last = {"selector": None} | _alone(configs)  # no arm chooses its epoch: selecting uses labels, and costs validation
     return [
         MethodArm(PRESETS["source"], "reference"),
         MethodArm(Arm("scratch", "train", {"pretrained": "none", **last}), "reference"),
@@ -227,7 +232,7 @@ def _term(name: str, kind: Any, configs: _Configs) -> MethodArm:
     refused, needs = _refusal(kind, configs), kind.needs
     overrides: dict[str, Any] = {}
     if not any(field.startswith("target_") for field in needs):
-        overrides |= {"selector": None, "regulariser": method}
+        overrides |= {"selector": None, "regulariser": method} | _alone(configs)
         overrides["run_folder#info#selected_by"] = "last epoch"
         arm = Arm(name, "train", overrides)
         return MethodArm(arm, "few target labels", ("fine_tuned", "scratch"), refused, _remark(kind))

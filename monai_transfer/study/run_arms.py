@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,10 @@ from monai_transfer.errors import InputError
 from monai_transfer.runs.lock import FolderLock
 from monai_transfer.runs.record import find_runs, read_status
 from monai_transfer.stopping import keeps
-from monai_transfer.study.arms import PRESETS, Arm, parse_arms
+from monai_transfer.study.arms import DEFAULT_ARMS, PRESETS, Arm, parse_arms
 from monai_transfer.study.pool import Job, refuse_failed, run_jobs, workers
 
-__all__ = ["PRESETS", "Arm", "for_pretraining", "has_weights", "parse_arms", "run_study"]
+__all__ = ["PRESETS", "Arm", "arms_on", "for_pretraining", "has_weights", "parse_arms", "run_study"]
 
 
 def _counts(bundle: Path, fractions: Sequence[float] | None, overrides: Mapping[str, Any]) -> list[int | None]:
@@ -50,8 +51,9 @@ def run_study(
 ) -> list[Path]:
     """Run arms x seeds (x numbers of labels) and write a report for each number of labels; returns the reports.
 
-    Where the bundle has no weights yet, its ``pretrain`` workflow runs first and all arms start from that.
-    Every arm has the same number of steps of the same batch; adaptation reads a target batch in each step besides.
+    Arms with a source of their own (``Arm.pretraining``) pretrain it first, under the same budget. Where the bundle has
+    no weights yet, its ``pretrain`` workflow runs first and all arms start from that. Every arm has the same number of
+    steps of the same batch; adaptation reads a target batch in each step besides.
 
     Raises:
         InputError: whatever a run refuses; the finished runs are kept.
@@ -62,6 +64,7 @@ def run_study(
     bundle, out = Path(bundle), Path(out)
     console = console or Console(file=sys.stdout)
     shared = dict(overrides or {})
+    arms = arms_on(bundle, arms)
     counts = _counts(bundle, fractions, shared)
     keeps(lambda: study_kept(out))
     with FolderLock(out), workers(jobs) as pool:
@@ -73,6 +76,7 @@ def run_study(
             refuse_failed(run_jobs([job], pool, "pretrain on the source", console))
             shared["pretrained"] = str((home / "models" / "model.pt").resolve())
             shared["ckpt"] = shared["pretrained"]
+        sources = _own_sources(bundle, out, arms, shared, pool, console)
         reports = []
         for count in counts:
             folder = out if count is None else out / f"labelled-{count}"
@@ -88,7 +92,12 @@ def run_study(
                     if labelled:
                         own["n_labelled"] = count
                     todo.append(
-                        Job(str(bundle), arm.workflow, {**shared, **arm.overrides, **own}, f"{arm.name}, seed {seed}")
+                        Job(
+                            str(bundle),
+                            arm.workflow,
+                            {**shared, **sources.get(arm.name, {}), **arm.overrides, **own},
+                            f"{arm.name}, seed {seed}",
+                        )
                     )
             refuse_failed(run_jobs(todo, pool, "runs" if count is None else f"{count} labelled", console))
             path = folder / "report.html"
@@ -96,6 +105,49 @@ def run_study(
             print_report(report, console=console)
             reports.append(path)
     return reports
+
+
+def arms_on(bundle: str | Path, arms: Sequence[Arm]) -> list[Arm]:
+    """The arms as this bundle can run them: one made before joint training tunes on the target's cases alone anyway,
+    and leaves it out of the default arms.
+
+    Raises:
+        InputError: an arm wants what an older bundle's configs do not have.
+    """
+    known = set(open_workflow(bundle, "train", {}, log=False).parser.config)
+    found = []
+    for arm in arms:
+        wanted = {key for key in ("joint", "average", "augment_source") if key in {**arm.overrides, **arm.pretraining}}
+        if "joint" in wanted - known and arm.overrides.get("joint") is False:
+            arm = replace(arm, overrides={key: value for key, value in arm.overrides.items() if key != "joint"})
+            wanted.discard("joint")
+        if wanted - known and [arm.name for arm in arms] == DEFAULT_ARMS.split(","):
+            continue  # nobody asked for it
+        if wanted - known:
+            lacking = " and ".join(sorted(wanted - known))
+            raise InputError(
+                f"the arm {arm.name} wants {lacking}, which this bundle's configs do not have",
+                path=bundle,
+                hint="make it anew with `monai-transfer new --force`, or leave the arm out",
+            )
+        found.append(arm)
+    return found
+
+
+def _own_sources(
+    bundle: Path, out: Path, arms: Sequence[Arm], shared: Mapping[str, Any], pool: Any, console: Console
+) -> dict[str, dict[str, Any]]:
+    """Pretrains what arms with a source of their own start from; by arm, the overrides that name it."""
+    jobs = {}
+    for arm in arms:
+        if arm.pretraining:
+            home = (out / f"pretrain-{arm.name}-0").resolve()
+            own = {**for_pretraining(shared), **arm.pretraining, "output_dir": str(home)}
+            jobs[arm.name] = Job(str(bundle), "pretrain", own, f"pretrain for {arm.name}")
+    if jobs:
+        refuse_failed(run_jobs(list(jobs.values()), pool, "sources of their own", console))
+    weights = {name: str(job.output / "models" / "model.pt") for name, job in jobs.items()}
+    return {name: {"pretrained": path, "ckpt": path} for name, path in weights.items()}
 
 
 def study_kept(out: Path) -> str:

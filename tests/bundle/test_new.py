@@ -259,3 +259,36 @@ def test_a_method_without_target_images_is_fine_tunings(tiny_set, tmp_path, name
         run = run_workflow(tmp_path / "my_classification", workflow, {**SHORT, "max_epochs": 2}, log=False)
         with (run / "metrics.csv").open() as file:
             assert ("adapt_loss" in next(csv.reader(file))) == (workflow != "pretrain")
+
+
+def test_augmentation_joint_training_and_mirroring_are_fitted(tiny_set, tmp_path):
+    """Named in the bundle with a reason; joint only where another site has labelled cases; sides are not mirrored."""
+    manifest = tiny_set("segmentation", 3)
+    spec = new_bundle(tmp_path / "auto", manifest, **SMALL)
+    assert (spec.augment, spec.joint) == ("standard", True)
+    text = (tmp_path / "auto" / "configs" / "train.yaml").read_text()
+    assert f"augment_source: {spec.augment_source}" in text
+    recipe = json.loads((tmp_path / "auto" / "configs" / "recipe.json").read_text())
+    assert "range apart" in recipe["augment_source"]["reason"] and "half of each batch" in recipe["joint"]["reason"]
+    told = new_bundle(tmp_path / "asked", manifest, augment="randomised", **SMALL)
+    assert (told.augment, told.augment_source) == ("randomised", "randomised")
+    with pytest.raises(InputError, match="no augmentation preset 'strong'"):
+        new_bundle(tmp_path / "bad", manifest, augment="strong", **SMALL)
+    content = json.loads(Path(manifest).read_text())
+    content["labels"] = {"0": "background", "1": "left kidney"}
+    sided = Path(manifest).with_name("sided.json")
+    sided.write_text(json.dumps(content))
+    assert new_bundle(tmp_path / "sided", sided, **SMALL).flips == []
+
+
+@pytest.mark.parametrize("kind", ["segmentation", "classification", "regression"])
+def test_joint_training_with_all_options_runs(kind, tiny_set, tmp_path):
+    new_bundle(tmp_path / "b", tiny_set(kind, 3), **SMALL, pretrain_epochs=1)
+    run_workflow(tmp_path / "b", "pretrain", SHORT, log=False)
+    options = {"joint": True, "ema": 0.5, "average": "rule", "average_statistics": True, "tta": "flips", "n_replay": 2}
+    run = run_workflow(tmp_path / "b", "train", {**SHORT, **options}, log=False)
+    told = json.loads((run / "weight_average.json").read_text())
+    assert told["statistics"] and 0.5 <= told["tuned_share"] <= 1
+    record = json.loads((run / "run.json").read_text())
+    assert record["joint"] is True and record["selected_by"] == "last epoch"
+    assert list(csv.DictReader((run / "cases.csv").open()))

@@ -55,8 +55,9 @@ def test_epochs_and_processes():
 def test_one_part_alone_and_refusals():
     alone = joint_items([], TARGET)
     assert Counter(JointSampler(alone, 9, seed=0)) == {0: 3, 1: 3, 2: 3}
-    with pytest.raises(InputError, match="no case says which part"):
-        list(JointSampler(SOURCE, 3))
+    assert len(set(JointSampler(SOURCE[:9], 9, seed=0))) == 9, "without parts all cases are of one"
+    with pytest.raises(InputError, match="no case"):
+        list(JointSampler([], 3))
     with pytest.raises(InputError, match="between 0 and 1"):
         JointSampler(ITEMS, 3, share=1)
     with pytest.raises(InputError, match="alpha"):

@@ -12,7 +12,8 @@ from rich.console import Console
 
 from monai_transfer.bundle.new import new_bundle
 from monai_transfer.errors import InputError
-from monai_transfer.study.run_arms import PRESETS, parse_arms, run_study
+from monai_transfer.study.arms import DEFAULT_ARMS
+from monai_transfer.study.run_arms import PRESETS, arms_on, parse_arms, run_study
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 SHORT = {"max_epochs": 1, "steps_per_epoch": 2, "val_interval": 1}
@@ -21,9 +22,15 @@ SHORT = {"max_epochs": 1, "steps_per_epoch": 2, "val_interval": 1}
 def test_arms_by_name_and_by_hand():
     scratch, lora, deep = parse_arms("scratch, low:fine_tuned:lr=1e-4:n_labelled=null, deep:adapt:weight=0.5")
     assert scratch is PRESETS["scratch"]
-    assert (lora.name, lora.workflow, lora.overrides) == ("low", "train", {"lr": 1e-4, "n_labelled": None})
+    assert (lora.name, lora.workflow, lora.overrides) == (
+        "low",
+        "train",
+        {"joint": False, "lr": 1e-4, "n_labelled": None},
+    )
     assert (deep.workflow, deep.overrides, deep.seeded) == ("adapt", {"weight": 0.5}, True)
     assert not parse_arms("x:evaluate")[0].seeded
+    mine = parse_arms("mine:randomised:augment_source=colour")[0]
+    assert mine.pretraining == {"augment_source": "randomised"} and mine.workflow == "evaluate"
 
 
 @pytest.mark.parametrize(
@@ -104,6 +111,37 @@ def test_a_study_with_fractions_continues_and_repeats(bundle, tmp_path):
     assert caught.value.path.name == "scratch-0"
     shutil.copytree(tmp_path / "s", tmp_path / "moved")
     run_study(bundle, tmp_path / "moved", arms, seeds=[0], fractions=[0.5, 1], overrides=SHORT, console=quiet())
+
+
+def test_joint_averaged_and_randomised(bundle, tmp_path):
+    """Joint training sees both sites, the others the target alone; a randomised arm starts from a source of its own."""
+    arms = parse_arms("fine_tuned,joint,averaged,randomised")
+    run_study(bundle, tmp_path / "s", arms, seeds=[0], overrides=SHORT, console=quiet())
+    told = {name: json.loads((tmp_path / "s" / name / "run.json").read_text()) for name in
+            ("fine_tuned-0", "joint-0", "averaged-0", "randomised-0", "pretrain-randomised-0")}  # fmt: skip
+    assert [told[name]["joint"] for name in ("fine_tuned-0", "joint-0", "averaged-0")] == [False, True, False]
+    assert told["fine_tuned-0"]["labelled_train"] == told["joint-0"]["labelled_train"]
+    assert told["fine_tuned-0"]["steps"] == told["joint-0"]["steps"], "equal budgets"
+    share = json.loads((tmp_path / "s" / "averaged-0" / "weight_average.json").read_text())
+    assert 0.5 <= share["tuned_share"] <= 1 and share["source_score"] is not None
+    config = (tmp_path / "s" / "pretrain-randomised-0" / "config.yaml").read_text()
+    assert "augment_source: randomised" in config
+    assert "pretrain-randomised-0" in json.dumps(told["randomised-0"])
+
+
+def test_older_bundles_have_no_joint_training(bundle, tmp_path):
+    """Their default arms run as before; an arm that wants what they lack is refused with what to do."""
+    old = tmp_path / "old"
+    shutil.copytree(bundle, old, ignore=shutil.ignore_patterns("runs"))
+    config = old / "configs" / "train.yaml"
+    lines = [line for line in config.read_text().splitlines() if not line.startswith(("joint:", "average:"))]
+    config.write_text("\n".join(lines))
+    default = parse_arms(DEFAULT_ARMS)
+    assert [arm.name for arm in arms_on(old, default)] == ["scratch", "source", "fine_tuned", "adapted"]
+    assert "joint" not in arms_on(old, default)[0].overrides
+    assert arms_on(bundle, default) == default
+    with pytest.raises(InputError, match="arm averaged wants average.*new --force"):
+        arms_on(old, parse_arms("averaged"))
 
 
 def test_a_failing_run_is_named_with_its_log_and_the_others_are_kept(bundle, tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from monai_transfer.bundle.configs.augmentation import pad, random_transforms
+from monai_transfer.bundle.configs.augmentation import pad, preset
 from monai_transfer.bundle.configs.datasets import cached, loader, transforms
 from monai_transfer.bundle.configs.emit import note
 from monai_transfer.bundle.configs.grid import space
@@ -23,6 +23,9 @@ def _method(s: BundleSpec) -> dict[str, Any]:
         "workflow": note("adapt", "the name of a run begins with it"),
         "arm": note("adapted", "how reports name this run"),
         "n_labelled": note(0, "labelled target cases that join in"),
+        "joint": note(False, "the method's own way of joining both sides"),
+        "average": note(None, "the run's result is the adapted network"),
+        "augment": note(ref("augment_source"), "all cases are augmented as the source's"),
         "lr": note(s.adapt_lr, "learning rate"),
         "layer": note(s.layer, "module whose output the method aligns; null: what enters the class head"),
         "weight": note(s.method_weight, "of the method's term"),
@@ -82,6 +85,7 @@ def _data(s: BundleSpec) -> dict[str, Any]:
         "feature_cache::enabled": note(False, "the method looks at images"),
         "regulariser": note(None, "`method` is the term here"),
         "extra_loaders": note([ref("target#dataloader")], "seeded anew with every epoch"),
+        "run_folder::info::labelled_train": note(expr("len(@train#dataset#data)"), "for run.json"),
         "run_folder::info::labelled_target": note(expr("len(@lists.target_training)"), "for run.json"),
         "run_folder::info::unlabelled_target": note(expr("len(@target#dataset#data)"), "for run.json"),
     }
@@ -142,7 +146,9 @@ def _target(s: BundleSpec) -> dict[str, Any]:
     return {
         "loading_transforms": [*read(keys), *space(s, keys)],
         "deterministic_transforms": expr("@target#loading_transforms + @normalise"),
-        "random_transforms": note([*padding, *random_transforms(s, keys)], "as for the source, without the label"),
+        "random_transforms": note(
+            [*padding, preset(s, "augment", labelled=False)], "as for the source, without the label"
+        ),
         "preprocessing": transforms("target#deterministic_transforms", "target#random_transforms", "strong_target"),
         "dataset": cached(s, expr("@lists.target_unlabelled"), ref("target#preprocessing")),
         "dataloader": loader(

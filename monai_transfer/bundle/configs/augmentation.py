@@ -6,14 +6,16 @@ from typing import Any
 
 from monai_transfer.bundle.configs.emit import note
 from monai_transfer.bundle.configs.grid import space
-from monai_transfer.bundle.configs.parts import monai
+from monai_transfer.bundle.configs.parts import monai, ours
 from monai_transfer.bundle.configs.reading import read
 from monai_transfer.bundle.spec import BundleSpec
 from monai_transfer.config_text import ref
 
-__all__ = ["appearance", "crop", "flips", "pad", "random_transforms", "rotation"]
+__all__ = ["appearance", "augment", "crop", "flips", "pad", "preset", "random_transforms", "rotation"]
 
 _RADIANS = 0.26
+# share of the patches about a labelled voxel, by the plan's word and the number of classes
+_FOREGROUND = {"random": lambda _: 0.0, "foreground": lambda _: 0.5, "classes": lambda n: round(1 - 1 / n, 3)}
 
 
 def pad(keys: list[str]) -> dict[str, Any]:
@@ -60,16 +62,34 @@ def rotation(s: BundleSpec, keys: list[str], prob: float = 0.3) -> dict[str, Any
     )
 
 
-def random_transforms(s: BundleSpec, keys: list[str]) -> list[Any]:
-    """All that is drawn anew for every training item."""
-    crops = [crop(keys, where=s.crops if "label" in keys else "random", classes=s.out_channels)] if s.dense else []
-    return [
-        *crops,
-        *flips(s, keys),
-        rotation(s, keys),
-        monai("transforms.RandScaleIntensityd", keys=["image"], factors=0.1, prob=0.5),
-        monai("transforms.RandShiftIntensityd", keys=["image"], offsets=0.1, prob=0.5),
-    ]
+def preset(s: BundleSpec, name: str, *, labelled: bool = True) -> dict[str, Any]:
+    """The augmentation that the id ``name`` names, cutting the patch too; without a label it follows no label."""
+    return ours(
+        "data.augmentation.presets.Preset",
+        name=ref(name),
+        dims=s.spatial_dims,
+        spacing=ref("spacing") if s.spacing and s.kept is None else None,
+        patch=ref("patch"),
+        flips=ref("mirror"),
+        task=s.task if labelled else "self_supervised",
+        **({"foreground": _FOREGROUND[s.crops](s.out_channels)} if s.dense and labelled else {}),
+    )
+
+
+def augment(s: BundleSpec) -> dict[str, Any]:
+    """Which augmentation the source's and the target's cases get, by name."""
+    names = "none, light, standard, colour (RGB) or randomised"
+    return {
+        "augment": note(s.augment, f"of the target's cases: {names}", heading="augmentation, in millimetres"),
+        "augment_source": note(s.augment_source, "of the source's cases, likewise"),
+        "mirror": note(s.flips, "axes that images are mirrored in: where training does, the test may (tta)"),
+    }
+
+
+def random_transforms(s: BundleSpec) -> list[Any]:
+    """All that is drawn anew for every labelled training item, by the part that it is of (joint training)."""
+    own = {"source": [preset(s, "augment_source")]}
+    return [ours("data.joint.SwitchOnd", key="part", cases=own, default=[preset(s, "augment")])]
 
 
 def appearance(s: BundleSpec) -> dict[str, Any]:

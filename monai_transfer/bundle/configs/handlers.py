@@ -45,6 +45,12 @@ def train_handlers(s: BundleSpec) -> list[Any]:
         ours("strategies.base.follow", strategy=ref("strategy")),
         ours("engine.guard.StopOnNonFiniteLoss"),
         ours("engine.training_metrics.TrainingMetrics", task=s.task, **scale),
+        ours(
+            "engine.weight_average.WeightAverage",
+            decay=ref("ema"),
+            validator=ref("validate#evaluator"),
+            _disabled_=expr("@ema is None"),
+        ),
         validation_handler(),
         ours("engine.progress.ProgressLine"),
         ours("engine.time_estimate.TimeEstimate"),
@@ -56,9 +62,25 @@ def train_handlers(s: BundleSpec) -> list[Any]:
         ),
         checkpoint(s),
         ours(
+            "engine.source_average.AverageWithSource",
+            network=ref("network"),
+            output_dir=ref("output_dir"),
+            share=_share(s),
+            evaluator=ref("labelled#evaluator"),
+            chance=s.kind.metric(s.primary_metric).chance or 0.0,
+            statistics=expr("@labelled#images if @average_statistics else None"),
+            report=expr("@prepared.report"),
+            _disabled_=expr("@average is None or @prepared.report is None"),
+        ),
+        ours(
             "engine.adapt.Adapt",
             method=ref("regulariser"),
             name="regulariser",
             _disabled_=expr("@regulariser is None"),
         ),
     ]
+
+
+def _share(s: BundleSpec) -> Any:
+    """The tuned weights' share; an error without a best value gives the rule nothing to go by."""
+    return expr(f"{None if s.higher_is_better else 0.5} if @average == 'rule' else @average")

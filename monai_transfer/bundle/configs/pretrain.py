@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from monai_transfer.bundle.configs.augmentation import preset
 from monai_transfer.bundle.configs.emit import note
+from monai_transfer.bundle.configs.parts import ours
 from monai_transfer.bundle.spec import BundleSpec
 from monai_transfer.config_text import expr, ref
 
@@ -29,6 +31,21 @@ def pretrain(s: BundleSpec) -> dict[str, Any]:
         "arm": note("source", "how reports name this run"),
         "pretrained": note("none", "from fresh weights"),
         "n_labelled": note(None, "all labelled cases"),
+        "joint": note(False, "there is one side"),
+        "augment": note(ref("augment_source"), "of its cases; auto: randomised where the target's contrast differs"),
+        "chosen_augment": note(
+            ours(
+                "selection.augmentation_choice.augment_source",
+                name=ref("augment"),
+                manifest=ref("manifest"),
+                source_site=ref("source_site"),
+                target_site=ref("target_site"),
+            ),
+            "the preset of that name, chosen where it is auto",
+        ),
+        "train::random_transforms": note([preset(s, "chosen_augment")], "all cases are the source's"),
+        "+run_folder::info": {"augment": ref("chosen_augment")},
+        "run_folder::info::labelled_train": note(expr("len(@lists.source_training)"), "for run.json"),
         "regulariser": note(None, "nothing to hold on to yet"),
         "max_epochs": note(s.pretrain_epochs, "epochs of `steps_per_epoch` steps"),
         "lr": note(s.pretrain_lr, "learning rate"),

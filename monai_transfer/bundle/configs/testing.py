@@ -68,5 +68,15 @@ def test(s: BundleSpec) -> dict[str, Any]:
         "dataloader": loader("test", batch_size(s), num_workers=s.num_workers),
         "postprocessing": monai("transforms.Compose", transforms=[*back, *s.kind.scored(s.outputs)]),
         "handlers": [_recorder(s)],
-        "evaluator": evaluator("test", postprocessing=ref("test#postprocessing"), val_handlers=ref("test#handlers")),
+        "inferer": ours(
+            "testtime.flips.FlipInferer",
+            inferer=ref("validate#inferer"),
+            axes=expr("@mirror if @tta == 'flips' else []"),
+        ),
+        "evaluator": evaluator(
+            "test",
+            inferer=ref("test#inferer"),
+            postprocessing=ref("test#postprocessing"),
+            val_handlers=ref("test#handlers"),
+        ),
     }

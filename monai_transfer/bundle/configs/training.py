@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from monai_transfer.bundle.configs.augmentation import appearance, pad, random_transforms
-from monai_transfer.bundle.configs.datasets import cached, seeded, transforms
+from monai_transfer.bundle.configs.augmentation import appearance, augment, pad, random_transforms
+from monai_transfer.bundle.configs.datasets import cached, transforms
 from monai_transfer.bundle.configs.emit import note
 from monai_transfer.bundle.configs.grid import grid, space
 from monai_transfer.bundle.configs.handlers import train_handlers
@@ -16,7 +16,7 @@ from monai_transfer.bundle.configs.network import network_def, optimizer, prepar
 from monai_transfer.bundle.configs.parts import amp, device, image_keys, in_bundle, monai, ours
 from monai_transfer.bundle.configs.reading import read, readers
 from monai_transfer.bundle.configs.testing import boxes, test
-from monai_transfer.bundle.configs.validation import validate
+from monai_transfer.bundle.configs.validation import labelled, validate
 from monai_transfer.bundle.spec import BundleSpec
 from monai_transfer.config_text import expr, ref
 
@@ -74,9 +74,32 @@ def _budget(s: BundleSpec) -> dict[str, Any]:
     }
 
 
+def _recipe(s: BundleSpec) -> dict[str, Any]:
+    """What keeps a tuned network from losing what its source knew."""
+    return {
+        "joint": note(
+            s.joint,
+            "every batch half source, half labelled target; false: the target alone",
+            heading="what keeps the source's knowledge (docs/fine_tuning.md of the package)",
+        ),
+        "n_replay": note(None, "source cases that joint training sees; null: all"),
+        "ema": note(None, "decay of a running average of the weights that is handed on (0.95); null: the last weights"),
+        "average": note(None, "at the end, average with the source: the tuned weights' share (0.5), or rule; null: no"),
+        "average_statistics": note(False, "then estimate BatchNorm's statistics anew, on target images"),
+        "tta": note(None, "flips: the test sees the mean over mirror images; null: no"),
+    }
+
+
 def lists(s: BundleSpec, n_labelled: Any = None) -> dict[str, Any]:
     """The manifest's cases, by their use."""
-    ids = ("manifest", "source_site", "target_site", "n_labelled", "seed")
+    ids = (
+        "manifest",
+        "source_site",
+        "target_site",
+        "n_labelled",
+        "seed",
+        *(("n_replay",) if s.kind.in_manifest else ()),
+    )
     return {"lists": note(ours("data.lists.DataLists", **{id: ref(id) for id in ids}), "the cases, by their use")}
 
 
@@ -140,7 +163,7 @@ def _train(s: BundleSpec) -> dict[str, Any]:
     part: dict[str, Any] = {"loading_transforms": [*read(keys), *encode(s), *space(s, keys)]}
     if s.dense:
         part["padding_transforms"] = [pad(keys)]
-    part["random_transforms"] = random_transforms(s, keys)
+    part["random_transforms"] = random_transforms(s)
     if last := targets(s):
         part["target_transforms"] = note(last, "last: what each case can tell of each class")
     if on_labels := s.kind.label_transforms(s.outputs):
@@ -162,8 +185,17 @@ def _train(s: BundleSpec) -> dict[str, Any]:
     )
     return part | {
         "preprocessing": train_part(s),
-        "dataset": cached(s, expr("@lists.target_training"), ref("train#preprocessing")),
-        "sampler": note(seeded("train#dataset"), "the same number of steps for every arm, however few the cases"),
+        "dataset": cached(
+            s, expr("@lists.joint_training if @joint else @lists.target_training"), ref("train#preprocessing")
+        ),
+        "sampler": note(
+            ours(
+                "data.joint.JointSampler",
+                data_source=ref("train#dataset"),
+                num_samples=expr("@steps_per_epoch * @batch_size"),
+            ),
+            "the same number of steps for every arm, however few the cases; sites balanced",
+        ),
         "dataloader": monai(
             "data.DataLoader",
             dataset=ref("train#dataset"),
@@ -183,7 +215,8 @@ def train(s: BundleSpec) -> dict[str, Any]:
     info = {
         "n_labelled": ref("n_labelled"),
         "steps": expr("@max_epochs * @steps_per_epoch"),
-        "labelled_train": expr("len(@train#dataset#data)"),
+        "labelled_train": expr("len(@lists.target_training)"),
+        "joint": ref("joint"),
         "labelled_validation": expr("len(@validate#dataset#data)"),
     }
     start = note(in_bundle(s.start), "weights to start from; none: from scratch")
@@ -194,6 +227,8 @@ def train(s: BundleSpec) -> dict[str, Any]:
         **label_mapping(s),
         **boxes(s),
         **_budget(s),
+        **_recipe(s),
+        **augment(s),
         **lists(s),
         **readers(s, labels=s.dense),
         **normalise(s),
@@ -205,6 +240,7 @@ def train(s: BundleSpec) -> dict[str, Any]:
         **_feature_cache(),
         **run_folder(s, info),
         "train": note(_train(s), "", heading="training"),
+        "labelled": note(labelled(s), "the labelled target cases as they are: for the rule of `average`"),
         "validate": note(validate(s), "cases that choose the epoch", heading="validation"),
         "test": note(
             test(s),

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from monai_transfer.bundle.configs.augmentation import pad
 from monai_transfer.bundle.configs.datasets import cached, loader, transforms
+from monai_transfer.bundle.configs.grid import space
 from monai_transfer.bundle.configs.labels import targets
 from monai_transfer.bundle.configs.network import inferer
-from monai_transfer.bundle.configs.parts import monai
+from monai_transfer.bundle.configs.parts import monai, ours
+from monai_transfer.bundle.configs.reading import read
 from monai_transfer.bundle.spec import BundleSpec
 from monai_transfer.config_text import expr, ref
 
-__all__ = ["batch_size", "evaluator", "validate"]
+__all__ = ["batch_size", "evaluator", "labelled", "validate"]
 
 
 def batch_size(s: BundleSpec) -> int:
@@ -48,5 +51,40 @@ def validate(s: BundleSpec) -> dict[str, Any]:
             postprocessing=ref("validate#postprocessing"),
             key_val_metric=ref("validate#key_metric"),
             val_handlers=ref("validate#handlers"),
+        ),
+    }
+
+
+def labelled(s: BundleSpec) -> dict[str, Any]:
+    """The labelled target cases, for the untouched source's score; target images in patches, for statistics."""
+    keys = ["image"]
+    padding = [pad(keys)] if s.dense else []
+    cut = ours(
+        "data.augmentation.presets.Preset",
+        name="none",
+        dims=s.spatial_dims,
+        spacing=ref("spacing") if s.spacing and s.kept is None else None,
+        patch=ref("patch"),
+        task="self_supervised",
+    )
+    return {
+        "dataset": cached(s, expr("@lists.target_training + @lists.target_validation"), ref("validate#preprocessing")),
+        "dataloader": loader("labelled", batch_size(s), num_workers=0),
+        "key_metric": {s.key_metric: s.kind.key_metric_config(s.outputs)},
+        "evaluator": evaluator(
+            "labelled", postprocessing=ref("validate#postprocessing"), key_val_metric=ref("labelled#key_metric")
+        ),
+        "loading_transforms": [*read(keys), *space(s, keys)],
+        "cutting_transforms": [*padding, cut],
+        "images": monai(
+            "data.DataLoader",
+            dataset=cached(
+                s,
+                expr("@lists.target_unlabelled"),
+                transforms("labelled#loading_transforms", "normalise", "labelled#cutting_transforms"),
+            ),
+            batch_size=ref("batch_size"),
+            shuffle=True,
+            num_workers=0,
         ),
     }

@@ -28,7 +28,7 @@ from monai_transfer.data.augmentation.base import composed
 from monai_transfer.errors import InputError
 from monai_transfer.tasks import get_task
 
-__all__ = ["PRESETS", "as_transforms", "preset", "randomised_parts", "thin_axes"]
+__all__ = ["PRESETS", "Preset", "as_transforms", "preset", "randomised_parts", "thin_axes"]
 
 PRESETS = ("none", "light", "standard", "colour", "randomised")
 """The names of the presets."""
@@ -97,7 +97,7 @@ def preset(
         raise InputError(f"a patch of {len(patch)} axes and a spacing of {len(spacing or patch)} for {dims}D images")
     if parts not in ("all", "geometry", "intensity"):
         raise InputError(f"no parts {parts!r} of a preset", hint="all, geometry or intensity")
-    dense = get_task(task).dense
+    dense = get_task(task).label.is_path  # a mask turns with its image
     keys = [image, label] if dense else [image]
     given = None if spacing is None else [float(v) for v in spacing]
     chosen: list[Config] = []
@@ -125,6 +125,31 @@ def as_transforms(configs: Sequence[Config]) -> Compose:
         torch.Size([1, 16, 16])
     """
     return composed(configs)
+
+
+class Preset(Compose):
+    """A preset by its name, as one transform: what a bundle's ``augment`` names.
+
+    Args:
+        name: one of ``PRESETS``.
+        dims, spacing, patch, flips, task, options: as in ``preset``.
+
+    >>> len(Preset("light", 2, None, [16, 16], [0]).transforms)
+    4
+    """
+
+    def __init__(
+        self,
+        name: str,
+        dims: int,
+        spacing: Sequence[float] | None,
+        patch: Sequence[int],
+        flips: Sequence[int] = (),
+        task: str = "segmentation",
+        **options: Any,
+    ) -> None:
+        self.configs = preset(name, dims, spacing, patch, flips, task, **options)
+        super().__init__(composed(self.configs).transforms)
 
 
 def _geometry(
