@@ -66,7 +66,15 @@ def kept_from_bundle(
     elif dense:
         inferer = {"_target_": "monai.inferers.SlidingWindowInferer", "sw_batch_size": 4, "overlap": 0.25}
     said = f"the source's own inferer and steps ({', '.join(step.name for step in steps) or 'none'})"
-    return KeptPipeline(image, both, inferer, said=said), ""
+    return KeptPipeline(image, both, inferer, said=said, before_inverse=_before_inverse(found)), ""
+
+
+def _before_inverse(found: BundleDescription) -> list[dict[str, Any]]:
+    """Softmax where it stands before the inversion: its order with resampling moves borders."""
+    kinds = [step_kind(step.name) for step in found.postprocessing]
+    if kinds[:2] != ["activation", "invert"] or found.activation != "softmax":
+        return []
+    return [as_config(found.postprocessing[0]) | {"keys": "pred"}]
 
 
 def _loads(step: Component) -> bool:

@@ -26,6 +26,7 @@ class KeptPipeline:
         module: of the steps that MONAI does not have; it needs MONAI alone.
         script: where its copy stands in the bundle.
         said: one line on it, for the configs.
+        before_inverse: what happens to outputs before they are brought back to the image's grid.
     """
 
     image: list[dict[str, Any]]
@@ -34,6 +35,7 @@ class KeptPipeline:
     module: str = ""
     script: str = ""
     said: str = ""
+    before_inverse: list[dict[str, Any]] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
 
     def steps(self, keys: list[str], *, alone: bool) -> list[Any]:

@@ -120,6 +120,8 @@ def _strings(node: Any, where: str) -> Iterator[tuple[str, str]]:
 
 
 def _is_foreign(where: str, text: str, resolver: Resolver) -> bool:
+    if where.endswith("_mode_"):
+        return text not in ("default", "callable", "partial")  # none that opens a debugger
     if where.endswith("_target_"):
         return text not in _CLASSES and lookup(text) is None
     if text.startswith("%"):

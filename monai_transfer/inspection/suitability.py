@@ -17,6 +17,7 @@ from monai_transfer.inspection.run_statistics import run_statistics
 from monai_transfer.inspection.values import class_counts
 from monai_transfer.manifest.model import Case, Manifest
 from monai_transfer.tasks import get_task
+from monai_transfer.weights.hashes import changed_files
 
 __all__ = ["compare_with_source", "describe_data", "describe_inspected", "read_source"]
 
@@ -202,6 +203,13 @@ def compare_with_source(data: dict[str, Any], bundle: str | Path) -> list[Findin
     except (TypeError, ValueError, AttributeError, KeyError) as error:  # values of another kind than they should be
         path = Path(bundle) / "configs" / "metadata.json"
         raise InputError(f"broken metadata ({error})", path=path, hint="see MONAI's bundle specification") from error
+    changed = changed_files(bundle)
+    if changed:
+        weights = [line for line in changed if line.startswith("models/")]
+        more = f", and {len(changed) - 3} more" if len(changed) > 3 else ""
+        fault = f"is no more as it was released: {', '.join(changed[:3])}{more}"
+        hint = "get it again from where it came, or ask who changed it"
+        findings.append(("error" if weights else "warning", "source-changed", fault, hint))
     return [Finding(severity, fault, code, str(bundle), hint=hint) for severity, code, fault, hint in findings]
 
 

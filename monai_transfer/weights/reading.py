@@ -11,7 +11,6 @@ import pathlib
 import pickle
 import re
 import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -123,7 +122,9 @@ def _refuse_other_archives(path: Path) -> None:
             names = archive.namelist()
             _refuse_bomb(archive, path)
             damaged = archive.testzip()
-    except (zipfile.BadZipFile, zlib.error, OSError, NotImplementedError, RuntimeError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # zipfile and the codecs below it raise many kinds for damaged archives
         raise InputError(f"is cut off or damaged ({_first_line(error)})", path=path, hint=AGAIN) from error
     if damaged:  # torch.load does not look at the checksums that torch.save wrote
         raise InputError(f"is damaged: the checksum of {damaged!r} does not match", path=path, hint=AGAIN)

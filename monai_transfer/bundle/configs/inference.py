@@ -12,7 +12,7 @@ from monai_transfer.bundle.configs.intensities import intensity_steps, label_sca
 from monai_transfer.bundle.configs.network import inferer, network_def
 from monai_transfer.bundle.configs.parts import amp, device, in_bundle, monai
 from monai_transfer.bundle.configs.reading import load
-from monai_transfer.bundle.configs.testing import boxes, invert
+from monai_transfer.bundle.configs.testing import back_to_image, boxes
 from monai_transfer.bundle.spec import BundleSpec
 from monai_transfer.config_text import expr, ref
 
@@ -163,7 +163,7 @@ def inference(s: BundleSpec) -> dict[str, Any]:
     modules = ["numpy"] if s.kind.saved_as == "mask" else ["runpy"] if s.kind.saved_as == "boxes" else []
     modules += ["runpy"] if s.kept is not None and s.kept.script and "runpy" not in modules else []
     said = s.kept.said if s.kept is not None else "how the network is applied to a whole image"
-    back = [invert("preprocessing")] if s.dense else []
+    back = back_to_image(s, "preprocessing")
     steps = [*back, *s.kind.predicted(s.outputs), *_saving(s)]
     return {
         **inference_data(s, *modules),

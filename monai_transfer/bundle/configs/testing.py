@@ -14,7 +14,7 @@ from monai_transfer.bundle.configs.validation import batch_size, evaluator
 from monai_transfer.bundle.spec import BundleSpec
 from monai_transfer.config_text import expr, ref
 
-__all__ = ["boxes", "invert", "test"]
+__all__ = ["back_to_image", "boxes", "invert", "test"]
 
 
 def invert(preprocessing: str) -> dict[str, Any]:
@@ -27,6 +27,14 @@ def invert(preprocessing: str) -> dict[str, Any]:
         nearest_interp=False,
         to_tensor=True,
     )
+
+
+def back_to_image(s: BundleSpec, preprocessing: str) -> list[Any]:
+    """From outputs on the network's grid to the image's own; with a source's activation where that stood before."""
+    if not s.dense:
+        return []
+    before = s.kept.before_inverse if s.kept is not None and s.kind.saved_as == "mask" else []
+    return [*before, invert(preprocessing)]
 
 
 def boxes(s: BundleSpec) -> dict[str, Any]:
@@ -54,7 +62,7 @@ def _recorder(s: BundleSpec) -> dict[str, Any]:
 
 def test(s: BundleSpec) -> dict[str, Any]:
     """The test of ``train.yaml``."""
-    back = [invert("test#preprocessing")] if s.dense else []
+    back = back_to_image(s, "test#preprocessing")
     return {
         "loading_transforms": [*read(image_keys(s)), *encode(s), *space(s, ["image"])],
         "preprocessing": transforms("test#loading_transforms", "normalise"),
