@@ -77,7 +77,7 @@ def _dynunet(deep: bool) -> nn.Module:
 
 def _dints() -> nn.Module:
     topology = nets.TopologyConstruction(spatial_dims=3, channel_mul=0.2, num_blocks=6, num_depths=3)
-    return nets.DiNTS(topology, 1, 3, node_a=None, spatial_dims=3)
+    return nets.DiNTS(topology, 1, 3, node_a=torch.ones(7, 3), spatial_dims=3)
 
 
 CUBE, WIDE = (32, 32, 32), (64, 64, 64)
@@ -97,8 +97,8 @@ NETWORKS: dict[str, Entry] = {
         lambda: nets.FlexibleUNet(1, 3, "efficientnet-b0", decoder_channels=(32, 16, 8, 8, 8), spatial_dims=3), CUBE
     ),
     "HighResNet": Entry(lambda: nets.HighResNet(3, 1, 3), (16, 16, 16)),
-    "HoVerNet": Entry(lambda: nets.HoVerNet(in_channels=3, out_classes=3), (256, 256), channels=3),
-    "HyenaNDUNETR": Entry(lambda: nets.HyenaNDUNETR(1, 3, (32, 32, 32)), CUBE),
+    "HoVerNet": Entry(lambda: nets.HoVerNet(mode="fast", in_channels=3, out_classes=3), (128, 128), channels=3),
+    "HyenaNDUNETR": Entry(lambda: nets.HyenaNDUNETR(1, 3, (True, False, False, False), feature_size=12), WIDE),
     "MedNeXt": Entry(lambda: nets.MedNeXt(3, 4, 1, 3, blocks_down=(1, 1), blocks_up=(1, 1), blocks_bottleneck=1), CUBE),
     "MedNeXt, deep supervision": Entry(
         lambda: nets.MedNeXt(3, 4, 1, 3, blocks_down=(1, 1), blocks_up=(1, 1), blocks_bottleneck=1,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -112,9 +113,13 @@ def _functions_as_text(value: Any) -> Any:
 
 
 def patch_of(found: BundleDescription) -> list[int] | None:
-    """Voxels of the source's windows, or of the size that it brings whole images to."""
+    """Voxels of the source's windows, or of the size that it brings whole images to.
+
+    ``None`` where they are too many to train on: inference takes larger windows than training where it can.
+    """
     if found.roi_size:
-        return found.roi_size
+        most = 128**3 if len(found.roi_size) == 3 else 512**2
+        return found.roi_size if math.prod(found.roi_size) <= most else None
     for step in found.preprocessing:
         size = step.arguments.get("spatial_size")
         if step.name.startswith("Resize") and isinstance(size, list | tuple) and all(isinstance(n, int) for n in size):

@@ -22,7 +22,7 @@ class KeptPipeline:
 
     Attributes:
         image, both: configs of the steps, for images alone and with their label maps.
-        inferer: its config; ``roi_size`` is the bundle's ``patch``.
+        inferer: its config; its windows stay the source's, whatever the patches of training.
         module: of the steps that MONAI does not have; it needs MONAI alone.
         script: where its copy stands in the bundle.
         said: one line on it, for the configs.
@@ -44,7 +44,9 @@ class KeptPipeline:
 
     def inferer_config(self, *, alone: bool) -> dict[str, Any]:
         """The inferer; ``alone``: without this package."""
-        placed: dict[str, Any] = self._place({**self.inferer, "roi_size": ref("patch")}, alone)
+        unsized = "Sliding" in self.inferer["_target_"] and "roi_size" not in self.inferer
+        windows = {"roi_size": ref("patch")} if unsized else {}
+        placed: dict[str, Any] = self._place({**self.inferer, **windows}, alone)
         return placed
 
     def functions(self) -> dict[str, Any]:

@@ -45,6 +45,7 @@ class RefuseProbabilities:
             alone = prediction.ndim > 1 and prediction.numel() == prediction.shape[1]  # one case, no voxels
             self._looked = not alone or self._first is not None
             self._first = prediction.detach() if not self._looked else None
-        else:
+        else:  # a dictionary of outputs: the loss knows which of them it wants
             self._looked = True
+            return
         check_logits(bare_network(engine), engine.loss_function, prediction)

@@ -122,4 +122,4 @@ class AdaptingNetwork(nn.Module):
 def _detached(output: Any) -> Any:
     if isinstance(output, (tuple, list)):
         return type(output)(_detached(item) for item in output)
-    return output.detach()
+    return output.detach() if isinstance(output, Tensor) else output
