@@ -36,7 +36,8 @@ __all__ = ["export", "new", "run"]
 
 _AUGMENT = ("auto", "none", "light", "standard", "colour", "randomised")
 KINDS = ("bundle", "torchscript", "onnx")
-_STRATEGIES, _METHODS = file_names("strategies"), file_names("methods")
+_STRATEGIES = file_names("strategies")
+_METHODS = [*file_names("methods"), *file_names("testtime"), "fourier", "histogram"]
 _WORKFLOWS = f"{', '.join(WORKFLOWS)}; train is fine-tuning."
 
 
@@ -62,8 +63,8 @@ def new(
     method: Annotated[
         str,
         typer.Option(
-            help=f"{', '.join(file_names('methods'))}, or a full _target_ path.",
-            autocompletion=begins_with(file_names("methods")),
+            help=f"{', '.join(_METHODS)}, or a full _target_ path.",
+            autocompletion=begins_with(_METHODS),
         ),
     ] = "dann",
     spacing: Annotated[str | None, typer.Option(help="mm per axis, e.g. 1,1,3; default: the data's median.")] = None,

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import difflib
 from importlib import import_module
+from pydoc import locate
 from typing import Any
 
-from monai_transfer.discovery import class_name, classes_in
+from monai_transfer.discovery import classes_in
 from monai_transfer.errors import InputError
 from monai_transfer.methods.base import Method
 from monai_transfer.strategies.base import Strategy
+from monai_transfer.testtime.base import SourceFree
 
-__all__ = ["component"]
+__all__ = ["INPUT_SPACE", "component", "method_kind"]
+
+INPUT_SPACE = {
+    "fourier": "monai_transfer.data.fourier.FourierDomainAdaptd",
+    "histogram": "monai_transfer.data.histogram.HistogramMatchToTargetd",
+}
+"""Methods that give the source's images the target's look; they come before normalisation."""
 
 
 def component(kind: str, name: str) -> dict[str, Any]:
@@ -19,7 +27,8 @@ def component(kind: str, name: str) -> dict[str, Any]:
 
     Args:
         kind: ``methods`` or ``strategies``.
-        name: a file's name in that package, or the full path of a class.
+        name: a file's name in that package (of methods: in `testtime` too, or of `INPUT_SPACE`), or the full path of a
+            class.
 
     Raises:
         InputError: there is no such class.
@@ -34,9 +43,23 @@ def component(kind: str, name: str) -> dict[str, Any]:
         if not found:
             raise InputError(f"no {word} {name!r} can be imported", hint="give the full path of its class")
         return {"_target_": name}
-    known = classes_in(kind, Method if kind == "methods" else Strategy)
+    known = {name: _path(cls) for name, cls in classes_in(kind, Method if kind == "methods" else Strategy).items()}
+    if kind == "methods":
+        known |= {name: _path(cls) for name, cls in classes_in("testtime", SourceFree).items()} | INPUT_SPACE
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(known)}"
         raise InputError(f"no {word} {name!r}", hint=hint)
-    return {"_target_": f"monai_transfer.{kind}.{name}.{class_name(name)}"}
+    return {"_target_": known[name]}
+
+
+def _path(cls: Any) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def method_kind(method: dict[str, Any]) -> str:
+    """How ``adapt`` uses a method: as a ``term`` of the loss, ``source_free``, or on ``input`` images."""
+    cls: Any = locate(str(method["_target_"]))
+    if isinstance(cls, type) and issubclass(cls, SourceFree):
+        return "source_free"
+    return "input" if method["_target_"] in INPUT_SPACE.values() else "term"

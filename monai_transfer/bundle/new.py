@@ -232,7 +232,11 @@ def _components(wanted: NewOptions, task: Task) -> tuple[dict[str, Any], bool]:
     chosen = component("methods", wanted.method)
     kind: Any = pydoc.locate(chosen["_target_"])
     refuse_unfit(kind, task.name)
-    tuning = issubclass(kind, Method) and not any(need.startswith("target_") for need in kind.needs)
+    tuning = (
+        isinstance(kind, type)
+        and issubclass(kind, Method)
+        and not any(need.startswith("target_") for need in kind.needs)
+    )
     found = {
         "strategy": component("strategies", wanted.strategy),
         "method": component("methods", "dann") if tuning else chosen,

@@ -45,6 +45,31 @@ def assert_sound(bundle: Path, monkeypatch) -> None:
         )
 
 
+@pytest.mark.parametrize("method", ["adabn", "dg_tta", "histogram"])
+def test_methods_without_a_term_adapt_too(method, tiny_set, tmp_path):
+    """At test time (fitted, and while it predicts), and in the images that train."""
+    bundle = tmp_path / "tiny_segmentation"
+    new_bundle(bundle, tiny_set("segmentation", 2), **SMALL, n_labelled=2, method=method, pretrain_epochs=1)
+    text = (bundle / "configs" / "adapt.yaml").read_text(encoding="utf-8")
+    assert "engine.adapt.Adapt" not in text
+    quick: dict = {}
+    if method == "dg_tta":
+        path = "monai_transfer.testtime.dg_tta.DgTta"
+        assert path in text
+        quick = {"method": {"_target_": path, "steps": 1, "patches": 1, "members": 1}}
+    run_workflow(bundle, "pretrain", SHORT, log=False)
+    run = run_workflow(bundle, "adapt", {**SHORT, **quick}, log=False)
+    record = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    assert record["status"] == "finished"
+    assert record["method"].rpartition(".")[2] in ("Adabn", "DgTta", "HistogramMatchToTargetd")
+    assert record["steps"] == (2 if method == "histogram" else 0)
+    weights = torch.load(run / "models" / "model.pt", weights_only=True)
+    source = torch.load(bundle / "runs" / "pretrain-0" / "models" / "model.pt", weights_only=True)
+    same = all(torch.equal(weights[name], value) for name, value in source.items())
+    assert same == (method == "dg_tta"), "what was fitted or trained is what the run leaves"
+    assert (run / "cases.csv").is_file()
+
+
 def assert_runs(bundle: Path, workflow: str, monkeypatch) -> Path:
     assert_sound(bundle, monkeypatch)
     run = run_workflow(bundle, workflow, SHORT, log=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from monai_transfer.bundle.components import method_kind
 from monai_transfer.bundle.configs.augmentation import pad, preset
 from monai_transfer.bundle.configs.datasets import cached, loader, transforms
 from monai_transfer.bundle.configs.emit import note
@@ -197,8 +198,52 @@ def _handlers(s: BundleSpec) -> list[Any]:
     return out
 
 
+def _source_free(s: BundleSpec) -> dict[str, Any]:
+    """In place of a training: the method adapts the source's network, on target images alone."""
+    run = ours(
+        "engine.source_free.SourceFreeRun",
+        method=ref("method"),
+        network=ref("network"),
+        loader=ref("target#dataloader"),
+        output_dir=ref("output_dir"),
+    )
+    steps = [
+        expr("@prepared.require()"),
+        expr("@run_folder.start()"),
+        expr("@adaptation.run(@test#evaluator)"),
+        expr("@test#evaluator.run()"),
+        expr("@run_folder.finish()"),
+        expr("@publisher.run()"),
+    ]
+    return {
+        "method": note(s.method, "adapts the source's network without source data; nothing is trained"),
+        "adaptation": note(run, "fits it, or has it adapt while it is evaluated"),
+        "test::evaluator::network": note(expr("@adaptation.network"), "the adapted one"),
+        "run_folder::info::steps": note(0, "for run.json: no step of training"),
+        "+train::handlers": note(_handlers(s)[1:], "behind those of train.yaml"),
+        "run": note(steps, "the workflow, step by step"),
+    }
+
+
+def _input_space(s: BundleSpec) -> dict[str, Any]:
+    """Plain training on source images in the target's look."""
+    look = {**s.method, "keys": ["image"], "targets": expr("@lists.target_unlabelled"), "load": ref("load_target")}
+    return {
+        "style": note([look], "gives the source's images the target's look, before normalisation"),
+        "method": note(None, "no term of the loss: see `style`"),
+        "run_folder::info::method": note(s.method["_target_"], "for run.json"),
+        "+train::handlers": note(_handlers(s)[1:], "behind those of train.yaml"),
+    }
+
+
 def adapt(s: BundleSpec) -> dict[str, Any]:
     """The overlay."""
+    others = {"source_free": _source_free, "input": _input_space}
+    kind = method_kind(s.method)
+    return _term(s) | (others[kind](s) if kind in others else {})
+
+
+def _term(s: BundleSpec) -> dict[str, Any]:
     return {
         **_method(s),
         **_data(s),
