@@ -37,7 +37,7 @@ def coarsened(
     >>> coarsened([1.0, 1.0, 1.0], [64, 64, 64], 48**3, None)[0]
     [1.0, 1.0, 1.0]
     >>> coarsened([0.5, 0.5, 5.0], [512, 512, 30], 48**3, None)[0]
-    [2.12, 2.12, 5.0]
+    [2.13, 2.13, 5.0]
     """
     whole = math.prod(shape)
     if voxels >= _SEEN * whole:
