@@ -222,7 +222,9 @@ def _augmentation(
     )
     return {
         "augment": reasons.add("augment", "standard" if augment == "auto" else augment, why),
-        "augment_source": reasons.add("augment_source", choice.preset, choice.reason),
+        "augment_source": reasons.add(
+            "augment_source", choice.preset, choice.reason.removeprefix(f"{choice.preset}: ")
+        ),
         "joint": reasons.add("joint", joint, together),
     }
 

@@ -7,8 +7,7 @@ Paper: Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022, arXiv
 It helps where source and target are near (hippocampus, +.01 Dice) and hurts where they are far (nuclei, .70 against
 .84): an arm, never a silent default. Without a coefficient a rule chooses it, by how well the untouched source does on
 the labelled target cases, which it has never seen: the source's weights count ``min(1/2, score)``, where ``score`` is
-    0 at
-chance and 1 at best (Dice; 2 AUC - 1). A source that knows nothing of the target has no say then.
+0 at chance and 1 at best (Dice; 2 AUC - 1). A source that knows nothing of the target has no say then.
 
 BatchNorm's running statistics of an average belong to neither network. With ``statistics`` they are re-estimated on
 target images (cumulative average, as AdaBN): sarcoma .285 -> .445, but up to .08 lost elsewhere, so it is off by

@@ -28,6 +28,8 @@ _PLACES = {
     "RandStaind": "stain",
     "as_transforms": "presets",
     "mirror_axes": "mirroring",
+    "RandRelativeNoise": "noise",
+    "RandRelativeNoised": "noise",
     "RandSideFlipd": "side_flip",
     "preset": "presets",
 }

@@ -89,7 +89,7 @@ def preset(
 
     Example:
         >>> [c["_target_"].rsplit(".")[-1] for c in preset("light", 3, [1, 1, 5], [64, 64, 16], flips=[0])]
-        ['RandPhysicalAffined', 'RandFlipd', 'RandScaleIntensityd', 'RandShiftIntensityd']
+        ['RandPhysicalAffined', 'RandFlipd', 'RandScaleIntensityd', 'RandStdShiftIntensityd']
     """
     if name not in PRESETS:
         raise InputError(f"no augmentation preset {name!r}", hint=f"one of {', '.join(PRESETS)}")
@@ -201,7 +201,7 @@ def _intensity(name: str, image: str, dims: int, spacing: list[float] | None) ->
 def _light(image: str) -> list[Config]:
     return [
         {"_target_": f"{_M}.RandScaleIntensityd", "keys": [image], "factors": 0.1, "prob": 0.5},
-        {"_target_": f"{_M}.RandShiftIntensityd", "keys": [image], "offsets": 0.1, "prob": 0.5},
+        {"_target_": f"{_M}.RandStdShiftIntensityd", "keys": [image], "factors": 0.1, "prob": 0.5},
     ]
 
 
@@ -219,7 +219,7 @@ def _standard(image: str, dims: int, spacing: list[float] | None) -> list[Config
         "retain_stats": True,
     }
     return [
-        {"_target_": f"{_M}.RandGaussianNoised", "keys": [image], "prob": 0.1, "std": 0.3},
+        {"_target_": f"{_OURS}.noise.RandRelativeNoised", "keys": [image], "prob": 0.1, "most": 0.3},
         {"_target_": f"{_M}.RandGaussianSmoothd", "keys": [image], "prob": 0.2, **sigma},
         {"_target_": f"{_M}.RandScaleIntensityd", "keys": [image], "factors": 0.25, "prob": 0.15},
         {

@@ -18,6 +18,7 @@ KINDS = {
     "inversion": (a.RandContrastInversion, a.RandContrastInversiond, {}, 2),
     "curve": (a.RandAppearanceCurve, a.RandAppearanceCurved, {"falling": 0.5}, 2),
     "resolution": (a.RandPhysicalLowResolution, a.RandPhysicalLowResolutiond, {}, 1),
+    "noise": (a.RandRelativeNoise, a.RandRelativeNoised, {}, 2),
     "stain": (a.RandStain, a.RandStaind, {}, 3),
     "hue": (a.RandHue, a.RandHued, {}, 3),
 }
@@ -208,3 +209,19 @@ def _turns(hue, image):
         hue.randomize(image)
         found.append(hue.turn)
     return found
+
+
+def test_noise_is_as_strong_on_any_scale():
+    image = torch.rand(1, 40, 40)
+    noise = a.RandRelativeNoise(1.0, most=0.3).set_random_state(0)
+    shares = []
+    for _ in range(60):
+        share = float((noise(image) - image).std() / image.std())
+        shares.append(share)
+        state = noise.share
+        assert share == pytest.approx(state, rel=0.1, abs=1e-3)
+    assert max(shares) > 0.25 and min(shares) < 0.05
+    one, two = (a.RandRelativeNoise(1.0).set_random_state(1)(x) for x in (image, 500 * image - 90))
+    torch.testing.assert_close(500 * one - 90, two, rtol=1e-4, atol=1e-2)
+    with pytest.raises(InputError, match="not negative"):
+        a.RandRelativeNoise(most=-1)
