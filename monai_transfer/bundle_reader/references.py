@@ -202,6 +202,8 @@ class Resolver:
             nonlocal size
             name = f"_reference_{len(names)}"
             value, count = self._reference(match[0][1:], where)
+            if isinstance(value, Unread) and match[0].endswith("device"):
+                value = "cpu"  # which device it is the user says
             size += count
             names[name] = value
             return name

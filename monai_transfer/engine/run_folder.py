@@ -198,20 +198,28 @@ class RunFolder:
                     hint="delete it to start over (`run`: --fresh), or name another (--output_dir, `study`: --out)",
                 )
         clear_leftovers(self.folder)
+        pretrained = Path(self.pretrained) if self.pretrained else None
+        manifest = Path(self.manifest) if self.manifest else None
+        hashes = {
+            "pretrained_sha256": sha256_file(pretrained) if pretrained and pretrained.is_file() else None,
+            "manifest_sha256": sha256_file(manifest) if manifest and manifest.is_file() else None,
+        }
+        for key, path in (("manifest_sha256", manifest), ("pretrained_sha256", pretrained)):
+            if previous.get(key) and hashes[key] and previous[key] != hashes[key]:
+                fault = "has changed since the unfinished run began that would continue with it"
+                hint = f"restore it, or start over (`run`: --fresh); the run is {self.folder}"
+                raise InputError(fault, path=path, hint=hint)
         text = self._config_text()
         if text is not None:
             write_text(self.folder / "config.yaml", text)
         if self.weights is not None:
             write_json(self.folder / "weights.json", self.weights.to_dict())
-        pretrained = Path(self.pretrained) if self.pretrained else None
-        manifest = Path(self.manifest) if self.manifest else None
         record = {
             "format": FORMAT,
             "status": "running",
             **self.info,
             "pretrained": pretrained.name if pretrained else None,
-            "pretrained_sha256": sha256_file(pretrained) if pretrained and pretrained.is_file() else None,
-            "manifest_sha256": sha256_file(manifest) if manifest and manifest.is_file() else None,
+            **hashes,
             "config_sha256": self._config_hash(),
             "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
             "versions": _versions(),

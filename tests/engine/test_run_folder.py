@@ -8,7 +8,7 @@ import pytest
 import yaml
 from monai.bundle import ConfigParser
 
-from monai_transfer.engine.run_folder import RunFolder, read_status
+from monai_transfer.engine.run_folder import RunFolder, close_open_runs, read_status
 from monai_transfer.errors import InputError
 
 INFO = {"workflow": "train", "arm": "fine_tuned", "seed": 3}
@@ -56,6 +56,20 @@ def test_another_config_does_not_continue(tmp_path):
     ).get_parsed_content("r")  # fmt: skip
     with pytest.raises(InputError, match="another configuration.*delete it"):
         other.start()
+
+
+@pytest.mark.parametrize("what", ["manifest", "pretrained"])
+def test_what_has_changed_since_is_said_before_it_is_used(what, tmp_path):
+    file, folder = tmp_path / f"{what}.file", tmp_path / "run"
+    file.write_text("1")
+    parsed(folder, **{what: str(file)}).start()
+    close_open_runs(KeyboardInterrupt())
+    file.write_text("2")
+    with pytest.raises(InputError, match=f"{what}.file: has changed since.*--fresh"):
+        parsed(folder, **{what: str(file)}).start()
+    file.write_text("1")
+    parsed(folder, **{what: str(file)}).start()
+    assert len(record(folder)["resumed"]) == 1
 
 
 def test_finished_is_moved_aside_and_fresh_clears(tmp_path):
