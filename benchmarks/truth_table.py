@@ -120,7 +120,7 @@ def run(options: argparse.Namespace, trials: Sequence[MethodArm], console: Conso
     with workers(options.jobs) as pool:
         if "pretrained" not in shared and not has_weights(options.bundle):
             home = out / "pretrain-0"
-            pretrain = {**for_pretraining(shared), "output_dir": str(home)}
+            pretrain = {**for_pretraining(options.bundle, shared), "output_dir": str(home)}
             job = Job(str(options.bundle), "pretrain", pretrain, "pretrain")
             refuse_failed(run_jobs([job], pool, "source", console))
             shared |= dict.fromkeys(("pretrained", "ckpt"), str(home / "models" / "model.pt"))

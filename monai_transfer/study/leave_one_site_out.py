@@ -119,7 +119,7 @@ def leave_one_site_out(
             console.print(f"{site} has no test split: {share}", markup=False, soft_wrap=True)
         for seed in seeds:
             home = _folder(out, site) / f"pretrain-{seed}"
-            own = {**for_pretraining(shared), **domains, "seed": int(seed), "output_dir": str(home.resolve())}
+            own = {**for_pretraining(bundle, shared), **domains, "seed": int(seed), "output_dir": str(home.resolve())}
             job = Job(str(bundle), "pretrain", own, f"without {site}, seed {seed}")
             pretrainings[site, seed] = job
             weights = str((job.output / "models" / "model.pt").resolve())

@@ -13,10 +13,12 @@ from typing import Any
 
 from rich.console import Console
 
+from monai_transfer.bundle.command_line import config_files
 from monai_transfer.bundle.run import open_workflow
 from monai_transfer.errors import InputError
 from monai_transfer.runs.lock import FolderLock
 from monai_transfer.runs.record import find_runs, read_status
+from monai_transfer.safe_parse import read_config
 from monai_transfer.stopping import keeps
 from monai_transfer.study.arms import DEFAULT_ARMS, PRESETS, Arm, parse_arms
 from monai_transfer.study.pool import Job, refuse_failed, run_jobs, workers
@@ -71,7 +73,10 @@ def run_study(
         if "pretrained" not in shared and not has_weights(bundle):
             home = out / "pretrain-0"
             job = Job(
-                str(bundle), "pretrain", {**for_pretraining(shared), "output_dir": str(home.resolve())}, "pretrain"
+                str(bundle),
+                "pretrain",
+                {**for_pretraining(bundle, shared), "output_dir": str(home.resolve())},
+                "pretrain",
             )
             refuse_failed(run_jobs([job], pool, "pretrain on the source", console))
             shared["pretrained"] = str((home / "models" / "model.pt").resolve())
@@ -162,7 +167,16 @@ def has_weights(bundle: Path) -> bool:
     return (bundle / "models" / "model.pt").is_file() or read_status(bundle / "runs" / "pretrain-0") == "finished"
 
 
-def for_pretraining(shared: Mapping[str, Any]) -> dict[str, Any]:
-    """Overrides that pretraining shares with the arms: where the data are, not how the arms are trained."""
-    keys = ("dataset_dir", "manifest", "source_site", "target_site", "device")
-    return {key: shared[key] for key in keys if key in shared}
+def for_pretraining(bundle: Path, shared: Mapping[str, Any]) -> dict[str, Any]:
+    """Overrides that pretraining shares with the arms: all ids that it has and does not set itself.
+
+    Patch, batch, network, normalisation, augmentation or device must be the same on both sides. Its own are the epochs,
+    the learning rate and the cases (``pretrain.yaml``), and what is fine-tuning's alone (strategy, weights to start from).
+    """
+    train, pretrain = (read_config(path) for path in config_files(bundle, "pretrain"))
+    own = {_root(key) for key in pretrain if "::" not in key} | {"strategy", "ckpt", "pretrained", "arm", "workflow"}
+    return {key: value for key, value in shared.items() if _root(key) in train and _root(key) not in own}
+
+
+def _root(key: str) -> str:
+    return key.replace("::", "#").split("#")[0]

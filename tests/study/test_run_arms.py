@@ -13,7 +13,7 @@ from rich.console import Console
 from monai_transfer.bundle.new import new_bundle
 from monai_transfer.errors import InputError
 from monai_transfer.study.arms import DEFAULT_ARMS
-from monai_transfer.study.run_arms import PRESETS, arms_on, parse_arms, run_study
+from monai_transfer.study.run_arms import PRESETS, arms_on, for_pretraining, parse_arms, run_study
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 SHORT = {"max_epochs": 1, "steps_per_epoch": 2, "val_interval": 1}
@@ -176,3 +176,17 @@ def test_a_fraction_that_is_none(bundle, tmp_path, value):
             bundle, tmp_path / "s", parse_arms("scratch"), seeds=[0], fractions=[value], console=quiet(),
             overrides={**SHORT, "pretrained": "none"},
         )  # fmt: skip
+
+
+def test_options_reach_pretraining_but_for_what_is_its_own(bundle):
+    """What both must share does; epochs, learning rate, cases and fine-tuning's own parts do not."""
+    shared = {
+        "batch_size": 3,
+        "patch": [8, 8],
+        "network_def#channels": [4, 8],
+        "train::random_transforms": [],
+        "device": "cpu",
+        "steps_per_epoch": 2,
+    }
+    own = {"max_epochs": 9, "lr": 1.0, "n_labelled": 2, "strategy": {}, "regulariser": None, "ckpt": "a", "method": {}}
+    assert for_pretraining(bundle, {**shared, **own}) == shared
