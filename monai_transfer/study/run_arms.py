@@ -171,7 +171,7 @@ def for_pretraining(bundle: Path, shared: Mapping[str, Any]) -> dict[str, Any]:
     """Overrides that pretraining shares with the arms: all ids that it has and does not set itself.
 
     Patch, batch, network, normalisation, augmentation or device must be the same on both sides. Its own are the epochs,
-    the learning rate and the cases (``pretrain.yaml``), and what is fine-tuning's alone (strategy, weights to start from).
+    the learning rate and the cases (``pretrain.yaml``); strategy and starting weights are fine-tuning alone.
     """
     train, pretrain = (read_config(path) for path in config_files(bundle, "pretrain"))
     own = {_root(key) for key in pretrain if "::" not in key} | {"strategy", "ckpt", "pretrained", "arm", "workflow"}
