@@ -89,6 +89,9 @@ def new(
         int | None, typer.Option(help="Optimizer steps per epoch, whatever the data.", min=1)
     ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Cases per step.", min=1)] = None,
+    no_flip: Annotated[
+        bool, typer.Option("--no-flip", help="Never mirror images; classes named by side forbid it anyway.")
+    ] = False,
     augment: Annotated[
         str,
         typer.Option(
@@ -134,6 +137,7 @@ def new(
         batch_size=batch_size,
         preprocessing=preprocessing,
         augment=augment,
+        flip=not no_flip,
         force=force,
     )
     typer.echo(f"{folder}: {spec.spatial_dims}D {spec.task}, outputs {', '.join(spec.class_names)}")

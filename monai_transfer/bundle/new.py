@@ -76,6 +76,7 @@ class NewOptions:
         budget: ``quick``, ``standard``, ``full`` or a number of steps.
         epochs, pretrain_epochs, steps_per_epoch, batch_size: in place of the planned numbers.
         val_interval: epochs between validations.
+        flip: mirror images where classes named by side do not forbid it.
         augment: a preset of ``data.augmentation`` for all training; ``"auto"``: ``standard`` for the target's cases,
             and for the source's what ``selection.augmentation_choice`` says of both sites' images.
     """
@@ -100,6 +101,7 @@ class NewOptions:
     batch_size: int | None = None
     val_interval: int = 2
     augment: str = "auto"
+    flip: bool = True
 
 
 def new_bundle(
@@ -166,7 +168,7 @@ def new_bundle(
         kept=start.kept,
         mapping=mapping.to_dict() if encoded else None,
         partly_annotated=encoded and partly,
-        flips=_mirror(fit, labels, texture=fit.raster and task.dense, reasons=reasons),
+        flips=_mirror(wanted, fit, labels, fit.raster and task.dense, reasons),
         **_augmentation(data, sites, wanted.augment, reasons),
         rotation_axes=["x", "y", "z"] if fit.spatial_dims == 3 else ["x"],
         source_site=sites[0],
@@ -202,8 +204,10 @@ def new_bundle(
     return spec
 
 
-def _mirror(fit: DataFit, labels: dict[int, str], *, texture: bool, reasons: Reasons) -> list[int]:
+def _mirror(wanted: NewOptions, fit: DataFit, labels: dict[int, str], texture: bool, reasons: Reasons) -> list[int]:
     """The axes that images are mirrored in."""
+    if not wanted.flip:
+        return list(reasons.add("mirror", [], "no mirroring, as asked"))
     axes = mirror_axes(fit.spatial_dims, labels.values(), texture=texture)
     why = "pictures without an upright: every axis" if texture else "from left to right"
     return reasons.add("mirror", axes, why if axes else "classes are named by side: a mirror image has other names")

@@ -147,7 +147,7 @@ def _own_sources(
     for arm in arms:
         if arm.pretraining:
             home = (out / f"pretrain-{arm.name}-0").resolve()
-            own = {**for_pretraining(shared), **arm.pretraining, "output_dir": str(home)}
+            own = {**for_pretraining(bundle, shared), **arm.pretraining, "output_dir": str(home)}
             jobs[arm.name] = Job(str(bundle), "pretrain", own, f"pretrain for {arm.name}")
     if jobs:
         refuse_failed(run_jobs(list(jobs.values()), pool, "sources of their own", console))

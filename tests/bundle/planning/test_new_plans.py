@@ -124,3 +124,18 @@ def test_unlike_classes_are_weighed(tmp_path):
     assert spec.class_weights == [0.75, 1.5], "2 and 4 of 6 cases; mean 1 over them"
     run = run_workflow(bundle, "pretrain", {**SHORT, "device": "cpu"}, log=False)
     assert json.loads((run / "run.json").read_text())["status"] == "finished"
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "axes"),
+    [
+        (("background", "organ"), {}, [0]),
+        (("background", "left organ"), {}, []),
+        (("background", "organ"), {"flip": False}, []),
+    ],
+)
+def test_mirroring_where_sides_and_the_user_allow_it(tmp_path, names, options, axes):
+    data = write(tmp_path, "segmentation", "CT", thick_ct, {str(n): name for n, name in enumerate(names)}, ".nii.gz")
+    spec = new_bundle(tmp_path / "b", data, size="small", **SITES, **options)
+    assert spec.flips == axes and spec.recipe["mirror"]["reason"]
+    assert config(tmp_path / "b")["mirror"] == axes
