@@ -44,7 +44,7 @@ def pretrain(s: BundleSpec) -> dict[str, Any]:
             "the preset of that name, chosen where it is auto",
         ),
         "train::random_transforms": note([preset(s, "chosen_augment")], "all cases are the source's"),
-        "+run_folder::info": {"augment": ref("chosen_augment")},
+        "+run_folder::info": note({"augment": ref("chosen_augment")}, "for run.json"),
         "run_folder::info::labelled_train": note(expr("len(@lists.source_training)"), "for run.json"),
         "regulariser": note(None, "nothing to hold on to yet"),
         "max_epochs": note(s.pretrain_epochs, "epochs of `steps_per_epoch` steps"),
