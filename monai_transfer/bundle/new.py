@@ -135,9 +135,6 @@ def new_bundle(
     learning, pooled = _components(wanted, task)
     size = get_size(wanted.size or ("medium" if torch.cuda.is_available() else "small"))
     fit = fit_data(data, sites)
-    if mapping.regions:
-        fault = "declares regions, and no bundle has overlapping outputs for voxels yet"
-        raise InputError(fault, path=path, hint="leave `regions` out: the classes themselves are segmented")
     picture = _picture(wanted, data, fit, sites, reasons)
     fit = replace(fit, channels=3) if picture == "rgb" else fit
     # boxes are made of any foreground, so a localization may name its lesions alone
@@ -168,6 +165,7 @@ def new_bundle(
         kept=start.kept,
         mapping=mapping.to_dict() if encoded else None,
         partly_annotated=encoded and partly,
+        surface_tolerance=dict(data.surface_tolerance),
         flips=_mirror(wanted, fit, labels, fit.raster and task.dense, reasons),
         **_augmentation(data, sites, wanted.augment, reasons),
         rotation_axes=["x", "y", "z"] if fit.spatial_dims == 3 else ["x"],

@@ -57,6 +57,7 @@ class BundleSpec:
         mapping: what stands in the label files and what the network sees of it, as ``LabelMapping.to_dict`` gives it;
             None: the files hold class numbers.
         partly_annotated: some sites or cases were not looked at for every class.
+        surface_tolerance: of the surface Dice, mm by class; 2 mm for the others.
         label_mean, label_std: of a regression's training labels.
         suffix: of the image files, for inference.
         modality, description, data_note: words for people.
@@ -117,6 +118,7 @@ class BundleSpec:
     num_workers: int = 0
     mapping: dict[str, Any] | None = None
     partly_annotated: bool = False
+    surface_tolerance: dict[str, float] = field(default_factory=dict)
     label_mean: float = 0.0
     label_std: float = 1.0
     boxes: dict[str, Any] = field(default_factory=dict)
@@ -161,7 +163,8 @@ class BundleSpec:
         values = None if mapping.multi_label else mapping.written_values
         plain = values is None or values == list(range(len(values)))
         gaps = bool(mapping.ignore) or self.partly_annotated
-        return Outputs(self.class_names, self.label_mean, self.label_std, gaps, None if plain else values)
+        written = None if plain else values
+        return Outputs(self.class_names, self.label_mean, self.label_std, gaps, written, mapping.values_of_regions())
 
     @property
     def out_channels(self) -> int:

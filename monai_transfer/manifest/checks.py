@@ -63,6 +63,7 @@ def validate(content: Any, path: str | Path | None = None) -> None:
     several = has_findings(content)
     mapping = _check_mapping(content, several, path)
     _check_annotated(content, items, mapping, path)
+    _check_told(list(content.get("surface_tolerance", {})), mapping, "surface_tolerance", path)
     channels = _n_images(items[0][2])
     for split, i, item in items:
         where = _where(split, i, item)

@@ -23,7 +23,7 @@ from monai_transfer.safe_parse import read_json
 __all__ = ["Case", "Manifest", "select_labelled"]
 
 _TEXTS = ("name", "description", "task", "modality", "licence", "reference")
-_OF_LABELS = ("regions", "regions_class_order", "ignore", "annotated")
+_OF_LABELS = ("regions", "regions_class_order", "ignore", "annotated", "surface_tolerance")
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class Manifest:
         regions: mask values by the name of a region; with regions, these are what is predicted.
         regions_class_order: the value that each region writes, where the file says it.
         ignore: mask values that are neither learned from nor scored.
+        surface_tolerance: by class, how far apart two outlines may lie and still agree in the surface Dice, mm.
         annotated: by site the classes that were looked for there; see ``annotated_in``.
         multi_label: classification in which every case has several findings.
         channel_names: channel names by number as text.
@@ -66,6 +67,7 @@ class Manifest:
     regions_class_order: list[int] | None = None
     ignore: list[int] = field(default_factory=list)
     annotated: dict[str, list[str]] = field(default_factory=dict)
+    surface_tolerance: dict[str, float] = field(default_factory=dict)
     multi_label: bool = False
     folder: Path = field(default_factory=Path.cwd, compare=False)
     path: Path | None = field(default=None, compare=False)

@@ -28,7 +28,7 @@ from monai_transfer.metrics.base import COUNTS, LENGTH, Metric, table_of
 from monai_transfer.metrics.objects import OBJECT_METRICS, count_objects
 from monai_transfer.metrics.reading import finite_array
 
-__all__ = ["MASK_METRICS", "MaskPair", "foreground", "segmentation_case"]
+__all__ = ["MASK_METRICS", "MaskPair", "foreground", "region_case", "segmentation_case"]
 
 
 def foreground(labels: Mapping[Any, str]) -> dict[int, str]:
@@ -138,12 +138,56 @@ def segmentation_case(
             hint="bring the prediction back into the image's original grid before measuring",
         )
     predicted, true = (np.where(true < 0, 0, each) for each in (predicted, true))
-    names = foreground(labels)
+    masks = {name: (predicted == value, true == value) for value, name in foreground(labels).items()}
+    return _measure(masks, step, tolerance, unit, iou, unknown)
+
+
+def region_case(
+    prediction: Any,
+    truth: Any,
+    names: Sequence[str],
+    spacing: Sequence[float],
+    *,
+    tolerance: float | Mapping[str, float] = 2.0,
+    unit: str = LENGTH,
+    iou: float = 0.1,
+    unknown: Collection[str] = (),
+) -> dict[str, float]:
+    """As :func:`segmentation_case`, for regions that may overlap: a channel for each, and no background.
+
+    Args:
+        prediction: (C, H, W) or (C, H, W, D), 0 and 1.
+        truth: the same shape, 1 and 0; where it is -1 nothing is measured.
+        names: C names.
+        spacing, tolerance, unit, iou, unknown: as there.
+
+    Raises:
+        InputError: shapes differ, a value is NaN, or the number of channels is not that of the names.
+    """
+    predicted, true = finite_array(prediction, "prediction"), finite_array(truth, "truth")
+    if predicted.shape != true.shape or len(true) != len(names) or true.ndim != len(spacing) + 1:
+        raise InputError(
+            f"prediction has shape {predicted.shape}, truth has {true.shape}, for the regions {', '.join(names)}",
+            hint="bring the prediction back into the image's original grid, one channel for each region",
+        )
+    masks = {name: ((p > 0.5) & (t >= 0), t == 1) for name, p, t in zip(names, predicted, true, strict=True)}
+    return _measure(masks, np.asarray(spacing, dtype=float), tolerance, unit, iou, unknown)
+
+
+def _measure(
+    masks: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    step: np.ndarray,
+    tolerance: float | Mapping[str, float],
+    unit: str,
+    iou: float,
+    unknown: Collection[str],
+) -> dict[str, float]:
+    """Every metric of each class, from its predicted and its true mask, and the means over the classes."""
     measured = {name: metric for name, metric in MASK_METRICS.items() if metric.of_masks and _fits(metric, step, unit)}
     values: dict[str, float] = {}
-    for value, name in names.items():
+    for name, (p, t) in masks.items():
         within = tolerance.get(name, 2.0) if isinstance(tolerance, Mapping) else tolerance
-        pair = MaskPair(predicted == value, true == value, step, within, unit)
+        pair = MaskPair(p, t, step, within, unit)
         for metric in measured.values():
             hidden = name in unknown and not metric.of_prediction
             values[f"{metric.name}_{name}"] = math.nan if hidden else _value(metric, pair)
@@ -154,7 +198,7 @@ def segmentation_case(
     means: dict[str, float] = {}
     for metric in measured.values():
         if metric.averaged:
-            present = [values[f"{metric.name}_{name}"] for name in names.values()]
+            present = [values[f"{metric.name}_{name}"] for name in masks]
             present = [v for v in present if not math.isnan(v)]
             means[metric.name] = float(np.mean(present)) if present else math.nan
     return means | values

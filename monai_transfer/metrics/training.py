@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["TRAINING_ACCURACY", "TRAINING_DICE", "TRAINING_ERROR", "TRAINING_FINDINGS", "TrainingScore"]
+__all__ = [
+    "TRAINING_ACCURACY",
+    "TRAINING_DICE",
+    "TRAINING_ERROR",
+    "TRAINING_FINDINGS",
+    "TRAINING_REGIONS",
+    "TrainingScore",
+]
 
 
 @dataclass(frozen=True)
@@ -87,6 +94,21 @@ def _highest(scores: Tensor) -> Tensor:
     return found
 
 
+def _overlaps(prediction: Tensor, label: Tensor) -> Tensor:
+    """Of each output the known voxels that are right inside, and those that are inside by either."""
+    import torch
+
+    known = label >= 0
+    said, true = (prediction > 0) & known, label == 1
+    axes = [0, *range(2, label.ndim)]
+    return torch.stack([2 * (said & true).sum(axes), said.sum(axes) + true.sum(axes)])
+
+
+def _mean_overlap(sums: Tensor) -> float:
+    dice = sums[0] / sums[1]
+    return float(dice[sums[1] > 0].mean())
+
+
 def _mean_foreground_dice(sums: Tensor) -> float:
     both = (sums.sum(0) + sums.sum(1))[1:]
     dice = 2 * sums.diagonal()[1:] / both
@@ -99,6 +121,8 @@ TRAINING_ACCURACY = TrainingScore(
     "training_accuracy", _confusion, lambda sums: float(sums.diagonal().sum() / sums.sum())
 )
 """Share of the cases that got the right class."""
+TRAINING_REGIONS = TrainingScore("training_dice", _overlaps, _mean_overlap)
+"""Mean Dice over the regions that occur."""
 TRAINING_FINDINGS = TrainingScore(
     "training_accuracy", _right_findings, lambda sums: float(sums[0] / sums[1].clamp(min=1))
 )

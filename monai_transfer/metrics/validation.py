@@ -60,16 +60,25 @@ class KnownDiceMetric(CumulativeIterationMetric):
     ``y_pred`` is one-hot, B x C x spatial. ``y`` holds class numbers, B x 1 x spatial, -1 where ignored; or targets,
     B x C x spatial, of 1, 0 and -1. A class without a true voxel in a case, or that nobody looked for, has no value.
 
+    Args:
+        include_background: the first channel counts, too, as with regions.
+
     >>> metric = KnownDiceMetric()
     >>> _ = metric(torch.tensor([[[0.0, 0.0, 0.0], [1.0, 1.0, 1.0]]]), torch.tensor([[[1, 0, -1]]]))
     >>> round(metric.aggregate().item(), 3)
     0.667
     """
 
+    def __init__(self, include_background: bool = False) -> None:
+        super().__init__()
+        self.first = 0 if include_background else 1
+
     def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor | None = None, **_: Any) -> torch.Tensor:
         assert y is not None
-        target = class_targets(torch.as_tensor(y), y_pred.shape[1])[:, 1:].flatten(2)
-        known, p = target >= 0, torch.as_tensor(y_pred)[:, 1:].flatten(2) > 0.5
+        given = torch.as_tensor(y)
+        target = given if given.shape == y_pred.shape else class_targets(given, y_pred.shape[1])
+        target = target[:, self.first :].flatten(2)
+        known, p = target >= 0, torch.as_tensor(y_pred)[:, self.first :].flatten(2) > 0.5
         true = target == 1
         both = (p & true).sum(2).double()
         sizes = (p & known).sum(2) + true.sum(2)
@@ -85,8 +94,11 @@ class KnownDice(IgniteMetricHandler):
     """:class:`KnownDiceMetric` as an ignite metric, for ``key_val_metric``.
 
     Args:
+        include_background: as there.
         output_transform: picks ``(pred, label)`` from ``engine.state.output``, as MONAI's handlers do.
     """
 
-    def __init__(self, output_transform: Callable[[Any], Any] = lambda x: x) -> None:
-        super().__init__(metric_fn=KnownDiceMetric(), output_transform=output_transform, save_details=False)
+    def __init__(self, include_background: bool = False, output_transform: Callable[[Any], Any] = lambda x: x) -> None:
+        super().__init__(
+            metric_fn=KnownDiceMetric(include_background), output_transform=output_transform, save_details=False
+        )

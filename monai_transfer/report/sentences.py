@@ -79,6 +79,7 @@ def conclusion(report: TransferReport) -> str:
     against = f" ({measure}: {'; '.join(marks)})" if marks else ""
     parts = [lost_sentence(arm_name(a)[0].upper() + arm_name(a)[1:], judged[a].lost).strip() for a in order]
     parts = [part for part in parts if part]
+    parts += [sentence] if (sentence := _at_chance(report)) else []
     lost = len(parts)
     if helped:
         best = helped[0]
@@ -110,6 +111,16 @@ def conclusion(report: TransferReport) -> str:
     if not judged:
         parts.append(f"Only baselines were compared{against}.")
     return " ".join(parts)
+
+
+def _at_chance(report: TransferReport) -> str:
+    """Where no arm is told apart from guessing: then no difference between them says anything."""
+    chance = report.measure.chance
+    known = [arm for arm in report.arms.values() if arm.low == arm.low]
+    if chance is None or len(known) < len(report.arms) or any(not arm.low <= chance <= arm.high for arm in known):
+        return ""
+    held = f"every 95 % interval of {report.measure.heading} holds {number(chance)}"
+    return f"All arms are at chance: {held}, so these cases show nothing that was learned."
 
 
 def _versus(marks: list[str]) -> str:

@@ -2,7 +2,7 @@
 
 >>> from monai_transfer.tasks import TASKS, get_task
 >>> ", ".join(TASKS)
-'classification, segmentation, regression, localization, multilabel, self_supervised'
+'classification, segmentation, regression, localization, multilabel, regions, self_supervised'
 >>> get_task("regression").description
 'one quantity for every image'
 """
@@ -17,6 +17,7 @@ from monai_transfer.tasks.classification import CLASSIFICATION
 from monai_transfer.tasks.labels import LabelKind
 from monai_transfer.tasks.localization import LOCALIZATION
 from monai_transfer.tasks.multilabel import MULTILABEL
+from monai_transfer.tasks.regions import REGIONS
 from monai_transfer.tasks.regression import REGRESSION
 from monai_transfer.tasks.segmentation import SEGMENTATION
 from monai_transfer.tasks.self_supervised import SELF_SUPERVISED
@@ -35,7 +36,8 @@ __all__ = [
 ]
 
 TASKS: dict[str, Task] = {
-    task.name: task for task in (CLASSIFICATION, SEGMENTATION, REGRESSION, LOCALIZATION, MULTILABEL, SELF_SUPERVISED)
+    task.name: task
+    for task in (CLASSIFICATION, SEGMENTATION, REGRESSION, LOCALIZATION, MULTILABEL, REGIONS, SELF_SUPERVISED)
 }
 """Every task by its name."""
 
@@ -54,11 +56,14 @@ def get_task(name: str | Task) -> Task:
 
 
 def task_of(manifest: Any) -> Task:
-    """The task of a manifest: of a classification whose cases have several findings it is ``multilabel``.
+    """The task of a manifest: ``multilabel`` where a classification's cases have several findings, ``regions`` where a
+    segmentation declares regions.
 
     Args:
-        manifest: with ``task`` and, where it has one, ``multi_label``.
+        manifest: with ``task`` and, where it has them, ``multi_label`` and ``regions``.
     """
+    if manifest.task == "segmentation" and getattr(manifest, "regions", None):
+        return TASKS["regions"]
     return TASKS["multilabel"] if getattr(manifest, "multi_label", False) else get_task(manifest.task)
 
 

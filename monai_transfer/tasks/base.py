@@ -30,6 +30,7 @@ class Outputs:
             them once, as ``label_scale``.
         gaps: labels may hold -1, for what is ignored or was not looked for.
         written: the value in the files of each class, where it is not its number.
+        combinations: of regions, the value in the files of each set of them: that of regions 0 and 2 stands at 1 + 4.
 
     >>> len(Outputs(["background", "lesion"]))
     2
@@ -40,6 +41,7 @@ class Outputs:
     std: float = 1.0
     gaps: bool = False
     written: Sequence[int] | None = None
+    combinations: Sequence[int] = ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -63,6 +65,7 @@ class Task:
         metrics: what its test cases are judged by, by name.
         primary_metric: the one of them that arms are compared by.
         example_metric: the one of them that ranks single cases, for the best and the worst example.
+        channels: labels come as one channel for each output, 1, 0 or -1 where nobody can tell.
         class_metric: the one of them that tells of a single class whether it is known; None: none does.
         case: from one test case to its row of ``cases.csv``.
         known: whether a row has a truth to be judged by.
@@ -114,6 +117,7 @@ class Task:
     default_names: Mapping[int, str] = field(default_factory=dict)
     label_transforms: Callable[[Outputs], list[Config]] = _nothing
     seen_in: Callable[[Any, Any], bool] | None = None
+    channels: bool = False
     class_metric: str | None = None
     trained_as: str | None = None
     in_manifest: bool = True

@@ -113,7 +113,9 @@ def _saving(s: BundleSpec) -> list[Any]:
             keys="pred",
             output_dir=ref("output_dir"),
             output_postfix="pred",
-            output_dtype=expr(f"numpy.{'uint8' if max(s.outputs.written or [0]) < 256 else 'uint16'}"),
+            output_dtype=expr(
+                f"numpy.{'uint8' if max([0, *(s.outputs.written or []), *s.outputs.combinations]) < 256 else 'uint16'}"
+            ),
             data_root_dir=ref("dataset_dir"),
             separate_folder=False,
             **picture,

@@ -26,7 +26,7 @@ def encode(s: BundleSpec) -> list[Any]:
 
 
 def targets(s: BundleSpec) -> list[Any]:
-    """Last in training: one channel for each output, -1 where the case cannot tell; where not all was looked for."""
-    if not s.partly_annotated:
+    """Last: a channel for each output, -1 where the case cannot tell; for regions, or where not all was looked for."""
+    if not (s.partly_annotated or s.kind.channels):
         return []
     return [ours("data.labels.LabelTargetsd", keys="label", mapping=ref("label_mapping"))]

@@ -7,7 +7,7 @@ from typing import Any
 from monai_transfer.bundle.configs.datasets import loader, transforms
 from monai_transfer.bundle.configs.emit import note
 from monai_transfer.bundle.configs.grid import space
-from monai_transfer.bundle.configs.labels import encode
+from monai_transfer.bundle.configs.labels import encode, targets
 from monai_transfer.bundle.configs.parts import image_keys, monai, ours
 from monai_transfer.bundle.configs.reading import read
 from monai_transfer.bundle.configs.validation import batch_size, evaluator
@@ -56,6 +56,8 @@ def _recorder(s: BundleSpec) -> dict[str, Any]:
         more = {"activation": s.kind.activation}
     if s.kind.saved_as == "boxes":
         more = {"boxes": ref("boxes"), "iou": note(0.1, "from which on a box has found a lesion")}
+    if s.surface_tolerance:
+        more["tolerance"] = note(s.surface_tolerance, "of the surface Dice, mm by class; 2 mm for the others")
     labels = {str(key): name for key, name in s.labels.items()}
     return ours("evaluation.recorder.CaseRecorder", output_dir=ref("output_dir"), task=s.task, labels=labels, **more)
 
@@ -63,8 +65,9 @@ def _recorder(s: BundleSpec) -> dict[str, Any]:
 def test(s: BundleSpec) -> dict[str, Any]:
     """The test of ``train.yaml``."""
     back = back_to_image(s, "test#preprocessing")
+    channels = targets(s) if s.kind.channels else []
     return {
-        "loading_transforms": [*read(image_keys(s)), *encode(s), *space(s, ["image"])],
+        "loading_transforms": [*read(image_keys(s)), *encode(s), *space(s, ["image"]), *channels],
         "preprocessing": transforms("test#loading_transforms", "normalise"),
         "dataset": ours(
             "data.content_cache.ContentCacheDataset",
