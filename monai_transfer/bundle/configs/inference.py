@@ -107,15 +107,14 @@ def _saving(s: BundleSpec) -> list[Any]:
     if s.kind.saved_as != "mask":
         return []
     picture = {"output_ext": ".png", "resample": False} if s.picture else {"output_ext": ".nii.gz"}
+    largest = max([0, *(s.outputs.written or []), *s.outputs.combinations])
     return [
         monai(
             "transforms.SaveImaged",
             keys="pred",
             output_dir=ref("output_dir"),
             output_postfix="pred",
-            output_dtype=expr(
-                f"numpy.{'uint8' if max([0, *(s.outputs.written or []), *s.outputs.combinations]) < 256 else 'uint16'}"
-            ),
+            output_dtype=expr("numpy.uint8" if largest < 256 else "numpy.uint16"),
             data_root_dir=ref("dataset_dir"),
             separate_folder=False,
             **picture,
