@@ -19,6 +19,8 @@ enough cases (or voxels) in it.
 from __future__ import annotations
 
 import copy
+import logging
+import time
 from typing import Any
 
 import torch
@@ -32,6 +34,8 @@ from monai_transfer.networks.outputs import mean_entropy
 from monai_transfer.testtime.base import SourceFree, affine_norms, norm_layers
 
 __all__ = ["AdaptingNetwork", "Tent"]
+
+logger = logging.getLogger(__name__)
 
 
 class Tent(SourceFree):
@@ -92,10 +96,15 @@ class AdaptingNetwork(nn.Module):
         """Back to the weights that the network came with; the optimizer starts anew."""
         self.network.load_state_dict(self._start)
         self._optimizer = torch.optim.Adam(self._parameters_to_adapt, lr=self._options.lr)
+        self._seconds, self._calls = 0.0, 0
 
     def attach(self, engine: Engine) -> None:
         """Have an evaluator reset this network before each batch; with one case per batch, that is per patient."""
         engine.add_event_handler(Events.ITERATION_STARTED, lambda _engine: self.reset())
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._say_cost)
+
+    def _say_cost(self, _engine: Engine) -> None:
+        logger.info("predicted and adapted in %.2f s (%d calls with a backward pass each)", self._seconds, self._calls)
 
     def train(self, mode: bool = True) -> AdaptingNetwork:
         """The mode does not matter: norm layers use the batch, dropout stays off."""
@@ -103,6 +112,7 @@ class AdaptingNetwork(nn.Module):
 
     def forward(self, x: Tensor, *more: Any) -> Any:
         """The network's outputs for ``x``, detached; adapts on the way, also inside ``no_grad``."""
+        since = time.perf_counter()
         if self._options.episodic:
             self.reset()
         with torch.inference_mode(False), torch.enable_grad():
@@ -116,6 +126,8 @@ class AdaptingNetwork(nn.Module):
                     break
                 loss.backward()
                 self._optimizer.step()
+        self._seconds += time.perf_counter() - since
+        self._calls += 1
         return _detached(output)
 
 

@@ -1,4 +1,5 @@
 import copy
+import logging
 
 import pytest
 import torch
@@ -126,3 +127,18 @@ def test_a_broken_image_teaches_nothing(trained, clouds):
     for key, value in wrapped.network.state_dict().items():
         assert torch.equal(value, before[1][key]), key
     assert torch.isfinite(wrapped(x)).all()
+
+
+def test_its_cost_per_batch_is_in_the_log(caplog):
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 2))
+    wrapped = Tent().wrap(network)
+    evaluator = SupervisedEvaluator(
+        device=torch.device("cpu"), val_data_loader=[{"image": torch.randn(4, 1, 8, 8)}] * 2, network=wrapped,
+        decollate=False,
+    )  # fmt: skip
+    wrapped.attach(evaluator)
+    with caplog.at_level(logging.INFO):
+        evaluator.run()
+    said = [r.message for r in caplog.records if "predicted and adapted in" in r.message]
+    assert len(said) == 2
+    assert said[0].endswith("(1 calls with a backward pass each)")
