@@ -86,4 +86,4 @@ def _boxes(parser: ConfigParser, image: Path, network, weights: Path | None) -> 
     data = parser.get_parsed_content("preprocessing")({"image": str(image)})
     with torch.no_grad():
         data["pred"] = parser.get_parsed_content("inferer")(data["image"][None], network)[0]
-    return parser.get_parsed_content("postprocessing")(data)["pred"]
+    return parser.get_parsed_content("postprocessing")(data)["boxes"]
