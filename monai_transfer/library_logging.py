@@ -20,10 +20,23 @@ _MESSAGES = (
 )
 
 
+class _From(logging.Filter):
+    """Lets records through from a level on. A filter, since MONAI sets its loggers' levels anew when it is imported."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__()
+        self.level = level
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.levelno >= self.level
+
+
 def silence_libraries() -> None:
     """Hide deprecation notes (they are for developers) and the notices that MONAI prints whatever one does."""
     for name, level in _LOGGERS.items():
-        logging.getLogger(name).setLevel(level)
+        logger = logging.getLogger(name)
+        if not any(isinstance(known, _From) for known in logger.filters):
+            logger.addFilter(_From(level))
     for category in (FutureWarning, DeprecationWarning):
         warnings.filterwarnings("ignore", category=category)
     for message in _MESSAGES:
