@@ -2,7 +2,7 @@
 
     python benchmarks/prediction.py [--quick] [--record] [--device cuda] [--whole-body]
 
-Both sides have the same network, windows (96 x 96 x 96, overlap 0.5, Gaussian) and scan (axes swapped, resampled for
+Both sides have the same network, windows (64 x 64 x 64, overlap 0.5, Gaussian) and scan (axes swapped, resampled for
 the network), and end in labels on the scan's own grid. ``spleen`` is the network of the model zoo's
 spleen_ct_segmentation (U-Net 16 to 256, batch norm, 2 classes), untrained; ``30 classes`` a smaller one with many
 outputs. Peak memory is that of a process of its own, less what it had before the prediction.
@@ -125,8 +125,8 @@ def main() -> None:
         return
     options = _measure.arguments(__doc__)
     rows = []
-    for kind, classes, shape in (("spleen", 2, (180, 180, 80)), ("30 classes", 30, (160, 160, 64))):
-        size, rounds = (32, 1) if options.quick else (96, 3)
+    for kind, classes, shape in (("spleen", 2, (128, 128, 64)), ("30 classes", 30, (128, 128, 48))):
+        size, rounds = (32, 1) if options.quick else (64, 2)
         rows += compare(kind, classes, (40, 36, 24) if options.quick else shape, size, rounds, options.device)
     _measure.report(__file__, rows, options.record, options.device)
 
