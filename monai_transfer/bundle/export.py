@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import re
 import shutil
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -119,19 +121,25 @@ def _torchscript(
     with atomic_path(path) as temporary:
         config = {**config, "bundle_root": "."}
         config |= _carried_scripts(bundle, config)
+        save = partial(
+            save_net_with_metadata,
+            script,
+            include_config_vals=False,
+            meta_values={
+                k: v for k, v in metadata.items() if k not in ("monai_version", "pytorch_version", "numpy_version")
+            },
+            more_extra_files={"inference.json": json.dumps(config, default=str).encode()},
+        )
+        stream = io.BytesIO()
+        save(filename_prefix_or_stream=stream)
+        # torch ends the whole process where it cannot write a file to its end: the room is tried first
+        temporary.write_bytes(stream.getvalue())
+        temporary.unlink()
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".exporting-") as folder:
             # under its final name: torch names the archive's root by the file, and MONAI Deploy looks for its configs
             # below `<name>/extra`
             named = Path(folder) / path.name
-            save_net_with_metadata(
-                script,
-                str(named),
-                include_config_vals=False,
-                meta_values={
-                    k: v for k, v in metadata.items() if k not in ("monai_version", "pytorch_version", "numpy_version")
-                },
-                more_extra_files={"inference.json": json.dumps(config, default=str).encode()},
-            )
+            save(filename_prefix_or_stream=str(named))
             named.replace(temporary)
         with torch.no_grad():
             _agree(torch.jit.load(str(temporary))(example), expected, path)

@@ -111,6 +111,12 @@ class HistogramMatchToTargetd(MapTransform):
 
     Raises:
         InputError: neither targets nor landmarks are given, or the latter are no landmarks.
+
+    >>> import torch
+    >>> from monai_transfer.data.histogram import HistogramMatchToTargetd
+    >>> transform = HistogramMatchToTargetd("image", landmarks=[0.0, 50.0, 100.0])
+    >>> transform({"image": torch.linspace(0, 1, 5)[None]})["image"].round().flatten().tolist()
+    [0.0, 25.0, 50.0, 75.0, 100.0]
     """
 
     def __init__(

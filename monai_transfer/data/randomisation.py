@@ -118,6 +118,15 @@ class StrongViewd(MapTransform, Randomizable):
         allow_missing_keys: skip a missing image.
         transforms: what makes the strong view instead, on ``strong_key``: dictionary transforms, or their MONAI configs
             (``strong_randomised()`` gives those of the preset ``randomised``). Only intensities may change.
+
+    >>> import torch
+    >>> from monai_transfer.data.randomisation import StrongViewd
+    >>> transform = StrongViewd(prob=1.0)
+    >>> _ = transform.set_random_state(0)
+    >>> image = torch.rand(1, 16, 16)
+    >>> out = transform({"image": image})
+    >>> sorted(out), torch.equal(out["image"], image), torch.equal(out["strong"], image)
+    (['image', 'strong'], True, False)
     """
 
     def __init__(

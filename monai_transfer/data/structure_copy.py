@@ -52,6 +52,16 @@ class CopyStructured(RandomizableTransform, MapTransform):
 
     Raises:
         InputError: there are no donors, none of several tried has the structure, or it has other channels.
+
+    >>> import torch
+    >>> from monai_transfer.data.structure_copy import CopyStructured
+    >>> donor = {"image": torch.zeros(1, 16, 16), "label": torch.zeros(1, 16, 16)}
+    >>> donor["image"][:, 4:8, 4:8], donor["label"][:, 4:8, 4:8] = 5.0, 1.0
+    >>> transform = CopyStructured("image", donors=[donor], prob=1.0, jitter=0.0, match=False)
+    >>> _ = transform.set_random_state(0)
+    >>> out = transform({"image": torch.zeros(1, 16, 16), "label": torch.zeros(1, 16, 16)})
+    >>> int(out["label"].sum()) > 0, bool(out["image"].max() > 1)
+    (True, True)
     """
 
     tries = 20

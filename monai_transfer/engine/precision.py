@@ -38,6 +38,12 @@ class AutocastInferer(Inferer):
 
     Raises:
         InputError: another ``dtype``, or (at the first call) float16 on a CPU.
+
+    >>> import torch
+    >>> from monai_transfer.engine.precision import AutocastInferer
+    >>> network = torch.nn.Conv2d(1, 1, 3)
+    >>> AutocastInferer()(torch.rand(1, 1, 8, 8), network).dtype
+    torch.float32
     """
 
     def __init__(self, inferer: Any = None, dtype: str = "bfloat16", enabled: bool = True) -> None:

@@ -62,6 +62,14 @@ class CaseRecorder:
 
     Raises (while running):
         InputError: the network's output holds NaN, an item has no ``case``, shapes differ, or nothing was evaluated.
+
+    A handler for an evaluator; what it keeps of a case is what its task and metrics say:
+
+    >>> import tempfile
+    >>> from monai_transfer.evaluation.recorder import CaseRecorder
+    >>> recorder = CaseRecorder(tempfile.mkdtemp(), "segmentation", labels={0: "background", 1: "tumour"}, figures=0)
+    >>> recorder.task.primary_metric, recorder.rows
+    ('dice', [])
     """
 
     def __init__(

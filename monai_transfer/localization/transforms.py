@@ -31,6 +31,14 @@ class BoxesFromMaskd(MapTransform):
         min_size, connectivity: as in ``boxes_from_labels``.
         threshold, score: as in ``boxes_from_probabilities``.
         allow_missing_keys: leave an item without the key alone.
+
+    >>> import torch
+    >>> from monai_transfer.localization.transforms import BoxesFromMaskd
+    >>> label = torch.zeros(1, 8, 8)
+    >>> label[:, 1:3, 1:4] = 1
+    >>> out = BoxesFromMaskd("label")({"label": label})
+    >>> [key for key in out if "box" in key][0], out[[key for key in out if "box" in key][0]].tolist()
+    ('label_boxes', [[1, 1, 3, 4]])
     """
 
     def __init__(

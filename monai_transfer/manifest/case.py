@@ -25,6 +25,11 @@ class Case:
         annotated: the classes that were looked for in this case; ``None``: those of its site.
         missing: numbers of the channels that this case lacks; another of its files stands in their place.
         label_name: the class by name, where the file writes it so; kept for writing it back.
+
+    >>> from monai_transfer.manifest.case import Case
+    >>> case = Case(image="a.nii.gz", label="a_mask.nii.gz", case="a", patient="p1", site="us")
+    >>> case.images, case.site
+    (['a.nii.gz'], 'us')
     """
 
     image: str | list[str]

@@ -47,6 +47,17 @@ class Manifest:
         training, validation, test, unlabeled: the cases of each split.
         folder: where the manifest's file lies; paths in the file are relative to it, or to ``root``.
         path: the file it was read from or written to, if any.
+
+    >>> import json, tempfile
+    >>> from pathlib import Path
+    >>> from monai_transfer.manifest.model import Manifest
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> case = {"image": "a.nii.gz", "label": 1, "case": "a", "patient": "p1", "site": "us"}
+    >>> content = {"name": "tiny", "task": "classification", "labels": {"0": "healthy", "1": "ill"}, "training": [case]}
+    >>> _ = (folder / "m.json").write_text(json.dumps(content))
+    >>> manifest = Manifest.load(folder / "m.json")
+    >>> manifest.task, manifest.sites, [case.patient for case in manifest.cases("training")]
+    ('classification', ['us'], ['p1'])
     """
 
     name: str

@@ -96,6 +96,17 @@ class KnownDice(IgniteMetricHandler):
     Args:
         include_background: as there.
         output_transform: picks ``(pred, label)`` from ``engine.state.output``, as MONAI's handlers do.
+
+    >>> import torch
+    >>> from monai_transfer.metrics.validation import KnownDice
+    >>> metric = KnownDice()
+    >>> pred, label = torch.zeros(1, 2, 4, 4), torch.zeros(1, 1, 4, 4)
+    >>> pred[:, 1, :2], label[:, :, :2] = 1.0, 1.0
+    >>> pred[:, 0, 2:] = 1.0
+    >>> label[:, :, 3] = -1  # ignored
+    >>> metric.update((pred, label))
+    >>> round(float(metric.compute()), 3)
+    1.0
     """
 
     def __init__(self, include_background: bool = False, output_transform: Callable[[Any], Any] = lambda x: x) -> None:

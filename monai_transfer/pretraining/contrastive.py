@@ -42,6 +42,14 @@ class SimClr(nn.Module):
 
     Raises:
         InputError: no such layer, or the network does not run on such an image.
+
+    >>> import torch
+    >>> from monai.networks.nets import DenseNet
+    >>> from monai_transfer.pretraining.contrastive import SimClr
+    >>> network = DenseNet(2, 1, 2, init_features=8, growth_rate=4, block_config=(2,))
+    >>> model = SimClr(network, image_size=[32, 32], width=16)
+    >>> tuple(model(torch.rand(4, 2, 1, 32, 32)).shape)  # two views of four cases, as unit vectors
+    (4, 2, 16)
     """
 
     def __init__(

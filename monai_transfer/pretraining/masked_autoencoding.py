@@ -37,6 +37,17 @@ class MaskedReconstructionLoss(nn.Module):
 
     Raises:
         ValueError: ``norm`` is neither, or prediction and target do not fit together.
+
+    The target holds the image and a mask of what was hidden; errors elsewhere count nothing:
+
+    >>> import torch
+    >>> from monai_transfer.pretraining.masked_autoencoding import MaskedReconstructionLoss
+    >>> image, hidden = torch.ones(1, 1, 4, 4), torch.zeros(1, 1, 4, 4)
+    >>> hidden[..., :2] = 1
+    >>> guess = image.clone()
+    >>> guess[..., 2:] = 7  # wrong, and not hidden
+    >>> MaskedReconstructionLoss()(guess, torch.cat([image, hidden], 1)).item()
+    0.0
     """
 
     def __init__(self, norm: str = "l2") -> None:

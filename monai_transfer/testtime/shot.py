@@ -110,6 +110,10 @@ class Shot(SourceFree):
 
     Raises:
         InputError: the prior is no shares.
+
+    >>> from monai_transfer.testtime.shot import Shot
+    >>> Shot().beta, Shot().lr  # the paper's weight of the pseudo-labels and learning rate
+    (0.3, 0.01)
     """
 
     tasks = ("classification", "segmentation")

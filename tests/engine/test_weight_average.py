@@ -44,7 +44,9 @@ def copies(net):
     return {key: value.detach().clone() for key, value in net.state_dict().items()}
 
 
-@pytest.mark.parametrize("options", [{}, {"accumulation_steps": 3}, {"inferer": AutocastInferer()}], ids=["plain", "accumulated", "autocast"])
+@pytest.mark.parametrize(
+    "options", [{}, {"accumulation_steps": 3}, {"inferer": AutocastInferer()}], ids=["plain", "accumulated", "autocast"]
+)
 def test_it_is_the_average_over_real_steps(options):
     net = network()
     average = WeightAverage(0.8)

@@ -43,6 +43,19 @@ class RasterReader(CheckedReader):
         max_memory: bytes (or ``"2GiB"``) that one image may take.
         palette: what a palette image is: ``"colour"`` for pictures, ``"index"`` for label masks.
         mode: ``"grey"`` or ``"rgb"`` converts every picture to that, so a mixed set has one number of channels.
+
+    A palette is read as the grey values that it stands for, not as its indices:
+
+    >>> import tempfile, numpy as np
+    >>> from PIL import Image
+    >>> from monai_transfer.data.readers.raster import RasterReader
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> picture = Image.fromarray(np.array([[0, 1]], np.uint8), mode="P")
+    >>> picture.putpalette([200, 200, 200, 10, 10, 10])
+    >>> picture.save(f"{folder.name}/a.png")
+    >>> reader = RasterReader(mode="grey")
+    >>> reader.get_data(reader.read(f"{folder.name}/a.png"))[0].squeeze().tolist()
+    [200, 10]
     """
 
     def __init__(
