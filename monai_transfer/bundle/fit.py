@@ -1,4 +1,4 @@
-"""Looking at a manifest's images to fit a bundle to them: dimensions, spacing, size, channels, intensities."""
+"""Reading a manifest's images to fit a bundle to them: dimensions, spacing, size, channels, intensities."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _RASTER = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
 @dataclass
 class DataFit:
-    """What the looked-at images have in common.
+    """What the inspected images have in common.
 
     Attributes:
         spatial_dims: 2 or 3.
@@ -67,7 +67,7 @@ class DataFit:
 
     @property
     def smallest(self) -> float | None:
-        """Voxels of the smallest class in the median image; ``None`` where no mask was looked at."""
+        """Voxels of the smallest class in the median image; ``None`` where no mask was read."""
         return min(self.sizes.values()) * math.prod(self.shape) if self.sizes else None
 
     def statistics(self, source: str | Path | None = None) -> dict[str, Any]:
@@ -117,14 +117,14 @@ def fit_data(manifest: Manifest, sites: Sequence[str | None], n: int = 12) -> Da
     Raises:
         InputError: no training image, unreadable images, or 2D and 3D images in one manifest.
     """
-    looked: dict[str | None, Inspected] = {}
+    inspected: dict[str | None, Inspected] = {}
     for site in dict.fromkeys(sites):
         cases = manifest.cases("training", site=site) + manifest.cases("unlabeled", site=site)
         if cases:
-            looked[site] = [("training", case, _look(manifest, case)) for case in _spread(cases, n)]
-    if not looked:
+            inspected[site] = [("training", case, _inspect(manifest, case)) for case in _spread(cases, n)]
+    if not inspected:
         raise InputError("no training image", path=manifest.path)
-    facts = [one for cases in looked.values() for _, _, result in cases for one in result["images"]]
+    facts = [one for cases in inspected.values() for _, _, result in cases for one in result["images"]]
     suffixes = [_suffix(one["path"]) for one in facts]
     suffix = max(sorted(set(suffixes) - {""}), key=suffixes.count, default="")
     raster = suffix.lower() in _RASTER
@@ -133,9 +133,9 @@ def fit_data(manifest: Manifest, sites: Sequence[str | None], n: int = 12) -> Da
         raise InputError(
             f"images of {sorted(dims)} dimensions in one set", path=manifest.path, hint="one bundle takes 2D or 3D"
         )
-    files = Counter(len(case.images) for cases in looked.values() for _, case, _ in cases).most_common(1)[0][0]
+    files = Counter(len(case.images) for cases in inspected.values() for _, case, _ in cases).most_common(1)[0][0]
     stored = Counter(one["channels"] for one in facts).most_common(1)[0][0]
-    together = describe_inspected(manifest, [one for cases in looked.values() for one in cases])
+    together = describe_inspected(manifest, [one for cases in inspected.values() for one in cases])
     intensity = together["intensity"]
     return DataFit(
         spatial_dims=dims.pop(),
@@ -149,12 +149,12 @@ def fit_data(manifest: Manifest, sites: Sequence[str | None], n: int = 12) -> Da
         mean=round(intensity["mean"], 4),
         std=round(intensity["std"], 4),
         background=round(float(np.mean([one["zeros"] for one in facts])), 3),
-        described={site: describe_inspected(manifest, cases) for site, cases in looked.items()},
-        foreground=foreground_intensities(manifest, [case for cases in looked.values() for _, case, _ in cases]),
+        described={site: describe_inspected(manifest, cases) for site, cases in inspected.items()},
+        foreground=foreground_intensities(manifest, [case for cases in inspected.values() for _, case, _ in cases]),
     )
 
 
-def _look(manifest: Manifest, case: Case) -> dict[str, Any]:
+def _inspect(manifest: Manifest, case: Case) -> dict[str, Any]:
     """The facts of one case.
 
     Raises:

@@ -24,7 +24,7 @@ def run_metadata(bundle: str | Path, run: str | Path | None = None) -> dict[str,
 
     The sites are the run's, and ``data_statistics`` begin with the site that it was trained at (the source's for a
     pretraining; for an adaptation the target's, the source's stand under ``other_sites``). They come from the metadata,
-    as these were when it ran; where these do not describe its site or its manifest, from a look at the images; and
+    as these were when it ran; where these do not describe its site or its manifest, from some of the images; and
     where the manifest is no longer there or has changed, they are left out, which the log says: another site's numbers
     would mislead ``check --source``.
 
@@ -68,7 +68,7 @@ def _same_manifest(bundle: Path, config: Mapping[str, Any]) -> bool:
 
 
 def _measured(config: Mapping[str, Any], record: Mapping[str, Any], site: Any) -> dict[str, Any] | None:
-    """From a look at some images of the run's manifest, if it is still the one that the run read."""
+    """From some images of the run's manifest, if it is still the one that the run read."""
     if "manifest" not in config:
         return None
     try:
@@ -78,5 +78,5 @@ def _measured(config: Mapping[str, Any], record: Mapping[str, Any], site: Any) -
         sites = list(site) if isinstance(site, list) else [site]
         return fit_data(Manifest.load(path), sites).statistics()
     except Exception as error:  # moved images, a config that no longer resolves: the weights are what is exported
-        logger.warning("the run's data cannot be looked at (%s)", error)
+        logger.warning("the run's data cannot be read (%s)", error)
         return None

@@ -1,4 +1,4 @@
-"""Looking into every file of a data set, saying what is wrong and how to fix it, and whether a model suits it.
+"""Reading every file of a data set, saying what is wrong and how to fix it, and whether a model suits it.
 
 The names below are found when they are asked for, since reading images brings torch and commands should start fast.
 """

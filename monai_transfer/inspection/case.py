@@ -1,4 +1,4 @@
-"""One case looked at fully: every file read to its end, its checksum, its label; returned as plain JSON data.
+"""One case inspected fully: every file read to its end, its checksum, its label; returned as plain JSON data.
 
 The result holds numbers and hashes alone, no voxels, so that worker processes send little and memory stays bounded.
 """
@@ -29,7 +29,7 @@ _ANNOTATIONS = (".json", ".csv", ".tsv", ".txt", ".xml")
 
 
 def inspect_case(job: dict[str, Any]) -> dict[str, Any]:
-    """Look at one case.
+    """Inspect one case.
 
     Args:
         job: ``images`` (paths), ``sha256`` (a list as long, of hashes or ``None``), ``label`` (path or ``None``),

@@ -1,4 +1,4 @@
-"""``check_manifest``: look into every file of a manifest and say everything that is wrong, at once."""
+"""``check_manifest``: read every file of a manifest and say everything that is wrong, at once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from monai_transfer.manifest.model import Case, Manifest
 from monai_transfer.manifest.paths import absolute
 from monai_transfer.tasks import get_task
 
-__all__ = ["check_manifest", "look", "fix_manifest"]
+__all__ = ["check_manifest", "fix_manifest", "inspect_manifest", "look"]
 
 
 def check_manifest(
@@ -45,11 +45,11 @@ def check_manifest(
     Raises:
         InputError: ``max_memory`` is no amount of memory.
     """
-    looked = look(manifest, root=root, jobs=jobs, max_memory=max_memory, progress=progress)
-    return findings_of(manifest, looked)
+    inspected = inspect_manifest(manifest, root=root, jobs=jobs, max_memory=max_memory, progress=progress)
+    return findings_of(manifest, inspected)
 
 
-def look(
+def inspect_manifest(
     manifest: Manifest,
     *,
     root: str | Path | None = None,
@@ -64,14 +64,18 @@ def look(
     return [(split, case, result) for (split, case), result in zip(cases, results, strict=True)]
 
 
-def findings_of(manifest: Manifest, looked: Inspected) -> list[Finding]:
-    """All findings of what was looked at, sorted."""
+look = inspect_manifest
+"""The earlier name of ``inspect_manifest``."""
+
+
+def findings_of(manifest: Manifest, inspected: Inspected) -> list[Finding]:
+    """All findings of the inspected cases and of the set, sorted."""
     findings = [
         Finding(**{"hint": None, **fields}, case=case.case, split=split)
-        for split, case, result in looked
+        for split, case, result in inspected
         for fields in result["findings"]
     ]
-    return sort_findings(findings + check_set(manifest, looked))
+    return sort_findings(findings + check_set(manifest, inspected))
 
 
 def _job(manifest: Manifest, case: Case, limit: int) -> dict[str, Any]:
@@ -104,7 +108,7 @@ def _moved(case: Case, manifest: Manifest, root: str | Path | None) -> Case:
     return moved
 
 
-def fix_manifest(manifest: Manifest, looked: Inspected, folder: str | Path) -> tuple[Manifest, list[str]]:
+def fix_manifest(manifest: Manifest, inspected: Inspected, folder: str | Path) -> tuple[Manifest, list[str]]:
     """Write corrected copies of what can be fixed safely into ``folder``, and a manifest that names them.
 
     Sound files stay where they are and are named there. Nothing is changed in place.
@@ -115,7 +119,7 @@ def fix_manifest(manifest: Manifest, looked: Inspected, folder: str | Path) -> t
     folder = Path(folder)
     written: list[str] = []
     fixed: dict[str, list[Case]] = {split: [] for split in SPLITS}
-    for split, case, result in looked:
+    for split, case, result in inspected:
         by_file: dict[str, list[str]] = {}
         changed = {fields["file"] for fields in result["findings"] if fields["code"] == "sha256"}
         for fields in result["findings"]:

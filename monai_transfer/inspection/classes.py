@@ -13,11 +13,11 @@ from monai_transfer.tasks import get_task
 __all__ = ["check_classes"]
 
 
-def check_classes(manifest: Manifest, looked: Inspected, file: str | None) -> list[Finding]:
+def check_classes(manifest: Manifest, inspected: Inspected, file: str | None) -> list[Finding]:
     """Classes that a split with labels, or a site that was annotated for them, never shows."""
     if not get_task(manifest.task).needs_names:
         return []
-    present = [(split, case, classes_of(manifest, case, r)) for split, case, r in looked if case.label is not None]
+    present = [(split, case, classes_of(manifest, case, r)) for split, case, r in inspected if case.label is not None]
     findings = []
     for split in ("training", "validation", "test"):
         if not manifest.cases(split):

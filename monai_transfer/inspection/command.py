@@ -30,7 +30,7 @@ _COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
 
 
 def check(
-    manifest: Annotated[Path, typer.Argument(help="The manifest to look into.")],
+    manifest: Annotated[Path, typer.Argument(help="The manifest to check.")],
     source: Annotated[Path | None, typer.Option(help="A bundle: do the data suit its model?")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
     fix_to: Annotated[
@@ -39,13 +39,13 @@ def check(
     jobs: Annotated[int, typer.Option(help="Processes; so many cases are in memory at once.", min=1)] = 2,
     max_memory: Annotated[str | None, typer.Option(help="What reading one image may take, e.g. 2GiB.")] = None,
 ) -> None:
-    """Look into every file of a manifest and say everything that is wrong, at once.
+    """Read every file of a manifest and say everything that is wrong, at once.
 
     Exit code 1 if there are errors, 0 if there are only warnings; files are never changed in place.
     """
     require(manifest, source)
     data = Manifest.load(manifest)
-    announce(f"check: looking into every file of {manifest}", quiet=json, err=True)
+    announce(f"check: reading every file of {manifest}", quiet=json, err=True)
     # imported late: these bring torch, and other commands should start without it
     from monai_transfer.inspection.check import findings_of, fix_manifest
     from monai_transfer.inspection.suitability import compare_with_source, describe_inspected, read_source
@@ -54,18 +54,18 @@ def check(
         read_source(source)  # a wrong bundle is told before the long work
     if fix_to is not None and fix_to.exists() and (not fix_to.is_dir() or any(fix_to.iterdir())):
         raise InputError("is not an empty folder", path=fix_to, hint="name a new folder for the corrected copies")
-    looked = _look(data, jobs, max_memory, "reading")
+    inspected = _inspect(data, jobs, max_memory, "reading")
     written: list[str] = []
     if fix_to is not None:
-        data, written = fix_manifest(data, looked, fix_to)
-        looked = _look(data, jobs, max_memory, "reading the corrected copies")
-    findings = findings_of(data, looked)
-    suits = [] if source is None else compare_with_source(describe_inspected(data, looked), source)
+        data, written = fix_manifest(data, inspected, fix_to)
+        inspected = _inspect(data, jobs, max_memory, "reading the corrected copies")
+    findings = findings_of(data, inspected)
+    suits = [] if source is None else compare_with_source(describe_inspected(data, inspected), source)
     count = Counter(finding.severity for finding in [*findings, *suits])
     if json:
         result = {
             "manifest": str(data.path),
-            "cases": len(looked),
+            "cases": len(inspected),
             "errors": count["error"],
             "warnings": count["warning"],
             "findings": [finding.to_dict() for finding in findings],
@@ -81,15 +81,15 @@ def check(
             print(f"corrected: {line}")
         if fix_to is not None:
             print(f"wrote {data.path}")
-        say = f"{len(looked)} cases looked into: {count['error']} errors, {count['warning']} warnings"
+        say = f"{len(inspected)} cases checked: {count['error']} errors, {count['warning']} warnings"
         print(say if findings or suits else f"{say}; nothing is wrong")
     if count["error"]:
         raise typer.Exit(1)
 
 
-def _look(manifest: Manifest, jobs: int, max_memory: str | None, text: str) -> Inspected:
-    """``look`` with a progress bar on a terminal and a plain line now and then elsewhere, both on standard error."""
-    from monai_transfer.inspection.check import look
+def _inspect(manifest: Manifest, jobs: int, max_memory: str | None, text: str) -> Inspected:
+    """``inspect_manifest`` with a progress bar on a terminal, elsewhere with a line now and then, on standard error."""
+    from monai_transfer.inspection.check import inspect_manifest
 
     if sys.stderr.isatty():
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -99,8 +99,8 @@ def _look(manifest: Manifest, jobs: int, max_memory: str | None, text: str) -> I
             def show(done: int, total: int) -> None:
                 bar.update(task, completed=done, total=total)
 
-            return look(manifest, jobs=jobs, max_memory=max_memory, progress=show)
-    return look(manifest, jobs=jobs, max_memory=max_memory, progress=_plain(text))
+            return inspect_manifest(manifest, jobs=jobs, max_memory=max_memory, progress=show)
+    return inspect_manifest(manifest, jobs=jobs, max_memory=max_memory, progress=_plain(text))
 
 
 def _plain(text: str) -> Callable[[int, int], None]:

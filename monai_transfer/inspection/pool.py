@@ -1,4 +1,4 @@
-"""Looking at many cases in parallel worker processes, each of which holds one case at a time."""
+"""Inspecting many cases in parallel worker processes, each of which holds one case at a time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from monai_transfer.inspection.case import inspect_case
 __all__ = ["inspect_cases"]
 
 _INLINE = 24
-"""Up to so many cases are looked at in this process: starting workers (importing torch) would take longer."""
+"""Up to so many cases are inspected in this process: starting workers (importing torch) would take longer."""
 
 _LIMIT = 900.0
 """Seconds after which a worker that gives no answer is ended."""

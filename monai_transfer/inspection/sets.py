@@ -18,22 +18,22 @@ TINY = 5
 """A split of fewer patients says little; it is worth a warning."""
 
 
-def check_set(manifest: Manifest, looked: Inspected) -> list[Finding]:
+def check_set(manifest: Manifest, inspected: Inspected) -> list[Finding]:
     """Findings about the set as a whole."""
     file = str(manifest.path) if manifest.path else None
     return [
-        *_repeats(looked),
-        *_equal_names(looked, file),
-        *_odd_ones(manifest, looked),
+        *_repeats(inspected),
+        *_equal_names(inspected, file),
+        *_odd_ones(manifest, inspected),
         *_splits(manifest, file),
-        *check_classes(manifest, looked, file),
+        *check_classes(manifest, inspected, file),
     ]
 
 
-def _repeats(looked: Inspected) -> list[Finding]:
+def _repeats(inspected: Inspected) -> list[Finding]:
     """The same voxels in two cases: a leak where they stand in two splits or under two patients."""
     places: dict[str, list[tuple[str, Case, str]]] = defaultdict(list)
-    for split, case, result in looked:
+    for split, case, result in inspected:
         for facts in result["images"]:
             places[facts["content"]].append((split, case, facts["path"]))
     findings = []
@@ -54,10 +54,10 @@ def _repeats(looked: Inspected) -> list[Finding]:
     return findings
 
 
-def _equal_names(looked: Inspected, file: str | None) -> list[Finding]:
+def _equal_names(inspected: Inspected, file: str | None) -> list[Finding]:
     """Files of several cases with one name: tools that name outputs by file would overwrite them."""
     names: dict[str, set[str]] = defaultdict(set)
-    for _, case, _ in looked:
+    for _, case, _ in inspected:
         for image in case.images:
             names[Path(image).name].add(case.case)
     equal = {name: cases for name, cases in names.items() if len(cases) > 1}
@@ -69,9 +69,9 @@ def _equal_names(looked: Inspected, file: str | None) -> list[Finding]:
     return [Finding("warning", fault, "equal-names", file, hint=hint)]
 
 
-def _odd_ones(manifest: Manifest, looked: Inspected) -> list[Finding]:
+def _odd_ones(manifest: Manifest, inspected: Inspected) -> list[Finding]:
     """Images whose dimensions, channels or voxel size are not those of the others."""
-    entries = [(split, case, facts) for split, case, result in looked for facts in result["images"]]
+    entries = [(split, case, facts) for split, case, result in inspected for facts in result["images"]]
     if not entries:
         return []
     findings = []

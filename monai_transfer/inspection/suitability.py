@@ -34,14 +34,14 @@ def describe_data(manifest: Manifest, *, jobs: int = 2, max_memory: int | str | 
     Raises:
         InputError: no image of the set can be read.
     """
-    from monai_transfer.inspection.check import look
+    from monai_transfer.inspection.check import inspect_manifest
 
-    return describe_inspected(manifest, look(manifest, jobs=jobs, max_memory=max_memory))
+    return describe_inspected(manifest, inspect_manifest(manifest, jobs=jobs, max_memory=max_memory))
 
 
-def describe_inspected(manifest: Manifest, looked: Inspected) -> dict[str, Any]:
-    """``describe_data`` of cases that were looked at already."""
-    facts = [f for _, _, result in looked for f in result["images"]]
+def describe_inspected(manifest: Manifest, inspected: Inspected) -> dict[str, Any]:
+    """``describe_data`` of cases that were inspected already."""
+    facts = [f for _, _, result in inspected for f in result["images"]]
     if not facts:
         raise InputError("no image can be read", path=manifest.path, hint="see the errors of `monai-transfer check`")
     rank = Counter(len(f["shape"]) for f in facts).most_common(1)[0][0]
@@ -57,7 +57,7 @@ def describe_inspected(manifest: Manifest, looked: Inspected) -> dict[str, Any]:
     quantiles = np.median([f["quantiles"] for f in facts], axis=0)
     intensity = {f"p{q:g}": round(float(v), 6) for q, v in zip(QUANTILES, quantiles, strict=True)}
     intensity |= {key: round(float(np.median([f[key] for f in facts])), 6) for key in ("mean", "std")}
-    first = next(case for _, case, _ in looked)
+    first = next(case for _, case, _ in inspected)
     channels = Counter(f["channels"] for f in facts).most_common(1)[0][0]
     orientations = Counter(f["orientation"] for f in facts if f["orientation"])
     return {
@@ -68,14 +68,14 @@ def describe_inspected(manifest: Manifest, looked: Inspected) -> dict[str, Any]:
         "channel_names": [manifest.channel_names[k] for k in sorted(manifest.channel_names, key=int)],
         "labels": manifest.class_names,
         "n_images": len(facts),
-        "n_patients": len({case.patient for _, case, _ in looked}),
+        "n_patients": len({case.patient for _, case, _ in inspected}),
         "shape": [int(v) for v in np.median(shapes, axis=0)],
         "spacing": [round(float(v), 4) for v in np.median(spacings, axis=0)] if spacings else None,
         "spacing_range": np.stack([np.min(spacings, 0), np.max(spacings, 0)], 1).tolist() if spacings else None,
         "field_of_view": _field_of_view(facts),
         "orientation": orientations.most_common(1)[0][0] if orientations else None,
         "intensity": intensity,
-        **_labels_of(manifest, looked),
+        **_labels_of(manifest, inspected),
     }
 
 
@@ -88,13 +88,13 @@ def _field_of_view(facts: list[dict[str, Any]]) -> list[float] | None:
     return [round(float(v), 1) for v in np.median(np.asarray(extents), axis=0)] if extents else None
 
 
-def _labels_of(manifest: Manifest, looked: Inspected) -> dict[str, Any]:
+def _labels_of(manifest: Manifest, inspected: Inspected) -> dict[str, Any]:
     """``prevalence`` and ``size`` of the labelled cases; empty where there is none."""
     label = get_task(manifest.task).label
     if label.is_class or label.is_number:
         if manifest.multi_label:
-            return _findings_of(manifest, looked)
-        values = [case.label for _, case, _ in looked if isinstance(case.label, (int, float))]
+            return _findings_of(manifest, inspected)
+        values = [case.label for _, case, _ in inspected if isinstance(case.label, (int, float))]
         if not values:
             return {}
         if label.is_class:
@@ -108,7 +108,7 @@ def _labels_of(manifest: Manifest, looked: Inspected) -> dict[str, Any]:
     for name in manifest.label_mapping.names[1:]:
         counts = [
             class_counts(manifest, result["label_values"])
-            for _, case, result in looked
+            for _, case, result in inspected
             if result["label_values"] and _looked_for(manifest, case, name)
         ]
         present = [count[name] / count.total() for count in counts if count[name]]
@@ -124,11 +124,11 @@ def _looked_for(manifest: Manifest, case: Case, name: str) -> bool:
     return told is None or name in told
 
 
-def _findings_of(manifest: Manifest, looked: Inspected) -> dict[str, Any]:
+def _findings_of(manifest: Manifest, inspected: Inspected) -> dict[str, Any]:
     """By finding the share of the cases that have it, of those that can tell."""
     shares = {}
     for name in manifest.class_names:
-        values = [case.label.get(name) for _, case, _ in looked if isinstance(case.label, dict)]
+        values = [case.label.get(name) for _, case, _ in inspected if isinstance(case.label, dict)]
         known = [value for value in values if value is not None]
         if known:
             shares[name] = round(sum(known) / len(known), 4)

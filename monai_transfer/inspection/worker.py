@@ -1,4 +1,4 @@
-"""A process that looks at cases: one JSON job per line on standard input, one JSON result per line on standard output.
+"""A process that inspects cases: one JSON job per line on standard input, one JSON result per line on standard output.
 
 A process of its own survives what a decoder's C++ code does to the parent (a crash becomes a finding), and unlike
 ``multiprocessing`` it needs no guarded main module in the user's script.

@@ -88,7 +88,7 @@ def rank_sources(
         cases = select_labelled(cases, n_labelled, seed, target.task)
     notes = []
     if len(cases) > max_cases:
-        notes.append(f"{max_cases} of {len(cases)} labelled training cases were looked at, chosen at random")
+        notes.append(f"{max_cases} of {len(cases)} labelled training cases were used, chosen at random")
         chosen = np.sort(np.random.default_rng(seed).choice(len(cases), max_cases, replace=False))
         cases = [cases[i] for i in chosen]
     patients = {case.patient for case in cases}
@@ -130,8 +130,8 @@ def _measure(
     seed: int,
     progress: bool,
 ) -> RankedSource:
-    looks = _looks(network, target, cases, voxels, seed, progress)
-    table = _Rows(target, cases, looks)
+    outputs = _outputs(network, target, cases, voxels, seed, progress)
+    table = _Rows(target, cases, outputs)
     row = RankedSource(network.name, network.licence, n_features=table.features.shape[1])
     # one common scale: scores that see the scale of features must not rank networks by it
     features = table.features / max(float(table.features.std()), 1e-12)
@@ -152,34 +152,34 @@ def _measure(
         row.scores["LEEP" + suffix] = permutation_null(leep, table.outputs, table.classes, **null)
         row.scores["NCE" + suffix] = permutation_null(nce, table.outputs, table.classes, **null)
     if get_task(target.task).dense:
-        few = looks[:_CCFV_CASES]
-        names = np.repeat([case.case for case in cases[: len(few)]], [len(look.voxels) for look in few])
+        few = outputs[:_CCFV_CASES]
+        names = np.repeat([case.case for case in cases[: len(few)]], [len(one.voxels) for one in few])
         row.scores["CC-FV"] = permutation_null(
             ccfv,
-            np.concatenate([look.voxels for look in few]),
-            np.concatenate([look.voxel_classes for look in few]),
+            np.concatenate([one.voxels for one in few]),
+            np.concatenate([one.voxel_classes for one in few]),
             n=min(permutations, _CCFV_PERMUTATIONS),
             seed=seed,
             groups=names,
             within=True,
             voxels=voxels,
         )
-    probe = _probe(target, cases, looks, seed)
+    probe = _probe(target, cases, outputs, seed)
     row.probe, row.probe_interval, row.probe_metric = probe.value, probe.interval, probe.metric
     row.untrained_probe = _probe(
-        target, cases, _looks(network.untrained(seed), target, cases, voxels, seed, progress), seed
+        target, cases, _outputs(network.untrained(seed), target, cases, voxels, seed, progress), seed
     ).value
     return row
 
 
-def _probe(target: Manifest, cases: list[Case], looks: list[ImageOutputs], seed: int) -> LinearProbe:
+def _probe(target: Manifest, cases: list[Case], outputs: list[ImageOutputs], seed: int) -> LinearProbe:
     """The linear probe of images, or of single voxels in segmentation (regions are too easily told apart)."""
     if not get_task(target.task).dense:
-        table = _Rows(target, cases, looks)
+        table = _Rows(target, cases, outputs)
         return linear_probe(table.features, table.labels, table.patients, seed=seed)
-    features = np.concatenate([look.voxels for look in looks])
-    classes = np.concatenate([look.voxel_classes for look in looks])
-    patients = np.repeat([case.patient for case in cases], [len(look.voxels) for look in looks])
+    features = np.concatenate([one.voxels for one in outputs])
+    classes = np.concatenate([one.voxel_classes for one in outputs])
+    patients = np.repeat([case.patient for case in cases], [len(one.voxels) for one in outputs])
     if len(features) > _PROBE_VOXELS:
         few = np.sort(np.random.default_rng(seed).choice(len(features), _PROBE_VOXELS, replace=False))
         features, classes, patients = features[few], classes[few], patients[few]
@@ -187,12 +187,12 @@ def _probe(target: Manifest, cases: list[Case], looks: list[ImageOutputs], seed:
     return replace(probe, metric=f"{probe.metric} of voxels")
 
 
-def _looks(
+def _outputs(
     network: SourceNetwork, target: Manifest, cases: list[Case], voxels: int, seed: int, progress: bool
 ) -> list[ImageOutputs]:
     classes = sorted(int(number) for number in target.labels) if get_task(target.task).dense else []
     return [
-        network.look(case.image, case.label if classes else None, classes, voxels=voxels, seed=seed)  # type: ignore[arg-type]
+        network.outputs(case.image, case.label if classes else None, classes, voxels=voxels, seed=seed)  # type: ignore[arg-type]
         for case in tqdm(cases, network.name, disable=not progress, leave=False)
     ]
 
@@ -200,26 +200,26 @@ def _looks(
 class _Rows:
     """Features, labels, classes, source outputs, groups of the null and patients: one entry per case or region."""
 
-    def __init__(self, target: Manifest, cases: list[Case], looks: list[ImageOutputs]) -> None:
+    def __init__(self, target: Manifest, cases: list[Case], outputs: list[ImageOutputs]) -> None:
         patients = np.array([case.patient for case in cases])
-        outputs: list[Any]
+        probabilities: list[Any]
         if get_task(target.task).dense:
-            found = [(i, c, *look.regions[c]) for i, look in enumerate(looks) for c in sorted(look.regions)]
+            found = [(i, c, *one.regions[c]) for i, one in enumerate(outputs) for c in sorted(one.regions)]
             self.features = np.stack([mean for _, _, mean, _ in found])
-            outputs = [scores for *_, scores in found]
+            probabilities = [scores for *_, scores in found]
             self.labels = self.classes = np.array([c for _, c, _, _ in found])
             self.groups = np.array([cases[i].case for i, *_ in found])
             self.patients = np.array([patients[i] for i, *_ in found])
         else:
-            self.features = np.stack([look.pooled for look in looks])
-            outputs = [look.outputs for look in looks]
+            self.features = np.stack([one.pooled for one in outputs])
+            probabilities = [one.outputs for one in outputs]
             self.patients = self.groups = patients
             if get_task(target.task).label.is_number:
                 self.labels = np.array([float(case.label) for case in cases])  # type: ignore[arg-type]
                 self.classes = np.searchsorted(np.quantile(self.labels, (1 / 3, 2 / 3)), self.labels)
             else:
                 self.labels = self.classes = np.array([int(case.label) for case in cases])  # type: ignore[arg-type]
-        self.outputs = np.stack(outputs) if all(one is not None for one in outputs) else None
+        self.outputs = np.stack(probabilities) if all(one is not None for one in probabilities) else None
 
 
 def _gap(network: SourceNetwork, target: Manifest, site: str | None, seed: int) -> list[GapRow]:

@@ -1,4 +1,4 @@
-"""What a source's network sees in the target's images: the input of its last layer, pooled, by region and by voxel."""
+"""A source network's features on the target's images: the input of its last layer, pooled, by region and by voxel."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["ImageOutputs", "SourceNetwork"]
 
 @dataclass
 class ImageOutputs:
-    """What a network saw in one image.
+    """Features and outputs of a network for one image.
 
     Attributes:
         pooled: mean features, D.
@@ -42,7 +42,7 @@ class ImageOutputs:
 
 
 class SourceNetwork:
-    """A network with the preprocessing it wants, ready to look at images.
+    """A network with the preprocessing it wants, ready to be run on images.
 
     Args:
         network: in eval mode; features are the input of its output layer (``find_head``), or of ``layer``, or its
@@ -126,10 +126,10 @@ class SourceNetwork:
 
     def pooled(self, image: str | list[str]) -> np.ndarray:
         """Mean features of one image, D."""
-        return self.look(image).pooled
+        return self.outputs(image).pooled
 
     @torch.no_grad()
-    def look(
+    def outputs(
         self,
         image: str | list[str],
         label: str | None = None,
@@ -138,7 +138,7 @@ class SourceNetwork:
         voxels: int = 0,
         seed: int = 0,
     ) -> ImageOutputs:
-        """Look at one image, and at the regions of its label's ``classes`` where a label is given.
+        """Features and class probabilities of one image, and by region of its label's ``classes`` where one is given.
 
         Raises:
             InputError: the image cannot be read or prepared, or the network cannot take it or has no feature map.
@@ -150,7 +150,7 @@ class SourceNetwork:
             masks = label_on_grid(label, tensor, binary=len(classes) == 2)
             chosen = _choose(masks, classes, voxels, np.random.default_rng(seed))
         pooled: list[Tensor] = []
-        outputs: list[Tensor] = []
+        probabilities: list[Tensor] = []
         sums: dict[int, list[Any]] = {c: [0.0, 0.0, 0] for c in classes}
         taken, taken_classes = [], []
         fresh = torch.ones(tensor.shape[1:], dtype=torch.bool)  # voxels that no earlier window has counted
@@ -163,7 +163,7 @@ class SourceNetwork:
             flat = features.flatten(1) if features.ndim > 1 else features[:, None]
             pooled.append(flat.mean(1))
             if scores is not None:
-                outputs.append(scores.flatten(1).mean(1) if scores.ndim > 1 else scores)
+                probabilities.append(scores.flatten(1).mean(1) if scores.ndim > 1 else scores)
             if masks is None or chosen is None:
                 continue
             if features.ndim == 1:
@@ -187,7 +187,7 @@ class SourceNetwork:
             fresh[region] = False
         return ImageOutputs(
             pooled=torch.stack(pooled).mean(0).double().numpy(),
-            outputs=torch.stack(outputs).mean(0).double().numpy() if outputs else None,
+            outputs=torch.stack(probabilities).mean(0).double().numpy() if probabilities else None,
             regions={
                 c: ((f / n).double().numpy(), None if s is None else (s / n).double().numpy())
                 for c, (f, s, n) in sums.items()
@@ -196,6 +196,9 @@ class SourceNetwork:
             voxels=np.concatenate(taken).astype(np.float64) if taken else np.empty((0, 0)),
             voxel_classes=np.array(taken_classes, dtype=int),
         )
+
+    look = outputs
+    """The earlier name of ``outputs``."""
 
     def _windows(self, shape: Sequence[int]) -> Iterator[tuple[slice, ...]]:
         if self.window is None or len(self.window) != len(shape):

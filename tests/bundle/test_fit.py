@@ -1,4 +1,4 @@
-"""What ``new`` finds out about a set by looking at it, against sets whose numbers are known."""
+"""What ``new`` finds out about a set by reading it, against sets whose numbers are known."""
 
 from __future__ import annotations
 

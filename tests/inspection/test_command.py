@@ -54,7 +54,7 @@ def damage(folder):
 
 def test_sound_set_exits_0(app, folder):
     result = CliRunner().invoke(app, [str(folder / "manifest.json")])
-    assert result.exit_code == 0 and "18 cases looked into: 0 errors, 0 warnings; nothing is wrong" in result.stdout
+    assert result.exit_code == 0 and "18 cases checked: 0 errors, 0 warnings; nothing is wrong" in result.stdout
 
 
 def test_one_unwrapped_line_per_finding(app, folder):
@@ -66,7 +66,7 @@ def test_one_unwrapped_line_per_finding(app, folder):
     assert lines[0].startswith(f"{folder / 'i0.nii.gz'}: error: damaged gzip data")
     assert lines[1].startswith(f"{folder / 'l1.nii.gz'}: error: the label holds 255")
     assert lines[2].startswith(f"{folder / 'l2.nii.gz'}: warning: the label is empty")
-    assert "(case c0, training)" in lines[0] and lines[3].startswith("18 cases looked into: 2 errors, 1 warnings")
+    assert "(case c0, training)" in lines[0] and lines[3].startswith("18 cases checked: 2 errors, 1 warnings")
 
 
 def test_many_warnings_of_one_kind_are_shortened(app, folder):

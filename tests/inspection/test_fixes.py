@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from monai_transfer.inspection import check_manifest, fix_manifest
-from monai_transfer.inspection.check import look
+from monai_transfer.inspection.check import inspect_manifest
 from monai_transfer.inspection.fixes import fix_label, fix_picture, fixable_volume
 from monai_transfer.manifest.checksums import sha256_image
 
@@ -53,7 +53,7 @@ def test_mended_set_is_sound_and_originals_are_untouched(data, tmp_path):
     findings = check_manifest(manifest)
     assert len(findings) == 4 and all(f.fixable for f in findings), findings
     assert [f.severity for f in findings] == ["error"] * 3 + ["warning"]  # the reader rounds what is nearly whole
-    fixed, written = fix_manifest(manifest, look(manifest), tmp_path / "fixed")
+    fixed, written = fix_manifest(manifest, inspect_manifest(manifest), tmp_path / "fixed")
     assert digest(data.folder) == before
     assert len(written) == 4 and check_manifest(fixed) == []
     cases = {case.case: case for case in fixed.training}
@@ -107,7 +107,7 @@ def test_forms_that_differ_by_a_fraction_are_a_warning_and_become_one(data, tmp_
     assert [(f.code, f.severity, f.fixable) for f in findings] == [("qform-sform", "warning", True)] * 2
     assert "voxels apart at the far corner; the sform is used" in findings[0].fault
     sform = nib.load(data.label(3)).get_sform()
-    fixed, written = fix_manifest(manifest, look(manifest), tmp_path / "fixed")
+    fixed, written = fix_manifest(manifest, inspect_manifest(manifest), tmp_path / "fixed")
     assert len(written) == 2 and check_manifest(fixed) == []
     case = next(case for case in fixed.training if case.case == "c03")
     for path, original in ((case.image, data.image(3)), (case.label, data.label(3))):
@@ -128,7 +128,7 @@ def test_nothing_is_mended_that_does_not_match_its_checksum(data, tmp_path):
     data.hash()
     data.write(data.label(0), data.mask(0) * 255)
     manifest = data.manifest()
-    _, written = fix_manifest(manifest, look(manifest), tmp_path / "fixed")
+    _, written = fix_manifest(manifest, inspect_manifest(manifest), tmp_path / "fixed")
     assert written == []
 
 

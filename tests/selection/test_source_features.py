@@ -36,14 +36,14 @@ def test_regions_hold_the_voxels_of_their_class(volumes, window):
     image = LoadImage()(case.image).numpy()
     mask = LoadImage()(case.label).numpy()
     network = SourceNetwork(Identity(), preprocessing=plain, window=window)
-    look = network.look(case.image, case.label, [0, 1], voxels=20)
-    assert look.regions[1][0] == pytest.approx(image[mask == 1].mean(), rel=1e-5)
-    assert look.regions[0][0] == pytest.approx(image[mask == 0].mean(), rel=1e-5)
-    assert look.regions[1][1].sum() == pytest.approx(1, abs=1e-5)
-    assert sorted(look.voxel_classes) == [0] * 20 + [1] * 20
-    assert set(look.voxels[look.voxel_classes == 1, 0]) <= set(image[mask == 1])
+    found = network.outputs(case.image, case.label, [0, 1], voxels=20)
+    assert found.regions[1][0] == pytest.approx(image[mask == 1].mean(), rel=1e-5)
+    assert found.regions[0][0] == pytest.approx(image[mask == 0].mean(), rel=1e-5)
+    assert found.regions[1][1].sum() == pytest.approx(1, abs=1e-5)
+    assert sorted(found.voxel_classes) == [0] * 20 + [1] * 20
+    assert set(found.voxels[found.voxel_classes == 1, 0]) <= set(image[mask == 1])
     if window is None:
-        assert look.pooled == pytest.approx(image.mean(), rel=1e-5)
+        assert found.pooled == pytest.approx(image.mean(), rel=1e-5)
 
 
 def test_labels_follow_the_bundles_own_preprocessing(volumes, unet_bundle):
@@ -51,10 +51,10 @@ def test_labels_follow_the_bundles_own_preprocessing(volumes, unet_bundle):
     case = Manifest.load(volumes).training[0]
     from_bundle = SourceNetwork.load(unet_bundle)
     network = SourceNetwork(Identity(), preprocessing=from_bundle.preprocessing, window=from_bundle.window)
-    look = network.look(case.image, case.label, [0, 1])
+    found = network.outputs(case.image, case.label, [0, 1])
     image, mask = LoadImage()(case.image).numpy(), LoadImage()(case.label).numpy()
     scaled = (image - image.min()) / (image.max() - image.min())
-    assert look.regions[1][0] == pytest.approx(scaled[mask == 1].mean(), rel=1e-4)
+    assert found.regions[1][0] == pytest.approx(scaled[mask == 1].mean(), rel=1e-4)
 
 
 def test_bundle_has_its_name_window_and_features(volumes, unet_bundle):
@@ -62,10 +62,10 @@ def test_bundle_has_its_name_window_and_features(volumes, unet_bundle):
     assert network.name == "ball_unet"
     assert network.window == (16, 16, 16)
     case = Manifest.load(volumes).training[0]
-    look = network.look(case.image, case.label, [0, 1], voxels=5)
-    assert look.pooled.shape == (12,)  # what enters the output block (skip 4, bottom 8), not the class channels
-    assert look.outputs.sum() == pytest.approx(1, abs=1e-5)
-    assert network.look(case.image).pooled == pytest.approx(network.pooled(case.image))
+    found = network.outputs(case.image, case.label, [0, 1], voxels=5)
+    assert found.pooled.shape == (12,)  # what enters the output block (skip 4, bottom 8), not the class channels
+    assert found.outputs.sum() == pytest.approx(1, abs=1e-5)
+    assert network.outputs(case.image).pooled == pytest.approx(network.pooled(case.image))
 
 
 def test_classifiers_give_the_input_of_their_last_layer(pictures):
@@ -73,28 +73,28 @@ def test_classifiers_give_the_input_of_their_last_layer(pictures):
     network = DenseNet(2, 1, 3, init_features=8, growth_rate=4, block_config=(2, 2)).eval()
     case = Manifest.load(pictures).training[0]
     source = SourceNetwork(network)
-    look = source.look(case.image)
+    found = source.outputs(case.image)
     seen = {}
     network.class_layers.out.register_forward_pre_hook(lambda _m, inputs: seen.update(x=inputs[0]))
     image = LoadImage(ensure_channel_first=True)(case.image).as_tensor().float()
     low, high = np.percentile(image.numpy(), (1, 99))
     network(((image - low) / (high - low)).clip(0, 1)[None].to(next(network.parameters()).device))
-    assert look.pooled == pytest.approx(seen["x"][0].detach().cpu().numpy(), rel=1e-3, abs=1e-4)
-    assert look.outputs.shape == (3,)
+    assert found.pooled == pytest.approx(seen["x"][0].detach().cpu().numpy(), rel=1e-3, abs=1e-4)
+    assert found.outputs.shape == (3,)
     with pytest.raises(InputError, match="one feature vector"):
-        source.look(case.image, case.image, [0, 1])
+        source.outputs(case.image, case.image, [0, 1])
 
 
 def test_encoders_without_head_give_their_output(pictures):
     encoder = nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU())
-    look = SourceNetwork(encoder, layer=None).look(Manifest.load(pictures).training[0].image)
-    assert look.pooled.shape == (1,)  # the plain rule: the input of the last layer
+    found = SourceNetwork(encoder, layer=None).outputs(Manifest.load(pictures).training[0].image)
+    assert found.pooled.shape == (1,)  # the plain rule: the input of the last layer
     from monai.networks.nets import ResNet
 
     headless = ResNet("basic", [1, 1, 1, 1], [4, 8, 8, 8], spatial_dims=2, n_input_channels=1, feed_forward=False)
-    look = SourceNetwork(headless).look(Manifest.load(pictures).training[0].image)
-    assert look.pooled.shape == (8,)
-    assert look.outputs is None
+    found = SourceNetwork(headless).outputs(Manifest.load(pictures).training[0].image)
+    assert found.pooled.shape == (8,)
+    assert found.outputs is None
 
 
 def test_untrained_copy_is_another_network_of_the_same_shape(volumes, unet_bundle):
@@ -111,9 +111,9 @@ def test_untrained_copy_is_another_network_of_the_same_shape(volumes, unet_bundl
 def test_what_cannot_work_says_why(volumes, pictures, tmp_path, unet_bundle):
     picture = Manifest.load(pictures).training[0].image
     with pytest.raises(InputError, match="cannot take this image"):
-        SourceNetwork(UNet(3, 1, 2, (4, 8), (2,))).look(picture)
+        SourceNetwork(UNet(3, 1, 2, (4, 8), (2,))).outputs(picture)
     with pytest.raises(InputError, match="missing.nii.gz: not found"):
-        SourceNetwork.load(unet_bundle).look(str(tmp_path / "missing.nii.gz"))
+        SourceNetwork.load(unet_bundle).outputs(str(tmp_path / "missing.nii.gz"))
     with pytest.raises(InputError):
         SourceNetwork.load(tmp_path)
     checkpoint = tmp_path / "weights.pt"
