@@ -14,7 +14,8 @@ import numpy as np
 from monai_transfer.bundle.planning.intensities import foreground_intensities
 from monai_transfer.errors import InputError
 from monai_transfer.inspection.case import inspect_case
-from monai_transfer.inspection.finding import Inspected
+from monai_transfer.inspection.description import DataDescription
+from monai_transfer.inspection.facts import CaseJob, CaseReport, Inspected
 from monai_transfer.inspection.suitability import describe_inspected, read_source
 from monai_transfer.inspection.values import declared_values
 from monai_transfer.manifest import Case, Manifest
@@ -53,7 +54,7 @@ class DataFit:
     mean: float
     std: float
     background: float
-    described: dict[str | None, dict[str, Any]] = field(default_factory=dict)
+    described: dict[str | None, DataDescription] = field(default_factory=dict)
     foreground: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -61,7 +62,7 @@ class DataFit:
         """By class the median share of an image's voxels where it is present, the least over the sites."""
         found: dict[str, float] = {}
         for one in self.described.values():
-            for name, share in one.get("size", {}).items():
+            for name, share in (one.size or {}).items():
                 found[name] = min(share, found.get(name, share))
         return found
 
@@ -73,16 +74,16 @@ class DataFit:
     def statistics(self, source: str | Path | None = None) -> dict[str, Any]:
         """As data for the bundle's metadata: of what its weights were trained on first, and ``other_sites`` by name.
 
-        Keys of ``describe_data``, ``site``, and ``other_sites`` (the same keys by site). No case is named.
+        Keys of ``DataDescription``, ``site``, and ``other_sites`` (the same keys by site). No case is named.
 
         Args:
             source: the bundle or run folder that the weights come from: then its own training data come first, as far
                 as it tells; without one, those of the first site, where pretraining begins.
         """
-        named = {site: found for site, found in self.described.items() if site is not None}
+        named = {site: found.to_dict() for site, found in self.described.items() if site is not None}
         if source is not None:
             try:
-                told = read_source(source)["statistics"]
+                told = read_source(source).statistics
             except InputError:  # a bare checkpoint
                 told = {}
             first = {key: value for key, value in told.items() if key != "other_sites"}
@@ -90,7 +91,7 @@ class DataFit:
             site = next(iter(named))
             first = named.pop(site) | {"site": site}
         else:
-            first = dict(self.described.get(None, {}))
+            first = self.described[None].to_dict() if None in self.described else {}
         return first | ({"other_sites": named} if named else {})
 
 
@@ -124,53 +125,48 @@ def fit_data(manifest: Manifest, sites: Sequence[str | None], n: int = 12) -> Da
             inspected[site] = [("training", case, _inspect(manifest, case)) for case in _spread(cases, n)]
     if not inspected:
         raise InputError("no training image", path=manifest.path)
-    facts = [one for cases in inspected.values() for _, _, result in cases for one in result["images"]]
-    suffixes = [_suffix(one["path"]) for one in facts]
+    facts = [one for cases in inspected.values() for _, _, result in cases for one in result.images]
+    suffixes = [_suffix(one.path) for one in facts]
     suffix = max(sorted(set(suffixes) - {""}), key=suffixes.count, default="")
     raster = suffix.lower() in _RASTER
-    dims = {len(one["shape"]) for one in facts}
+    dims = {len(one.shape) for one in facts}
     if len(dims) != 1 or not dims <= {2, 3}:
         raise InputError(
             f"images of {sorted(dims)} dimensions in one set", path=manifest.path, hint="one bundle takes 2D or 3D"
         )
     files = Counter(len(case.images) for cases in inspected.values() for _, case, _ in cases).most_common(1)[0][0]
-    stored = Counter(one["channels"] for one in facts).most_common(1)[0][0]
+    stored = Counter(one.channels for one in facts).most_common(1)[0][0]
     together = describe_inspected(manifest, [one for cases in inspected.values() for one in cases])
-    intensity = together["intensity"]
+    intensity = together.intensity
     return DataFit(
         spatial_dims=dims.pop(),
         suffix=suffix,
         raster=raster,
         channels=files * (1 if raster else stored),
-        spacing=[round(v, 3) for v in together["spacing"]] if together["spacing"] and not raster else None,
-        shape=together["shape"],
+        spacing=[round(v, 3) for v in together.spacing] if together.spacing and not raster else None,
+        shape=together.shape,
         low=round(intensity["p0.5"], 4),
         high=round(intensity["p99.5"], 4),
         mean=round(intensity["mean"], 4),
         std=round(intensity["std"], 4),
-        background=round(float(np.mean([one["zeros"] for one in facts])), 3),
+        background=round(float(np.mean([one.zeros for one in facts])), 3),
         described={site: describe_inspected(manifest, cases) for site, cases in inspected.items()},
         foreground=foreground_intensities(manifest, [case for cases in inspected.values() for _, case, _ in cases]),
     )
 
 
-def _inspect(manifest: Manifest, case: Case) -> dict[str, Any]:
+def _inspect(manifest: Manifest, case: Case) -> CaseReport:
     """The facts of one case.
 
     Raises:
         InputError: a file of it cannot be read.
     """
     kind = get_task(manifest.task)
-    result = inspect_case(
-        {
-            "images": case.images,
-            "sha256": [None] * len(case.images),
-            "label": case.label if kind.label.is_path and isinstance(case.label, str) else None,
-            "classes": declared_values(manifest) if kind.needs_names else {},
-        }
-    )
-    for finding in result["findings"]:
-        if finding["code"] == "unreadable":
-            hint = finding["hint"] or "`monai-transfer check` tells all faults of a manifest"
-            raise InputError(finding["fault"], path=finding["file"], hint=hint)
+    label = case.label if kind.label.is_path and isinstance(case.label, str) else None
+    job = CaseJob(case.images, label=label, classes=declared_values(manifest) if kind.needs_names else {})
+    result = inspect_case(job)
+    for finding in result.findings:
+        if finding.code == "unreadable":
+            hint = finding.hint or "`monai-transfer check` tells all faults of a manifest"
+            raise InputError(finding.fault, path=finding.file, hint=hint)
     return result

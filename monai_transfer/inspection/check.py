@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from monai_transfer.data.readers import memory_limit
-from monai_transfer.inspection.finding import Finding, Inspected, sort_findings
+from monai_transfer.inspection.facts import CaseJob, Inspected
+from monai_transfer.inspection.finding import Finding, sort_findings
 from monai_transfer.inspection.fixes import fix_label, fix_picture, fix_volume
 from monai_transfer.inspection.pool import inspect_cases
 from monai_transfer.inspection.sets import check_set
@@ -71,26 +71,26 @@ look = inspect_manifest
 def findings_of(manifest: Manifest, inspected: Inspected) -> list[Finding]:
     """All findings of the inspected cases and of the set, sorted."""
     findings = [
-        Finding(**{"hint": None, **fields}, case=case.case, split=split)
+        replace(finding, case=case.case, split=split)
         for split, case, result in inspected
-        for fields in result["findings"]
+        for finding in result.findings
     ]
     return sort_findings(findings + check_set(manifest, inspected))
 
 
-def _job(manifest: Manifest, case: Case, limit: int) -> dict[str, Any]:
+def _job(manifest: Manifest, case: Case, limit: int) -> CaseJob:
     kind = get_task(manifest.task)
     hashes: list[str | None] = [*case.sha256] if isinstance(case.sha256, list) else [case.sha256]
     hashes = hashes if len(hashes) == len(case.images) else [None] * len(case.images)
     there = [n for n in range(len(case.images)) if n not in case.missing]  # not the stand-ins
-    return {
-        "images": [case.images[n] for n in there],
-        "sha256": [hashes[n] for n in there],
-        "label": case.label if kind.label.is_path and isinstance(case.label, str) else None,
-        "sha256_label": case.sha256_label,
-        "classes": declared_values(manifest) if kind.needs_names else {},
-        "max_memory": limit,
-    }
+    return CaseJob(
+        images=[case.images[n] for n in there],
+        sha256=[hashes[n] for n in there],
+        label=case.label if kind.label.is_path and isinstance(case.label, str) else None,
+        sha256_label=case.sha256_label,
+        classes=declared_values(manifest) if kind.needs_names else {},
+        max_memory=limit,
+    )
 
 
 def _moved(case: Case, manifest: Manifest, root: str | Path | None) -> Case:
@@ -121,10 +121,10 @@ def fix_manifest(manifest: Manifest, inspected: Inspected, folder: str | Path) -
     fixed: dict[str, list[Case]] = {split: [] for split in SPLITS}
     for split, case, result in inspected:
         by_file: dict[str, list[str]] = {}
-        changed = {fields["file"] for fields in result["findings"] if fields["code"] == "sha256"}
-        for fields in result["findings"]:
-            if fields.get("fixable") and fields["file"] not in changed:  # not of content that nobody vouches for
-                by_file.setdefault(fields["file"], []).append(fields["code"])
+        changed = {finding.file for finding in result.findings if finding.code == "sha256"}
+        for finding in result.findings:
+            if finding.fixable and finding.file and finding.file not in changed:  # content that somebody vouches for
+                by_file.setdefault(finding.file, []).append(finding.code)
         images = list(case.images)
         hashes = list(case.sha256) if isinstance(case.sha256, list) else [case.sha256] * len(images)
         for n, path in enumerate(images):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 
-from monai_transfer.inspection.finding import Finding, Inspected
+from monai_transfer.inspection.facts import Inspected
+from monai_transfer.inspection.finding import Finding
 from monai_transfer.inspection.values import classes_of
 from monai_transfer.manifest.model import Case, Manifest
 from monai_transfer.tasks import get_task

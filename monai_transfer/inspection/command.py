@@ -21,7 +21,7 @@ from monai_transfer.manifest.model import Manifest
 from monai_transfer.options import announce, require
 
 if TYPE_CHECKING:
-    from monai_transfer.inspection.finding import Inspected
+    from monai_transfer.inspection.facts import Inspected
 
 __all__ = ["check"]
 

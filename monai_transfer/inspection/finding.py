@@ -6,12 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from monai_transfer.errors import printable
-from monai_transfer.manifest.case import Case
 
-__all__ = ["Finding", "Inspected", "sort_findings"]
-
-Inspected = list[tuple[str, Case, dict[str, Any]]]
-"""Split, case and what ``inspect_case`` found of it."""
+__all__ = ["Finding", "sort_findings"]
 
 _RANK = {"error": 0, "warning": 1, "note": 2}
 

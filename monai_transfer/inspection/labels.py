@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
 from monai_transfer.data.readers import Volume
+from monai_transfer.inspection.finding import Finding
 from monai_transfer.manifest.label_arrays import NEAR
 
 __all__ = ["canonical", "check_label", "near_whole"]
 
 
-def check_label(label: Volume, image: Volume, classes: Mapping[int, str]) -> tuple[list[dict[str, Any]], dict]:
-    """Faults of one label (as ``Finding`` fields without the file), and how many voxels each class has.
+def check_label(label: Volume, image: Volume, classes: Mapping[int, str]) -> tuple[list[Finding], dict[int, int]]:
+    """Faults of one label (their ``file`` is not filled in), and how many voxels each class has.
 
     Args:
         label: the mask as read, palette images as indices.
         image: the (first) image of the case, as read.
         classes: declared class names by number; empty accepts any whole number.
     """
-    faults: list[dict[str, Any]] = []
+    faults: list[Finding] = []
     if label.channels > 1:
         fault = f"the label has {label.channels} channels, not one with class numbers"
         return [_error("label-channels", fault, "merge the channels into one mask of class numbers")], {}
@@ -60,7 +60,7 @@ def near_whole(values: np.ndarray) -> bool:
     return bool(np.all(np.abs(values - np.round(values)) <= NEAR))
 
 
-def _check_grid(label: Volume, image: Volume) -> dict[str, Any] | None:
+def _check_grid(label: Volume, image: Volume) -> Finding | None:
     """The same voxels at the same places; for volumes a different order of the axes is only worth a warning."""
     if label.affine is None or image.affine is None:
         if label.spatial_shape == image.spatial_shape:
@@ -109,7 +109,7 @@ def canonical(volume: Volume) -> Volume:
     return Volume(array, affine, volume.channel_last)
 
 
-def _check_values(values: np.ndarray, counts: np.ndarray, classes: Mapping[int, str]) -> list[dict[str, Any]]:
+def _check_values(values: np.ndarray, counts: np.ndarray, classes: Mapping[int, str]) -> list[Finding]:
     faults = []
     fractional = values[values != np.round(values)]
     if fractional.size:
@@ -137,7 +137,7 @@ def _check_values(values: np.ndarray, counts: np.ndarray, classes: Mapping[int, 
     return faults
 
 
-def _check_cover(foreground: np.ndarray, image: Volume) -> list[dict[str, Any]]:
+def _check_cover(foreground: np.ndarray, image: Volume) -> list[Finding]:
     """A label that lies wholly on the image's emptiest value marks nothing that the image shows."""
     array = image.array.reshape(*image.spatial_shape, -1)[..., 0]
     low = array.min()
@@ -166,9 +166,9 @@ def _size(volume: Volume) -> str:
     return " x ".join(map(str, volume.spatial_shape))
 
 
-def _error(code: str, fault: str, hint: str, fixable: bool = False) -> dict[str, Any]:
-    return {"severity": "error", "code": code, "fault": fault, "hint": hint, "fixable": fixable}
+def _error(code: str, fault: str, hint: str, fixable: bool = False) -> Finding:
+    return Finding("error", fault, code, hint=hint, fixable=fixable)
 
 
-def _warning(code: str, fault: str, hint: str, fixable: bool = False) -> dict[str, Any]:
-    return {"severity": "warning", "code": code, "fault": fault, "hint": hint, "fixable": fixable}
+def _warning(code: str, fault: str, hint: str, fixable: bool = False) -> Finding:
+    return Finding("warning", fault, code, hint=hint, fixable=fixable)

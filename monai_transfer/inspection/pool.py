@@ -9,9 +9,10 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any
 
 from monai_transfer.inspection.case import inspect_case
+from monai_transfer.inspection.facts import CaseJob, CaseReport
+from monai_transfer.inspection.finding import Finding
 
 __all__ = ["inspect_cases"]
 
@@ -29,8 +30,8 @@ _COMMAND = [sys.executable, "-m", "monai_transfer.inspection.worker"]
 
 
 def inspect_cases(
-    jobs: list[dict[str, Any]], workers: int = 2, progress: Callable[[int, int], None] | None = None
-) -> list[dict[str, Any]]:
+    jobs: list[CaseJob], workers: int = 2, progress: Callable[[int, int], None] | None = None
+) -> list[CaseReport]:
     """``inspect_case`` of every job, in their order. A crashed worker is a finding of its case; the others go on.
 
     Args:
@@ -38,11 +39,11 @@ def inspect_cases(
         workers: number of processes; memory is bounded by so many cases at once.
         progress: called with (done, total) after each case, from any thread.
     """
-    results: list[dict[str, Any]] = [{} for _ in jobs]
+    results: list[CaseReport] = [CaseReport() for _ in jobs]
     done = 0
     lock = threading.Lock()
 
-    def finish(index: int, result: dict[str, Any]) -> None:
+    def finish(index: int, result: CaseReport) -> None:
         nonlocal done
         with lock:
             results[index] = result
@@ -50,7 +51,7 @@ def inspect_cases(
             if progress is not None:
                 progress(done, len(jobs))
 
-    plain = all(path.lower().endswith(_PLAIN) for job in jobs for path in (*job["images"], job.get("label") or ".nii"))
+    plain = all(path.lower().endswith(_PLAIN) for job in jobs for path in (*job.images, job.label or ".nii"))
     if plain and (workers <= 1 or len(jobs) <= _INLINE):
         for index, job in enumerate(jobs):
             finish(index, inspect_case(job))
@@ -109,29 +110,24 @@ def _start() -> subprocess.Popen[str]:
     )
 
 
-def _ask(process: subprocess.Popen[str], job: dict[str, Any]) -> dict[str, Any] | None:
+def _ask(process: subprocess.Popen[str], job: CaseJob) -> CaseReport | None:
     """The worker's answer, or ``None`` where it died."""
     assert process.stdin is not None and process.stdout is not None
     timer = threading.Timer(_LIMIT, process.kill)
     timer.start()
     try:
-        process.stdin.write(json.dumps(job) + "\n")
+        process.stdin.write(json.dumps(job.to_dict()) + "\n")
         process.stdin.flush()
         answer = process.stdout.readline()
     except (BrokenPipeError, OSError):
         return None
     finally:
         timer.cancel()
-    return json.loads(answer) if answer.endswith("\n") else None
+    return CaseReport.from_dict(json.loads(answer)) if answer.endswith("\n") else None
 
 
-def _crash(job: dict[str, Any], code: int) -> dict[str, Any]:
+def _crash(job: CaseJob, code: int) -> CaseReport:
     reason = f"killed by signal {-code}, perhaps for want of memory or time" if code < 0 else f"exit status {code}"
-    finding = {
-        "severity": "error",
-        "file": job["images"][0],
-        "code": "unreadable",
-        "fault": f"reading this case ended the reading process ({reason})",
-        "hint": "export it again, or use fewer --jobs",
-    }
-    return {"findings": [finding], "images": [], "label_values": {}}
+    fault = f"reading this case ended the reading process ({reason})"
+    hint = "export it again, or use fewer --jobs"
+    return CaseReport([Finding("error", fault, "unreadable", job.images[0], hint=hint)])

@@ -20,7 +20,7 @@ def run_statistics(transfer: Mapping[str, Any], trained_at: str | Sequence[str] 
         trained_at: the run's site or sites; ``None``: all of its data.
 
     Returns:
-        Keys as in ``describe_data``, and ``site``; ``None`` where the metadata say nothing of one of the sites.
+        Keys as in ``DataDescription``, and ``site``; ``None`` where the metadata say nothing of one of the sites.
     """
     statistics = dict(transfer.get("data_statistics") or {})
     others = dict(statistics.pop("other_sites", None) or {})

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from monai_transfer.inspection.classes import check_classes
-from monai_transfer.inspection.finding import Finding, Inspected
+from monai_transfer.inspection.facts import ImageFacts, Inspected
+from monai_transfer.inspection.finding import Finding
 from monai_transfer.manifest.model import Case, Manifest
 
 __all__ = ["check_set"]
@@ -34,8 +35,8 @@ def _repeats(inspected: Inspected) -> list[Finding]:
     """The same voxels in two cases: a leak where they stand in two splits or under two patients."""
     places: dict[str, list[tuple[str, Case, str]]] = defaultdict(list)
     for split, case, result in inspected:
-        for facts in result["images"]:
-            places[facts["content"]].append((split, case, facts["path"]))
+        for facts in result.images:
+            places[facts.content].append((split, case, facts.path))
     findings = []
     for found in places.values():
         split, case, path = found[0]
@@ -71,40 +72,40 @@ def _equal_names(inspected: Inspected, file: str | None) -> list[Finding]:
 
 def _odd_ones(manifest: Manifest, inspected: Inspected) -> list[Finding]:
     """Images whose dimensions, channels or voxel size are not those of the others."""
-    entries = [(split, case, facts) for split, case, result in inspected for facts in result["images"]]
+    entries = [(split, case, facts) for split, case, result in inspected for facts in result.images]
     if not entries:
         return []
     findings = []
     dims = Counter(len(_true_shape(facts)) for *_, facts in entries)
-    channels = Counter(facts["channels"] for *_, facts in entries)
+    channels = Counter(facts.channels for *_, facts in entries)
     usual_dims, usual = dims.most_common(1)[0][0], channels.most_common(1)[0][0]
     single = isinstance(entries[0][1].image, str)
     declared = len(manifest.channel_names) if single and manifest.channel_names else None
-    spacings = [facts["spacing"] for *_, facts in entries if facts["spacing"]]
+    spacings = [facts.spacing for *_, facts in entries if facts.spacing]
     middle = np.median([s for s in spacings if len(s) == len(spacings[0])], axis=0) if spacings else None
     for split, case, facts in entries:
 
         def add(
-            severity: str, code: str, fault: str, hint: str, facts: Any = facts, c: Any = case, s: Any = split
+            severity: str, code: str, fault: str, hint: str, facts: ImageFacts = facts, c: Any = case, s: Any = split
         ) -> None:
-            findings.append(Finding(severity, fault, code, facts["path"], c.case, s, hint))
+            findings.append(Finding(severity, fault, code, facts.path, c.case, s, hint))
 
         if len(_true_shape(facts)) != usual_dims:
-            shape = " x ".join(map(str, facts["shape"]))
+            shape = " x ".join(map(str, facts.shape))
             add(
                 "error", "dimensions", f"{shape} is not {usual_dims}D as the other images are", "take it out of the set"
             )
-        elif declared is not None and facts["channels"] != declared:
-            fault = f"{facts['channels']} channels where the manifest names {declared} (channel_names)"
+        elif declared is not None and facts.channels != declared:
+            fault = f"{facts.channels} channels where the manifest names {declared} (channel_names)"
             add("error", "channels", fault, "correct channel_names, or split or convert the file")
-        elif declared is None and not single and facts["channels"] > 1:
-            add("error", "channels", f"{facts['channels']} channels in one of several channel files", "split it")
-        elif declared is None and facts["channels"] != usual:
-            fault = f"{facts['channels']} channels where most images have {usual}"
-            volume = facts["spacing"] is not None
+        elif declared is None and not single and facts.channels > 1:
+            add("error", "channels", f"{facts.channels} channels in one of several channel files", "split it")
+        elif declared is None and facts.channels != usual:
+            fault = f"{facts.channels} channels where most images have {usual}"
+            volume = facts.spacing is not None
             hint = "split the file or choose a frame" if volume else "SafeReader(mode='grey' or 'rgb') makes them equal"
             add("error" if volume else "warning", "channels", fault, hint)
-        spacing = facts["spacing"]
+        spacing = facts.spacing
         if middle is not None and spacing and len(spacing) == len(middle):
             ratio = float(np.max(np.maximum(np.array(spacing) / middle, middle / np.array(spacing))))
             if ratio > 5:
@@ -113,9 +114,9 @@ def _odd_ones(manifest: Manifest, inspected: Inspected) -> list[Finding]:
     return findings
 
 
-def _true_shape(facts: dict[str, Any]) -> list[int]:
+def _true_shape(facts: ImageFacts) -> list[int]:
     """Axes of more than one voxel, but at least two; a lone DICOM slice counts as 2D."""
-    shape = list(facts["shape"])
+    shape = list(facts.shape)
     return shape[:2] if len(shape) == 3 and shape[2] == 1 else shape
 
 

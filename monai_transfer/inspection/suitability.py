@@ -12,7 +12,9 @@ import numpy as np
 from monai_transfer.bundle_reader import read_bundle
 from monai_transfer.errors import InputError
 from monai_transfer.inspection.case import QUANTILES
-from monai_transfer.inspection.finding import Finding, Inspected
+from monai_transfer.inspection.description import DataDescription, SourceDescription
+from monai_transfer.inspection.facts import ImageFacts, Inspected
+from monai_transfer.inspection.finding import Finding
 from monai_transfer.inspection.run_statistics import run_statistics
 from monai_transfer.inspection.values import class_counts
 from monai_transfer.manifest.model import Case, Manifest
@@ -22,14 +24,13 @@ from monai_transfer.weights.hashes import changed_files
 __all__ = ["compare_with_source", "describe_data", "describe_inspected", "read_source"]
 
 
-def describe_data(manifest: Manifest, *, jobs: int = 2, max_memory: int | str | None = None) -> dict[str, Any]:
-    """What a set is, as plain JSON data for a bundle's metadata (section ``data_statistics``). Holds no identifiers.
+def describe_data(manifest: Manifest, *, jobs: int = 2, max_memory: int | str | None = None) -> DataDescription:
+    """What a set is, in numbers; its ``to_dict`` is a bundle's ``data_statistics``. Holds no identifiers.
 
-    Keys: ``task, modality, dims, channels, channel_names, labels, n_images, n_patients, shape`` (median), ``spacing``
-    (median, mm, axes in RAS order where a geometry is known), ``spacing_range`` ([min, max] per axis),
-    ``field_of_view`` (median, mm), ``orientation`` (commonest), ``intensity`` (medians over the images of percentiles
-    ``p0.5 ... p99.5``, ``mean``, ``std``), ``prevalence`` (by class the share of the labelled cases that have it; for a
-    number its ``mean, std, p5, p95``), ``size`` (segmentation: by class the median share of the voxels where present).
+    Args:
+        manifest: the cases.
+        jobs: number of processes; so many cases are in memory at once.
+        max_memory: bytes (or ``"2GiB"``) that reading one image may take.
 
     Raises:
         InputError: no image of the set can be read.
@@ -39,51 +40,49 @@ def describe_data(manifest: Manifest, *, jobs: int = 2, max_memory: int | str | 
     return describe_inspected(manifest, inspect_manifest(manifest, jobs=jobs, max_memory=max_memory))
 
 
-def describe_inspected(manifest: Manifest, inspected: Inspected) -> dict[str, Any]:
+def describe_inspected(manifest: Manifest, inspected: Inspected) -> DataDescription:
     """``describe_data`` of cases that were inspected already."""
-    facts = [f for _, _, result in inspected for f in result["images"]]
+    facts = [f for _, _, result in inspected for f in result.images]
     if not facts:
         raise InputError("no image can be read", path=manifest.path, hint="see the errors of `monai-transfer check`")
-    rank = Counter(len(f["shape"]) for f in facts).most_common(1)[0][0]
-    facts = [f for f in facts if len(f["shape"]) == rank]
-    spacings = [_to_ras(f["spacing"], f["orientation"]) for f in facts if f["spacing"]]
-    shapes = [_to_ras(f["shape"], f["orientation"]) for f in facts]
-    flat = rank == 2 or all(f["shape"][2:] == [1] for f in facts)
-    modalities = Counter(f["modality"] for f in facts if f["modality"])
+    rank = Counter(len(f.shape) for f in facts).most_common(1)[0][0]
+    facts = [f for f in facts if len(f.shape) == rank]
+    spacings = [_to_ras(f.spacing, f.orientation) for f in facts if f.spacing]
+    shapes = [_to_ras(f.shape, f.orientation) for f in facts]
+    flat = rank == 2 or all(f.shape[2:] == [1] for f in facts)
+    modalities = Counter(f.modality for f in facts if f.modality)
     declared = manifest.modality
     modality = declared if isinstance(declared, str) else ", ".join(declared.values()) if declared else None
     if modality is None and modalities:
         modality = modalities.most_common(1)[0][0]
-    quantiles = np.median([f["quantiles"] for f in facts], axis=0)
+    quantiles = np.median([f.quantiles for f in facts], axis=0)
     intensity = {f"p{q:g}": round(float(v), 6) for q, v in zip(QUANTILES, quantiles, strict=True)}
-    intensity |= {key: round(float(np.median([f[key] for f in facts])), 6) for key in ("mean", "std")}
+    intensity |= {key: round(float(np.median([getattr(f, key) for f in facts])), 6) for key in ("mean", "std")}
     first = next(case for _, case, _ in inspected)
-    channels = Counter(f["channels"] for f in facts).most_common(1)[0][0]
-    orientations = Counter(f["orientation"] for f in facts if f["orientation"])
-    return {
-        "task": manifest.task,
-        "modality": modality,
-        "dims": 2 if flat else 3,
-        "channels": len(first.images) if len(first.images) > 1 else channels,
-        "channel_names": [manifest.channel_names[k] for k in sorted(manifest.channel_names, key=int)],
-        "labels": manifest.class_names,
-        "n_images": len(facts),
-        "n_patients": len({case.patient for _, case, _ in inspected}),
-        "shape": [int(v) for v in np.median(shapes, axis=0)],
-        "spacing": [round(float(v), 4) for v in np.median(spacings, axis=0)] if spacings else None,
-        "spacing_range": np.stack([np.min(spacings, 0), np.max(spacings, 0)], 1).tolist() if spacings else None,
-        "field_of_view": _field_of_view(facts),
-        "orientation": orientations.most_common(1)[0][0] if orientations else None,
-        "intensity": intensity,
+    channels = Counter(f.channels for f in facts).most_common(1)[0][0]
+    orientations = Counter(f.orientation for f in facts if f.orientation)
+    return DataDescription(
+        task=manifest.task,
+        modality=modality,
+        dims=2 if flat else 3,
+        channels=len(first.images) if len(first.images) > 1 else channels,
+        channel_names=[manifest.channel_names[k] for k in sorted(manifest.channel_names, key=int)],
+        labels=manifest.class_names,
+        n_images=len(facts),
+        n_patients=len({case.patient for _, case, _ in inspected}),
+        shape=[int(v) for v in np.median(shapes, axis=0)],
+        spacing=[round(float(v), 4) for v in np.median(spacings, axis=0)] if spacings else None,
+        spacing_range=np.stack([np.min(spacings, 0), np.max(spacings, 0)], 1).tolist() if spacings else None,
+        field_of_view=_field_of_view(facts),
+        orientation=orientations.most_common(1)[0][0] if orientations else None,
+        intensity=intensity,
         **_labels_of(manifest, inspected),
-    }
+    )
 
 
-def _field_of_view(facts: list[dict[str, Any]]) -> list[float] | None:
+def _field_of_view(facts: list[ImageFacts]) -> list[float] | None:
     extents: list[list[float]] = [
-        _to_ras([n * s for n, s in zip(f["shape"], f["spacing"], strict=True)], f["orientation"])
-        for f in facts
-        if f["spacing"]
+        _to_ras([n * s for n, s in zip(f.shape, f.spacing, strict=True)], f.orientation) for f in facts if f.spacing
     ]
     return [round(float(v), 1) for v in np.median(np.asarray(extents), axis=0)] if extents else None
 
@@ -107,9 +106,9 @@ def _labels_of(manifest: Manifest, inspected: Inspected) -> dict[str, Any]:
     size: dict[str, float] = {}
     for name in manifest.label_mapping.names[1:]:
         counts = [
-            class_counts(manifest, result["label_values"])
+            class_counts(manifest, result.label_values)
             for _, case, result in inspected
-            if result["label_values"] and _looked_for(manifest, case, name)
+            if result.label_values and _looked_for(manifest, case, name)
         ]
         present = [count[name] / count.total() for count in counts if count[name]]
         if counts:
@@ -142,7 +141,7 @@ def _to_ras(values: list[Any], orientation: str | None) -> list[Any]:
     return [values[next(n for n, code in enumerate(orientation) if code in pair)] for pair in ("LR", "AP", "IS")]
 
 
-def read_source(bundle: str | Path) -> dict[str, Any]:
+def read_source(bundle: str | Path) -> SourceDescription:
     """What a bundle (or a run folder) says of the data it was trained on; no code of it runs.
 
     From ``configs/metadata.json`` (``network_data_format``, ``data_statistics``) and, where that is silent, from the
@@ -160,26 +159,26 @@ def read_source(bundle: str | Path) -> dict[str, Any]:
     statistics = _mapping(found.metadata.get("data_statistics")) or _mapping(transfer.get("data_statistics"))
     if found.run is not None:  # its own site's, where the bundle was fitted to several; else nothing is known
         statistics = run_statistics(transfer, found.run.get("target_site")) or {}
-    return {
-        "task": found.task,
-        "modality": statistics.get("modality") or found.modality,
-        "dims": found.dims,
-        "channels": found.in_channels,
-        "channel_names": found.channels or [],
-        "labels": found.labels or [],
-        "patch": found.patch,
-        "spacing": found.spacing,
-        "orientation": found.orientation,
-        "window": list(found.window) if found.window else None,
-        "statistics": statistics,
-    }
+    return SourceDescription(
+        task=found.task,
+        modality=statistics.get("modality") or found.modality,
+        dims=found.dims,
+        channels=found.in_channels,
+        channel_names=found.channels or [],
+        labels=found.labels or [],
+        patch=found.patch,
+        spacing=found.spacing,
+        orientation=found.orientation,
+        window=list(found.window) if found.window else None,
+        statistics=statistics,
+    )
 
 
 def _mapping(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def compare_with_source(data: dict[str, Any], bundle: str | Path) -> list[Finding]:
+def compare_with_source(data: DataDescription, bundle: str | Path) -> list[Finding]:
     """What of ``data`` (see ``describe_data``) will be resampled or rescaled for a bundle's model, or cannot work.
 
     ``error``: cannot work as it is. ``warning``: far from what the model saw. ``note``: handled by preprocessing.
@@ -217,34 +216,34 @@ Remark = tuple[str, str, str, str | None]
 """Severity, code, fault, hint."""
 
 
-def _silent(source: dict[str, Any]) -> list[str]:
+def _silent(source: SourceDescription) -> list[str]:
     """What of the training data the bundle leaves unsaid."""
-    statistics = source["statistics"]
+    statistics = source.statistics
     said = {
-        "task": source["task"],
-        "dimensions": source["dims"],
-        "modality": _modality(source["modality"]),
-        "channels": source["channels"],
-        "voxel size": source["spacing"] or statistics.get("spacing") or source["dims"] == 2,
-        "orientation": source["orientation"] or statistics.get("orientation") or source["dims"] == 2,
-        "intensities": source["window"] or statistics.get("intensity"),
-        "field of view": statistics.get("field_of_view") or (source["dims"] == 2 and statistics.get("shape")),
-        "classes": source["labels"],
+        "task": source.task,
+        "dimensions": source.dims,
+        "modality": _modality(source.modality),
+        "channels": source.channels,
+        "voxel size": source.spacing or statistics.get("spacing") or source.dims == 2,
+        "orientation": source.orientation or statistics.get("orientation") or source.dims == 2,
+        "intensities": source.window or statistics.get("intensity"),
+        "field of view": statistics.get("field_of_view") or (source.dims == 2 and statistics.get("shape")),
+        "classes": source.labels,
         "class frequencies": statistics.get("prevalence"),
     }
     return [what for what, known in said.items() if not known]
 
 
-def _compare_kind(data: dict[str, Any], source: dict[str, Any]) -> Iterator[Remark]:
-    if source["task"] and source["task"] != data["task"]:
-        fault = f"the model is for {source['task']}, the data are for {data['task']}"
+def _compare_kind(data: DataDescription, source: SourceDescription) -> Iterator[Remark]:
+    if source.task and source.task != data.task:
+        fault = f"the model is for {source.task}, the data are for {data.task}"
         yield "error", "source-task", fault, "take a model of the same task, or its encoder alone"
-    if source["dims"] and source["dims"] != data["dims"]:
-        fault = f"the model is {source['dims']}D, the data are {data['dims']}D"
+    if source.dims and source.dims != data.dims:
+        fault = f"the model is {source.dims}D, the data are {data.dims}D"
         yield "error", "source-dims", fault, "weights can be inflated from 2D to 3D when a new bundle is made"
-    ours, theirs = _modality(data["modality"]), _modality(source["modality"])
+    ours, theirs = _modality(data.modality), _modality(source.modality)
     if ours and theirs and ours != theirs:
-        fault = f"the model was trained on {source['modality']}, the data are {data['modality']}"
+        fault = f"the model was trained on {source.modality}, the data are {data.modality}"
         yield "warning", "source-modality", fault, "expect a large gap; fine-tune or adapt, and compare with scratch"
 
 
@@ -254,10 +253,10 @@ def _modality(text: str | None) -> str | None:
     return known.get(word, word) or None
 
 
-def _compare_channels(data: dict[str, Any], source: dict[str, Any]) -> Iterator[Remark]:
-    theirs, ours = [n.lower() for n in source["channel_names"]], [n.lower() for n in data["channel_names"]]
-    if source["channels"] and source["channels"] != data["channels"]:
-        fault = f"the model takes {source['channels']} channels ({', '.join(theirs)}), the data have {data['channels']}"
+def _compare_channels(data: DataDescription, source: SourceDescription) -> Iterator[Remark]:
+    theirs, ours = [n.lower() for n in source.channel_names], [n.lower() for n in data.channel_names]
+    if source.channels and source.channels != data.channels:
+        fault = f"the model takes {source.channels} channels ({', '.join(theirs)}), the data have {data.channels}"
         yield "error", "source-channels", fault, "`monai-transfer new` adapts the first layer to the data's channels"
     elif ours and theirs and ours != theirs and sorted(ours) == sorted(theirs):
         fault = f"the channels are {', '.join(ours)}, the model takes them as {', '.join(theirs)}"
@@ -267,12 +266,12 @@ def _compare_channels(data: dict[str, Any], source: dict[str, Any]) -> Iterator[
         yield "warning", "source-channel-names", fault, "make sure that they mean the same"
 
 
-def _compare_space(data: dict[str, Any], source: dict[str, Any]) -> Iterator[Remark]:
-    target, ours = source["spacing"] or source["statistics"].get("spacing"), data["spacing"]
-    if source["orientation"] and data["orientation"] and source["orientation"] != data["orientation"]:
-        fault = f"images are stored {data['orientation']} and will be turned to {source['orientation']}"
+def _compare_space(data: DataDescription, source: SourceDescription) -> Iterator[Remark]:
+    target, ours = source.spacing or source.statistics.get("spacing"), data.spacing
+    if source.orientation and data.orientation and source.orientation != data.orientation:
+        fault = f"images are stored {data.orientation} and will be turned to {source.orientation}"
         yield "note", "source-orientation", fault, None
-    if ours is None and target is not None and data["dims"] == 3:
+    if ours is None and target is not None and data.dims == 3:
         yield "warning", "source-spacing", "the data have no voxel size, the model expects one", None
     if not ours or not target or len(ours) != len(target):
         return
@@ -284,15 +283,15 @@ def _compare_space(data: dict[str, Any], source: dict[str, Any]) -> Iterator[Rem
         fault = f"voxels of {from_} mm will be resampled to {to} mm (factor {ratio:.2g})"
         severity = "warning" if ratio > 2.5 else "note"
         yield severity, "source-spacing", fault, "much detail is lost or invented" if severity == "warning" else None
-    patch = source["patch"]
-    if len(patch) == len(ours) and source["spacing"]:
-        extent = [n * o for n, o in zip(data["shape"], ours, strict=True)]
+    patch = source.patch
+    if len(patch) == len(ours) and source.spacing:
+        extent = [n * o for n, o in zip(data.shape, ours, strict=True)]
         need = [n * t for n, t in zip(patch, target, strict=True)]
         if any(e < 0.5 * n for e, n in zip(extent, need, strict=True)):
             sizes = (" x ".join(f"{v:.0f}" for v in values) for values in (extent, need))
             fault = "the field of view is {} mm, less than half of the model's patch of {} mm; the rest is padding"
             yield "warning", "source-extent", fault.format(*sizes), None
-    seen, here = source["statistics"].get("field_of_view"), data.get("field_of_view")
+    seen, here = source.statistics.get("field_of_view"), data.field_of_view
     if seen and here and len(seen) == len(here):
         ratio = max(max(a / b, b / a) for a, b in zip(seen, here, strict=True))
         if ratio > 1.5:
@@ -302,11 +301,11 @@ def _compare_space(data: dict[str, Any], source: dict[str, Any]) -> Iterator[Rem
             yield "warning" if ratio > 2 else "note", "source-field-of-view", fault, hint
 
 
-def _compare_intensity(data: dict[str, Any], source: dict[str, Any]) -> Iterator[Remark]:
-    ours = data["intensity"]
+def _compare_intensity(data: DataDescription, source: SourceDescription) -> Iterator[Remark]:
+    ours = data.intensity
     low, high = ours["p0.5"], ours["p99.5"]
-    if source["window"]:
-        a, b = source["window"]
+    if source.window:
+        a, b = source.window
         if b > a and (high - low) > 0:
             inside = max(0.0, min(high, b) - max(low, a)) / (high - low)
             fault = f"intensities {low:g} to {high:g} are scaled from the window {a:g} to {b:g}"
@@ -315,7 +314,7 @@ def _compare_intensity(data: dict[str, Any], source: dict[str, Any]) -> Iterator
                 yield "error", "source-window", fault, text
             else:
                 yield "note", "source-window", fault, None
-    theirs = source["statistics"].get("intensity") or {}
+    theirs = source.statistics.get("intensity") or {}
     if "p0.5" in theirs and "p99.5" in theirs:
         span, their_span = high - low, float(theirs["p99.5"]) - float(theirs["p0.5"])
         if span > 0 and their_span > 0:
@@ -326,14 +325,12 @@ def _compare_intensity(data: dict[str, Any], source: dict[str, Any]) -> Iterator
                     f"intensities run from {low:g} to {high:g}, the model's training data from "
                     f"{theirs['p0.5']:g} to {theirs['p99.5']:g} (0.5 to 99.5 percentile)"
                 )
-                hint = (
-                    None if source["window"] else "per-image normalisation will rescale them; a fixed window would not"
-                )
+                hint = None if source.window else "per-image normalisation will rescale them; a fixed window would not"
                 yield ("warning" if ratio > 5 or offset > 2 else "note"), "source-intensity", fault, hint
 
 
-def _compare_labels(data: dict[str, Any], source: dict[str, Any]) -> Iterator[Remark]:
-    ours, theirs = [n.lower() for n in data["labels"]], [n.lower() for n in source["labels"]]
+def _compare_labels(data: DataDescription, source: SourceDescription) -> Iterator[Remark]:
+    ours, theirs = [n.lower() for n in data.labels], [n.lower() for n in source.labels]
     if not ours or not theirs or ours == theirs:
         return
     shared = [n for n in ours if n in theirs and n != "background"]
@@ -352,9 +349,9 @@ def _compare_labels(data: dict[str, Any], source: dict[str, Any]) -> Iterator[Re
         yield "warning", "source-labels", f"classes differ ({'; '.join(parts)})", hint
 
 
-def _compare_prevalence(data: dict[str, Any], source: dict[str, Any]) -> Iterator[Remark]:
+def _compare_prevalence(data: DataDescription, source: SourceDescription) -> Iterator[Remark]:
     """How often a class is there, where both know the same ones; for a number, its range."""
-    ours, theirs = data.get("prevalence") or {}, source["statistics"].get("prevalence") or {}
+    ours, theirs = data.prevalence or {}, source.statistics.get("prevalence") or {}
     if "p5" in ours and "p5" in theirs:
         low, high = theirs["p5"], theirs["p95"]
         if ours["p95"] > high + 0.25 * (high - low) or ours["p5"] < low - 0.25 * (high - low):

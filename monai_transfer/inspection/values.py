@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from monai_transfer.inspection.facts import CaseReport
 from monai_transfer.manifest.model import Case, Manifest
 
 __all__ = ["class_counts", "classes_of", "declared_values"]
@@ -29,10 +30,10 @@ def class_counts(manifest: Manifest, counts: Mapping[Any, int]) -> Counter[str]:
     return result
 
 
-def classes_of(manifest: Manifest, case: Case, result: Mapping[str, Any]) -> set[str]:
+def classes_of(manifest: Manifest, case: Case, result: CaseReport) -> set[str]:
     """Names of the classes (or findings) that a labelled case shows; ``result`` is what ``inspect_case`` found."""
     if isinstance(case.label, dict):
         return {name for name, value in case.label.items() if value == 1}
     if isinstance(case.label, str):
-        return set(class_counts(manifest, result["label_values"]))
+        return set(class_counts(manifest, result.label_values))
     return {manifest.labels[str(case.label)]}

@@ -11,6 +11,7 @@ import os
 import sys
 
 from monai_transfer.inspection.case import inspect_case
+from monai_transfer.inspection.facts import CaseJob
 from monai_transfer.stopping import die_with_parent
 
 
@@ -20,7 +21,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     for line in sys.stdin:
-        answers.write(json.dumps(inspect_case(json.loads(line))) + "\n")
+        answers.write(json.dumps(inspect_case(CaseJob.from_dict(json.loads(line))).to_dict()) + "\n")
         answers.flush()
 
 

@@ -64,7 +64,7 @@ def test_weights_of_a_source_bring_its_own_statistics(tmp_path):
     fit = fit_data(write(tmp_path, {"a": 100, "b": 500}), ["a", "b"])
     packaged = Path(__file__).parents[2] / "bundles" / "head_mr_segmentation"
     statistics = fit.statistics(packaged)
-    told = read_source(packaged)["statistics"]
+    told = read_source(packaged).statistics
     assert statistics["intensity"] == told["intensity"] and statistics["site"] == "site_a"
     assert sorted(statistics["other_sites"]) == ["a", "b"], "those of the data, not the source's"
     bundle, run = tmp_path / "bundle" / "configs", tmp_path / "run"
@@ -74,8 +74,8 @@ def test_weights_of_a_source_bring_its_own_statistics(tmp_path):
     (bundle / "metadata.json").write_text(json.dumps(metadata))
     (run / "config.yaml").write_text(yaml.safe_dump({"_meta_": metadata}))
     (run / "run.json").write_text(json.dumps({"target_site": "b"}))
-    assert read_source(bundle.parent)["statistics"]["site"] == "site_a"
-    assert read_source(run)["statistics"]["intensity"]["p95"] > 495
+    assert read_source(bundle.parent).statistics["site"] == "site_a"
+    assert read_source(run).statistics["intensity"]["p95"] > 495
     bare = tmp_path / "weights.pt"
     bare.write_bytes(b"x")
     assert list(fit.statistics(bare)) == ["other_sites"], "a checkpoint tells nothing, and nothing is made up"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -58,7 +59,7 @@ def test_statistics_of_the_runs_own_site(made, tmp_path):
     assert p50(whole) == statistics["other_sites"]["site_a"]["intensity"]["p50"], "the source's stay beside it"
     # who asks whether data suit the model is answered by what this model saw
     manifest = Manifest.load(bundle.parent / "data" / "manifest.json")
-    south = describe_data(manifest) | {"intensity": statistics["intensity"]}
+    south = replace(describe_data(manifest), intensity=statistics["intensity"])
     assert not [f for f in compare_with_source(south, deployed) if f.code == "source-intensity"]
     script = export_bundle(bundle, "torchscript", tmp_path / "model.ts", run=run)
     extra = {"metadata.json": ""}

@@ -79,10 +79,10 @@ def test_metadata_name_channels_classes_and_training_data(tmp_path):
     statistics = {"spacing": [1, 1, 2], "intensity": {"p0.5": 0, "p99.5": 9}, "site": "site: a"}
     write_bundle(spec(data_statistics=statistics), tmp_path)
     source = read_source(tmp_path)
-    assert source["channel_names"] == ["T1", "FLAIR"] and source["labels"] == spec().class_names
-    assert (source["task"], source["dims"], source["channels"]) == ("segmentation", 3, 2)
-    assert source["spacing"] == [1, 1, 2] and source["orientation"] == "RAS"
-    assert source["statistics"] == statistics
+    assert source.channel_names == ["T1", "FLAIR"] and source.labels == spec().class_names
+    assert (source.task, source.dims, source.channels) == ("segmentation", 3, 2)
+    assert source.spacing == [1, 1, 2] and source.orientation == "RAS"
+    assert source.statistics == statistics
 
 
 @pytest.mark.parametrize("name", SPECS)

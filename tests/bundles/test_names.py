@@ -55,7 +55,7 @@ def test_odd_names_train_and_come_back(odd, tmp_path, monkeypatch):
     assert tuned == bundle / "runs" / "train-0"
     for place in (bundle, run):  # raw readers and MONAI see the same
         source = read_source(place)
-        assert source["labels"] == names and source["channel_names"] == ["$T1"]
+        assert source.labels == names and source.channel_names == ["$T1"]
     config = bundle / "configs" / "inference.yaml"
     flow = ConfigWorkflow(workflow_type="infer", config_file=str(config), logging_file=False)
     flow.initialize()

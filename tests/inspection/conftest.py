@@ -13,6 +13,7 @@ import pytest
 from monai_transfer.data.readers import SafeReader
 from monai_transfer.errors import InputError, printable
 from monai_transfer.inspection.case import inspect_case
+from monai_transfer.inspection.facts import CaseJob
 from monai_transfer.manifest.checksums import sha256_image
 from monai_transfer.manifest.model import Manifest
 
@@ -95,8 +96,8 @@ def judge():
                     wrong.append(f"{one.name}: sound, but refused: {message}")
                 elif one.words and not re.search(one.words, message):
                     wrong.append(f"{one.name}: {message!r} does not say {one.words!r}")
-                findings = inspect_case({"images": [str(one.path)], "sha256": [None], "label": None})["findings"]
-                if [f["code"] for f in findings] != ["unreadable"]:
+                findings = inspect_case(CaseJob([str(one.path)])).findings
+                if [f.code for f in findings] != ["unreadable"]:
                     wrong.append(f"{one.name}: check finds {findings}")
                 continue
             except Exception as error:

@@ -15,6 +15,7 @@ from monai_transfer.data.phantom.write import write_dicom
 from monai_transfer.errors import InputError
 from monai_transfer.inspection import Finding, check_manifest
 from monai_transfer.inspection.case import inspect_case
+from monai_transfer.inspection.facts import CaseJob
 from monai_transfer.inspection.pool import inspect_cases
 from monai_transfer.manifest.model import Manifest
 
@@ -280,8 +281,8 @@ def test_a_hanging_decoder_is_ended(monkeypatch, tmp_path):
     worker.write_text("import time\ntime.sleep(60)\n")
     monkeypatch.setattr("monai_transfer.inspection.pool._COMMAND", [sys.executable, str(worker)])
     monkeypatch.setattr("monai_transfer.inspection.pool._LIMIT", 0.5)
-    (result,) = inspect_cases([{"images": ["folder"]}], workers=2)
-    assert "signal 9" in result["findings"][0]["fault"]
+    (result,) = inspect_cases([CaseJob(["folder"])], workers=2)
+    assert "signal 9" in result.findings[0].fault
 
 
 def test_dicom_series_with_a_nifti_label(data, tmp_path):
@@ -292,12 +293,12 @@ def test_dicom_series_with_a_nifti_label(data, tmp_path):
     write_dicom(tmp_path / "series", image, affine, patient_id="P", protocol=next(iter(SITES.values())).protocol)
     turned = nib.as_closest_canonical(nib.Nifti1Image(mask, affine))
     data.write(data.label(2), np.asarray(turned.dataobj), turned.affine)
-    job = {"images": [str(tmp_path / "series")], "sha256": [None], "label": str(data.label(2))}
-    assert [f["code"] for f in inspect_case(job)["findings"]] == ["label-axes"]
+    job = CaseJob([str(tmp_path / "series")], label=str(data.label(2)))
+    assert [f.code for f in inspect_case(job).findings] == ["label-axes"]
     shifted = turned.affine.copy()
     shifted[0, 3] += 2
     data.write(data.label(2), np.asarray(turned.dataobj), shifted)
-    assert [f["code"] for f in inspect_case(job)["findings"]] == ["label-grid"]
+    assert [f.code for f in inspect_case(job).findings] == ["label-grid"]
 
 
 def test_a_crashing_decoder_is_a_finding_of_its_case(data, monkeypatch, tmp_path):
@@ -311,9 +312,9 @@ def test_a_crashing_decoder_is_a_finding_of_its_case(data, monkeypatch, tmp_path
         "    print(json.dumps({'findings': [], 'images': [], 'label_values': {}}), flush=True)\n"
     )
     monkeypatch.setattr("monai_transfer.inspection.pool._COMMAND", [sys.executable, str(worker)])
-    results = inspect_cases([{"images": [f"case{n}"]} for n in range(40)], workers=2)
-    died = [n for n, result in enumerate(results) if result["findings"]]
-    assert died == [7, 17, 27, 37] and "signal 11" in results[7]["findings"][0]["fault"]
+    results = inspect_cases([CaseJob([f"case{n}"]) for n in range(40)], workers=2)
+    died = [n for n, result in enumerate(results) if result.findings]
+    assert died == [7, 17, 27, 37] and "signal 11" in results[7].findings[0].fault
 
 
 def two_organs(data, values_of, **changes):

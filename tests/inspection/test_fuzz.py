@@ -8,6 +8,7 @@ from PIL import Image
 
 from monai_transfer.data.readers import SafeReader
 from monai_transfer.inspection.case import inspect_case
+from monai_transfer.inspection.facts import CaseJob
 from monai_transfer.manifest.checksums import sha256_image
 
 
@@ -35,9 +36,9 @@ def test_identical_or_error(tmp_path, kind):
     write(path, kind)
     content = path.read_bytes()
     sound = SafeReader().read_volume(path)
-    job = {"images": [str(path)], "sha256": [sha256_image(path)], "label": None}
+    job = CaseJob([str(path)], [sha256_image(path)])
     facts = inspect_case(job)
-    assert facts["findings"] == [] and facts["images"][0]["channels"] == sound.channels
+    assert facts.findings == [] and facts.images[0].channels == sound.channels
     for seed in range(60):
         rng = np.random.default_rng(seed)
         data = bytearray(content)
@@ -48,5 +49,5 @@ def test_identical_or_error(tmp_path, kind):
             data[at] ^= 1 << int(rng.integers(8))
         path.write_bytes(data)
         result = inspect_case(job)
-        assert any(f["severity"] == "error" for f in result["findings"]), f"seed {seed} was not found"
-        assert all("\n" not in f["fault"] for f in result["findings"])
+        assert any(f.severity == "error" for f in result.findings), f"seed {seed} was not found"
+        assert all("\n" not in f.fault for f in result.findings)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,11 @@ def bundle(tmp_path, data):
                 },
                 "outputs": {"pred": {"num_channels": 2, "channel_def": {str(n): v for n, v in enumerate(labels)}}},
             },
-            "transfer": {"task": "segmentation", "spacing": description["spacing"], "data_statistics": description}
+            "transfer": {
+                "task": "segmentation",
+                "spacing": description.spacing,
+                "data_statistics": description.to_dict(),
+            }
             | transfer,
         }
         folder = tmp_path / "model"
@@ -54,15 +59,17 @@ def codes(findings):
 
 def test_description(data):
     description = describe_data(data.manifest())
-    assert description["spacing"] == [1, 1, 3] and description["orientation"] == "RAS"
-    assert description["shape"] == [24, 20, 12] and description["dims"] == 3 and description["n_images"] == 18
-    assert description["labels"] == ["background", "tumour"] and description["channel_names"] == ["T1"]
-    assert 95 < description["intensity"]["p50"] < 110
-    assert description["field_of_view"] == [24, 20, 36]
-    assert description["prevalence"] == {"tumour": 1.0} and 0 < description["size"]["tumour"] < 0.5
-    assert description["n_patients"] == len(data.manifest().patients)
-    assert json.loads(json.dumps(description)) == description
-    assert not any(case.case in json.dumps(description) for case in data.manifest().cases("training"))
+    assert description.spacing == [1, 1, 3] and description.orientation == "RAS"
+    assert description.shape == [24, 20, 12] and description.dims == 3 and description.n_images == 18
+    assert description.labels == ["background", "tumour"] and description.channel_names == ["T1"]
+    assert 95 < description.intensity["p50"] < 110
+    assert description.field_of_view == [24, 20, 36]
+    assert description.prevalence == {"tumour": 1.0} and 0 < description.size["tumour"] < 0.5
+    assert description.n_patients == len(data.manifest().patients)
+    stored = description.to_dict()
+    assert json.loads(json.dumps(stored)) == stored and list(stored)[:3] == ["task", "modality", "dims"]
+    assert list(stored)[-3:] == ["intensity", "prevalence", "size"]
+    assert not any(case.case in json.dumps(stored) for case in data.manifest().cases("training"))
 
 
 def test_a_set_suits_the_model_that_was_trained_on_it(data, bundle):
@@ -100,7 +107,7 @@ def test_differences(data, bundle, options, finding, words):
 
 
 def test_channel_order(data, bundle):
-    description = describe_data(data.manifest()) | {"channels": 2, "channel_names": ["T1", "FLAIR"]}
+    description = replace(describe_data(data.manifest()), channels=2, channel_names=["T1", "FLAIR"])
     model = bundle(image={"num_channels": 2, "channel_def": {"0": "FLAIR", "1": "T1"}})
     assert ("error", "source-channel-order") in codes(compare_with_source(description, model))
 
@@ -139,10 +146,10 @@ def test_a_foreign_bundle_says_what_could_not_be_compared(data, bundle):
 
 def test_numbers_to_predict_that_training_did_not_have(data, bundle):
     model = bundle(task="regression", data_statistics={"prevalence": {"mean": 50, "std": 5, "p5": 40, "p95": 60}})
-    description = describe_data(data.manifest()) | {"task": "regression", "labels": []}
-    young = description | {"prevalence": {"mean": 20, "std": 5, "p5": 10, "p95": 30}}
+    description = replace(describe_data(data.manifest()), task="regression", labels=[])
+    young = replace(description, prevalence={"mean": 20, "std": 5, "p5": 10, "p95": 30})
     assert ("warning", "source-prevalence") in codes(compare_with_source(young, model))
-    alike = description | {"prevalence": {"mean": 49, "std": 5, "p5": 41, "p95": 62}}
+    alike = replace(description, prevalence={"mean": 49, "std": 5, "p5": 41, "p95": 62})
     assert ("warning", "source-prevalence") not in codes(compare_with_source(alike, model))
 
 

@@ -20,13 +20,16 @@ from monai_transfer.bundle.planning.size import get_size
 from monai_transfer.bundle.planning.spacing import coarsened, is_thick
 from monai_transfer.bundle.planning.topology import fitted_patch, topology
 from monai_transfer.errors import InputError
+from monai_transfer.inspection.description import DataDescription
 
 SMALL = get_size("small")
 
 
 def fit(shape, spacing, size=None, channels=1) -> DataFit:
-    described = {None: {"size": size or {}}}
-    return DataFit(len(shape), ".nii.gz", spacing is None, channels, spacing, list(shape), 0, 1, 0, 1, 0, described)
+    shape, volume = list(shape), len(shape)
+    told = DataDescription("segmentation", "CT", volume, channels, [], [], 1, 1, shape, spacing, None, None, None, {})
+    described = {None: dataclasses.replace(told, size=size or {})}
+    return DataFit(len(shape), ".nii.gz", spacing is None, channels, spacing, shape, 0, 1, 0, 1, 0, described)
 
 
 @pytest.mark.parametrize(
