@@ -168,6 +168,8 @@ def test_every_command_has_help_and_a_light_module(name, capsys):
         (["run", SLICES, "train", "max_epochs"], "--key value"),
         (["run", SLICES, "train", "--run", "x"], "--pretrained"),
         (["run", SLICES, "infer", "--run", "x"], "no such run"),
+        (["run", SLICES, "train", "--log", "paper"], "choose tensorboard or mlflow"),
+        (["run", SLICES, "evaluate", "--log", "tensorboard"], "--log does not go with evaluate"),
         (["run", SLICES, "train", "--manifest", "gone.json", "--output_dir", "/nonexistent/x"], "gone.json"),
         (["predict", SLICES, "gone.png", "-o", "out"], "gone.png: no such file"),
         (["new", "x", "--data", "gone.json"], "gone.json"),
@@ -203,8 +205,9 @@ def test_a_diverging_run_is_1(bundle, data, capsys):
 # ---------------------------------------------------------------------- the commands
 def test_from_manifest_to_prediction(bundle, data, capsys, tmp_path):
     target = ["--dataset_dir", str(data), "--n_labelled", "2"]
-    code, out, err = call(capsys, "run", bundle, "train", *TINY, *target)
+    code, out, err = call(capsys, "run", bundle, "train", *TINY, *target, "--log", "tensorboard")
     assert code == 0, err
+    assert list((bundle / "runs" / "train-0" / "tensorboard").iterdir())
     run = bundle / "runs" / "train-0"
     assert "equal command: python -m monai.bundle run" in out and f"train done: {run}" in out and "auc" in out
     for noise in ("NvImgCodec", "nvImageCodec", "Logging file is set", "DeprecationWarning", "FutureWarning"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -173,12 +174,22 @@ def run(
     ],
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of continuing.")] = False,
     run: Annotated[Path | None, typer.Option(help="For infer and evaluate: the run whose best weights to use.")] = None,
+    log: Annotated[
+        str | None, typer.Option(help="Losses and scores also to tensorboard or mlflow, in the run folder.")
+    ] = None,
 ) -> None:
     """Run a workflow of a bundle; any config id can be set with --id value. An unfinished run continues."""
     config_files(bundle, workflow)
     overrides = parse_overrides(context.args)
     check_roots(bundle, workflow, overrides)
     require(*given_paths(overrides))
+    if log is not None:
+        if log not in ("tensorboard", "mlflow"):
+            raise InputError(f"no log is called {log!r}", hint="choose tensorboard or mlflow")
+        if workflow in ("infer", "evaluate"):
+            raise InputError(f"--log does not go with {workflow}", hint="it is for workflows that train")
+        if find_spec(log) is None:
+            raise InputError(f"--log {log} needs the package {log}", hint=f"pip install 'monai-transfer[{log}]'")
     if fresh:
         overrides["fresh"] = True
     if run is not None:
@@ -190,7 +201,7 @@ def run(
     announce(f"equal command: {equal_command(bundle, workflow, overrides)}")
     from monai_transfer.bundle.run import run_workflow
 
-    output = run_workflow(bundle, workflow, overrides)
+    output = run_workflow(bundle, workflow, overrides, log_to=log)
     typer.echo(f"{workflow} done: {output}")
     _print_summary(output)
 

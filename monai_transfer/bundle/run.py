@@ -19,6 +19,7 @@ from monai_transfer.bundle.command_line import (
 )
 from monai_transfer.config_text import given_to_config, to_config
 from monai_transfer.engine.capabilities import refuse_unfit
+from monai_transfer.engine.log_to import LogTo
 from monai_transfer.engine.run_folder import close_open_runs, read_status
 from monai_transfer.errors import InputError
 from monai_transfer.runs.lock import holder
@@ -52,9 +53,19 @@ def open_workflow(
 
 
 def run_workflow(
-    bundle: str | Path, workflow: str, overrides: Mapping[str, Any] | None = None, *, log: bool = True
+    bundle: str | Path,
+    workflow: str,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    log: bool = True,
+    log_to: str | None = None,
 ) -> Path:
     """Run a workflow from start to end, continuing an unfinished run; returns its output folder.
+
+    Args:
+        bundle, workflow, overrides: as on the command line.
+        log: whether the bundle's logging is set up.
+        log_to: ``tensorboard`` or ``mlflow``: losses and scores go there too, into the run folder.
 
     Raises:
         InputError: the output folder holds a finished run (pass ``fresh=True``), or anything the configs refuse.
@@ -77,6 +88,9 @@ def run_workflow(
     keeps(lambda: what_is_kept(output) if workflow != "infer" else "what was predicted is kept; the rest is not there")
     try:
         flow.initialize()
+        if log_to is not None:
+            trainer = flow.parser.get_parsed_content("train#trainer")
+            LogTo(log_to, output, flow.parser.get_parsed_content("validate#evaluator")).attach(trainer)
         flow.run()
         flow.finalize()
     except BaseException as error:
