@@ -228,7 +228,7 @@ def _run(work: _Work, *, in_slabs: bool, max_memory: int | None, bf16: bool) -> 
             faults[n] = error if full is None else unwritable(output / f"{items[n].name}_pred", full)
             _clear(staged)
 
-    _go_through(flow, items, faults, done, written, staged)
+    _go_through(flow, items, faults, done, written, staged, output)
     flow.finalize()
     bar.close()
     result = Predictions([path for n in sorted(written) for path in written[n]], n_images=len(items))
@@ -317,6 +317,7 @@ def _go_through(
     done: Callable[[int], None],
     written: dict[int, list[Path]],
     staged: Path,
+    output: Path,
 ) -> None:
     """Run; where the network fails on an image, note it and go on with the others."""
     # told by us, in one line; the other names files in the folder aside
@@ -335,6 +336,8 @@ def _go_through(
             if n is None and len(faults) + len(finished) == len(items):
                 return  # nothing was left to predict on, and some handlers cannot cope with that
             if n is None or n in finished:
+                if (full := no_room(staged / "probe")) is not None:  # a table, which is written at the end
+                    raise unwritable(output / "predictions.csv", full) from error
                 raise
             cause = first_cause(error)
             if (other_way := _not_in_slabs(error)) is not None:
@@ -344,7 +347,7 @@ def _go_through(
                     cause.fault, path=items[n].shown, hint=cause.hint
                 )  # fmt: skip
             elif (full := no_room(staged / "probe")) is not None:
-                faults[n] = unwritable(staged.parent.parent / f"{items[n].name}_pred", full)
+                faults[n] = unwritable(output / f"{items[n].name}_pred", full)
             elif is_out_of_memory(error):
                 hint = "set --max-memory, close other programs, or use a bundle of coarser spacing"
                 faults[n] = InputError("memory ran out on it", path=items[n].shown, hint=hint)
