@@ -103,7 +103,10 @@ def main() -> None:
     parser.add_argument("--methods", default=",".join(kinds))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--quick", action="store_true", help="one method, one seed, one epoch")
     options = parser.parse_args()
+    if options.quick:
+        options.methods, options.seeds, options.epochs = "coral", 1, 1
     _, _, target, labels = sets()
     rows: dict[str, list[float]] = {}
     ratios: dict[str, list[float]] = {}
@@ -130,7 +133,7 @@ def main() -> None:
         ratio = statistics.median(ratios.get(name, [math.nan]))
         shown = "" if math.isnan(ratio) else f"{ratio:.2g}"
         print(f"| {name} | {statistics.mean(found):.1f} ({', '.join(f'{x:.1f}' for x in found)}) | {shown} |")
-    print(f"\n{options.seeds} seeds, {options.epochs} epochs of 28 steps, {time.monotonic() - since:.0f} s")
+    print(f"\nmeasured: {options.seeds} seeds, {options.epochs} epochs of 28 steps, {time.monotonic() - since:.0f} s")
 
 
 if __name__ == "__main__":

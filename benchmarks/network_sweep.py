@@ -221,7 +221,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=NETWORKS, default=list(NETWORKS), metavar="NETWORK")
     parser.add_argument("--write", type=Path, help="a page with the two marks, whose middle is replaced")
+    parser.add_argument("--quick", action="store_true", help="one network alone")
     given = parser.parse_args()
+    if given.quick:
+        given.only = ["UNet"]
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)

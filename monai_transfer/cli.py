@@ -36,7 +36,9 @@ COMMANDS = {
         "monai_transfer.demo_command", "The whole story on embedded (simulated) data, offline, in a few minutes."
     ),
     "manifest": _Command("monai_transfer.manifest.command", "Build a manifest from folders as hospitals have them."),
-    "check": _Command("monai_transfer.inspection.command", "Read every file of a manifest and say what is wrong."),
+    "check": _Command(
+        "monai_transfer.inspection.command", "Read every file of a manifest and say everything that is wrong, at once."
+    ),
     "gap": _Command("monai_transfer.selection.command", "How far two domains are apart."),
     "rank": _Command("monai_transfer.selection.command", "Rank source models for this target."),
     "new": _Command(_BUNDLE, "Write a standard MONAI bundle fitted to this data and source."),

@@ -234,7 +234,7 @@ def test_new_then_study(data, capsys, tmp_path):
     words = ["--data", data / "manifest.json", "--source", SLICES, "--source-site", "site_a", "--target-site", "site_b"]
     code, out, err = call(capsys, "new", folder, *words, "--batch-size", 2)
     assert code == 0, err
-    assert "2D classification, DenseNet" in out and "100% of the parameters" in out
+    assert "2D classification" in out and "DenseNet" in out and "100% of the parameters" in out
     assert f"next: monai-transfer run {folder} train" in out
     assert "holds a bundle already" in refused(capsys, "new", folder, *words)
     study = ["study", folder, "--arms", "source,fine_tuned", "--seeds", 1, "--jobs", 1, "--out", tmp_path / "s", *TINY]

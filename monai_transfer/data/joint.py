@@ -42,6 +42,15 @@ def joint_items(source: Sequence[Mapping[str, Any]], target: Sequence[Mapping[st
     return kept + [{**item, "part": TARGET} for item in target]
 
 
+def target_count(items: Sequence[Mapping[str, Any]]) -> int:
+    """How many of a training list's cases are the target's: all but those marked as the source's.
+
+    >>> target_count([{"part": "source"}, {"part": "target"}, {"image": "given by a program that drives the bundle"}])
+    2
+    """
+    return sum(item.get("part") != SOURCE for item in items)
+
+
 class JointSampler(Sampler[int]):
     """Draws indices that alternate between the source's cases and the target's, each part balanced over its sites.
 

@@ -343,7 +343,10 @@ class LabelMapping:
         """
         n = len(self.regions)
         if n > 10:
-            raise InputError(f"there are {n} regions, and predictions of more than ten are not written")
+            raise InputError(
+                f"there are {n} regions, and predictions of more than ten are not written",
+                hint="declare fewer regions in the manifest",
+            )
         if not n:
             return []
         on = (np.arange(2**n)[None] >> np.arange(n)[:, None]) & 1

@@ -225,14 +225,14 @@ def test_deploy_reads_torchscript_with_extra_files(bundle, task, tmp_path):
     with torch.no_grad():
         data["pred"] = inferer(data["image"][None], script)[0]
     names = {type(transform).__name__ for transform in postprocessing.transforms}
-    assert names <= {"Invertd", "AsDiscreted", "SaveImaged", "Activationsd", "Lambdad"}
+    assert names <= {"Invertd", "AsDiscreted", "SaveImaged", "Activationsd", "Lambdad", "CopyItemsd"}
     for transform in postprocessing.transforms:
         if type(transform).__name__ != "SaveImaged":
             data = transform(data)
     if task == "segmentation":
         assert data["pred"].shape[1:] == nibabel.load(sample).shape
     elif task == "localization":
-        assert data["pred"]["boxes"]
+        assert data["pred"].shape[1:] == nibabel.load(sample).shape and data["boxes"]["boxes"]
     elif task == "classification":
         assert float(data["pred"].sum()) == pytest.approx(1, abs=1e-4)
     else:

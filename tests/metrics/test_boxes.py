@@ -1,5 +1,3 @@
-import csv
-
 import numpy as np
 import pytest
 
@@ -8,6 +6,7 @@ from monai_transfer.evaluation.patients import available_metrics, patient_values
 from monai_transfer.evaluation.recorder import write_cases
 from monai_transfer.evaluation.summary import summarise
 from monai_transfer.metrics.boxes import BOX_METRICS, localization_case, localization_set
+from monai_transfer.tables import read_table
 
 
 def case(truth, found, scores=None, spacing=(4.0, 4.0), **how):
@@ -111,7 +110,7 @@ def test_values_of_patients():
 def test_all_of_it_survives_the_file(tmp_path):
     """cases.csv holds text: what is read back gives the same numbers."""
     write_cases(tmp_path / "cases.csv", rows())
-    read = list(csv.DictReader((tmp_path / "cases.csv").open()))
+    read = read_table(tmp_path / "cases.csv")
     for metric in ("froc", "ap", "sensitivity", "sensitivity_medium"):
         np.testing.assert_array_equal(localization_set(read, metric), localization_set(rows(), metric))
     iou = summarise(read, "localization", intervals=False)["box_iou"].mean

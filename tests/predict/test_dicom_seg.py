@@ -43,7 +43,7 @@ def label_map(series: Path, target: Path) -> np.ndarray:
 
 
 def frames(path: Path, files: list[Path]) -> dict[str, np.ndarray]:
-    return read_structures(path, Grid.read(files))
+    return {name: drawing.mask for name, drawing in read_structures(path, Grid.read(files)).items()}
 
 
 def same(got: dict[str, np.ndarray], mask: np.ndarray, affine: np.ndarray, grid: Grid) -> None:

@@ -215,7 +215,7 @@ def train(s: BundleSpec) -> dict[str, Any]:
     info = {
         "n_labelled": ref("n_labelled"),
         "steps": expr("@max_epochs * @steps_per_epoch"),
-        "labelled_train": expr("len(@lists.target_training)"),
+        "labelled_train": ours("data.joint.target_count", items=ref("train#dataset#data")),
         "joint": ref("joint"),
         "labelled_validation": expr("len(@validate#dataset#data)"),
     }
