@@ -1,3 +1,5 @@
+"""Boxes against the truth: matching, FROC, average precision, and what survives a table."""
+
 import numpy as np
 import pytest
 
