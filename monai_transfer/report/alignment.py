@@ -119,6 +119,17 @@ def readable(run: Run) -> Iterator[None]:
         raise InputError(f"holds a cell that is no number ({error})", path=run.folder / "cases.csv") from error
 
 
+def _how_to_align(first: Run, run: Run) -> str:
+    # a pretraining is tested at its own site: what the user wants beside the others is its weights at the target
+    pretraining = next((r for r in (first, run) if r.record.get("workflow") == "pretrain"), None)
+    if pretraining is None:
+        return "evaluate all arms on the same test split of the same manifest"
+    return (
+        f"{pretraining.name} was tested at its own site; `monai-transfer run BUNDLE evaluate --run "
+        f"{pretraining.folder}` tests its weights on the target's cases: compare that run instead"
+    )
+
+
 def _same_cases(first: Run, run: Run) -> None:
     reference = {row["case"]: row for row in first.cases}
     own = {row["case"]: row for row in run.cases}
@@ -127,7 +138,7 @@ def _same_cases(first: Run, run: Run) -> None:
         raise InputError(
             f"was tested on other cases than {first.name} ({other} is in only one of them)",
             path=run.folder,
-            hint="evaluate all arms on the same test split of the same manifest",
+            hint=_how_to_align(first, run),
         )
     for case, row in own.items():
         there = reference[case]

@@ -186,7 +186,11 @@ def test_what_cannot_be_compared_is_refused(study):
     with pytest.raises(InputError, match="no runs"):
         compare_runs([])
     edit(runs[3], lambda rows: rows[1:])
-    with pytest.raises(InputError, match="other cases than scratch-0"):
+    with pytest.raises(InputError, match="other cases than scratch-0.*same test split"):
+        compare_runs(runs)
+    record = runs[3] / "run.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"workflow": "pretrain"}))
+    with pytest.raises(InputError, match="was tested at its own site; `monai-transfer run BUNDLE evaluate --run"):
         compare_runs(runs)
 
 
