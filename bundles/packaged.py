@@ -10,7 +10,7 @@ import argparse
 import shutil
 from pathlib import Path
 
-from bundles.packaged_statistics import packaged_statistics
+from bundles.packaged_statistics import embedded_task, packaged_statistics
 from monai_transfer.bundle.run import run_workflow
 from monai_transfer.bundle.spec import BundleSpec
 from monai_transfer.bundle.write import write_bundle
@@ -241,15 +241,15 @@ def packaged_specs() -> list[BundleSpec]:
 
 def _train(folder: Path, spec: BundleSpec) -> None:
     """Weights, their hash and a sample image; an interrupted training continues."""
-    workflow = "train" if spec.task == "self_supervised" else "pretrain"
+    workflow = "pretrain" if spec.kind.judged else "train"
     run = folder / "runs" / f"{workflow}-0"
     if read_status(run) != "finished":
         run_workflow(folder, workflow, {"output_dir": str(run)})
     for name in ("model.pt", "model.pt.sha256"):
         shutil.copyfile(run / "models" / name, folder / "models" / name)
-    case = Manifest.load(
-        Path(embedded_set("segmentation" if spec.task == "self_supervised" else spec.task)) / "manifest.json"
-    ).cases("test", site=spec.source_site if spec.task == "localization" else spec.target_site)[0]  # found at home
+    # a detector finds little at the other site: its sample is one of its own
+    site = spec.source_site if spec.kind.saved_as == "boxes" else spec.target_site
+    case = Manifest.load(Path(embedded_set(embedded_task(spec))) / "manifest.json").cases("test", site=site)[0]
     sample = folder / "sample"
     shutil.rmtree(sample, ignore_errors=True)
     sample.mkdir()

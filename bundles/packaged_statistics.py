@@ -15,9 +15,14 @@ from monai_transfer.data.phantom import embedded_set
 from monai_transfer.files import write_json
 from monai_transfer.manifest import Manifest
 
-__all__ = ["measured_statistics", "packaged_statistics"]
+__all__ = ["embedded_task", "measured_statistics", "packaged_statistics"]
 
 _FILE = Path(__file__).with_suffix(".json")
+
+
+def embedded_task(spec: BundleSpec) -> str:
+    """The task of the embedded set that a bundle is trained on."""
+    return spec.task if spec.kind.judged else "segmentation"  # whose images are enough where no label is read
 
 
 def packaged_statistics(name: str) -> dict[str, Any]:
@@ -27,8 +32,7 @@ def packaged_statistics(name: str) -> dict[str, Any]:
 
 def measured_statistics(spec: BundleSpec) -> dict[str, Any]:
     """The same from the embedded set: every training image of the source site first, then of the target site."""
-    task = "segmentation" if spec.task == "self_supervised" else spec.task
-    manifest = Manifest.load(Path(embedded_set(task)) / "manifest.json")
+    manifest = Manifest.load(Path(embedded_set(embedded_task(spec))) / "manifest.json")
     return fit_data(manifest, [spec.source_site, spec.target_site], n=10_000).statistics()
 
 

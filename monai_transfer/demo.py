@@ -5,25 +5,18 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from monai_transfer.bundle.export import export_bundle
 from monai_transfer.bundle.new import new_bundle
 from monai_transfer.data.phantom import embedded_set
+from monai_transfer.demo_settings import demo_settings
 from monai_transfer.errors import InputError
 from monai_transfer.manifest import Manifest
 from monai_transfer.study.run_arms import parse_arms, run_study
 
 __all__ = ["run_demo"]
-
-# per task: bundle options, then the labelled target cases that fine-tuning gets
-_SETTINGS: dict[str, tuple[dict[str, Any], int]] = {
-    "segmentation": ({"pretrain_epochs": 30, "epochs": 10, "spacing": [4.0, 4.0, 4.0], "patch": [48, 48, 40]}, 3),
-    "classification": ({"pretrain_epochs": 30, "epochs": 10}, 16),
-    "regression": ({"pretrain_epochs": 20, "epochs": 10}, 4),
-}
 
 
 def run_demo(out: str | Path, *, task: str = "segmentation", jobs: int = 2, seeds: int = 5) -> Path:
@@ -35,14 +28,12 @@ def run_demo(out: str | Path, *, task: str = "segmentation", jobs: int = 2, seed
     Raises:
         InputError: unknown task, or ``out`` is a file.
     """
-    if task not in _SETTINGS:
-        raise InputError(f"no demo of {task!r}", hint=f"one of {', '.join(_SETTINGS)}")
+    settings = demo_settings(task)
     out, since = Path(out), time.monotonic()
     if out.is_file():
         raise InputError("is a file", path=out, hint="name a folder for the demo")
     terminal = sys.stdout.isatty()
     console = Console(soft_wrap=not terminal, width=None if terminal else 240, highlight=False)
-    options, n_labelled = _SETTINGS[task]
 
     console.print("[bold]1. data[/bold]  simulated head MR of two sites (no patients)")
     path = Path(embedded_set(task)) / "manifest.json"
@@ -55,7 +46,7 @@ def run_demo(out: str | Path, *, task: str = "segmentation", jobs: int = 2, seed
     bundle = out / f"demo_{task}"
     console.print(f"[bold]2. bundle[/bold]  {bundle}")
     if not (bundle / "configs").is_dir():
-        new_bundle(bundle, path, source_site=source, target_site=target, n_labelled=n_labelled, size="small", **options)
+        new_bundle(bundle, path, source_site=source, target_site=target, size="small", **settings.options)
 
     console.print(f"[bold]3. pretrain at {source}, then {seeds} seeds of each arm at {target}[/bold]")
     arms = parse_arms("scratch,source,fine_tuned,adapted")

@@ -7,12 +7,11 @@ from typing import Annotated
 
 import typer
 
+from monai_transfer.demo_settings import demo_settings
 from monai_transfer.errors import InputError
 from monai_transfer.options import announce
 
-__all__ = ["TASKS", "demo"]
-
-TASKS = ("segmentation", "classification", "regression")
+__all__ = ["demo"]
 
 
 def demo(
@@ -24,8 +23,7 @@ def demo(
     ] = "segmentation",
 ) -> None:
     """The whole story on embedded (simulated) data, offline, in a few minutes."""
-    if task not in TASKS:
-        raise InputError(f"no demo of {task!r}", hint=f"one of {', '.join(TASKS)}")
+    demo_settings(task)
     if out.is_file():
         raise InputError("is a file", path=out, hint="name a folder for the demo")
     announce(f"demo of {task}: everything goes to {out}; loading MONAI takes some seconds")

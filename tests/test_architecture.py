@@ -49,10 +49,10 @@ FLOORS = [
     ("training", ["engine", "testing"]),
     ("scores and comparison", ["evaluation", "report"]),
     ("bundles and what is done with them", ["bundle", "predict", "study"]),
-    ("commands", ["demo", "demo_command", "cli", "__main__"]),
+    ("commands", ["demo_settings", "demo", "demo_command", "cli", "__main__"]),
 ]
 ORDER = [package for _, packages in FLOORS for package in packages]
-ALONE = {"methods": ("networks", "errors", "files"), "strategies": ("networks", "errors", "files")}
+ALONE = {"methods": ("networks", "tasks", "errors", "files"), "strategies": ("networks", "errors", "files")}
 # the package's own names are found when they are asked for, and so are those of `inspection` and `report`
 LAZY = {"": "names only, imported on use", "_moved": "a table of old and new names"}
 

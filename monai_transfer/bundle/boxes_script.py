@@ -46,6 +46,7 @@ def boxes_script() -> str:
         boxes.boxes_from_probabilities,
         boxes._collect,
         world.boxes_to_world,
+        world.has_physical_size,
         world.box_records,
         prediction.FindBoxes,
         prediction.WriteBoxes,

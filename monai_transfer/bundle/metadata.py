@@ -37,10 +37,8 @@ def metadata(spec: BundleSpec) -> dict[str, Any]:
         "channel_def": {str(i): name for i, name in enumerate(spec.channel_names)},
     }
     output = {
-        "type": {"classification": "probabilities", "regression": "array"}.get(spec.task, "image"),
-        "format": {"classification": "classes", "regression": "array", "self_supervised": image_format}.get(
-            spec.task, "segmentation"
-        ),
+        "type": spec.kind.output_type,
+        "format": spec.kind.output_format or image_format,
         "num_channels": spec.out_channels,
         "spatial_shape": spatial if spec.dense else [],
         "dtype": "float32",

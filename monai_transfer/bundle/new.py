@@ -302,7 +302,7 @@ def _start(wanted: NewOptions, data: Manifest, task: Task, fit: DataFit, outputs
             return _Start()
         network = source_network(source, outputs, fit)
         return _kept(_Start(source, network, None, source_spacing(source, fit.spatial_dims)), wanted, data, task, fit)
-    if task.name != "segmentation":
+    if task.saved_as != "mask" or not task.exclusive:
         raise InputError(f"an nnU-Net model segments, and the task is {task.name}", path=wanted.source)
     asked = one_per_axis(wanted.spacing, fit.spatial_dims, "--spacing") if wanted.spacing else None
     kept = kept_pipeline(replace(model, spacing=list[float | None](asked)) if asked else model, channels)

@@ -37,6 +37,7 @@ from torch.nn import functional as F
 
 from monai_transfer.errors import InputError
 from monai_transfer.networks.adversarial import patch_discriminator
+from monai_transfer.tasks.for_methods import ANY_TASK
 
 __all__ = ["Generator", "Translation", "patch_nce", "structure_check"]
 
@@ -121,7 +122,7 @@ class Translation(nn.Module):
         attempts: how many seeds are tried; the best is kept, with a warning where none reaches ``min_structure``.
     """
 
-    tasks: ClassVar[tuple[str, ...]] = ("classification", "segmentation", "regression")
+    tasks: ClassVar[tuple[str, ...]] = ANY_TASK
     dims: ClassVar[tuple[int, ...]] = (2, 3)
     norm_statistics: ClassVar[str] = "input space: the network sees translated scans in place of source scans"
     experimental: ClassVar[bool] = True

@@ -19,13 +19,12 @@ from monai_transfer.errors import InputError
 from monai_transfer.files import write_text
 from monai_transfer.methods.base import Method
 from monai_transfer.networks.mil import Mil
-from monai_transfer.tasks import TASKS as ALL_TASKS
-from monai_transfer.tasks import get_task
+from monai_transfer.tasks import get_task, method_tasks
 from monai_transfer.testtime.base import SourceFree
 
 __all__ = ["Capability", "capabilities", "refuse_unfit", "table"]
 
-TASKS = tuple(dict.fromkeys(task.as_method_sees_it for task in ALL_TASKS.values() if task.in_manifest))
+TASKS = method_tasks()
 """What a method's ``tasks`` may name."""
 BEGIN, END = "<!-- generated: python -m monai_transfer.engine.capabilities --write docs/methods.md -->", "<!-- end -->"
 

@@ -15,7 +15,6 @@ from monai.data import MetaTensor
 from monai.data.utils import affine_to_spacing
 from monai.engines.utils import IterationEvents
 from monai.transforms import SpatialResample
-from monai.utils import MetaKeys
 
 from monai_transfer.arrays import as_array
 from monai_transfer.errors import InputError
@@ -23,6 +22,7 @@ from monai_transfer.evaluation.overlay import draw_case, draw_segmentation
 from monai_transfer.evaluation.summary import summarise
 from monai_transfer.files import write_json
 from monai_transfer.localization.prediction import SPACE
+from monai_transfer.localization.world import has_physical_size
 from monai_transfer.metrics.base import LENGTH
 from monai_transfer.tables import write_table
 from monai_transfer.tasks import Task, get_task, judged_tasks
@@ -42,7 +42,7 @@ class CaseRecorder:
     What ``pred`` and ``label`` are is the task's. Segmentation: label maps (1, H, W) or (1, H, W, D) in the image's
     *original* grid, so the postprocessing inverts the resampling and the label is never resampled; the image of the
     picture is resampled onto that grid if need be. Localization: probabilities (C, spatial) and a label map; the boxes
-    of all cases, in mm, go to ``boxes.json``. Classification: a vector of C values and the class index (a negative one
+    of all cases go to ``boxes.json``. Classification: a vector of C values and the class index (a negative one
     or NaN: unknown). Regression: one number each.
 
     Args:
@@ -54,7 +54,7 @@ class CaseRecorder:
         split: the name of this set, stored in ``summary.json``.
         activation: what turns a classifier's ``pred`` into probabilities: ``softmax``, ``sigmoid`` (one output: the
             second class; several: normalised to sum 1) or ``None`` if they are probabilities already.
-        tolerance: of the surface Dice, mm; or by class name, then 2 mm for the others.
+        tolerance: of the surface Dice, mm (pixels of pictures); or by class name, then 2 for the others.
         boxes: how boxes are made, arguments of ``monai_transfer.localization.boxes_from_probabilities``.
         iou: from which on a box has found a lesion.
         object_iou: from which on a predicted object (a connected part of a class) has found a true one.
@@ -228,9 +228,7 @@ def _grid(*tensors: Any) -> tuple[np.ndarray, list[float], str]:
         return np.eye(dims + 1), [1.0] * dims, "px"
     dims = grid.ndim - 1
     affine = np.asarray(grid.affine, dtype=float)
-    said = np.shape(grid.meta.get(MetaKeys.ORIGINAL_AFFINE, ()))  # readers of pictures give none, or a flat one
-    known = said == (4, 4) or not np.allclose(affine, np.eye(len(affine)))
-    return affine, affine_to_spacing(affine, r=dims).tolist(), LENGTH if known else "px"
+    return affine, affine_to_spacing(affine, r=dims).tolist(), LENGTH if has_physical_size(grid) else "px"
 
 
 def _shown(image: Any) -> np.ndarray | list[np.ndarray]:

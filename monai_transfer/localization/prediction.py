@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from monai_transfer.localization.boxes import boxes_from_probabilities
-from monai_transfer.localization.world import box_records
+from monai_transfer.localization.world import box_records, has_physical_size
 
 __all__ = ["SPACE", "FindBoxes", "WriteBoxes"]
 
-SPACE = "voxel: index, high is one past the last; world: mm to the right, anterior and superior"
+SPACE = "voxel: index, high is one past the last; world (not of pictures): mm to the right, anterior and superior"
 
 
 class FindBoxes:
@@ -42,7 +42,7 @@ class FindBoxes:
         return {
             "image": os.path.relpath(pred.meta["filename_or_obj"], self.root),
             "space": SPACE,
-            "boxes": box_records(found, affine, dict(enumerate(self.names, start=1))),
+            "boxes": box_records(found, affine, dict(enumerate(self.names, start=1)), physical=has_physical_size(pred)),
         }
 
 

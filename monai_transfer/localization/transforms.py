@@ -22,8 +22,9 @@ class BoxesFromMaskd(MapTransform):
     """Boxes of a mask's connected components, in voxels and in the world.
 
     For the key ``pred`` it adds ``pred_boxes`` (N, 2 d; MONAI's ``StandardMode``, voxels), ``pred_world`` (N, 2 d; RAS
-    mm), ``pred_scores``, ``pred_labels`` and ``pred_sizes`` (N; mm3 or mm2) as tensors, the highest score first.
-    Spacing and position come from a ``MetaTensor``'s affine; a plain tensor has voxels of 1 mm.
+    mm), ``pred_scores``, ``pred_labels`` and ``pred_sizes`` (N; mm3 or mm2, pixels of pictures) as
+    tensors, the highest score first. Spacing and position come from a ``MetaTensor``'s affine; a plain tensor has
+    voxels of 1 mm.
 
     Args:
         keys: masks; each (1, spatial), or with ``probabilities`` (C, spatial).

@@ -10,7 +10,7 @@ import numpy as np
 
 from monai_transfer.localization.boxes import Boxes
 
-__all__ = ["box_records", "boxes_to_world"]
+__all__ = ["box_records", "boxes_to_world", "has_physical_size"]
 
 
 def boxes_to_world(voxels: Any, affine: Any) -> np.ndarray:
@@ -34,20 +34,49 @@ def boxes_to_world(voxels: Any, affine: Any) -> np.ndarray:
     return np.concatenate([placed.min(axis=1), placed.max(axis=1)], axis=1)
 
 
-def box_records(boxes: Boxes, affine: Any, names: Mapping[int, str] | None = None) -> list[dict[str, Any]]:
-    """One plain dictionary per box, for JSON: ``label`` (name), ``score``, ``size_mm`` (volume of the lesion itself,
-    mm3 or mm2), ``voxel_low``, ``voxel_high`` (one past the last), ``world_low``, ``world_high`` (mm)."""
+def has_physical_size(image: Any) -> bool:
+    """Whether a ``MetaTensor``'s affine is one of millimetres: pictures have pixels of no known size.
+
+    >>> import torch
+    >>> from monai.data import MetaTensor
+    >>> has_physical_size(MetaTensor(torch.zeros(1, 4, 4), affine=torch.diag(torch.tensor([0.5, 0.5, 1.0]))))
+    True
+    """
+    affine = np.asarray(image.affine, dtype=float)
+    said = np.shape(image.meta.get("original_affine", ()))  # readers of pictures give none, or a flat one
+    return said == (4, 4) or not np.allclose(affine, np.eye(len(affine)))
+
+
+def box_records(
+    boxes: Boxes, affine: Any, names: Mapping[int, str] | None = None, *, physical: bool = True
+) -> list[dict[str, Any]]:
+    """One plain dictionary per box, for JSON.
+
+    ``label`` (name), ``score``, ``size`` (of the lesion itself) and ``size_unit`` (mm3, in 2D mm2; pixels or voxels
+    where nothing physical is known), ``voxel_low``, ``voxel_high`` (one past the last), and in physical images
+    ``world_low``, ``world_high`` (mm).
+
+    Args:
+        boxes: of one image.
+        affine: voxel index to RAS mm.
+        names: of the labels.
+        physical: the affine is one of millimetres; see ``has_physical_size``.
+    """
     world = boxes_to_world(boxes.voxels, affine)
     dims = boxes.voxels.shape[1] // 2
-    return [
-        {
+    unit = f"mm{dims}" if physical else {2: "pixels"}.get(dims, "voxels")
+    records = []
+    for voxel, score, label, size, place in zip(*boxes, world, strict=True):
+        record = {
             "label": (names or {}).get(int(label), str(int(label))),
             "score": round(float(score), 4),
-            "size_mm": round(float(size), 2),
+            "size": round(float(size), 2),
+            "size_unit": unit,
             "voxel_low": voxel[:dims].tolist(),
             "voxel_high": voxel[dims:].tolist(),
-            "world_low": np.round(place[:dims], 3).tolist(),
-            "world_high": np.round(place[dims:], 3).tolist(),
         }
-        for voxel, score, label, size, place in zip(*boxes, world, strict=True)
-    ]
+        if physical:
+            record["world_low"] = np.round(place[:dims], 3).tolist()
+            record["world_high"] = np.round(place[dims:], 3).tolist()
+        records.append(record)
+    return records

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import math
 import re
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,13 @@ import jsonschema
 from monai_transfer.errors import InputError, closest
 from monai_transfer.manifest.label_mapping import LabelMapping
 from monai_transfer.manifest.names import check_names
+from monai_transfer.tasks import get_task, may_have
+from monai_transfer.tasks.labels import LabelKind
+from monai_transfer.tasks.multilabel import FINDINGS
 
-__all__ = ["SPLITS", "TASKS", "closest", "has_findings", "schema", "validate"]
+__all__ = ["SPLITS", "closest", "has_findings", "schema", "validate"]
 
 SPLITS = ("training", "validation", "test", "unlabeled")
-TASKS = ("classification", "segmentation", "regression", "localization")
 
 # Names that Windows keeps for devices: a prediction could not be written under them.
 _RESERVED = re.compile(r"^(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?$", re.IGNORECASE)
@@ -64,6 +65,7 @@ def validate(content: Any, path: str | Path | None = None) -> None:
     mapping = _check_mapping(content, several, path)
     _check_annotated(content, items, mapping, path)
     _check_told(list(content.get("surface_tolerance", {})), mapping, "surface_tolerance", path)
+    kind = FINDINGS if several else get_task(content["task"]).label
     channels = _n_images(items[0][2])
     for split, i, item in items:
         where = _where(split, i, item)
@@ -80,10 +82,7 @@ def validate(content: Any, path: str | Path | None = None) -> None:
         if lost and (len(lost) >= channels or max(lost) >= channels):
             hint = f"number the channels from 0 to {channels - 1}, and leave one that is there"
             raise InputError(f"{where}: missing is {lost}, of {channels} channels", path=path, hint=hint)
-        if several and item.get("label") is not None:
-            _check_findings(item["label"], names, where, path)
-        else:
-            _check_label(item.get("label"), content["task"], names, where, path)
+        _check_label(item.get("label"), kind, names, where, path)
     named = content.get("channel_names")
     if named and isinstance(items[0][2]["image"], list) and len(named) != channels:
         hint = "name every channel in channel_names, or none"
@@ -145,22 +144,22 @@ def _describe(key: str, in_item: str) -> str | None:
 
 
 def _check_labels(content: dict[str, Any], path: str | Path | None) -> None:
-    task, labels = content["task"], _class_names(content)
-    if task in ("classification", "segmentation") and not labels:
+    task, labels = get_task(content["task"]), _class_names(content)
+    if task.needs_names and not labels:
         hint = 'name the classes, e.g. "labels": {"0": "background", "1": "tumour"}'
-        raise InputError(f"a {task} manifest needs labels", path=path, hint=hint)
+        raise InputError(f"a {task.name} manifest needs labels", path=path, hint=hint)
     indices = sorted(map(int, labels))
-    if task == "classification" and indices != list(range(len(indices))):
+    if task.class_zero == "class" and indices != list(range(len(indices))):
         hint = "number the classes 0, 1, 2, ... under labels, and the cases' labels alike"
         raise InputError(f"class numbers must run from 0 without a gap, not {indices}", path=path, hint=hint)
-    if task == "segmentation" and 0 not in indices:
+    if task.class_zero == "background" and task.needs_names and 0 not in indices:
         raise InputError("labels name no background", path=path, hint='add "0": "background"')
     seen: dict[str, str] = {}
     for index, name in labels.items():
         other = seen.setdefault(name.lower(), index)
         if other != index:
             hint = "give each class a name of its own"
-            if task != "classification":
+            if task.label.is_path:
                 hint = 'list the values of one class together: {"name": ..., "values": [1, 4]}'
             raise InputError(f"labels {other} and {index} share the name {name!r}", path=path, hint=hint)
 
@@ -173,10 +172,10 @@ def _class_names(content: dict[str, Any]) -> dict[str, str]:
 def _check_mapping(content: dict[str, Any], several: bool, path: str | Path | None) -> LabelMapping:
     """The label mapping of the content, where it holds together and belongs to the task."""
     task = content["task"]
-    if several and task != "classification":
+    if several and not may_have(task, FINDINGS):
         hint = "several findings per case are a classification; masks that overlap are regions"
         raise InputError(f"labels with findings in a {task} manifest", path=path, hint=hint)
-    masks = task in ("segmentation", "localization")
+    masks = get_task(task).label.is_path
     values = [key for key, one in content.get("labels", {}).items() if not isinstance(one, str)]
     odd = [key for key in ("regions", "regions_class_order", "ignore") if key in content and not masks]
     if odd or (values and not masks):
@@ -212,17 +211,6 @@ def _check_told(names: list[str], mapping: LabelMapping, where: str, path: str |
         )
 
 
-def _check_findings(label: Any, names: dict[str, int], where: str, path: str | Path | None) -> None:
-    if not isinstance(label, dict):
-        hint = "write {finding: 1, 0 or null} for every case, or null where there is no label"
-        raise InputError(
-            f"{where}: label {label!r} is no set of findings, as those of other cases are", path=path, hint=hint
-        )
-    odd = next((name for name in label if name not in names), None)
-    if odd is not None:
-        raise InputError(f"{where}: finding {odd!r} is no class of this manifest", path=path, hint=closest(odd, names))
-
-
 def _check_names(items: list[tuple[str, int, dict[str, Any]]], path: str | Path | None) -> None:
     seen: dict[str, str] = {}
     for split, i, item in items:
@@ -248,23 +236,7 @@ def _check_patients(items: list[tuple[str, int, dict[str, Any]]], path: str | Pa
             )
 
 
-def _check_label(label: Any, task: str, names: dict[str, int], where: str, path: str | Path | None) -> None:
-    if label is None:
-        return
-    if task == "classification":
-        if isinstance(label, str) and label not in names:
-            hint = closest(label, names)
-            if label.isdecimal() and int(label) in names.values():
-                hint = f"write the class number without quotes: {int(label)}"
-            raise InputError(f"{where}: label {label!r} is no class of this manifest", path=path, hint=hint)
-        if not isinstance(label, str) and label not in names.values():
-            hint = f"classes are 0 to {len(names) - 1}; a missing label is null"
-            raise InputError(f"{where}: label {label} is no class of this manifest", path=path, hint=hint)
-    elif task == "regression":
-        if isinstance(label, str) or not math.isfinite(label):
-            raise InputError(
-                f"{where}: label {label!r} is not a finite number", path=path, hint="write a number or null"
-            )
-    elif not isinstance(label, str) or not label:
-        hint = "give the path of the mask or annotation, or null where there is none"
-        raise InputError(f"{where}: label {label!r} is not a path", path=path, hint=hint)
+def _check_label(label: Any, kind: LabelKind, names: dict[str, int], where: str, path: str | Path | None) -> None:
+    fault = None if label is None else kind.fault(label, names)
+    if fault:
+        raise InputError(f"{where}: {fault[0]}", path=path, hint=fault[1])

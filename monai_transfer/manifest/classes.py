@@ -9,7 +9,8 @@ from typing import Any
 from monai_transfer.errors import InputError, closest
 from monai_transfer.manifest.layouts.base import FolderContents, RawCase
 from monai_transfer.manifest.options import Names
-from monai_transfer.tasks import manifest_tasks
+from monai_transfer.tasks import manifest_tasks, task_of_labels
+from monai_transfer.tasks.labels import CLASS, MASK, NUMBER
 
 __all__ = ["given_names", "number_classes", "regression_values", "settle_findings", "settle_task"]
 
@@ -39,15 +40,12 @@ def settle_task(founds: Sequence[FolderContents], task: str | None) -> str:
         number = sum(len(found.cases) for found in founds)
         raise InputError(f"none of the {number} cases found has a label to tell the task by", hint=hint)
     if "mask files" in kinds:
-        return "segmentation"
+        return task_of_labels(MASK)
     numbers = [label for label in labels if not isinstance(label, (str, dict))]
     if len(numbers) < len(labels):
-        return "classification"
-    return (
-        "regression"
-        if any(isinstance(label, float) for label in numbers) or len(set(numbers)) > 20
-        else "classification"
-    )
+        return task_of_labels(CLASS)
+    quantities = any(isinstance(label, float) for label in numbers) or len(set(numbers)) > 20
+    return task_of_labels(NUMBER if quantities else CLASS)
 
 
 def number_classes(founds: Sequence[FolderContents], given: Names | None, notes: list[str]) -> dict[int, str]:

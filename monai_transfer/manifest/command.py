@@ -153,8 +153,9 @@ def counts(manifest: Manifest) -> Table:
     from rich.table import Table
 
     from monai_transfer.manifest.checks import SPLITS
+    from monai_transfer.tasks import get_task
 
-    classes = manifest.task == "classification"
+    classes = get_task(manifest.task).classes_of_cases
     table = Table(title=f"{manifest.name} ({manifest.task})", title_justify="left")
     for column in ("split", "site", "patients", "cases", "labelled"):
         table.add_column(column, justify="left" if column in ("split", "site") else "right")

@@ -24,6 +24,7 @@ import numpy as np
 
 from monai_transfer.errors import InputError
 from monai_transfer.manifest.label_arrays import module_of, rounded, take
+from monai_transfer.tasks import get_task
 
 __all__ = ["UNKNOWN", "LabelMapping"]
 
@@ -128,7 +129,7 @@ class LabelMapping:
             (ignore,) if isinstance(ignore, int) else tuple(ignore),
             content.get("regions_class_order"),
             several,
-            content.get("task") != "classification",
+            "task" not in content or get_task(content["task"]).class_zero != "class",
         )
 
     def to_dict(self) -> dict[str, Any]:

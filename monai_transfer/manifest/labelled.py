@@ -10,6 +10,7 @@ import numpy as np
 from monai_transfer.errors import InputError
 from monai_transfer.manifest.case import Case
 from monai_transfer.manifest.findings import rarest_finding
+from monai_transfer.tasks import get_task
 
 __all__ = ["select_labelled"]
 
@@ -28,7 +29,7 @@ def select_labelled(cases: Sequence[T], n: int, seed: int = 0, task: str = "segm
         cases: what to choose from; cases without a label are passed over.
         n: number of cases, 0 or more.
         seed: of the order.
-        task: the manifest's task; only ``"classification"`` is balanced by class.
+        task: the manifest's task; balanced by class where cases have classes.
 
     Raises:
         InputError: fewer than ``n`` cases have a label, or ``n`` is negative.
@@ -40,9 +41,10 @@ def select_labelled(cases: Sequence[T], n: int, seed: int = 0, task: str = "segm
         raise InputError(f"{n} labelled cases were asked for, but only {len(pool)} are there", hint="ask for fewer")
     generator = np.random.default_rng(seed)
     pool = [pool[i] for i in generator.permutation(len(pool))]
+    by_class = get_task(task).classes_of_cases
     queues: dict[object, list[T]] = {}
     for case, group in zip(pool, rarest_finding([case.label for case in pool]), strict=True):
-        queues.setdefault(group if task == "classification" else None, []).append(case)
+        queues.setdefault(group if by_class else None, []).append(case)
     keys = sorted(queues, key=str)
     turn = [queues[keys[i]] for i in generator.permutation(len(keys))]
     chosen: list[T] = []

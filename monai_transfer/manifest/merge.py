@@ -12,6 +12,7 @@ from monai_transfer.errors import InputError
 from monai_transfer.manifest.case import Case
 from monai_transfer.manifest.checks import SPLITS, validate
 from monai_transfer.manifest.model import Manifest
+from monai_transfer.tasks import get_task
 
 __all__ = ["merge_manifests"]
 
@@ -41,7 +42,7 @@ def merge_manifests(
             fault = f"its task is {other.task}, and that of {first.name} is {first.task}"
             raise InputError(fault, path=other.path, hint="merge manifests of one task")
         if set(other.class_names) != set(first.class_names) or (
-            first.task in ("segmentation", "localization") and other.label_mapping != first.label_mapping
+            get_task(first.task).label.is_path and other.label_mapping != first.label_mapping
         ):
             ours, theirs = ", ".join(first.class_names), ", ".join(other.class_names)
             hint = "build both with the same --labels"
@@ -57,7 +58,7 @@ def merge_manifests(
         changes: dict[str, Any] = {}
         if uses[case.case.lower()] > 1:
             changes["case"] = f"{case.site}_{case.case}"
-        if isinstance(case.label, int) and manifest.task == "classification":
+        if isinstance(case.label, int) and get_task(first.task).label.is_class:
             changes["label"] = first.label_index(manifest.labels[str(case.label)])
         if manifest.annotated.get(case.site) != annotated.get(case.site) and case.annotated is None:
             changes["annotated"] = manifest.annotated_in(case) or manifest.label_mapping.outputs

@@ -12,6 +12,8 @@ from monai_transfer.manifest.options import BuildOptions
 from monai_transfer.manifest.reading import Folder
 from monai_transfer.manifest.sites import require
 from monai_transfer.manifest.table import Table, case_column, find_columns, join
+from monai_transfer.tasks import may_have
+from monai_transfer.tasks.multilabel import FINDINGS
 
 __all__ = ["join_tables"]
 
@@ -75,7 +77,8 @@ def _join_given(
     case = case_column(given, names)
     several: list[str] = []
     unlabelled = not any(one.label is not None for one in cases)
-    if options.findings or ("label" not in columns and unlabelled and options.task in (None, "classification")):
+    possible = options.task is None or may_have(options.task, FINDINGS)
+    if options.findings or ("label" not in columns and unlabelled and possible):
         several = find_finding_columns(given, options.findings, [case, *columns.values()])
     findings = None
     if several:

@@ -31,6 +31,7 @@ from monai_transfer.errors import InputError
 from monai_transfer.methods.base import Fields, Method
 from monai_transfer.networks.adversarial import discriminator_accuracy, frozen_call, patch_discriminator
 from monai_transfer.networks.outputs import log_probabilities, mean_entropy
+from monai_transfer.tasks.for_methods import VOXEL_CLASSES
 
 __all__ = ["Advent", "entropy_loss", "patch_discriminator", "self_information"]
 
@@ -89,7 +90,7 @@ class Advent(Method):
     """
 
     needs = frozenset({"source_logits", "target_logits"})
-    tasks = ("segmentation",)
+    tasks = VOXEL_CLASSES
     limits = {
         "classification": "it judges maps of predictions; dann and cdan judge features",
         "regression": "it works on class probabilities",

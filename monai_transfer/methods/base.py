@@ -12,6 +12,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from monai_transfer.tasks.for_methods import ANY_TASK
+
 __all__ = ["FIELDS", "Fields", "Method", "rows_of"]
 
 FIELDS = frozenset(
@@ -70,7 +72,7 @@ class Method(nn.Module):
 
     needs: ClassVar[frozenset[str]] = frozenset()
     supervised: ClassVar[bool] = True
-    tasks: ClassVar[tuple[str, ...]] = ("classification", "segmentation", "regression")
+    tasks: ClassVar[tuple[str, ...]] = ANY_TASK
     dims: ClassVar[tuple[int, ...]] = (2, 3)
     limits: ClassVar[Mapping[str, str]] = {"regression": "it works on class probabilities"}
     norm_statistics: ClassVar[str] = "separate: each domain's batch is normalised and counted on its own"

@@ -28,6 +28,7 @@ from monai_transfer.methods.base import Fields, Method
 from monai_transfer.networks.adversarial import discriminator_accuracy, domain_discriminator, reverse_gradient
 from monai_transfer.networks.outputs import at_least_float32, entropy, pool_features, probabilities
 from monai_transfer.networks.schedules import dann_lambda
+from monai_transfer.tasks.for_methods import CLASSES
 
 __all__ = ["Cdan", "entropy_weights", "multilinear_map", "randomised_map"]
 
@@ -85,7 +86,7 @@ class Cdan(Method):
     """
 
     needs = frozenset({"source_features", "target_features", "source_logits", "target_logits"})
-    tasks = ("classification", "segmentation")
+    tasks = CLASSES
 
     def __init__(
         self,

@@ -29,6 +29,7 @@ from monai_transfer.networks.copying import peer_network
 from monai_transfer.networks.output_forms import main_scores
 from monai_transfer.networks.outputs import label_indices, log_probabilities, supervised_loss
 from monai_transfer.networks.schedules import sigmoid_ramp
+from monai_transfer.tasks.for_methods import CLASSES
 
 __all__ = ["CoTraining", "adversarial_example", "jensen_shannon"]
 
@@ -91,7 +92,7 @@ class CoTraining(Method):
     """
 
     needs = frozenset({"source_image", "source_label", "source_logits", "target_image", "target_logits"})
-    tasks = ("classification", "segmentation")
+    tasks = CLASSES
     norm_statistics = "separate batches; running averages blend both domains, clean and adversarial"
 
     def __init__(

@@ -39,6 +39,7 @@ from monai_transfer.networks.outputs import (
     pool_features,
     probabilities,
 )
+from monai_transfer.tasks.for_methods import IMAGE_CLASSES
 
 __all__ = ["CoTuning", "category_relationship", "co_tuning_loss"]
 
@@ -94,7 +95,7 @@ class CoTuning(Method):
     """
 
     needs = frozenset({"source_image", "source_features", "source_label", "source_logits"})
-    tasks = ("classification",)
+    tasks = IMAGE_CLASSES
     limits = {
         "segmentation": "it learns which source classes a case's one target class looks like",
         "regression": "it learns which source classes a target class looks like",

@@ -30,6 +30,7 @@ from monai_transfer.networks.copying import peer_network
 from monai_transfer.networks.output_forms import main_scores
 from monai_transfer.networks.outputs import log_probabilities, supervised_loss
 from monai_transfer.networks.schedules import sigmoid_ramp
+from monai_transfer.tasks.for_methods import CLASSES
 
 __all__ = ["Cps", "cross_pseudo_loss"]
 
@@ -66,7 +67,7 @@ class Cps(Method):
     """
 
     needs = frozenset({"source_image", "source_label", "source_logits", "target_image", "target_logits"})
-    tasks = ("classification", "segmentation")
+    tasks = CLASSES
     norm_statistics = "separate batches; each network's running averages blend both domains"
 
     def __init__(self, weight: float = 1.5, ramp: float = 1.0, start: str = "head", lr: float | None = None) -> None:

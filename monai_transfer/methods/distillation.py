@@ -23,6 +23,7 @@ from monai_transfer.networks.copying import copy_network
 from monai_transfer.networks.head import call_head
 from monai_transfer.networks.output_forms import main_scores
 from monai_transfer.networks.outputs import at_least_float32, log_probabilities
+from monai_transfer.tasks.for_methods import CLASSES
 
 __all__ = ["Distillation", "distillation_loss"]
 
@@ -75,7 +76,7 @@ class Distillation(Method):
     """
 
     needs = frozenset({"source_image", "source_logits"})
-    tasks = ("classification", "segmentation")
+    tasks = CLASSES
     norm_statistics = "teacher: frozen, eval mode; student: the trainer's own forward pass"
 
     def __init__(

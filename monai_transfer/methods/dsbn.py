@@ -25,6 +25,7 @@ from monai_transfer.networks.copying import copy_network
 from monai_transfer.networks.output_forms import main_scores
 from monai_transfer.networks.outputs import log_probabilities, probabilities
 from monai_transfer.networks.schedules import dann_lambda
+from monai_transfer.tasks.for_methods import CLASSES
 
 __all__ = ["Dsbn", "mixed_labels"]
 
@@ -54,7 +55,7 @@ class Dsbn(Method):
     """
 
     needs = frozenset({"target_image", "target_logits"})
-    tasks = ("classification", "segmentation")
+    tasks = CLASSES
     norm_statistics = "domain-specific, with scale and shift; the target's are kept"
     domain_norms = True
 

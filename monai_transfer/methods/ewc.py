@@ -29,6 +29,7 @@ from monai_transfer.methods.base import Fields, Method
 from monai_transfer.networks.output_forms import main_scores
 from monai_transfer.networks.outputs import at_least_float32, log_probabilities
 from monai_transfer.networks.snapshot import Snapshot
+from monai_transfer.tasks.for_methods import CLASSES
 
 __all__ = ["Ewc", "ewc_penalty", "fisher_information"]
 
@@ -131,7 +132,7 @@ class Ewc(Method):
 
     needs = frozenset({"source_image"})
     replaces_weight_decay = True
-    tasks = ("classification", "segmentation")
+    tasks = CLASSES
     norm_statistics = "untouched: estimated in eval mode"
 
     def __init__(self, strength: float = 400.0, fisher: Mapping[str, Tensor] | str | Path | None = None) -> None:

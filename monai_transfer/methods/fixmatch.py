@@ -21,6 +21,7 @@ from torch import Tensor
 
 from monai_transfer.methods.base import Fields, Method
 from monai_transfer.networks.outputs import log_probabilities, probabilities
+from monai_transfer.tasks.for_methods import CLASSES
 
 __all__ = ["Fixmatch", "fixmatch_loss"]
 
@@ -60,7 +61,7 @@ class Fixmatch(Method):
 
     needs = frozenset({"target_logits", "target_strong_logits"})
     constant = frozenset({"target"})
-    tasks = ("classification", "segmentation")
+    tasks = CLASSES
     experimental = False  # docs/truth_table.md: nuclei, though from .01 to .15 only
     norm_statistics = "separate: source, plain and strong target view each by its own batch; averages blend all three"
 

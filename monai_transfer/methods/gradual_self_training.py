@@ -24,6 +24,7 @@ from monai_transfer.methods.base import Fields, Method
 from monai_transfer.networks.copying import copy_network
 from monai_transfer.networks.output_forms import main_scores
 from monai_transfer.networks.outputs import log_probabilities, probabilities
+from monai_transfer.tasks.for_methods import CLASSES
 
 __all__ = ["GradualSelfTraining"]
 
@@ -42,7 +43,7 @@ class GradualSelfTraining(Method):
     """
 
     needs = frozenset({"target_image", "target_logits", "target_order"})
-    tasks = ("classification", "segmentation")
+    tasks = CLASSES
     supervised = False
     norm_statistics = "teacher: frozen; the network's running averages blend source and all stages"
 

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 from monai_transfer.methods.base import Fields, Method
 from monai_transfer.networks.outputs import label_indices, log_probabilities
+from monai_transfer.tasks.for_methods import IMAGE_CLASSES
 
 __all__ = ["LabelSpreading", "spread_labels"]
 
@@ -86,7 +87,7 @@ class LabelSpreading(Method):
     """
 
     needs = frozenset({"source_features", "target_features", "source_label", "source_logits", "target_logits"})
-    tasks = ("classification",)
+    tasks = IMAGE_CLASSES
     limits = {
         "segmentation": "a graph over voxels does not fit",
         "regression": "the labels that it spreads are classes",

@@ -20,6 +20,7 @@ from torch import Tensor
 from monai_transfer.errors import InputError
 from monai_transfer.methods.base import Fields, Method
 from monai_transfer.networks.outputs import log_probabilities
+from monai_transfer.tasks.for_methods import IMAGE_CLASSES
 
 __all__ = ["Mcc", "class_confusion_loss"]
 
@@ -71,7 +72,7 @@ class Mcc(Method):
     """
 
     needs = frozenset({"target_logits"})
-    tasks = ("classification",)
+    tasks = IMAGE_CLASSES
     limits = {
         "segmentation": "voxels of a batch are nearly all background, with which everything is confused",
         "regression": "it works on class probabilities",

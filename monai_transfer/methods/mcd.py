@@ -32,6 +32,7 @@ from monai_transfer.errors import InputError
 from monai_transfer.methods.base import Fields, Method
 from monai_transfer.networks.adversarial import frozen_call
 from monai_transfer.networks.outputs import label_indices, log_probabilities, pool_features, probabilities
+from monai_transfer.tasks.for_methods import CLASSES
 
 __all__ = ["Mcd", "discrepancy"]
 
@@ -66,7 +67,7 @@ class Mcd(Method):
     """
 
     needs = frozenset({"source_features", "target_features", "source_label", "source_logits"})
-    tasks = ("classification", "segmentation")
+    tasks = CLASSES
     default_pool: ClassVar[str | None] = None
 
     def __init__(self, hidden: int = 64, weight: float = 1.0, lr: float = 1e-3, repeats: int = 1) -> None:

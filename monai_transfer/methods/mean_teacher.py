@@ -32,6 +32,7 @@ from monai_transfer.networks.copying import copy_network
 from monai_transfer.networks.output_forms import main_scores
 from monai_transfer.networks.outputs import probabilities
 from monai_transfer.networks.schedules import sigmoid_ramp
+from monai_transfer.tasks.for_methods import CLASSES
 
 __all__ = ["MeanTeacher", "consistency_loss", "ema_update"]
 
@@ -91,7 +92,7 @@ class MeanTeacher(Method):
     """
 
     needs = frozenset({"target_image", "target_strong_logits"})
-    tasks = ("classification", "segmentation")
+    tasks = CLASSES
     norm_statistics = "teacher: the student's running averages, copied; student: separate batches, blended averages"
 
     def __init__(self, decay: float = 0.999, weight: float = 1.0, ramp: float = 0.3, keep: str = "student") -> None:

@@ -30,6 +30,7 @@ from torch.nn import functional as F
 from monai_transfer.errors import InputError
 from monai_transfer.methods.base import Fields, Method, rows_of
 from monai_transfer.networks.outputs import at_least_float32, probabilities
+from monai_transfer.tasks.for_methods import CLASSES
 
 __all__ = ["Mmd", "gaussian_kernels", "joint_mmd_loss", "mmd_loss"]
 
@@ -150,7 +151,7 @@ class Mmd(Method):
         super().__init__()
         self.joint, self.powers, self.unbiased, self.weight = joint, tuple(powers), unbiased, weight
         if joint:
-            self.tasks = ("classification", "segmentation")  # type: ignore[misc]
+            self.tasks = CLASSES  # type: ignore[misc]
 
     def forward(self, fields: Fields, progress: float) -> Tensor:
         source, target = (rows_of(x, ROWS) for x in (fields.source_features, fields.target_features))

@@ -30,6 +30,7 @@ from monai_transfer.errors import InputError
 from monai_transfer.methods.base import Fields, Method
 from monai_transfer.networks.adversarial import reverse_gradient
 from monai_transfer.networks.outputs import at_least_float32, entropy, label_indices, pool_features
+from monai_transfer.tasks.for_methods import CLASSES
 
 __all__ = ["Mme", "Prototypes"]
 
@@ -72,7 +73,7 @@ class Mme(Method):
     """
 
     needs = frozenset({"source_features", "target_features", "source_label", "source_logits"})
-    tasks = ("classification", "segmentation")
+    tasks = CLASSES
     default_pool: ClassVar[str | None] = None
 
     def __init__(self, weight: float = 0.1, temperature: float = 0.05, lr: float = 1e-3) -> None:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from monai_transfer.errors import InputError
 from monai_transfer.methods.base import Fields, Method
 from monai_transfer.networks.outputs import log_probabilities
+from monai_transfer.tasks.for_methods import CLASSES
 
 __all__ = ["PseudoLabel", "class_thresholds", "select_labels"]
 
@@ -85,7 +86,7 @@ class PseudoLabel(Method):
     """
 
     needs = frozenset({"target_logits"})
-    tasks = ("classification", "segmentation")
+    tasks = CLASSES
 
     def __init__(
         self,

@@ -19,6 +19,7 @@ from monai_transfer.data.augmentation.presets import PRESETS
 from monai_transfer.errors import InputError
 from monai_transfer.manifest import Manifest
 from monai_transfer.selection.gap import DomainGap, domain_gap
+from monai_transfer.tasks import get_task
 
 __all__ = [
     "DIFFERENT",
@@ -78,8 +79,8 @@ def choose_augmentation(
     >>> choose_augmentation("segmentation", "MR").preset
     'standard'
     """
-    if task == "regression":
-        return AugmentationChoice(plain, f"{plain}: a regression may read its number from the contrast")
+    if not get_task(task).has_classes:
+        return AugmentationChoice(plain, f"{plain}: a {get_task(task).name} may read its number from the contrast")
     if is_quantitative(modality):
         return AugmentationChoice(plain, f"{plain}: grey values of {modality} are measured numbers, not free contrast")
     if gap is None:

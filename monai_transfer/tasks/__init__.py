@@ -31,8 +31,11 @@ __all__ = [
     "get_task",
     "judged_tasks",
     "manifest_tasks",
+    "may_have",
+    "method_tasks",
     "recognise",
     "task_of",
+    "task_of_labels",
 ]
 
 TASKS: dict[str, Task] = {
@@ -62,9 +65,8 @@ def task_of(manifest: Any) -> Task:
     Args:
         manifest: with ``task`` and, where it has them, ``multi_label`` and ``regions``.
     """
-    if manifest.task == "segmentation" and getattr(manifest, "regions", None):
-        return TASKS["regions"]
-    return TASKS["multilabel"] if getattr(manifest, "multi_label", False) else get_task(manifest.task)
+    forms = (task for task in TASKS.values() if task.form_of == manifest.task and task.applies(manifest))
+    return next(forms, None) or get_task(manifest.task)
 
 
 def judged_tasks() -> list[str]:
@@ -87,3 +89,40 @@ def recognise(logits: Any, label: Any) -> Task | None:
 def manifest_tasks() -> list[str]:
     """Names of the tasks that a manifest may be of."""
     return [task.name for task in TASKS.values() if task.in_manifest]
+
+
+def task_of_labels(kind: LabelKind) -> str:
+    """The task that labels of that kind are taken to be for where nothing else is said: the first of the list.
+
+    >>> from monai_transfer.tasks.labels import MASK
+    >>> task_of_labels(MASK)
+    'segmentation'
+    """
+    return next(task.name for task in TASKS.values() if task.in_manifest and task.label is kind)
+
+
+def may_have(name: str, kind: LabelKind) -> bool:
+    """Whether the labels of a manifest of that task may be of that kind.
+
+    >>> from monai_transfer.tasks.multilabel import FINDINGS
+    >>> may_have("classification", FINDINGS), may_have("regression", FINDINGS)
+    (True, False)
+    """
+    return any(task.label is kind for task in TASKS.values() if name in (task.name, task.form_of))
+
+
+def method_tasks(*, exclusive: bool | None = None, dense: bool | None = None) -> tuple[str, ...]:
+    """The tasks that a method's ``tasks`` may name; every other is trained as one of them.
+
+    Args:
+        exclusive: only those whose outputs are, or are not, classes that exclude each other (class probabilities).
+        dense: only those with, or without, an output for every voxel.
+
+    >>> method_tasks(exclusive=True), method_tasks(exclusive=True, dense=True)
+    (('classification', 'segmentation'), ('segmentation',))
+    """
+    named = dict.fromkeys(task.as_method_sees_it for task in TASKS.values() if task.in_manifest)
+    wanted = {"exclusive": exclusive, "dense": dense}
+    return tuple(
+        name for name in named if all(want in (None, getattr(TASKS[name], key)) for key, want in wanted.items())
+    )

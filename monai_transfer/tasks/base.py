@@ -86,6 +86,7 @@ class Task:
         seen_in: whether a training batch's logits and labels look like this task; None: it cannot be told from them.
         trained_as: the task that a method's ``tasks`` must name; None: this one's own name.
         in_manifest: the ``task`` of a manifest may be this one.
+        form_of, applies: a manifest of the task ``form_of`` for which ``applies(manifest)`` is true is of this one.
 
     >>> from monai_transfer.tasks import get_task
     >>> get_task("localization").trained_as, get_task("localization").label.is_path
@@ -121,6 +122,8 @@ class Task:
     class_metric: str | None = None
     trained_as: str | None = None
     in_manifest: bool = True
+    form_of: str | None = None
+    applies: Callable[[Any], bool] = lambda manifest: False
 
     @property
     def as_method_sees_it(self) -> str:
@@ -141,6 +144,11 @@ class Task:
     def has_classes(self) -> bool:
         """Whether outputs are classes, which have probabilities."""
         return self.activation is not None
+
+    @property
+    def classes_of_cases(self) -> bool:
+        """Whether a case, not a voxel, has classes, by which cases can be counted and balanced."""
+        return self.has_classes and not self.dense
 
     @property
     def higher_is_better(self) -> bool:

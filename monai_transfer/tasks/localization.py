@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from monai_transfer.arrays import as_array
+from monai_transfer.localization.boxes import Boxes
+from monai_transfer.localization.world import box_records
+from monai_transfer.metrics.base import LENGTH
 from monai_transfer.metrics.boxes import BOX_METRICS, localization_case
 from monai_transfer.metrics.masks import foreground
 from monai_transfer.metrics.training import TRAINING_DICE
@@ -22,13 +27,15 @@ def _probabilities(outputs: Outputs) -> list[Config]:
 
 def _case(case: CaseInput) -> CaseResult:
     """The prediction holds probabilities (C, spatial), the truth is a label map."""
-    from monai_transfer.localization.world import box_records
-
     p, truth = as_array(case.prediction), as_array(case.truth)
     how, iou = dict(case.options.get("boxes", {})), case.options.get("iou", 0.1)
     row, found, lesions = localization_case(p, truth, case.spacing, iou=iou, unit=case.unit, **how)
     names = foreground(case.labels)
-    boxes = {"boxes": box_records(found, case.affine, names), "lesions": box_records(lesions, case.affine, names)}
+
+    def records(boxes: Boxes) -> list[dict[str, Any]]:
+        return box_records(boxes, case.affine, names, physical=case.unit == LENGTH)
+
+    boxes = {"boxes": records(found), "lesions": records(lesions)}
     frames = np.zeros(p.shape[1:], dtype=np.uint8)
     for box, label in zip(found.voxels[::-1], found.labels[::-1], strict=True):  # the surest on top
         frames[tuple(slice(*ends) for ends in box.reshape(2, -1).T)] = label

@@ -25,7 +25,8 @@ __all__ = ["FINDINGS", "MULTILABEL"]
 
 def _fault(label: Any, names: Mapping[str, int]) -> Fault | None:
     if not isinstance(label, Mapping):
-        return f"label {label!r} names no findings", 'write {"oedema": 1, "mass": 0, "nodule": null}'
+        hint = 'write {"oedema": 1, "mass": 0, "nodule": null}, or null where there is no label'
+        return f"label {label!r} is no set of findings, as those of other cases are", hint
     for name, value in label.items():
         if name not in names:
             return f"finding {name!r} is no class of this manifest", closest(str(name), names)
@@ -34,11 +35,15 @@ def _fault(label: Any, names: Mapping[str, int]) -> Fault | None:
     return None
 
 
+def _read(label: Any, names: Mapping[str, int]) -> dict[str, int | None]:
+    return {str(name): value if value is None else int(value) for name, value in label.items()}
+
+
 def _strata(labels: Sequence[Any]) -> list[Any]:
     return [None if label is None else "|".join(sorted(n for n, v in label.items() if v == 1)) for label in labels]
 
 
-FINDINGS = LabelKind("findings", False, False, False, _fault, lambda label, names: dict(label), _strata)
+FINDINGS = LabelKind("findings", False, False, False, _fault, _read, _strata)
 """Several of the manifest's classes, each 1, 0 or unknown."""
 
 
@@ -106,4 +111,6 @@ MULTILABEL = Task(
     seen_in=_several,
     trained_as="regression",
     in_manifest=False,
+    form_of="classification",
+    applies=lambda manifest: bool(getattr(manifest, "multi_label", False)),
 )

@@ -88,4 +88,6 @@ REGIONS = Task(
     channels=True,
     trained_as="regression",
     in_manifest=False,
+    form_of="segmentation",
+    applies=lambda manifest: bool(getattr(manifest, "regions", None)),
 )

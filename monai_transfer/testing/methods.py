@@ -18,6 +18,8 @@ from monai.inferers import SimpleInferer
 from monai_transfer.engine.checkpoint import Checkpoint, load_checkpoint
 from monai_transfer.engine.epoch_seed import EpochSeed
 from monai_transfer.methods.base import FIELDS, Method
+from monai_transfer.tasks import method_tasks
+from monai_transfer.tasks.for_methods import VOXEL_CLASSES
 from monai_transfer.testing.problems import DEVICE, batches_for, network_for, same, trainer_for
 from monai_transfer.testtime.base import SourceFree
 
@@ -31,7 +33,7 @@ __all__ = [
     "check_unpooled",
 ]
 
-TASKS = ("classification", "segmentation", "regression")
+TASKS = method_tasks()
 
 Factory = Callable[[], Any]
 
@@ -66,7 +68,7 @@ def check_method(
             check_trains(method, task, number)
             check_resumes(method, task, number)
             check_precision(method, task, number)
-            if task == "segmentation" and any("features" in need for need in made.needs):
+            if task in VOXEL_CLASSES and any("features" in need for need in made.needs):
                 check_unpooled(method, number)
 
 
@@ -131,7 +133,8 @@ def check_unpooled(method: Factory, dims: int) -> None:
         AssertionError: the term is not finite.
     """
     made = method()
-    _, trainer = trainer_for(made, "segmentation", dims, network_for("segmentation", dims), epochs=1, pool=None)
+    (task,) = VOXEL_CLASSES
+    _, trainer = trainer_for(made, task, dims, network_for(task, dims), epochs=1, pool=None)
     trainer.run()
     assert _finite(trainer.state.adapt_log["adapt_loss"]), f"on feature maps the term of {type(made).__name__} is not"
 

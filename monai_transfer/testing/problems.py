@@ -13,6 +13,7 @@ from torch import nn
 
 from monai_transfer.engine.adapt import Adapt
 from monai_transfer.methods.base import Method
+from monai_transfer.tasks import Task, get_task
 
 __all__ = ["DEVICE", "batches_for", "loss_for", "network_for", "same", "trainer_for"]
 
@@ -21,13 +22,14 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 def network_for(task: str, dims: int) -> nn.Module:
     """A network with BatchNorm and dropout for 1-channel images: 3 classes, 2 of a segmentation, 1 number."""
-    if task == "segmentation":
+    kind = get_task(task)
+    if kind.dense:
         return UNet(dims, 1, 2, (4, 8), (2,), norm="batch", dropout=0.1)
     conv, norm, pool = {
         2: (nn.Conv2d, nn.BatchNorm2d, nn.AdaptiveAvgPool2d),
         3: (nn.Conv3d, nn.BatchNorm3d, nn.AdaptiveAvgPool3d),
     }[dims]
-    outputs = 1 if task == "regression" else 3
+    outputs = 3 if kind.has_classes else 1
     return nn.Sequential(
         conv(1, 6, 3), norm(6), nn.ReLU(), pool(1), nn.Flatten(), nn.Dropout(0.1), nn.Linear(6, outputs)
     )
@@ -44,20 +46,23 @@ def batches_for(task: str, dims: int, seed: int, labelled: bool, rank: int = 0) 
         batch = {"image": image, "strong": image + 0.1 * torch.randn(image.shape, generator=g)}
         batch["order"] = torch.rand(4, generator=g)
         if labelled:
-            batch["label"] = {
-                "classification": torch.tensor([0, 1, 2, 0]),
-                "segmentation": (image > image.mean()).float(),
-                "regression": image.flatten(1).mean(1, keepdim=True),
-            }[task]
+            batch["label"] = _label(get_task(task), image)
         batches.append(batch)
     return batches
 
 
+def _label(kind: Task, image: torch.Tensor) -> torch.Tensor:
+    if kind.dense:
+        return (image > image.mean()).float()
+    return torch.tensor([0, 1, 2, 0]) if kind.has_classes else image.flatten(1).mean(1, keepdim=True)
+
+
 def loss_for(task: str) -> Callable[[Any, Any], torch.Tensor]:
     """The supervised loss of a task."""
-    if task == "segmentation":
+    kind = get_task(task)
+    if kind.dense:
         return lambda pred, label: nn.functional.cross_entropy(pred, label[:, 0].long())
-    if task == "regression":  # on CUDA, torch's has no backward pass for two dtypes
+    if not kind.has_classes:  # on CUDA, torch's has no backward pass for two dtypes
         return lambda pred, label: nn.functional.mse_loss(pred.float(), label)
     return nn.CrossEntropyLoss()
 

@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from monai_transfer.errors import InputError
+from monai_transfer.tasks.for_methods import ANY_TASK
 
 __all__ = ["SourceFree", "affine_norms", "images", "norm_layers", "statistic_norms"]
 
@@ -24,7 +25,7 @@ class SourceFree:
     Class attributes: as in ``monai_transfer.methods.base.Method``.
     """
 
-    tasks: ClassVar[tuple[str, ...]] = ("classification", "segmentation", "regression")
+    tasks: ClassVar[tuple[str, ...]] = ANY_TASK
     dims: ClassVar[tuple[int, ...]] = (2, 3)
     limits: ClassVar[Mapping[str, str]] = {"regression": "it works on class probabilities"}
     norm_statistics: ClassVar[str] = ""

@@ -35,6 +35,7 @@ from monai_transfer.networks.copying import copy_network
 from monai_transfer.networks.output_forms import main_scores
 from monai_transfer.networks.outputs import probabilities
 from monai_transfer.networks.tap import first_tensor
+from monai_transfer.tasks.for_methods import VOXEL_CLASSES
 from monai_transfer.testtime.base import SourceFree
 
 __all__ = ["DgTta", "ScanAdaptedNetwork", "consistency_between", "random_affines", "warp"]
@@ -105,7 +106,7 @@ class DgTta(SourceFree):
     torch.Size([1, 2, 32, 32])
     """
 
-    tasks = ("segmentation",)
+    tasks = VOXEL_CLASSES
     limits = {
         "classification": "two views of an image have one class anyway; tent or shot adapt a classifier",
         "regression": "it works on class probabilities",

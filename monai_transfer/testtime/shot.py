@@ -35,6 +35,7 @@ from monai_transfer.networks.copying import copy_network
 from monai_transfer.networks.head import find_features, find_head
 from monai_transfer.networks.output_forms import main_scores
 from monai_transfer.networks.outputs import log_probabilities, mean_entropy, probabilities
+from monai_transfer.tasks.for_methods import CLASSES
 from monai_transfer.testtime.base import SourceFree, images
 
 __all__ = ["Shot", "centroid_labels", "class_centroids", "information_maximisation"]
@@ -116,7 +117,7 @@ class Shot(SourceFree):
     (0.3, 0.01)
     """
 
-    tasks = ("classification", "segmentation")
+    tasks = CLASSES
     limits = {"regression": "its pseudo-labels are classes"}
     norm_statistics = "running averages continue on target batches"
 

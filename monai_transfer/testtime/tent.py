@@ -31,6 +31,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from monai_transfer.networks.copying import copy_network
 from monai_transfer.networks.output_forms import main_output
 from monai_transfer.networks.outputs import mean_entropy
+from monai_transfer.tasks.for_methods import CLASSES
 from monai_transfer.testtime.base import SourceFree, affine_norms, norm_layers
 
 __all__ = ["AdaptingNetwork", "Tent"]
@@ -56,7 +57,7 @@ class Tent(SourceFree):
     torch.Size([4, 2])
     """
 
-    tasks = ("classification", "segmentation")
+    tasks = CLASSES
     norm_statistics = "BatchNorm: those of each test batch"
 
     def __init__(

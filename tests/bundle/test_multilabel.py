@@ -7,6 +7,7 @@ import json
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from monai_transfer import compare_runs
@@ -50,6 +51,13 @@ def bundle(tmp_path_factory):
     new_bundle(root / "chest", manifest, source_site="north", target_site="south", method="coral", **options)
     run_workflow(root / "chest", "pretrain", {}, log=False)
     return root / "chest"
+
+
+def test_its_metadata_and_data_lists_are_those_of_findings(bundle):
+    """Not those of a mask, and joint training's `n_replay` is read as for every task with labels."""
+    told = json.loads((bundle / "configs" / "metadata.json").read_text())["network_data_format"]["outputs"]["pred"]
+    assert (told["type"], told["format"], told["num_channels"]) == ("probabilities", "classes", 2)
+    assert yaml.safe_load((bundle / "configs" / "train.yaml").read_text())["lists"]["n_replay"] == "@n_replay"
 
 
 def test_every_workflow_and_the_comparison(bundle, tmp_path):

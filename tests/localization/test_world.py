@@ -1,9 +1,15 @@
+import json
+
 import nibabel as nib
 import numpy as np
 import pytest
+from monai.transforms import LoadImage
+from PIL import Image
 
+from monai_transfer.data.readers import SafeReader
 from monai_transfer.localization import boxes_from_labels
-from monai_transfer.localization.world import box_records, boxes_to_world
+from monai_transfer.localization.prediction import FindBoxes
+from monai_transfer.localization.world import box_records, boxes_to_world, has_physical_size
 
 
 def test_a_box_in_the_room_written_out():
@@ -51,9 +57,28 @@ def test_records_are_plain():
     assert record == {
         "label": "lesion",
         "score": 1.0,
-        "size_mm": 64.0,
+        "size": 64.0,
+        "size_unit": "mm3",
         "voxel_low": [1, 1, 1],
         "voxel_high": [3, 3, 3],
         "world_low": [1.0, 1.0, 1.0],
         "world_high": [5.0, 5.0, 5.0],
     }
+
+
+def test_pictures_have_pixels_and_no_place_in_millimetres(tmp_path):
+    mask = np.zeros((8, 8), dtype=np.uint8)
+    mask[2:5, 3:7] = 255
+    Image.fromarray(mask).save(tmp_path / "a.png")
+    nib.save(nib.Nifti1Image(mask[..., None], np.diag([0.5, 0.5, 1, 1])), tmp_path / "a.nii")
+    nib.save(nib.Nifti1Image(mask[..., None].repeat(3, 2), np.eye(4)), tmp_path / "isotropic.nii")
+    told = {}
+    for name in ("a.png", "a.nii", "isotropic.nii"):
+        for reader in (None, SafeReader):  # MONAI's, and ours
+            image = LoadImage(reader=reader, image_only=True, ensure_channel_first=True)(tmp_path / name)
+            told.setdefault(name, set()).add(has_physical_size(image))
+    assert told == {"a.png": {False}, "a.nii": {True}, "isotropic.nii": {True}}
+    picture = LoadImage(image_only=True, ensure_channel_first=True)(tmp_path / "a.png")
+    found = FindBoxes({"threshold": 0.5}, ["lesion"], str(tmp_path))(picture / 255)
+    assert "mm" not in json.dumps(found["boxes"])
+    assert (found["boxes"][0]["size"], found["boxes"][0]["size_unit"]) == (12.0, "pixels")

@@ -80,7 +80,11 @@ def augment(s: BundleSpec) -> dict[str, Any]:
     """Which augmentation the source's and the target's cases get, by name."""
     names = "none, light, standard, colour (RGB) or randomised"
     return {
-        "augment": note(s.augment, f"of the target's cases: {names}", heading="augmentation, in millimetres"),
+        "augment": note(
+            s.augment,
+            f"of the target's cases: {names}",
+            heading="augmentation, in millimetres (pictures: pixels)",
+        ),
         "augment_source": note(s.augment_source, "of the source's cases, likewise"),
         "mirror": note(s.flips, "axes that images are mirrored in: where training does, the test may (tta)"),
     }

@@ -44,8 +44,8 @@ def boxes(s: BundleSpec) -> dict[str, Any]:
     return {
         "boxes": note(
             s.boxes,
-            "where the probability reaches the threshold; min_size in mm3 (2D: mm2); score: mean or max of a\n"
-            "component; connectivity: from 1 (faces) to the number of axes (corners; null)",
+            "where the probability reaches the threshold; min_size in mm3 (2D: mm2, pictures: pixels); score: mean or\n"
+            "max of a component; connectivity: from 1 (faces) to the number of axes (corners; null)",
         )
     }
 
@@ -57,7 +57,7 @@ def _recorder(s: BundleSpec) -> dict[str, Any]:
     if s.kind.saved_as == "boxes":
         more = {"boxes": ref("boxes"), "iou": note(0.1, "from which on a box has found a lesion")}
     if s.surface_tolerance:
-        more["tolerance"] = note(s.surface_tolerance, "of the surface Dice, mm by class; 2 mm for the others")
+        more["tolerance"] = note(s.surface_tolerance, "of the surface Dice by class, else 2; mm, of pictures pixels")
     labels = {str(key): name for key, name in s.labels.items()}
     return ours("evaluation.recorder.CaseRecorder", output_dir=ref("output_dir"), task=s.task, labels=labels, **more)
 

@@ -98,7 +98,7 @@ def lists(s: BundleSpec, n_labelled: Any = None) -> dict[str, Any]:
         "target_site",
         "n_labelled",
         "seed",
-        *(("n_replay",) if s.kind.in_manifest else ()),
+        *(("n_replay",) if s.kind.judged else ()),
     )
     return {"lists": note(ours("data.lists.DataLists", **{id: ref(id) for id in ids}), "the cases, by their use")}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,15 @@ import numpy as np
 
 from monai_transfer.manifest.checksums import sha256_image
 from monai_transfer.manifest.model import Manifest
+from monai_transfer.tasks.classification import CLASSIFICATION
+from monai_transfer.tasks.localization import LOCALIZATION
+from monai_transfer.tasks.regression import REGRESSION
+from monai_transfer.tasks.segmentation import SEGMENTATION
 
 from .sites import SITES, Scan, Site, scan_patient
 from .write import axial_slices, write_dicom, write_nifti, write_png
 
-__all__ = ["SEED", "SPLITS", "TASKS", "write_set"]
+__all__ = ["SEED", "SPLITS", "TASKS", "EmbeddedSet", "write_set"]
 
 SEED = 2028
 
@@ -37,26 +42,26 @@ def write_set(task: str, folder: Path, *, seed: int = SEED, patients: int | None
 
     Equal arguments give equal bytes. ``patients`` limits the set to so many per site and split.
     """
-    writer, wording, labels = TASKS[task]
+    chosen = TASKS[task]
     (folder / "images").mkdir(parents=True)
     splits: dict[str, list[dict[str, Any]]] = {}
     for site_name, ranges in SPLITS.items():
         for split, spans in ranges.items():
-            numbers = [n for first, last in spans[: _SPANS.get(task, 1)] for n in range(first, last + 1)]
+            numbers = [n for first, last in spans[: chosen.ranges] for n in range(first, last + 1)]
             for number in numbers[:patients]:
                 scan = scan_patient(SITES[site_name], number, seed=seed)
-                splits.setdefault(split, []).extend(writer(folder, SITES[site_name], number, scan, seed))
+                splits.setdefault(split, []).extend(chosen.write(folder, SITES[site_name], number, scan, seed))
     head: dict[str, Any] = {
         "name": f"embedded-{task}",
-        "description": f"Simulated, no human subject: {wording}; two sites whose scanners and sequences differ",
+        "description": f"Simulated, no human subject: {chosen.wording}; two sites whose scanners and sequences differ",
         "task": task,
         "modality": "MR",
         "licence": "Apache-2.0",
         "reference": "monai_transfer.data.phantom",
         "channel_names": {"0": "MR"},
     }
-    if labels:
-        head["labels"] = {str(index): name for index, name in enumerate(labels)}
+    if chosen.labels:
+        head["labels"] = {str(index): name for index, name in enumerate(chosen.labels)}
     Manifest.from_dict(head | splits, folder).save(folder / "manifest.json")
 
 
@@ -98,13 +103,34 @@ def _classification(folder: Path, site: Site, number: int, scan: Scan, seed: int
         yield _item(folder, site, number, f"images/{case}.png", case) | {"label": chosen[index]}
 
 
-TASKS: dict[str, tuple[Callable[..., Items], str, tuple[str, ...]]] = {
-    "segmentation": (_segmentation, "ventricles and lesions in 3D head MR", ("background", "ventricle", "lesion")),
-    "classification": (_classification, "lesion or no lesion in axial slices of head MR", ("no lesion", "lesion")),
-    "regression": (_regression, "volume of the ventricles (ml) from 3D head MR", ()),
-    "localization": (_localization, "where lesions are in 3D head MR", ("background", "lesion")),
+@dataclass(frozen=True)
+class EmbeddedSet:
+    """One embedded set.
+
+    Args:
+        write: writes the files of a patient and yields its cases' items.
+        wording: what is to be predicted, for the manifest's description.
+        labels: the classes in the order of their numbers.
+        ranges: how many of the ranges of patients in ``SPLITS`` are in it.
+    """
+
+    write: Callable[..., Items]
+    wording: str
+    labels: tuple[str, ...] = ()
+    ranges: int = 1
+
+
+TASKS: dict[str, EmbeddedSet] = {
+    SEGMENTATION.name: EmbeddedSet(
+        _segmentation, "ventricles and lesions in 3D head MR", ("background", "ventricle", "lesion")
+    ),
+    CLASSIFICATION.name: EmbeddedSet(
+        _classification, "lesion or no lesion in axial slices of head MR", ("no lesion", "lesion"), ranges=2
+    ),
+    REGRESSION.name: EmbeddedSet(_regression, "volume of the ventricles (ml) from 3D head MR"),
+    LOCALIZATION.name: EmbeddedSet(_localization, "where lesions are in 3D head MR", ("background", "lesion")),
 }
-_SPANS = {"classification": 2}
+"""The set of each task that has one."""
 
 
 def _volume(folder: Path, site: Site, number: int, scan: Scan) -> dict[str, Any]:

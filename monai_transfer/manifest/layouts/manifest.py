@@ -8,6 +8,7 @@ from monai_transfer.errors import InputError
 from monai_transfer.manifest.checks import SPLITS
 from monai_transfer.manifest.layouts.base import FolderContents, Options, RawCase, count
 from monai_transfer.manifest.model import Manifest
+from monai_transfer.tasks import get_task
 
 __all__ = ["detect", "read"]
 
@@ -38,7 +39,7 @@ def read(folder: Path, options: Options) -> FolderContents:
         InputError: it is no valid manifest.
     """
     manifest = Manifest.load(_file(folder))
-    masks = manifest.task in ("segmentation", "localization")
+    masks = get_task(manifest.task).label.is_path
     found = FolderContents([], labels={int(number): name for number, name in manifest.labels.items()})
     found.channel_names = {int(number): name for number, name in manifest.channel_names.items()}
     found.label_values = {int(number): list(values) for number, values in manifest.label_values.items()}

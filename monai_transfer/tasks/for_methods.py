@@ -1,0 +1,20 @@
+"""What a method may ask of the outputs, as the names of the tasks that have it; a method's ``tasks`` is one of these.
+
+>>> CLASSES  # those whose outputs are probabilities of classes that exclude each other
+('classification', 'segmentation')
+"""
+
+from __future__ import annotations
+
+from monai_transfer.tasks import method_tasks
+
+__all__ = ["ANY_TASK", "CLASSES", "IMAGE_CLASSES", "VOXEL_CLASSES"]
+
+ANY_TASK = method_tasks()
+"""Nothing is asked."""
+CLASSES = method_tasks(exclusive=True)
+"""Probabilities of classes that exclude each other."""
+IMAGE_CLASSES = method_tasks(exclusive=True, dense=False)
+"""One class for every image."""
+VOXEL_CLASSES = method_tasks(exclusive=True, dense=True)
+"""One class for every voxel."""
