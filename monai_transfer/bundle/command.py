@@ -17,6 +17,7 @@ from monai_transfer.bundle.command_line import (
     equal_command,
     parse_overrides,
 )
+from monai_transfer.bundle.planning.budget import asked_for, in_short
 from monai_transfer.discovery import file_names
 from monai_transfer.errors import InputError
 from monai_transfer.options import (
@@ -177,6 +178,13 @@ def run(
     log: Annotated[
         str | None, typer.Option(help="Losses and scores also to tensorboard or mlflow, in the run folder.")
     ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            help="How long to train: quick, standard, full, a number of optimizer steps, or a time such as 2h or "
+            "30min, turned into steps once by a few timed ones. More than a finished run had prolongs it."
+        ),
+    ] = None,
 ) -> None:
     """Run a workflow of a bundle; any config id can be set with --id value. An unfinished run continues."""
     config_files(bundle, workflow)
@@ -192,18 +200,49 @@ def run(
             raise InputError(f"--log {log} needs the package {log}", hint=f"pip install 'monai-transfer[{log}]'")
     if fresh:
         overrides["fresh"] = True
+    if budget is not None:
+        asked_for(budget)  # a word that means nothing is answered at once
+        if workflow in ("infer", "evaluate"):
+            raise InputError(f"--budget does not go with {workflow}", hint="it is for workflows that train")
     if run is not None:
         if workflow not in ("infer", "evaluate"):
             raise InputError(f"--run does not go with {workflow}", hint="to start from a run use --pretrained FILE")
         best = best_weights(bundle, run)
         overrides["ckpt"] = str(best.resolve())
         typer.echo(f"weights: {best}")
+    if budget is not None:
+        announce(f"budget {budget}: looking at {bundle}; loading MONAI takes some seconds")
+        from monai_transfer.bundle.timed_budget import budget_overrides
+
+        overrides |= budget_overrides(bundle, workflow, budget, overrides)
+        typer.echo(f"budget {budget}: {_told(overrides)}")
+    if budget is not None:
+        announce(f"budget {budget}: looking at {bundle}; loading MONAI takes some seconds")
+        from monai_transfer.bundle.timed_budget import budget_overrides
+
+        found, known = budget_overrides(bundle, workflow, budget, overrides)
+        overrides |= found
+        typer.echo(in_short(known))
     announce(f"equal command: {equal_command(bundle, workflow, overrides)}")
     from monai_transfer.bundle.run import run_workflow
 
     output = run_workflow(bundle, workflow, overrides, log_to=log)
     typer.echo(f"{workflow} done: {output}")
     _print_summary(output)
+
+
+def _told(overrides: dict[str, Any]) -> str:
+    """What a budget became."""
+    found = overrides.get("budget") or {}
+    text = f"{overrides['max_epochs']} epochs"
+    if "steps_per_epoch" in found:
+        text += f" of {found['steps_per_epoch']} steps"
+    if "seconds_per_step" in found:
+        text += (
+            f", by {found['seconds_per_step']:.3g} s per step and {found['seconds_per_validation']:.3g} s per "
+            "validation that were timed"
+        )
+    return text
 
 
 def _print_summary(output: Path) -> None:

@@ -23,6 +23,7 @@ from monai_transfer.engine.log_to import LogTo
 from monai_transfer.engine.run_folder import close_open_runs, read_status
 from monai_transfer.errors import InputError
 from monai_transfer.runs.lock import holder
+from monai_transfer.runs.prolonging import EPOCHS, UNTRAINED, differences, epochs_asked, is_longer
 from monai_transfer.runs.record import what_is_kept
 from monai_transfer.stopping import keeps
 
@@ -68,7 +69,8 @@ def run_workflow(
         log_to: ``tensorboard`` or ``mlflow``: losses and scores go there too, into the run folder.
 
     Raises:
-        InputError: the output folder holds a finished run (pass ``fresh=True``), or anything the configs refuse.
+        InputError: the output folder holds a finished run, and not just more epochs of it are asked for (pass
+            ``fresh=True``); or anything the configs refuse.
     """
     overrides = dict(overrides or {})
     if workflow == "infer":
@@ -76,9 +78,7 @@ def run_workflow(
     flow = open_workflow(bundle, workflow, overrides, log=log)
     output = Path(flow.parser.get_parsed_content("output_dir") if "output_dir" in flow.parser.config else bundle)
     if workflow != "infer" and read_status(output) == "finished" and not overrides.get("fresh"):
-        raise InputError(
-            "holds a finished run", path=output, hint="pass --fresh to start over, or another --output_dir"
-        )
+        _finished(flow, output)
     if workflow in ("adapt", "train"):
         _check_method(flow, "method" if workflow == "adapt" else "regulariser")
     writer = holder(output) if workflow != "infer" else None
@@ -97,6 +97,24 @@ def run_workflow(
         close_open_runs(error)
         raise
     return output
+
+
+def _finished(flow: ConfigWorkflow, output: Path) -> None:
+    """A finished run may be prolonged, and else is refused.
+
+    Raises:
+        InputError: no more epochs of the same are asked for.
+    """
+    config, epochs = flow.parser.config, epochs_asked(output)
+    if is_longer(output, config):
+        return
+    other = ", ".join([key for key in differences(output, config) or [] if key != EPOCHS][:5])
+    hint = "pass --fresh to start over, or another --output_dir"
+    if other:
+        raise InputError(f"holds a finished run, of another configuration ({other})", path=output, hint=hint)
+    if epochs is not None and config.get("workflow") not in UNTRAINED:
+        hint = f"--max_epochs above {epochs} prolongs it; or {hint}"
+    raise InputError("holds a finished run", path=output, hint=hint)
 
 
 def _check_method(flow: ConfigWorkflow, name: str) -> None:

@@ -30,8 +30,9 @@ import yaml
 from monai.bundle import ConfigParser
 
 from monai_transfer.errors import InputError, describe
-from monai_transfer.files import clear_leftovers, sha256_file, write_json, write_text
+from monai_transfer.files import clear_leftovers, sha256_file, write_bytes, write_json, write_text
 from monai_transfer.runs.lock import LOCK_NAME, FolderLock
+from monai_transfer.runs.prolonging import EPOCHS, IGNORED, differences, epochs_asked, is_longer
 from monai_transfer.runs.record import read_record, read_status
 from monai_transfer.stopping import at_stop, stopped_by
 
@@ -95,8 +96,10 @@ def _now() -> str:
 class RunFolder:
     """Open a run folder before the work and close it after: ``start()`` and ``finish()`` stand in the config's ``run``.
 
-    ``start`` continues an unfinished folder of the same config. A finished one is moved aside to ``<name>.1``,
-    ``<name>.2`` ... (the command line refuses it before, with exit code 2); ``fresh=True`` clears it.
+    ``start`` continues an unfinished folder of the same config, and prolongs one, finished or not, where only
+    ``max_epochs`` has grown; the weights of a finished run are then kept as ``models/model_epoch<N>.pt``. Any other
+    finished one is moved aside to ``<name>.1``, ``<name>.2`` ... (the command line refuses it before, with exit code
+    2); ``fresh=True`` clears it.
 
     Args:
         output_dir: the folder.
@@ -118,6 +121,7 @@ class RunFolder:
     ) -> None:
         self.folder = Path(output_dir)
         self.info, self.manifest, self.pretrained, self.weights, self.fresh = info, manifest, pretrained, weights, fresh
+        self._facts: dict[str, Any] = {}
         self._started: float | None = None
         self._lock: FolderLock | None = None
         self._exits = contextlib.ExitStack()
@@ -148,8 +152,7 @@ class RunFolder:
         """Hash of what decides the result: where it is written and how it is called do not."""
         if self._config is None:
             return None
-        ignored = {"output_dir", "fresh", "bundle_root", "run", "initialize", "finalize", "arm", "cache_dir"}
-        content = {key: value for key, value in self._config.items() if key not in ignored}
+        content = {key: value for key, value in self._config.items() if key not in IGNORED}
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
     def start(self) -> None:
@@ -181,6 +184,8 @@ class RunFolder:
             if self.fresh:
                 _empty(self.folder)
                 previous = {}
+            elif self._config is not None and is_longer(self.folder, self._config):
+                previous = self._prolonged(found, self._config[EPOCHS])
             elif found["status"] == "finished":
                 number = 1
                 while (moved := self.folder.with_name(f"{self.folder.name}.{number}")).exists():
@@ -192,8 +197,9 @@ class RunFolder:
                 logger.warning("%s holds a finished run: moved it to %s", self.folder, moved)
                 previous = {}
             elif previous.get("config_sha256") != self._config_hash():
+                ids = ", ".join((differences(self.folder, self._config or {}) or [])[:5])
                 raise InputError(
-                    "holds an unfinished run of another configuration",
+                    "holds an unfinished run of another configuration" + (f" ({ids})" if ids else ""),
                     path=self.folder,
                     hint="delete it to start over (`run`: --fresh), or name another (--output_dir, `study`: --out)",
                 )
@@ -227,9 +233,23 @@ class RunFolder:
             "process": os.getpid(),
             "started": previous.get("started", _now()),
             "resumed": [*previous.get("resumed", []), _now()] if previous else [],
+            **({"prolonged": previous["prolonged"]} if previous.get("prolonged") else {}),
             "ended": None,
         }
         write_json(record_path, record)
+
+    def _prolonged(self, previous: dict[str, Any], epochs: int) -> dict[str, Any]:
+        """The record of a run that is given more epochs; a finished one's weights are kept beside the new ones."""
+        before, weights = epochs_asked(self.folder), self.folder / "models" / "model.pt"
+        if previous["status"] == "finished" and weights.is_file():
+            write_bytes(weights.with_name(f"model_epoch{before}.pt"), weights.read_bytes())
+        logger.info("%s is prolonged from %s to %d epochs", self.folder, before, epochs)
+        entry = {"from_epochs": before, "to_epochs": epochs, "at": _now()}
+        return {**previous, "prolonged": [*previous.get("prolonged", []), entry]}
+
+    def note(self, **facts: Any) -> None:
+        """Facts that are known only when the training ends, for run.json."""
+        self._facts.update(facts)
 
     def finish(self) -> None:
         """Set the status to "finished"."""
@@ -250,7 +270,8 @@ class RunFolder:
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
             seconds = time.monotonic() - self._started if self._started is not None else None
-            record |= {"status": status, "ended": _now(), "seconds": round(seconds, 1) if seconds is not None else None}
+            spent = round(seconds, 1) if seconds is not None else None
+            record |= {**self._facts, "status": status, "ended": _now(), "seconds": spent}
             if reason is not None:
                 record["reason"] = reason
             write_json(path, record)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from monai_transfer.bundle.command_line import check_roots, config_files, parse_overrides
+from monai_transfer.bundle.planning.budget import asked_for
 from monai_transfer.errors import InputError
 from monai_transfer.options import BundleFolder, announce, begins_with, given_paths, number_list, require
 from monai_transfer.study.arms import ALL, DEFAULT_ARMS, METHODS, PRESETS, parse_arms
@@ -33,6 +34,13 @@ def study(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the runs; default BUNDLE/runs/study.")] = None,
     jobs: Annotated[int, typer.Option(help="Runs at the same time, one thread each.", min=1)] = 2,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            help="Of each arm's training: quick, standard, full, a number of optimizer steps, or a time such as 30min, "
+            "turned into steps once for all arms."
+        ),
+    ] = None,
     leave_one_site_out: Annotated[
         bool,
         typer.Option(
@@ -44,11 +52,24 @@ def study(
     chosen, overrides, shares = parse_arms(arms), parse_overrides(context.args), number_list(fractions, "--fractions")
     for arm in chosen:
         config_files(bundle, arm.workflow)
+    if budget is not None:
+        asked_for(budget)
+    if any(given.get("patience") is not None for given in (overrides, *(arm.overrides for arm in chosen))):
+        raise InputError(
+            "early stopping has no place in a study: its arms keep equal budgets", hint="leave patience out"
+        )
     require(*given_paths(overrides))
     check_roots(bundle, "adapt" if any(arm.workflow == "adapt" for arm in chosen) else "train", overrides)
     announce(
         f"study of {bundle}: {', '.join(arm.name for arm in chosen)}, {seeds} seeds; loading MONAI takes some seconds"
     )
+    if budget is not None:
+        from monai_transfer.study.budget import study_budget
+
+        kept = bundle / "runs" / ("leave_one_site_out" if leave_one_site_out else "study")
+        found, told = study_budget(bundle, out if out is not None else kept, budget, overrides)
+        overrides |= found
+        typer.echo(told)
     if any(arm.of_method for arm in chosen):
         from monai_transfer.study.method_arms import cost_of, resolve_arms
 

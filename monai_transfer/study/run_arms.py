@@ -113,13 +113,15 @@ def run_study(
 
 
 def arms_on(bundle: str | Path, arms: Sequence[Arm]) -> list[Arm]:
-    """The arms as this bundle can run them: one made before joint training tunes on the target's cases alone anyway,
-    and leaves it out of the default arms.
+    """The arms as this bundle can run them, without early stopping.
+
+    A bundle made before joint training tunes on the target's cases alone anyway, and leaves it out of the default arms.
 
     Raises:
         InputError: an arm wants what an older bundle's configs do not have.
     """
-    known = set(open_workflow(bundle, "train", {}, log=False).parser.config)
+    config = open_workflow(bundle, "train", {}, log=False).parser.config
+    known, patience = set(config), config.get("patience")
     found = []
     for arm in arms:
         wanted = {key for key in ("joint", "average", "augment_source") if key in {**arm.overrides, **arm.pretraining}}
@@ -135,6 +137,8 @@ def arms_on(bundle: str | Path, arms: Sequence[Arm]) -> list[Arm]:
                 path=bundle,
                 hint="make it anew with `monai-transfer new --force`, or leave the arm out",
             )
+        if patience is not None and arm.workflow != "evaluate":  # whatever the bundle says: equal budgets
+            arm = replace(arm, overrides={**arm.overrides, "patience": None})
         found.append(arm)
     return found
 

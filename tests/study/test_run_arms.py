@@ -13,6 +13,7 @@ from rich.console import Console
 from monai_transfer.bundle.new import new_bundle
 from monai_transfer.errors import InputError
 from monai_transfer.study.arms import DEFAULT_ARMS
+from monai_transfer.study.budget import study_budget
 from monai_transfer.study.run_arms import PRESETS, arms_on, for_pretraining, parse_arms, run_study
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -142,6 +143,23 @@ def test_older_bundles_have_no_joint_training(bundle, tmp_path):
     assert arms_on(bundle, default) == default
     with pytest.raises(InputError, match="arm averaged wants average.*new --force"):
         arms_on(old, parse_arms("averaged"))
+
+
+def test_no_arm_stops_early_whatever_the_bundle_says(bundle, tmp_path):
+    impatient = shutil.copytree(bundle, tmp_path / "b", ignore=shutil.ignore_patterns("runs"))
+    config = impatient / "configs" / "train.yaml"
+    config.write_text(config.read_text().replace("\npatience: null", "\npatience: 3"))
+    arms = {arm.name: arm.overrides for arm in arms_on(impatient, parse_arms("joint,source,adapted"))}
+    assert arms == {"joint": {"joint": True, "patience": None}, "source": {}, "adapted": {"patience": None}}
+
+
+def test_the_budget_of_a_study_is_found_once(bundle, tmp_path):
+    found, words = study_budget(bundle, tmp_path, "9", {"steps_per_epoch": 2})
+    assert found == {"max_epochs": 5} and words == "budget 9: 5 epochs of 2 steps"
+    known = {"asked": "1h", "epochs": 3, "steps_per_epoch": 2, "seconds_per_step": 9.0, "seconds_per_validation": 0.5}
+    (tmp_path / "budget.json").write_text(json.dumps(known))
+    found, words = study_budget(bundle, tmp_path, "1h", {"steps_per_epoch": 2})
+    assert found == {"max_epochs": 3} and "by 9 s per step and 0.5 s per validation" in words
 
 
 def test_a_failing_run_is_named_with_its_log_and_the_others_are_kept(bundle, tmp_path):

@@ -6,6 +6,7 @@ from typing import Any
 
 from monai_transfer.bundle.configs.intensities import scaled
 from monai_transfer.bundle.configs.parts import monai, ours
+from monai_transfer.bundle.planning.budget import ENOUGH_PATIENTS
 from monai_transfer.bundle.spec import BundleSpec
 from monai_transfer.config_text import expr, ref
 
@@ -53,7 +54,6 @@ def train_handlers(s: BundleSpec) -> list[Any]:
         ),
         validation_handler(),
         ours("engine.progress.ProgressLine"),
-        ours("engine.time_estimate.TimeEstimate"),
         ours(
             "engine.metrics_log.MetricsLog",
             output_dir=ref("output_dir"),
@@ -61,6 +61,17 @@ def train_handlers(s: BundleSpec) -> list[Any]:
             also=ref("extra_validators"),
         ),
         checkpoint(s),
+        ours(
+            "engine.early_stop.EarlyStop",
+            patience=ref("patience"),
+            validator=ref("selector"),
+            cases=ref("validate#dataset#data"),
+            mode="max" if s.higher_is_better else "min",
+            least=ENOUGH_PATIENTS,
+            run_folder=ref("run_folder"),
+            _disabled_=expr("@patience is None"),
+        ),
+        ours("engine.time_estimate.TimeEstimate"),
         ours(
             "engine.source_average.AverageWithSource",
             network=ref("network"),

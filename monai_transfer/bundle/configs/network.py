@@ -57,21 +57,16 @@ def prepared(s: BundleSpec) -> dict[str, Any]:
 
 
 def _schedule(s: BundleSpec) -> dict[str, Any]:
-    epochs = ref("train#trainer#max_epochs")
-    if s.warm_up:
-        course = ours(
-            "engine.learning_rate.warm_up_cosine", optimizer=ref("optimizer"), epochs=epochs, warm_up=ref("warm_up")
-        )
-        return {
-            "warm_up": note(s.warm_up, "share of the epochs over which the learning rate rises"),
-            "lr_scheduler": note(course, "the learning rate rises, then falls to 0 along a cosine"),
-        }
-    course = {
-        "_target_": "torch.optim.lr_scheduler.CosineAnnealingLR",
-        "optimizer": ref("optimizer"),
-        "T_max": epochs,
+    course = ours(
+        "engine.learning_rate.warm_up_cosine",
+        optimizer=ref("optimizer"),
+        epochs=ref("train#trainer#max_epochs"),
+        warm_up=ref("warm_up"),
+    )
+    return {
+        "warm_up": note(s.warm_up, "share of the epochs over which the learning rate rises"),
+        "lr_scheduler": note(course, "it rises, then falls to 0 along a cosine; again where a run is prolonged"),
     }
-    return {"lr_scheduler": note(course, "the course of the learning rate over the epochs")}
 
 
 def optimizer(s: BundleSpec) -> dict[str, Any]:

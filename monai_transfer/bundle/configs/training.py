@@ -17,6 +17,7 @@ from monai_transfer.bundle.configs.parts import amp, device, image_keys, in_bund
 from monai_transfer.bundle.configs.reading import read, readers
 from monai_transfer.bundle.configs.testing import boxes, test
 from monai_transfer.bundle.configs.validation import labelled, validate
+from monai_transfer.bundle.planning.budget import ENOUGH_PATIENTS
 from monai_transfer.bundle.spec import BundleSpec
 from monai_transfer.config_text import expr, ref
 
@@ -69,6 +70,10 @@ def _budget(s: BundleSpec) -> dict[str, Any]:
             ref("validate#evaluator") if s.select else None,
             "whose key metric chooses the best epoch; null: the last one (few validation cases choose by chance)",
         ),
+        "patience": note(
+            None, f"stop after so many validations without a new best; wants {ENOUGH_PATIENTS} patients who choose it"
+        ),
+        "budget": note(None, "for the record: what max_epochs was made of (`monai-transfer run --budget` writes it)"),
         "extra_loaders": note([], "seeded anew with every epoch, beside the trainer's own"),
         "extra_validators": note([], "whose scores go to metrics.csv as well"),
     }
@@ -215,6 +220,7 @@ def train(s: BundleSpec) -> dict[str, Any]:
     info = {
         "n_labelled": ref("n_labelled"),
         "steps": expr("@max_epochs * @steps_per_epoch"),
+        "budget": ref("budget"),
         "labelled_train": ours("data.joint.target_count", items=ref("train#dataset#data")),
         "joint": ref("joint"),
         "labelled_validation": expr("len(@validate#dataset#data)"),

@@ -3,18 +3,62 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from monai_transfer.bundle.planning.reasons import Reasons
 from monai_transfer.errors import InputError, closest
 
-__all__ = ["BUDGETS", "ENOUGH_PATIENTS", "Budget", "plan_budget", "selects_epoch"]
+__all__ = ["BUDGETS", "ENOUGH_PATIENTS", "Budget", "asked_for", "in_short", "plan_budget", "selects_epoch"]
 
 BUDGETS = {"quick": 200, "standard": 1000, "full": 5000}
 """Optimizer steps of fine-tuning and adaptation by name; pretraining has twice as many."""
 ENOUGH_PATIENTS = 8
 """Validation patients from which on they choose the epoch: with two to four the choice is noise."""
 _EPOCHS = 20
+
+
+_SECONDS = {"h": 3600.0, "min": 60.0, "m": 60.0, "s": 1.0}
+
+
+def asked_for(text: str | int) -> tuple[int | None, float | None]:
+    """What a word says: optimizer steps, or seconds.
+
+    Args:
+        text: a name of ``BUDGETS``, a number of steps, or a duration: ``2h``, ``1.5h``, ``90min``, ``45s``.
+
+    Raises:
+        InputError: none of them.
+
+    >>> asked_for("quick"), asked_for("750"), asked_for("1.5h"), asked_for("90 min")
+    ((200, None), (750, None), (None, 5400.0), (None, 5400.0))
+    """
+    word = str(text).strip()
+    if word in BUDGETS:
+        return BUDGETS[word], None
+    if word.isdecimal() and int(word) > 0:
+        return int(word), None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(h|min|m|s)", word)
+    if found and float(found[1]) > 0:
+        return None, float(found[1]) * _SECONDS[found[2]]
+    raise InputError(
+        f"no budget {word!r}", hint=f"{closest(word, BUDGETS)}; or a number of steps, or a time such as 2h or 30min"
+    )
+
+
+def in_short(known: Mapping[str, Any]) -> str:
+    """What a budget became, as a run records it under ``budget``.
+
+    >>> in_short({"asked": "750", "epochs": 15, "steps_per_epoch": 50})
+    'budget 750: 15 epochs of 50 steps'
+    """
+    text = f"budget {known['asked']}: {known['epochs']} epochs of {known['steps_per_epoch']} steps"
+    if "seconds_per_step" in known:
+        step, validation = known["seconds_per_step"], known["seconds_per_validation"]
+        text += f", by {step:.3g} s per step and {validation:.3g} s per validation that were timed"
+    return text
 
 
 @dataclass(frozen=True)
@@ -56,12 +100,13 @@ def plan_budget(
     >>> plan_budget(7, Reasons(), pretrain_epochs=2)
     Budget(epochs=7, pretrain_epochs=2, steps_per_epoch=1, warm_up=0.1)
     """
-    if str(budget) in BUDGETS:
-        steps, named = BUDGETS[str(budget)], f"budget {budget}"
-    elif str(budget).isdecimal() and int(budget) > 0:
-        steps, named = int(budget), "as asked"
-    else:
-        raise InputError(f"no budget {budget!r}", hint=closest(str(budget), BUDGETS) + "; or a number of steps")
+    steps, _ = asked_for(budget)
+    if steps is None:
+        raise InputError(
+            f"{budget} is a time, and no step was timed yet",
+            hint="leave it out here, and say it when training: `monai-transfer run BUNDLE train --budget 2h`",
+        )
+    named = f"budget {budget}" if str(budget) in BUDGETS else "as asked"
     each = steps_per_epoch or max(1, steps // _EPOCHS)
     found = Budget(epochs or math.ceil(steps / each), pretrain_epochs or math.ceil(2 * steps / each), each)
     if epochs or steps_per_epoch:
