@@ -214,12 +214,6 @@ def run(
         announce(f"budget {budget}: looking at {bundle}; loading MONAI takes some seconds")
         from monai_transfer.bundle.timed_budget import budget_overrides
 
-        overrides |= budget_overrides(bundle, workflow, budget, overrides)
-        typer.echo(f"budget {budget}: {_told(overrides)}")
-    if budget is not None:
-        announce(f"budget {budget}: looking at {bundle}; loading MONAI takes some seconds")
-        from monai_transfer.bundle.timed_budget import budget_overrides
-
         found, known = budget_overrides(bundle, workflow, budget, overrides)
         overrides |= found
         typer.echo(in_short(known))
@@ -229,20 +223,6 @@ def run(
     output = run_workflow(bundle, workflow, overrides, log_to=log)
     typer.echo(f"{workflow} done: {output}")
     _print_summary(output)
-
-
-def _told(overrides: dict[str, Any]) -> str:
-    """What a budget became."""
-    found = overrides.get("budget") or {}
-    text = f"{overrides['max_epochs']} epochs"
-    if "steps_per_epoch" in found:
-        text += f" of {found['steps_per_epoch']} steps"
-    if "seconds_per_step" in found:
-        text += (
-            f", by {found['seconds_per_step']:.3g} s per step and {found['seconds_per_validation']:.3g} s per "
-            "validation that were timed"
-        )
-    return text
 
 
 def _print_summary(output: Path) -> None:

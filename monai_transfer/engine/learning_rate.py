@@ -6,6 +6,7 @@ import logging
 import math
 from typing import Any
 
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -60,7 +61,7 @@ class WarmUpCosine(LRScheduler):
         again = max(1, round(self.warm_up * (self.epochs - self.prolonged_at)))
         return course * min(1.0, (epoch - self.prolonged_at + 1) / again)
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[float | Tensor]:
         """The rates of the optimizer's groups in the present epoch."""
         return [base * self.factor(self.last_epoch) for base in self.base_lrs]
 
