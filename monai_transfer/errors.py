@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any, TypeVar
 
 __all__ = [
     "CoverageError",
@@ -16,7 +18,10 @@ __all__ = [
     "first_cause",
     "is_out_of_memory",
     "printable",
+    "replace_fields",
 ]
+
+T = TypeVar("T")
 
 
 class InputError(ValueError):
@@ -55,6 +60,30 @@ def closest(word: str, known: Iterable[str]) -> str:
         return f"did you mean {lowered[near[0]]!r}?"
     shown = ", ".join(map(repr, names[:10])) + (", ..." if len(names) > 10 else "")
     return f"known: {shown}" if names else "none is known"
+
+
+def replace_fields(options: T, changes: Mapping[str, Any], door: str) -> T:
+    """A dataclass of options with single fields changed, as ``dataclasses.replace``.
+
+    Args:
+        options: an instance.
+        changes: values by the name of the field.
+        door: the function that was called, for the error.
+
+    Raises:
+        InputError: a field is unknown.
+
+    >>> @dataclasses.dataclass
+    ... class Options:
+    ...     epochs: int = 20
+    >>> replace_fields(Options(), {"epochs": 5}, "new_bundle")
+    Options(epochs=5)
+    """
+    known = [each.name for each in dataclasses.fields(options)]  # type: ignore[arg-type]
+    for name in changes:
+        if name not in known:
+            raise InputError(f"{door} has no option {name!r}", hint=closest(name, known))
+    return dataclasses.replace(options, **changes)  # type: ignore[type-var]
 
 
 def _rebuild(kind: type[InputError], fault: str, path: str | Path | None, hint: str | None) -> InputError:

@@ -16,8 +16,8 @@ import pytest
 
 from monai_transfer import __version__
 from monai_transfer.cli import COMMANDS, main
-from monai_transfer.data.phantom.sets import write_set
 from monai_transfer.study.arms import PRESETS
+from tests.tiny_sets import copied
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 BUNDLES = Path(__file__).parents[1] / "bundles"
@@ -26,16 +26,14 @@ TINY = ["--max_epochs", "1", "--steps_per_epoch", "2"]
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
+def data(embedded_set_of_two) -> Path:
     """Folder of a small two-site classification set with its manifest."""
-    folder = tmp_path_factory.mktemp("cli") / "set"
-    write_set("classification", folder, patients=2)
-    return folder
+    return embedded_set_of_two("classification")
 
 
 @pytest.fixture
 def bundle(tmp_path) -> Path:
-    return Path(shutil.copytree(SLICES, tmp_path / SLICES.name, ignore=shutil.ignore_patterns("runs")))
+    return copied(SLICES.name, tmp_path)
 
 
 def call(capsys, *words: object) -> tuple[int, str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,8 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from monai_transfer.data.phantom.sets import write_set
 from monai_transfer.runs.record import epochs_kept, read_record, read_status
+from tests.tiny_sets import copied
 
 BUNDLES = Path(__file__).parents[1] / "bundles"
 SLICES = BUNDLES / "head_mr_slice_classification"
@@ -23,15 +22,13 @@ LONG = ["--max_epochs", "500", "--steps_per_epoch", "2", "--n_labelled", "2"]
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("stopping") / "set"
-    write_set("classification", folder, patients=2)
-    return folder
+def data(embedded_set_of_two) -> Path:
+    return embedded_set_of_two("classification")
 
 
 @pytest.fixture
 def bundle(tmp_path) -> Path:
-    return Path(shutil.copytree(SLICES, tmp_path / SLICES.name, ignore=shutil.ignore_patterns("runs")))
+    return copied(SLICES.name, tmp_path)
 
 
 def start(*words: object) -> subprocess.Popen[str]:

@@ -10,18 +10,15 @@ from pathlib import Path
 import pytest
 
 from monai_transfer.cli import main
-from monai_transfer.data.phantom.sets import write_set
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 BUNDLES = Path(__file__).parents[1] / "bundles"
 SLICES = BUNDLES / "head_mr_slice_classification"
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("unwritable") / "set"
-    write_set("classification", folder, patients=2)
-    return folder
+@pytest.fixture
+def data(embedded_set_of_two, tmp_path) -> Path:
+    return Path(shutil.copytree(embedded_set_of_two("classification"), tmp_path / "set"))
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from monai_transfer.data.phantom.sets import write_set
 from monai_transfer.manifest import Manifest
 
 PACKAGED = Path(__file__).parents[1] / "bundles"
@@ -88,7 +90,26 @@ def tiny_set(tmp_path_factory) -> Callable[..., Path]:
     return make
 
 
+@pytest.fixture(scope="session")
+def embedded_set_of_two(tmp_path_factory) -> Callable[[str], Path]:
+    """``embedded_set_of_two(task)``: folder of the embedded set, two patients per site and split; to be read only."""
+    made: dict[str, Path] = {}
+
+    def make(task: str) -> Path:
+        if task not in made:
+            made[task] = tmp_path_factory.mktemp("embedded") / task
+            write_set(task, made[task], patients=2)
+        return made[task]
+
+    return make
+
+
 @pytest.fixture
 def packaged() -> Path:
     """Folder of the packaged bundles."""
     return PACKAGED
+
+
+def copied(name: str, folder: Path) -> Path:
+    """A copy of a packaged bundle in ``folder``, without the runs that it holds."""
+    return Path(shutil.copytree(PACKAGED / name, folder / name, ignore=shutil.ignore_patterns("runs")))

@@ -39,7 +39,7 @@ from monai_transfer.bundle_reader import read_bundle
 from monai_transfer.config_text import expr, quoted
 from monai_transfer.data.augmentation.mirroring import mirror_axes
 from monai_transfer.engine.capabilities import refuse_unfit
-from monai_transfer.errors import InputError
+from monai_transfer.errors import InputError, replace_fields
 from monai_transfer.manifest import Manifest
 from monai_transfer.methods.base import Method
 from monai_transfer.selection.augmentation_choice import source_augmentation
@@ -121,9 +121,10 @@ def new_bundle(
         given: fields of ``NewOptions`` by name, in place of those of ``options``.
 
     Raises:
-        InputError: the folder holds a bundle already, or manifest, source, sites or options do not fit together.
+        InputError: an option is unknown, the folder holds a bundle already, or manifest, source, sites or options do
+            not fit together.
     """
-    wanted = replace(options or NewOptions(), **given)
+    wanted = replace_fields(options or NewOptions(), given, "new_bundle")
     if wanted.preprocessing not in ("source", "data"):
         raise InputError(f"no preprocessing {wanted.preprocessing!r}", hint="source or data")
     folder, path = Path(folder), Path(manifest)

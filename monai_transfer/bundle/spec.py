@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from monai_transfer.bundle.command_line import WORKFLOWS
-from monai_transfer.bundle.kept_pipeline import KeptPipeline
-from monai_transfer.config_text import expr
+from monai_transfer.bundle.spec_groups import Augmentation, Budget, Data, Labels, Preprocessing, Texts, Transfer
 from monai_transfer.errors import InputError
 from monai_transfer.manifest.label_mapping import LabelMapping
 from monai_transfer.networks.output_forms import may_give_several
@@ -20,120 +19,27 @@ _BOXES: dict[str, Any] = {"threshold": 0.1, "min_size": 0.0, "score": "mean", "c
 _EXPECT = ("train", "pretrain", "adapt", "evaluate", "inference")
 
 
-@dataclass
-class BundleSpec:
-    """One bundle's differences.
+@dataclass(kw_only=True)
+class BundleSpec(Data, Labels, Preprocessing, Augmentation, Budget, Transfer, Texts):
+    """One bundle's differences: the groups above, and what it is.
 
     Attributes:
         name: folder name; holds the task's word.
         task: ``segmentation``, ``classification``, ``regression`` or ``localization``: a segmentation of the lesions
             whose connected components give boxes; or ``self_supervised``: pretraining without labels.
         spatial_dims: 2 or 3.
-        labels: class names by number; empty for regression.
-        channel_names: names of the image channels, in order.
-        network: its config, with ``_target_``.
-        layer: module name whose output adaptation aligns; ``None``: what enters the class head.
-        patch: voxels per axis of a training patch (segmentation) or of the resized image.
-        spacing: mm per axis to resample to; ``None`` leaves the grid.
-        oriented: bring images to RAS first.
-        resize: resize whole images to ``patch``.
-        crop: cut or pad whole images to ``patch`` about their centre instead: a millimetre stays one (for volumes).
-        picture: rasters are read as ``grey`` (one channel) or ``rgb`` (three); ``None``: the images are no rasters.
-        normalise: intensity transforms, as configs.
-        flips, rotation_axes: axes of the random flips and rotations.
-        crops: how patches are placed: ``random``, ``foreground`` (every other one about a voxel of it) or ``classes``
-            (about each class as often).
-        image_size: pixels per axis that every picture is resized to before patches are cut.
-        class_weights: of the loss of a classification; ``None``: equal.
-        warm_up: share of the epochs over which the learning rate rises.
-        select, pretrain_select: validation cases choose the epoch; else the last one is kept.
-        recipe: planned values with their reasons, ``{name: {"value": ..., "reason": ...}}``.
-        augment, augment_source: presets of ``data.augmentation`` for the target's cases and for the source's.
-        joint: fine-tuning sees source cases in half of every batch.
-        dataset_dir, manifest: folder and file, as data or as an ``Expression``.
-        source_site, target_site, n_labelled: as in ``DataLists``.
-        strategy, method, regulariser: configs of what trains, of adaptation's term and of fine-tuning's own.
-        boxes: how boxes are made of probabilities, arguments of ``boxes_from_probabilities``.
-        mapping: what stands in the label files and what the network sees of it, as ``LabelMapping.to_dict`` gives it;
-            None: the files hold class numbers.
-        partly_annotated: some sites or cases were not looked at for every class.
-        surface_tolerance: of the surface Dice, mm by class; 2 mm for the others.
-        label_mean, label_std: of a regression's training labels.
-        suffix: of the image files, for inference.
-        modality, description, data_note: words for people.
-        expect: per workflow, the score to expect.
-        start: file in the bundle that fine-tuning starts from. ``models/source.pt`` keeps a source as it came, so that
-            each run adapts it anew and reports it.
-        weights: file in the bundle that is evaluated where no other is named.
-        source_classes: names of that file's classes, where they are known and differ.
-        weights_note: where the weights came from and what fitting did to them.
-        kept: what the source does to images, in place of ``spacing``, ``oriented``, ``normalise``.
+
+    >>> more = {"network": {"_target_": "monai.networks.nets.DenseNet121"}, "patch": [64, 64], "normalise": []}
+    >>> spec = BundleSpec(
+    ...     name="x", task="classification", spatial_dims=2, labels={0: "well", 1: "ill"}, channel_names=["US"], **more
+    ... )
+    >>> spec.primary_metric, spec.out_channels, spec.epochs
+    ('auc', 2, 20)
     """
 
     name: str
     task: str
     spatial_dims: int
-    labels: dict[int, str]
-    channel_names: list[str]
-    network: dict[str, Any]
-    patch: list[int]
-    normalise: list[dict[str, Any]]
-    source_site: Any = None
-    target_site: Any = None
-    layer: str | None = None
-    spacing: list[float] | None = None
-    oriented: bool = False
-    resize: bool = False
-    crop: bool = False
-    picture: str | None = None
-    flips: list[int] = field(default_factory=lambda: [0])
-    rotation_axes: list[str] = field(default_factory=lambda: ["x"])
-    crops: str = "random"
-    image_size: list[int] | None = None
-    class_weights: list[float] | None = None
-    warm_up: float = 0.0
-    select: bool = True
-    pretrain_select: bool = True
-    recipe: dict[str, Any] = field(default_factory=dict)
-    augment: str = "light"
-    augment_source: str = "light"
-    joint: bool = False
-    dataset_dir: str = "."
-    manifest: str = expr("os.path.join(@dataset_dir, 'manifest.json')")
-    n_labelled: int | None = None
-    epochs: int = 20
-    steps_per_epoch: int = 10
-    batch_size: int = 4
-    val_interval: int = 2
-    lr: float = 1e-3
-    weight_decay: float = 1e-4
-    pretrain_epochs: int = 40
-    pretrain_lr: float = 2e-3
-    adapt_lr: float = 1e-3
-    strategy: dict[str, Any] = field(default_factory=lambda: {"_target_": "monai_transfer.strategies.full.Full"})
-    method: dict[str, Any] = field(default_factory=lambda: {"_target_": "monai_transfer.methods.dann.Dann"})
-    method_weight: float = 1.0
-    regulariser: dict[str, Any] | None = None
-    cache_rate: float = 1.0
-    num_workers: int = 0
-    mapping: dict[str, Any] | None = None
-    partly_annotated: bool = False
-    surface_tolerance: dict[str, float] = field(default_factory=dict)
-    label_mean: float = 0.0
-    label_std: float = 1.0
-    boxes: dict[str, Any] = field(default_factory=dict)
-    suffix: str = ".nii.gz"
-    modality: str = ""
-    description: str = ""
-    data_note: str = "a manifest (see data_manifests/schema.json)"
-    data_source: str = ""
-    expect: dict[str, str] = field(default_factory=dict)
-    data_statistics: dict[str, Any] = field(default_factory=dict)
-    start: str = "models/model.pt"
-    weights: str = "models/model.pt"
-    source_classes: list[str] | None = None
-    weights_note: dict[str, Any] = field(default_factory=dict)
-    kept: KeptPipeline | None = None
 
     def __post_init__(self) -> None:
         get_task(self.task)

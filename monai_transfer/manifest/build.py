@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from monai_transfer.errors import InputError
+from monai_transfer.errors import InputError, replace_fields
 from monai_transfer.manifest.case import Case
 from monai_transfer.manifest.checksums import sha256_image
 from monai_transfer.manifest.classes import settle_task
@@ -53,7 +52,7 @@ def build_manifest(
     Raises:
         InputError: the folder, a file, the table or an option does not fit.
     """
-    options = replace(options or BuildOptions(), **changes)
+    options = replace_fields(options or BuildOptions(), changes, "build_manifest")
     output = Path(output)
     paths = [Path(absolute(f, Path.cwd())) for f in ([folder] if isinstance(folder, (str, Path)) else folder)]
     if output.suffix.lower() != ".json" or output.is_dir():

@@ -181,6 +181,7 @@ def test_load_weights_takes_a_source(packaged):
         ({"source_site": None, "target_site": None}, "holds 2 sites.*--target-site"),
         ({"strategy": "ful"}, "no strategy 'ful'; did you mean full"),
         ({"method": "korral"}, "no method 'korral'"),
+        ({"epoch": 3}, "new_bundle has no option 'epoch'; did you mean 'epochs'"),
         ({"method": "base"}, "no method 'base'"),
         ({"method": "my.method.Thing"}, "can be imported"),
         ({"size": "huge"}, "no network size 'huge'; one of small"),

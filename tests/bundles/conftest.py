@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.tiny_sets import copied
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
 # those that carry a model from site to site; pretraining without labels has other workflows, and tests of its own
@@ -20,8 +21,7 @@ TINY = {"max_epochs": 1, "steps_per_epoch": 2}
 @pytest.fixture(params=NAMES)
 def bundle(request, tmp_path) -> Path:
     """A copy of one packaged bundle."""
-    ignore = shutil.ignore_patterns("runs")
-    return Path(shutil.copytree(BUNDLES / request.param, tmp_path / request.param, ignore=ignore))
+    return copied(request.param, tmp_path)
 
 
 @pytest.fixture
@@ -33,8 +33,7 @@ def task(bundle) -> str:
 @pytest.fixture(params=[name for name in NAMES if "segmentation" in name])
 def segmentation(request, tmp_path) -> Path:
     """A copy of the packaged segmentation bundle."""
-    ignore = shutil.ignore_patterns("runs")
-    return Path(shutil.copytree(BUNDLES / request.param, tmp_path / request.param, ignore=ignore))
+    return copied(request.param, tmp_path)
 
 
 @pytest.fixture

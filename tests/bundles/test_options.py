@@ -14,7 +14,6 @@ from ignite.engine import Events
 from monai.bundle import ConfigWorkflow
 
 from monai_transfer.bundle.run import config_files, run_workflow
-from monai_transfer.data.phantom.sets import write_set
 from monai_transfer.errors import InputError
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -24,11 +23,9 @@ BOTH = pytest.mark.parametrize("bundle", ["head_mr_slice_classification", "head_
 
 
 @pytest.fixture(scope="session")
-def sets(tmp_path_factory) -> dict[str, str]:
-    root = tmp_path_factory.mktemp("sets")
-    for task in ("segmentation", "classification"):
-        write_set(task, root / task, patients=2)
-    return {"head_mr_segmentation": str(root / "segmentation"), "head_mr_slice_classification": str(root / task)}
+def sets(embedded_set_of_two) -> dict[str, str]:
+    tasks = {"head_mr_segmentation": "segmentation", "head_mr_slice_classification": "classification"}
+    return {name: str(embedded_set_of_two(task)) for name, task in tasks.items()}
 
 
 @pytest.fixture

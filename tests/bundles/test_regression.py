@@ -16,9 +16,9 @@ from PIL import Image
 
 from monai_transfer.bundle.new import new_bundle
 from monai_transfer.bundle.run import open_workflow, parse_overrides, run_workflow
-from monai_transfer.data.phantom.sets import write_set
 from monai_transfer.manifest import Manifest
 from monai_transfer.report.compare import compare_runs
+from tests.tiny_sets import copied
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 BUNDLES = Path(__file__).parents[2] / "bundles"
@@ -27,14 +27,12 @@ NAME = "head_mr_volume_regression"
 
 @pytest.fixture
 def bundle(tmp_path) -> Path:
-    return Path(shutil.copytree(BUNDLES / NAME, tmp_path / NAME, ignore=shutil.ignore_patterns("runs")))
+    return copied(NAME, tmp_path)
 
 
 @pytest.fixture(scope="session")
-def small_set(tmp_path_factory) -> str:
-    folder = tmp_path_factory.mktemp("sets") / "regression"
-    write_set("regression", folder, patients=2)
-    return str(folder)
+def small_set(embedded_set_of_two) -> str:
+    return str(embedded_set_of_two("regression"))
 
 
 @pytest.mark.parametrize(

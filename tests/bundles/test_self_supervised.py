@@ -17,8 +17,8 @@ from PIL import Image
 from monai_transfer import load_weights
 from monai_transfer.bundle.export import export_bundle
 from monai_transfer.bundle.run import run_workflow
-from monai_transfer.data.phantom.sets import write_set
 from monai_transfer.engine.progress import ProgressLine
+from tests.tiny_sets import copied
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 BUNDLES = Path(__file__).parents[2] / "bundles"
@@ -29,14 +29,14 @@ BLOCK = "import sys; sys.modules['monai_transfer'] = None\n"
 
 @pytest.fixture
 def bundle(tmp_path) -> Path:
-    return Path(shutil.copytree(BUNDLES / NAME, tmp_path / NAME, ignore=shutil.ignore_patterns("runs")))
+    return copied(NAME, tmp_path)
 
 
 @pytest.fixture(scope="session")
-def unlabelled(tmp_path_factory) -> str:
+def unlabelled(embedded_set_of_two, tmp_path_factory) -> str:
     """Two patients per site and split, without any label, and with test images that nobody can read."""
     folder = tmp_path_factory.mktemp("sets") / "unlabelled"
-    write_set("segmentation", folder, patients=2)
+    shutil.copytree(embedded_set_of_two("segmentation"), folder)
     shutil.rmtree(folder / "labels")
     path = folder / "manifest.json"
     content = json.loads(path.read_text())
@@ -101,11 +101,15 @@ def test_weights_are_small_hashed_and_start_the_segmentation_bundle(bundle):
     assert sum(tensor.numel() for tensor in weights.values()) <= 250_000
 
 
-def test_fine_tuning_reports_what_came_over(bundle, tmp_path):
+def test_fine_tuning_reports_what_came_over(bundle, embedded_set_of_two, tmp_path):
     """``monai-transfer run head_mr_segmentation train --pretrained .../models/model.pt``"""
-    write_set("segmentation", tmp_path / "set", patients=2)
     target = shutil.copytree(BUNDLES / "head_mr_segmentation", tmp_path / "target")
-    given = {"dataset_dir": str(tmp_path / "set"), "n_labelled": 2, "max_epochs": 1, "steps_per_epoch": 2}
+    given = {
+        "dataset_dir": str(embedded_set_of_two("segmentation")),
+        "n_labelled": 2,
+        "max_epochs": 1,
+        "steps_per_epoch": 2,
+    }
     run = run_workflow(target, "train", {**given, "pretrained": str(bundle / "models" / "model.pt")}, log=False)
     report = json.loads((run / "weights.json").read_text())
     assert report["coverage"] > 0.95 and report["skipped"]

@@ -18,7 +18,7 @@ import yaml
 
 from monai_transfer.bundle.run import equal_command, run_workflow
 from monai_transfer.bundle.spec import WORKFLOWS
-from monai_transfer.data.phantom.sets import TASKS, write_set
+from monai_transfer.data.phantom.sets import TASKS
 from monai_transfer.errors import InputError
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -27,12 +27,9 @@ TINY = {"max_epochs": 2, "steps_per_epoch": 2, "val_interval": 1}
 
 
 @pytest.fixture(scope="session")
-def small_sets(tmp_path_factory) -> dict[str, Path]:
+def small_sets(embedded_set_of_two) -> dict[str, Path]:
     """The embedded sets, two patients per site and split."""
-    root = tmp_path_factory.mktemp("sets")
-    for task in TASKS:
-        write_set(task, root / task, patients=2)
-    return {task: root / task for task in TASKS}
+    return {task: embedded_set_of_two(task) for task in TASKS}
 
 
 @pytest.fixture

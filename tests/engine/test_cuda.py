@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +18,7 @@ from monai_transfer.bundle.run import config_files, run_workflow
 from monai_transfer.engine.checkpoint import load_checkpoint
 from monai_transfer.engine.memory import MemoryAdvice
 from monai_transfer.errors import InputError
+from tests.tiny_sets import copied
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="wants a CUDA device")
 
@@ -26,10 +26,6 @@ BUNDLES = Path(__file__).parents[2] / "bundles"
 CELLS = [(path.parts[-3], path.stem) for path in sorted(BUNDLES.glob("*/configs/*.yaml"))]
 CELLS = [cell for cell in CELLS if cell[1] in ("pretrain", "train", "adapt", "contrastive")]
 SHORT = {"max_epochs": 4, "steps_per_epoch": 3, "val_interval": 4}
-
-
-def copied(name: str, folder: Path) -> Path:
-    return Path(shutil.copytree(BUNDLES / name, folder / name, ignore=shutil.ignore_patterns("runs")))
 
 
 @pytest.mark.parametrize(("name", "workflow"), CELLS)

@@ -483,3 +483,8 @@ def test_same_input_gives_the_same_bytes(tmp_path):
     build_manifest(folder, tmp_path / "1.json")
     build_manifest(folder, tmp_path / "2.json")
     assert (tmp_path / "1.json").read_bytes() == (tmp_path / "2.json").read_bytes()
+
+
+def test_an_unknown_option_is_named_with_its_neighbour(tmp_path):
+    with pytest.raises(InputError, match="build_manifest has no option 'patient_regexp'; did you mean 'patient_regex'"):
+        build_manifest(tmp_path, tmp_path / "m.json", patient_regexp="(.*)")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import re
 import struct
 
 import nibabel as nib
@@ -15,14 +14,7 @@ from monai.transforms import LoadImage
 
 from monai_transfer.data.readers import NiftiReader, SafeReader, memory_limit
 from monai_transfer.errors import InputError
-
-
-def refused(path, pattern, **options):
-    with pytest.raises(InputError) as caught:
-        SafeReader(**options).read_volume(path)
-    message = str(caught.value)
-    assert re.search(pattern, message), message
-    assert "\n" not in message and message.startswith(str(path)), message
+from tests.data.readers.refusals import refused
 
 
 def rewrite(path, change):

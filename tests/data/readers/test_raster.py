@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import struct
 import zlib
 
@@ -14,6 +13,7 @@ from PIL import Image
 
 from monai_transfer.data.readers import RasterReader, SafeReader
 from monai_transfer.errors import InputError
+from tests.data.readers.refusals import refused
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (9, 13), dtype=np.uint8)
@@ -29,14 +29,6 @@ def save(tmp_path, image, name="picture.png", **options):
 def read(path, **options):
     """Rows x columns [x channels], as the arrays above."""
     return np.swapaxes(SafeReader(**options).read_volume(path).array, 0, 1)
-
-
-def refused(path, pattern, **options):
-    with pytest.raises(InputError) as caught:
-        SafeReader(**options).read_volume(path)
-    message = str(caught.value)
-    assert re.search(pattern, message), message
-    assert "\n" not in message and message.startswith(str(path)), message
 
 
 def deep_png(tmp_path, array):
