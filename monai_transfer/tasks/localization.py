@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 
 from monai_transfer.arrays import as_array
-from monai_transfer.localization.boxes import Boxes
-from monai_transfer.localization.world import box_records
 from monai_transfer.metrics.base import LENGTH
 from monai_transfer.metrics.boxes import BOX_METRICS, localization_case
 from monai_transfer.metrics.masks import foreground
@@ -32,7 +30,9 @@ def _case(case: CaseInput) -> CaseResult:
     row, found, lesions = localization_case(p, truth, case.spacing, iou=iou, unit=case.unit, **how)
     names = foreground(case.labels)
 
-    def records(boxes: Boxes) -> list[dict[str, Any]]:
+    from monai_transfer.localization.world import box_records  # which brings MONAI
+
+    def records(boxes: Any) -> list[dict[str, Any]]:
         return box_records(boxes, case.affine, names, physical=case.unit == LENGTH)
 
     boxes = {"boxes": records(found), "lesions": records(lesions)}
