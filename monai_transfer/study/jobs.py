@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,17 +38,34 @@ class Job:
 def settings_of(job: Job) -> dict[str, Any]:
     """What decides a job's result: its workflow, overrides, and the bundle's configs as they are now.
 
-    Absolute paths are told from the run folder, so that a study may be moved.
+    Absolute paths are told from the run folder, so that a study may be moved. References are told in one spelling: MONAI
+    writes ``@a::b`` for ``@a#b`` into a config that it resolves, and both name the same entry.
     """
     told = {}
     for key, value in job.overrides.items():
         if key not in ("output_dir", "fresh"):
             if isinstance(value, (str, Path)):
                 value = os.path.relpath(value, job.output) if Path(value).is_absolute() else str(value)
-            told[key] = value if isinstance(value, (bool, int, float, str, type(None))) else str(value)
+            told[key] = value if isinstance(value, (bool, int, float, type(None))) else str(value)
     files = sorted(Path(job.bundle).glob("configs/*.yaml"))
     configs = hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()
-    return {"workflow": job.workflow, "configs": configs, **told}
+    return _as_told({"workflow": job.workflow, "configs": configs, **told})
+
+
+_REFERENCE = re.compile(r"(?<=@)\w+(?:(?:#|::)\w+)+")
+
+
+def _one_spelling(text: str) -> str:
+    return text.replace("::", "#")
+
+
+def _as_told(settings: dict[str, Any]) -> dict[str, Any]:
+    return {
+        _one_spelling(key): _REFERENCE.sub(lambda found: _one_spelling(found[0]), value)
+        if isinstance(value, str)
+        else value
+        for key, value in settings.items()
+    }
 
 
 def refuse_changed(job: Job) -> None:
@@ -58,13 +76,16 @@ def refuse_changed(job: Job) -> None:
     """
     record = json.loads((job.output / "run.json").read_text(encoding="utf-8")).get("job")
     asked = settings_of(job)
-    if record is None or record == asked:
+    if record is None:
         return
+    record = _as_told(record)
     words = []
     for key in sorted(record.keys() | asked.keys()):
         if record.get(key) != asked.get(key):
             before, now = (str(side.get(key, "not set")) for side in (record, asked))
             words.append("the bundle's configs" if key == "configs" else f"{key} (it was {before}, now {now})")
+    if not words:
+        return
     raise InputError(
         f"is finished, under other settings: {', '.join(words)}",
         path=job.output,

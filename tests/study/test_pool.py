@@ -59,3 +59,13 @@ def test_failed_runs_are_named(bundle, tmp_path):
     with pytest.raises(InputError, match="the run 'a-0' failed: no memory .and 1 more: b-0."):
         refuse_failed({one: RuntimeError("no memory\nat all"), two: RuntimeError()})
     assert first_line(RuntimeError()) == "RuntimeError"
+
+
+def test_a_reference_is_the_same_in_both_of_its_spellings(bundle, tmp_path):
+    job = finished(bundle, tmp_path / "s", **{"train#handlers": [{"evaluator": "@validate#evaluator"}]})
+    own = {**job.overrides, "train::handlers": [{"evaluator": "@validate::evaluator"}]}
+    del own["train#handlers"]
+    refuse_changed(Job(job.bundle, job.workflow, own, "a"))
+    own["train::handlers"] = [{"evaluator": "@validate#network"}]
+    with pytest.raises(InputError, match="under other settings: train#handlers .it was .*evaluator.*now .*network"):
+        refuse_changed(Job(job.bundle, job.workflow, own, "a"))
