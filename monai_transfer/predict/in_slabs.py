@@ -21,12 +21,14 @@ from torch import Tensor, nn
 from monai_transfer.engine.memory import free_bytes
 from monai_transfer.errors import InputError
 from monai_transfer.predict.geometry import NotSeparable, grid_map
-from monai_transfer.predict.slabs import NoSingleOutput, SlabPlan, Windows, segment
+from monai_transfer.predict.slabs import ANSWERS, NoSingleOutput, SlabPlan, Windows, segment
+from monai_transfer.testtime.flips import FlipInferer, Flips
 
 __all__ = ["AsRead", "NotInSlabs", "SlabInferer", "put_in_slabs"]
 
 logger = logging.getLogger("monai_transfer")
 _GIB = 2**30
+_FLIPS = f"{FlipInferer.__module__}.{FlipInferer.__name__}"
 _AT_LEAST = 4
 """Windows at once on a CPU: one alone falls into a slow kernel, and the labels do not depend on it."""
 
@@ -46,6 +48,7 @@ def put_in_slabs(parser: Any, classes: int | None, limit: int | None, bf16: bool
     """
     config = parser.config
     inferer, post = config.get("inferer"), config.get("postprocessing")
+    inferer, flips = _without_flips(inferer)
     if not classes or classes < 2 or not isinstance(inferer, dict) or not isinstance(post, dict):
         return False
     if _name(inferer) not in ("SlidingWindowInferer", "SlidingWindowInfererAdapt"):
@@ -66,12 +69,20 @@ def put_in_slabs(parser: Any, classes: int | None, limit: int | None, bf16: bool
         "nearest": nearest,
         "limit": limit,
         "bf16": bf16,
+        "flips": flips,
     }
     parser["postprocessing"] = {
         **post,
         "transforms": [*steps[:first], {"_target_": own + AsRead.__name__, "keys": "pred"}, *steps[last + 1 :]],
     }
     return True
+
+
+def _without_flips(inferer: Any) -> tuple[Any, dict[str, Any] | None]:
+    """The inferer inside a ``FlipInferer``, and what that one was given."""
+    if not isinstance(inferer, dict) or inferer.get("_target_") != _FLIPS:
+        return inferer, None
+    return inferer.get("inferer"), {key: inferer[key] for key in ("axes", "pairs") if key in inferer}
 
 
 def _name(step: Any) -> str:
@@ -138,6 +149,7 @@ class SlabInferer(Inferer):
         classes, softmax, nearest: see ``segment``.
         limit: bytes that may be taken; by default four fifths of what is free.
         bf16: run the network in bfloat16.
+        flips: what ``Flips`` takes: each window is then seen through its mirror images.
     """
 
     def __init__(
@@ -149,8 +161,10 @@ class SlabInferer(Inferer):
         nearest: bool = False,
         limit: int | None = None,
         bf16: bool = False,
+        flips: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        self.flips = Flips(**flips) if flips else None
         self.inner, self.dataset, self.classes = inner, dataset, classes
         self.softmax, self.nearest, self.limit, self.bf16 = softmax, nearest, limit, bf16
 
@@ -175,6 +189,7 @@ class SlabInferer(Inferer):
             inner.sigma_scale if isinstance(inner.sigma_scale, float) else 0.125,
             str(getattr(inner.padding_mode, "value", inner.padding_mode)),
             float(inner.cval),
+            ANSWERS + (self.flips is not None),
         )
 
     def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
@@ -192,7 +207,7 @@ class SlabInferer(Inferer):
             with torch.inference_mode(), self._precision(device):
                 labels = segment(
                     image,
-                    _channels_last(network, len(windows.size)),
+                    _channels_last(network if self.flips is None else self.flips.wrap(network), len(windows.size)),
                     windows,
                     classes=self.classes,
                     softmax=self.softmax,

@@ -21,7 +21,10 @@ from torch.nn import functional
 from monai_transfer.errors import InputError
 from monai_transfer.predict.geometry import AxisMap, grid_map
 
-__all__ = ["NoSingleOutput", "SlabPlan", "Windows", "segment"]
+__all__ = ["ANSWERS", "NoSingleOutput", "SlabPlan", "Windows", "segment"]
+
+ANSWERS = 2
+"""Answers to one batch of windows that stand in memory at once: the network's last two maps."""
 
 _CHUNK = 16
 """Rows of the image that are interpolated at a time."""
@@ -43,6 +46,7 @@ class Windows:
         sigma: of the Gaussian, as a share of the window.
         padding: how an image that is smaller than a window is filled up, with ``cval``.
         cval: value of that padding.
+        answers: to one batch that stand in memory at once; more where several views of a window are averaged.
     """
 
     size: tuple[int, ...]
@@ -52,6 +56,7 @@ class Windows:
     sigma: float = 0.125
     padding: str = "constant"
     cval: float = 0.0
+    answers: int = ANSWERS
 
 
 @dataclass(frozen=True)
@@ -103,7 +108,7 @@ class SlabPlan:
         for dtype, share in ((torch.float32, 4), (torch.float16, 2)):
             batch = windows.batch
             while True:
-                answers = 2 * 4 * classes * batch * _product(windows.size)
+                answers = windows.answers * 4 * classes * batch * _product(windows.size)
                 finishing = 4 * (2 * classes * row + 6 * _CHUNK * (own // max(image_shape)) + 6 * rows)
                 plan = cls(
                     axis,

@@ -15,7 +15,7 @@ from monai_transfer.predict.images import predict_images
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-def test_a_mirror_images_mean(packaged, tmp_path):
+def test_a_mirror_images_mean(packaged, tmp_path, monkeypatch):
     bundle = packaged / "head_mr_segmentation"
     assert trained_mirror(bundle) == [0]
     image = next((bundle / "sample").iterdir())
@@ -29,6 +29,10 @@ def test_a_mirror_images_mean(packaged, tmp_path):
     assert plain.shape == flips.shape and (plain != flips).any()
     both = 2 * ((plain > 0) & (flips > 0)).sum() / ((plain > 0).sum() + (flips > 0).sum())
     assert both > 0.9
+    # in parts, within little memory, come the labels of the whole image at once
+    assert (predicted("in parts", tta="flips", max_memory=2**28) == flips).all()
+    monkeypatch.setattr("monai_transfer.predict.images.put_in_slabs", lambda *_: False)
+    assert (predicted("at once", tta="flips") != flips).mean() < 1e-5
 
 
 def test_refused(packaged, tmp_path):

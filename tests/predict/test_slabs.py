@@ -165,6 +165,11 @@ def test_which_configs_go_in_slabs(steps, kept):
     parser = Parser(inferer=window, postprocessing={"_target_": "Compose", "transforms": steps})
     assert put_in_slabs(parser, 5, None) is (kept is not None)
     if kept is not None:
+        assert parser["inferer"]["flips"] is None
+        mirrored = {"_target_": "monai_transfer.testtime.flips.FlipInferer", "inferer": window, "axes": [0, 2]}
+        other = Parser(inferer=mirrored, postprocessing={"_target_": "Compose", "transforms": steps})
+        assert put_in_slabs(other, 5, None)
+        assert other["inferer"] == {**parser["inferer"], "flips": {"axes": [0, 2]}}
         assert (parser["inferer"]["softmax"], parser["inferer"]["nearest"]) == kept
         names = [step["_target_"] for step in parser["postprocessing"]["transforms"]]
         assert names == ["monai_transfer.predict.in_slabs.AsRead", "SaveImaged"]
