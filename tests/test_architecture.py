@@ -30,6 +30,7 @@ FLOORS = [
             "discovery",
             "errors",
             "config_text",
+            "component_table",
             "stopping",
             "files",
             "free_memory",

@@ -16,6 +16,7 @@ from monai_transfer.bundle.fit import DataFit
 from monai_transfer.bundle.spec import BundleSpec
 from monai_transfer.bundle_reader import BundleDescription, as_config, read_bundle
 from monai_transfer.bundle_reader.trust import untrusted
+from monai_transfer.component_table import share_table
 from monai_transfer.config_text import expr
 from monai_transfer.engine.checkpoint import save_checkpoint
 from monai_transfer.errors import InputError
@@ -98,7 +99,7 @@ def source_spacing(given: Source | None, dims: int) -> list[float] | None:
 
 def fit_weights(given: Source, spec: BundleSpec, folder: Path, facts: dict[str, Any] | None = None) -> None:
     """``source.pt`` as it came, ``model.pt`` fitted to the new network; what fitting did goes into the spec."""
-    parser = ConfigParser({"imports": [expr("import torch")], "network_def": copy.deepcopy(spec.network)})
+    parser = share_table(ConfigParser({"imports": [expr("import torch")], "network_def": copy.deepcopy(spec.network)}))
     torch.manual_seed(0)
     network = parser.get_parsed_content("network_def")
     report = load_weights(network, given, target_classes=spec.class_names if spec.labels else None)

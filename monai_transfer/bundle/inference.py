@@ -18,6 +18,7 @@ from monai_transfer.bundle_reader import BundleDescription, Component, Unread, a
 from monai_transfer.bundle_reader.building import bounded
 from monai_transfer.bundle_reader.description import step_kind
 from monai_transfer.bundle_reader.trust import Trust, decide, untrusted
+from monai_transfer.component_table import share_table
 from monai_transfer.config_text import expr, ref, to_config
 from monai_transfer.errors import InputError
 
@@ -48,7 +49,7 @@ class Inference:
     """
 
     def __init__(self, config: dict[str, Any], found: BundleDescription) -> None:
-        self.parser, self.described, self.folder = ConfigParser(config), found, found.folder
+        self.parser, self.described, self.folder = share_table(ConfigParser(config)), found, found.folder
         self.trust: Trust | None = None
 
     def initialize(self) -> None:

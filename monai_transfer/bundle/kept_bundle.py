@@ -13,6 +13,7 @@ from monai_transfer.bundle.kept_pipeline import KeptPipeline
 from monai_transfer.bundle_reader import BundleDescription, as_config
 from monai_transfer.bundle_reader.component import Component
 from monai_transfer.bundle_reader.description import step_kind
+from monai_transfer.component_table import share_table
 from monai_transfer.config_text import expr
 from monai_transfer.errors import InputError, first_cause
 
@@ -155,7 +156,7 @@ def check_parity(found: BundleDescription, kept: KeptPipeline, image: str | Sequ
     except Exception as error:  # whatever a transform says to an image of another kind
         fault = f"an image of these data does not pass the source's preprocessing ({first_cause(error)})"
         raise InputError(fault, path=found.folder, hint=hint) from error
-    steps = ConfigParser({"steps": copy.deepcopy(kept.image)}).get_parsed_content("steps")
+    steps = share_table(ConfigParser({"steps": copy.deepcopy(kept.image)})).get_parsed_content("steps")
     mode: Any = found.loading.mode or ("rgb" if found.in_channels == 3 else None)
     loading = [LoadImaged("image", reader=SafeReader(mode=mode)), EnsureChannelFirstd("image")]
     ours = Compose([*loading, *steps, EnsureTyped("image")])({"image": image})["image"]

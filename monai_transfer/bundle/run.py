@@ -17,6 +17,7 @@ from monai_transfer.bundle.command_line import (
     equal_command,
     parse_overrides,
 )
+from monai_transfer.component_table import share_table
 from monai_transfer.config_text import given_to_config, to_config
 from monai_transfer.engine.capabilities import refuse_unfit
 from monai_transfer.engine.log_to import LogTo
@@ -47,6 +48,7 @@ def open_workflow(
         meta_file=str(configs / "metadata.json"),
         logging_file=str(configs / "logging.conf") if log and (configs / "logging.conf").is_file() else False,
     )
+    share_table(flow.parser)
     for key, value in given.items():
         check_id(flow.parser.config, key, bundle)
         flow.parser[key.replace("::", "#")] = given_to_config(value)

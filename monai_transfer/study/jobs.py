@@ -38,8 +38,8 @@ class Job:
 def settings_of(job: Job) -> dict[str, Any]:
     """What decides a job's result: its workflow, overrides, and the bundle's configs as they are now.
 
-    Absolute paths are told from the run folder, so that a study may be moved. References are told in one spelling: MONAI
-    writes ``@a::b`` for ``@a#b`` into a config that it resolves, and both name the same entry.
+    Absolute paths are told from the run folder, so that a study may be moved. References are told in one spelling:
+    MONAI writes ``@a::b`` for ``@a#b`` into a config that it resolves, and both name the same entry.
     """
     told = {}
     for key, value in job.overrides.items():

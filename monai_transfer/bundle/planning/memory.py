@@ -8,6 +8,7 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
+from monai_transfer.component_table import share_table
 from monai_transfer.engine.memory import memory_need
 
 __all__ = ["needed"]
@@ -18,7 +19,7 @@ logger = logging.getLogger("monai_transfer")
 def needed(network: dict[str, Any], batch: int, channels: int, patch: Sequence[int]) -> float | None:
     """GiB that a training step needs at least; ``None`` where a dry run of this network is not possible."""
     try:
-        built = ConfigParser({"network": network}).get_parsed_content("network")
+        built = share_table(ConfigParser({"network": network})).get_parsed_content("network")
         return memory_need(built, (batch, channels, *patch)).total() / 2**30
     except Exception as error:  # whatever a network raises on tensors without values
         logger.debug("no memory estimate for %s (%s)", network.get("_target_"), error)

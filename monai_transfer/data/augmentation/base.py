@@ -18,6 +18,7 @@ from monai.transforms import Compose, MapTransform, RandomizableTransform
 from monai.utils import TransformBackends, convert_to_dst_type, convert_to_tensor
 from torch import Tensor
 
+from monai_transfer.component_table import share_table
 from monai_transfer.errors import InputError
 
 __all__ = ["RandIntensity", "as_image", "RandIntensityd", "between", "composed", "range_of", "restore_statistics"]
@@ -109,7 +110,9 @@ def composed(transforms: Sequence[Any]) -> Compose:
     >>> composed([{"_target_": "monai.transforms.ScaleIntensity"}])(np.array([[0.0, 5.0]])).tolist()
     [[0.0, 1.0]]
     """
-    return Compose([ConfigParser(dict(t)).get_parsed_content() if isinstance(t, Mapping) else t for t in transforms])
+    return Compose(
+        [share_table(ConfigParser(dict(t))).get_parsed_content() if isinstance(t, Mapping) else t for t in transforms]
+    )
 
 
 def between(value: float | Sequence[float], what: str, *, low: float = -np.inf, high: float = np.inf) -> tuple:
