@@ -14,6 +14,7 @@ from monai_transfer.data.phantom import embedded_set
 from monai_transfer.demo_settings import demo_settings
 from monai_transfer.errors import InputError
 from monai_transfer.manifest import Manifest
+from monai_transfer.study.method_arms import resolve_arms
 from monai_transfer.study.run_arms import parse_arms, run_study
 
 __all__ = ["run_demo"]
@@ -49,7 +50,7 @@ def run_demo(out: str | Path, *, task: str = "segmentation", jobs: int = 2, seed
         new_bundle(bundle, path, source_site=source, target_site=target, size="small", **settings.options)
 
     console.print(f"[bold]3. pretrain at {source}, then {seeds} seeds of each arm at {target}[/bold]")
-    arms = parse_arms("scratch,source,fine_tuned,adapted")
+    arms, _ = resolve_arms(bundle, parse_arms("scratch,source,fine_tuned,source_longer,adapted"))
     (report,) = run_study(bundle, out, arms, seeds=list(range(seeds)), jobs=jobs, console=console)
 
     deploy = out / "deploy"

@@ -32,6 +32,7 @@ from monai_transfer.options import (
     require_name,
     whole_number_list,
 )
+from monai_transfer.runs.record import collapse_alarms
 from monai_transfer.stopping import keeps
 
 __all__ = ["export", "new", "run"]
@@ -65,10 +66,11 @@ def new(
     method: Annotated[
         str,
         typer.Option(
-            help=f"{', '.join(_METHODS)}, or a full _target_ path.",
-            autocompletion=begins_with(_METHODS),
+            help="auto: self-training with a mean teacher for masks, class confusion (mcc) for classes; or "
+            f"{', '.join(_METHODS)}, or a full _target_ path.",
+            autocompletion=begins_with(["auto", *_METHODS]),
         ),
-    ] = "dann",
+    ] = "auto",
     spacing: Annotated[str | None, typer.Option(help="mm per axis, e.g. 1,1,3; default: the data's median.")] = None,
     patch: Annotated[str | None, typer.Option(help="Voxels per axis, e.g. 64,64,32; default: fitted.")] = None,
     size: Annotated[str | None, typer.Option(help="Network size without a source: small, medium, large.")] = None,
@@ -108,7 +110,7 @@ def new(
     grid, crop = number_list(spacing, "--spacing"), whole_number_list(patch, "--patch")
     require(data)
     require_name(strategy, _STRATEGIES, "strategy")
-    require_name(method, _METHODS, "method")
+    require_name(method, ["auto", *_METHODS], "method")
     if augment not in _AUGMENT:
         raise InputError(f"no augmentation preset {augment!r}", hint=f"one of {', '.join(_AUGMENT)}")
     keeps("the bundle is not whole; give the same command with --force")
@@ -147,7 +149,7 @@ def new(
         typer.echo(f"  {name} {short(entry['value'])}: {entry['reason']}")
     typer.echo("  (configs/recipe.json)")
     if spec.regulariser is not None:
-        typer.echo(f"{method} looks at no target image: it is the regulariser of `train`; `adapt` has dann")
+        typer.echo(f"{method} looks at no target image: it is the regulariser of `train`")
     if spec.weights_note:
         weights = spec.weights_note["weights"]
         typer.echo(
@@ -223,6 +225,8 @@ def run(
     output = run_workflow(bundle, workflow, overrides, log_to=log)
     typer.echo(f"{workflow} done: {output}")
     _print_summary(output)
+    for message in collapse_alarms(output):
+        typer.echo(f"COLLAPSE: {message}: do not use these weights (models/model.pt)", err=True)
 
 
 def _print_summary(output: Path) -> None:

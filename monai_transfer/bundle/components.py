@@ -11,9 +11,13 @@ from monai_transfer.discovery import classes_in
 from monai_transfer.errors import InputError
 from monai_transfer.methods.base import Method
 from monai_transfer.strategies.base import Strategy
+from monai_transfer.tasks import Task
 from monai_transfer.testtime.base import SourceFree
 
-__all__ = ["INPUT_SPACE", "component", "method_kind"]
+__all__ = ["AUTO", "INPUT_SPACE", "component", "default_method", "method_kind"]
+
+AUTO = "auto"
+"""In place of a method's name: what ``default_method`` says."""
 
 INPUT_SPACE = {
     "fourier": "monai_transfer.data.fourier.FourierDomainAdaptd",
@@ -55,6 +59,29 @@ def component(kind: str, name: str) -> dict[str, Any]:
 
 def _path(cls: Any) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def default_method(task: Task, *, source_images: bool = True) -> tuple[str, str]:
+    """What adapts to a target without labels where nobody names a method, and why.
+
+    Args:
+        task: what is learnt.
+        source_images: whether labelled cases of the source are at hand.
+
+    >>> from monai_transfer.tasks import get_task
+    >>> default_method(get_task("segmentation"))[0], default_method(get_task("regression"), source_images=False)[0]
+    ('self_training', 'adabn')
+    """
+    seen_as = task.as_method_sees_it
+    if not source_images:
+        if seen_as == "regression":
+            return "adabn", "no labelled source case is at hand: BatchNorm's statistics are estimated on the target"
+        return "source_free_self_training", "no labelled source case is at hand: the target's images alone"
+    if seen_as == "classification":
+        return "mcc", "class confusion on the target's predictions: of all terms the best on digits"
+    if seen_as == "regression":
+        return "dann", "alignment of features: self-training needs classes that exclude each other"
+    return "self_training", "a mean teacher's surest answers teach a strongly augmented view"
 
 
 def method_kind(method: dict[str, Any]) -> str:

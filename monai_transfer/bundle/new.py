@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from monai_transfer.bundle.chosen_network import bottleneck, levels, taken_patch
-from monai_transfer.bundle.components import component
+from monai_transfer.bundle.components import AUTO, component, default_method
 from monai_transfer.bundle.fit import DataFit, fit_data
 from monai_transfer.bundle.fitted_pipeline import cover, fit_grid, fit_whole, label_scale, one_per_axis, resampled_shape
 from monai_transfer.bundle.given_source import (
@@ -64,7 +64,8 @@ class NewOptions:
         source_site, target_site: sites of the manifest; with two sites and one given, the other is taken.
         n_labelled: labelled target cases; default all.
         strategy, method: a name in ``monai_transfer.strategies`` / ``.methods``, or a full ``_target_`` path. A method
-            that looks at no target image becomes fine-tuning's ``regulariser``; adaptation then has ``dann``.
+            that looks at no target image becomes fine-tuning's ``regulariser``; adaptation then has the task's default.
+            ``method="auto"``: that default (``components.default_method``).
         spacing: mm per axis (pictures: pixels of the file per pixel).
         patch: voxels per axis.
         resize: pixels per axis that every picture is brought to first.
@@ -86,7 +87,7 @@ class NewOptions:
     target_site: str | None = None
     n_labelled: int | None = None
     strategy: str = "full"
-    method: str = "dann"
+    method: str = AUTO
     spacing: Sequence[float] | None = None
     patch: Sequence[int] | None = None
     resize: Sequence[int] | None = None
@@ -133,7 +134,7 @@ def new_bundle(
     data = Manifest.load(path)
     task, mapping, reasons = task_of(data), data.label_mapping, Reasons()
     sites = _sites(data, wanted.source_site, wanted.target_site)
-    learning, pooled = _components(wanted, task)
+    learning, pooled = _components(wanted, task, data, sites, reasons)
     size = get_size(wanted.size or ("medium" if torch.cuda.is_available() else "small"))
     fit = fit_data(data, sites)
     picture = _picture(wanted, data, fit, sites, reasons)
@@ -232,9 +233,15 @@ def _augmentation(
     }
 
 
-def _components(wanted: NewOptions, task: Task) -> tuple[dict[str, Any], bool]:
+def _components(
+    wanted: NewOptions, task: Task, data: Manifest, sites: tuple[str | None, str | None], reasons: Reasons
+) -> tuple[dict[str, Any], bool]:
     """Strategy, method and regulariser, and whether adaptation looks at pooled features."""
-    chosen = component("methods", wanted.method)
+    source, target = sites
+    others = [site for site in ([source] if source is not None else data.sites) if site != target]
+    at_hand = target is not None and any(data.cases("training", site=site, labelled=True) for site in others)
+    default, why = default_method(task, source_images=at_hand)
+    chosen = component("methods", default if wanted.method == AUTO else wanted.method)
     kind: Any = pydoc.locate(chosen["_target_"])
     refuse_unfit(kind, task.name)
     tuning = (
@@ -242,9 +249,11 @@ def _components(wanted: NewOptions, task: Task) -> tuple[dict[str, Any], bool]:
         and issubclass(kind, Method)
         and not any(need.startswith("target_") for need in kind.needs)
     )
+    if wanted.method == AUTO or tuning:
+        reasons.add("adapt", default, why)
     found = {
         "strategy": component("strategies", wanted.strategy),
-        "method": component("methods", "dann") if tuning else chosen,
+        "method": component("methods", default) if tuning else chosen,
         "regulariser": chosen if tuning else None,
     }
     return found, tuning or getattr(kind, "default_pool", "mean") is not None

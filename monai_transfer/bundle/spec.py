@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from monai_transfer.bundle.command_line import WORKFLOWS
+from monai_transfer.bundle.components import component, default_method
 from monai_transfer.bundle.spec_groups import Augmentation, Budget, Data, Labels, Preprocessing, Texts, Transfer
 from monai_transfer.errors import InputError
 from monai_transfer.manifest.label_mapping import LabelMapping
@@ -42,7 +43,9 @@ class BundleSpec(Data, Labels, Preprocessing, Augmentation, Budget, Transfer, Te
     spatial_dims: int
 
     def __post_init__(self) -> None:
-        get_task(self.task)
+        task = get_task(self.task)
+        if not self.method:
+            self.method = component("methods", default_method(task)[0])
         if not self.label_std > 0:
             raise InputError("the training labels do not vary", hint="a quantity to learn needs at least two values")
         self.boxes = _BOXES | self.boxes

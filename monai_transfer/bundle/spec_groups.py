@@ -137,7 +137,8 @@ class Transfer:
     Args:
         network: its config, with ``_target_``.
         layer: module name whose output adaptation aligns; ``None``: what enters the class head.
-        strategy, method, regulariser: configs of what trains, of adaptation's term and of fine-tuning's own.
+        strategy, method, regulariser: configs of what trains, of adaptation's term (``{}``: the task's default) and of
+            fine-tuning's own.
         method_weight: factor of the method's term.
         joint: fine-tuning sees source cases in half of every batch.
         start: file in the bundle that fine-tuning starts from. ``models/source.pt`` keeps a source as it came, so that
@@ -150,7 +151,7 @@ class Transfer:
     network: dict[str, Any]
     layer: str | None = None
     strategy: dict[str, Any] = field(default_factory=lambda: {"_target_": "monai_transfer.strategies.full.Full"})
-    method: dict[str, Any] = field(default_factory=lambda: {"_target_": "monai_transfer.methods.dann.Dann"})
+    method: dict[str, Any] = field(default_factory=dict)
     method_weight: float = 1.0
     regulariser: dict[str, Any] | None = None
     joint: bool = False

@@ -144,13 +144,30 @@ class DataLists:
 
         A case of the target site is never the source's, so that the label budget holds where no source is named.
         """
-        own = [self.target_site] if isinstance(self.target_site, str) else (self.target_site or self.manifest.sites)
-        named = [self.source_site] if isinstance(self.source_site, str) else (self.source_site or self.manifest.sites)
-        others = [site for site in named if site not in own]
+        others = self._other_sites()
         source = self._labelled("training", others, self.n_replay) if others else []
         return joint_items(source, self.target_training)
 
+    def _other_sites(self) -> list[str]:
+        """The source's sites without the target's."""
+        own = [self.target_site] if isinstance(self.target_site, str) else (self.target_site or self.manifest.sites)
+        named = [self.source_site] if isinstance(self.source_site, str) else (self.source_site or self.manifest.sites)
+        return [site for site in named if site not in own]
+
     @property
     def source_and_target_training(self) -> Items:
-        """Labelled source cases and the few labelled target cases, for adaptation with or without target labels."""
-        return self.source_training + (self.target_training if self.n_labelled else [])
+        """Labelled source cases and the few labelled target cases, for adaptation with or without target labels.
+
+        A case of the target site is never the source's: where no source is named, the other sites are.
+        """
+        others = self._other_sites()
+        if not others and self.target_site is not None and self.source_site is None:
+            raise InputError(
+                f"no site but the target's, {self.target_site!r}, has labelled cases to go on learning from",
+                path=self.path,
+                hint="adapt on the target alone: --method::_target_ "
+                "monai_transfer.testtime.source_free_self_training.SourceFreeSelfTraining in a bundle made for it "
+                "(`new` without --source-site), or name a source site",
+            )
+        source = self._labelled("training", others, needed=True) if others else self.source_training
+        return source + (self.target_training if self.n_labelled else [])

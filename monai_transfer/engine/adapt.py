@@ -15,7 +15,7 @@ from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents, default_prepare_batch
 
 from monai_transfer.engine.method_step import MethodStep
-from monai_transfer.engine.state import register_stateful
+from monai_transfer.engine.state import keep_beside, register_stateful
 from monai_transfer.errors import InputError
 from monai_transfer.methods.base import Method
 
@@ -118,6 +118,7 @@ class Adapt:
         except ValueError as error:
             raise InputError("this engine has no event between loss and backward pass", hint=_INSTEAD) from error
         register_stateful(engine, self.name, self)
+        keep_beside(engine, "student", self.step.own_weights)
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.EPOCH_STARTED, lambda: self.step.start_epoch())
         engine.add_event_handler(Events.ITERATION_STARTED, lambda: self.step.before_source())

@@ -1,6 +1,7 @@
 """Checkpoints that survive a kill, and resuming that gives what the uninterrupted run gives.
 
-``models/last.pt`` holds everything that resuming needs, ``models/model.pt`` the bare weights of the best epoch. Each is
+``models/last.pt`` holds everything that resuming needs, ``models/model.pt`` the bare weights of the best epoch; where a
+method's teacher is what is handed on, ``models/student.pt`` is the network that learnt from it. Each is
 written to a temporary name, flushed, renamed over the old one, and has its SHA-256 beside it: bit flips in a
 checkpoint load silently otherwise. The hash file names the new and the old hash while the rename happens, so a kill at
 any point leaves a pair that verifies.
@@ -21,7 +22,7 @@ import torch
 import torch.distributed as dist
 from ignite.engine import Engine, Events
 
-from monai_transfer.engine.state import bare_network, deployed_weights, stateful_of
+from monai_transfer.engine.state import bare_network, beside, deployed_weights, stateful_of
 from monai_transfer.errors import InputError
 from monai_transfer.files import sha256_file, write_bytes, write_text
 from monai_transfer.runs.progress import tell
@@ -176,6 +177,10 @@ class Checkpoint:
                 save_checkpoint(exported, self.models / "model.pt")
                 if exported.keys() != raw.keys():
                     save_checkpoint(raw, self.models / "best.pt")
+            for name, swapped in beside(engine).items():
+                with swapped() as there:
+                    if there:
+                        save_checkpoint(export_state(bare_network(engine)), self.models / f"{name}.pt")
         save_checkpoint(self._content(engine), self.models / "last.pt")
         sign = 1.0 if self.mode == "max" else -1.0
         tell(

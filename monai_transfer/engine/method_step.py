@@ -9,7 +9,7 @@ critics and norm layers of a domain make theirs, teachers are averaged, repeated
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -360,6 +360,20 @@ class MethodStep:
         if self._lent is not None and self.network is not None:
             unwrap(self.network).load_state_dict(self._lent)
             self._lent = None
+
+    @contextlib.contextmanager
+    def own_weights(self) -> Iterator[bool]:
+        """While it lasts the network holds its own weights again; True where others stand in for them at the moment."""
+        if self._lent is None or self.network is None:
+            yield False
+            return
+        bare = unwrap(self.network)
+        standing_in = {name: tensor.clone() for name, tensor in bare.state_dict().items()}
+        bare.load_state_dict(self._lent)
+        try:
+            yield True
+        finally:
+            bare.load_state_dict(standing_in)
 
     # ------------------------------------------------------------------ state
     def state_dict(self) -> dict[str, Any]:

@@ -21,7 +21,8 @@ logger = logging.getLogger("monai_transfer")
 class SourceFreeRun:
     """Adapt a network on unlabelled target images: by ``fit`` before it is evaluated, or by ``wrap`` while it is.
 
-    ``models/model.pt`` of the run folder then holds the fitted weights. A method that adapts while it predicts leaves
+    ``models/model.pt`` of the run folder then holds the fitted weights; ``models/student.pt`` those of a student whose
+    teacher they are. A method that adapts while it predicts leaves
     none but the source's: prediction elsewhere does not adapt.
 
     Args:
@@ -57,4 +58,7 @@ class SourceFreeRun:
             logger.info("%s: fitted on the target in %.1f s", type(self.method).__name__, time.monotonic() - since)
         elif evaluator is not None:
             self.method.attach(self.network, evaluator)
-        save_checkpoint(export_state(self.source), self.output_dir / "models" / "model.pt")
+        models = self.output_dir / "models"
+        save_checkpoint(export_state(self.source), models / "model.pt")
+        if (student := getattr(self.method, "student", None)) is not None:
+            save_checkpoint(student, models / "student.pt")

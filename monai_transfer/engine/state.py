@@ -14,9 +14,19 @@ from torch import nn
 
 from monai_transfer.networks.wrappers import unwrap
 
-__all__ = ["bare_network", "deploy_by", "deployed_weights", "is_step", "register_stateful", "stateful_of"]
+__all__ = [
+    "bare_network",
+    "beside",
+    "deploy_by",
+    "deployed_weights",
+    "is_step",
+    "keep_beside",
+    "register_stateful",
+    "stateful_of",
+]
 
 _ATTRIBUTE = "transfer_stateful"
+_BESIDE = "transfer_beside"
 _DEPLOYED = "transfer_deployed"
 
 
@@ -53,6 +63,19 @@ def deploy_by(engine: Any, swapped: Callable[[], AbstractContextManager[Any]]) -
     if hasattr(engine, _DEPLOYED):
         raise ValueError("two handlers average the weights of one trainer: keep one of them")
     setattr(engine, _DEPLOYED, swapped)
+
+
+def keep_beside(engine: Any, name: str, swapped: Callable[[], AbstractContextManager[bool]]) -> None:
+    """Have ``models/<name>.pt`` saved beside the weights that are handed on.
+
+    ``swapped()`` puts them into the network while it lasts, and gives whether there are any.
+    """
+    setattr(engine, _BESIDE, {**beside(engine), name: swapped})
+
+
+def beside(engine: Any) -> dict[str, Callable[[], AbstractContextManager[bool]]]:
+    """What ``keep_beside`` was told of this engine, by name."""
+    return getattr(engine, _BESIDE, {})
 
 
 def bare_network(engine: Any) -> nn.Module:

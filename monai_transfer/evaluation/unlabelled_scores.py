@@ -7,6 +7,7 @@ flatters even without its labels.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
+from torch import nn
 
 from monai_transfer.engine.state import bare_network
 from monai_transfer.files import write_json
@@ -23,11 +25,13 @@ from monai_transfer.selection.validators.metric import SCORES, UnlabelledValidat
 
 __all__ = ["UnlabelledScores"]
 
+logger = logging.getLogger("monai_transfer")
+
 
 class UnlabelledScores:
     """A handler for a trainer: as the run ends, writes ``validators.json`` (scores, cases, collapse alarm).
 
-    Attach it after ``Adapt`` and ``Checkpoint``. Under DDP rank 0 looks.
+    Attach it after ``Adapt`` and ``Checkpoint``; where nothing is trained, call ``look``. Under DDP rank 0 looks.
 
     Args:
         output_dir: the run folder.
@@ -53,13 +57,23 @@ class UnlabelledScores:
         """Attach to a MONAI trainer."""
         engine.add_event_handler(Events.COMPLETED, self._finish)
 
-    @torch.no_grad()
     def _finish(self, engine: Engine) -> None:
+        self.look(bare_network(engine), engine.state.device)
+
+    @torch.no_grad()
+    def look(self, network: nn.Module, device: torch.device | str | None = None) -> list[str]:
+        """Score a network, and write it down; returns the alarms, which the log says as well.
+
+        Args:
+            network: as it is handed on; the layers' modes are left as they were.
+            device: of the images; default: that of the network's parameters.
+        """
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         if (distributed and torch.distributed.get_rank()) or not len(self.dataset):
-            return
-        network, device = bare_network(engine), torch.device(engine.state.device)
-        training = network.training
+            return []
+        if device is None:
+            device = next((p.device for p in network.parameters()), torch.device("cpu"))
+        modes = [(module, module.training) for module in network.modules()]
         network.eval()
         validator = UnlabelledValidator("entropy", self.task, class_names=self.class_names)
         try:
@@ -68,7 +82,11 @@ class UnlabelledScores:
                 output = self.inferer(image, network) if self.inferer is not None else network(image)
                 validator.update(main_output(output, image.ndim - 2, network))
         finally:
-            network.train(training)
+            for module, training in modes:
+                module.training = training
         found, alarm = validator.scores(), validator.look()
         scores = {name: found[name] if math.isfinite(found[name]) else None for name in SCORES}
         write_json(self.path, {"cases": len(self.dataset), "scores": scores, "alarm": list(alarm.messages)})
+        for message in alarm.messages:
+            logger.warning("collapse: %s", message)
+        return list(alarm.messages)

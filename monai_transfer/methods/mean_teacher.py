@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from monai_transfer.errors import InputError
 from monai_transfer.methods.base import Fields, Method
 from monai_transfer.networks.copying import copy_network
+from monai_transfer.networks.moving_average import ema_update
 from monai_transfer.networks.output_forms import main_scores
 from monai_transfer.networks.outputs import probabilities
 from monai_transfer.networks.schedules import sigmoid_ramp
@@ -47,24 +48,6 @@ def consistency_loss(student: Tensor, teacher: Tensor) -> Tensor:
     tensor(0.2500)
     """
     return (probabilities(student) - probabilities(teacher.detach())).square().mean()
-
-
-@torch.no_grad()
-def ema_update(teacher: nn.Module, student: nn.Module, decay: float) -> None:
-    """teacher <- decay * teacher + (1 - decay) * student for parameters; buffers are copied as they are.
-
-    >>> import torch
-    >>> from monai_transfer.methods.mean_teacher import ema_update
-    >>> teacher, student = torch.nn.Linear(1, 1, bias=False), torch.nn.Linear(1, 1, bias=False)
-    >>> _ = teacher.weight.data.fill_(0.0), student.weight.data.fill_(1.0)
-    >>> ema_update(teacher, student, decay=0.9)
-    >>> round(teacher.weight.item(), 6)
-    0.1
-    """
-    for ours, theirs in zip(teacher.parameters(), student.parameters(), strict=True):
-        ours.lerp_(theirs.detach().to(ours.dtype), 1.0 - decay)
-    for kept, current in zip(teacher.buffers(), student.buffers(), strict=True):
-        kept.copy_(current)
 
 
 class MeanTeacher(Method):

@@ -22,48 +22,10 @@ from torch import Tensor, nn
 from monai_transfer.errors import InputError
 from monai_transfer.methods.base import Fields, Method
 from monai_transfer.networks.outputs import log_probabilities
+from monai_transfer.networks.pseudo_labels import IGNORE, class_thresholds, move_thresholds, select_labels
 from monai_transfer.tasks.for_methods import CLASSES
 
 __all__ = ["PseudoLabel", "class_thresholds", "select_labels"]
-
-IGNORE = -1
-
-
-@torch.no_grad()
-def class_thresholds(probabilities: Tensor, portion: float) -> Tensor:
-    """For each class the confidence that its surest ``portion`` reaches: C values; NaN where a class is not predicted.
-
-    Args:
-        probabilities: B x C x spatial.
-        portion: share, in (0, 1], of the cases or voxels that are predicted as this class.
-
-    >>> import torch
-    >>> from monai_transfer.methods.pseudo_label import class_thresholds
-    >>> sure = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]])
-    >>> class_thresholds(sure, portion=0.5)  # of each class, the surer half passes
-    tensor([0.9000, 0.8000])
-    """
-    confidence, predicted = probabilities.max(1)
-    thresholds = torch.full((probabilities.shape[1],), float("nan"), dtype=confidence.dtype, device=confidence.device)
-    for c in range(probabilities.shape[1]):
-        of_class = confidence[predicted == c]
-        if len(of_class):
-            thresholds[c] = of_class.topk(max(round(portion * len(of_class)), 1)).values[-1]
-    return thresholds
-
-
-@torch.no_grad()
-def select_labels(probabilities: Tensor, thresholds: Tensor) -> Tensor:
-    """argmax_c p_c / tau_c where it reaches 1, else -1: B x spatial.
-
-    >>> import torch
-    >>> from monai_transfer.methods.pseudo_label import select_labels
-    >>> select_labels(torch.tensor([[0.9, 0.1], [0.55, 0.45]]), thresholds=torch.tensor([0.8, 0.8]))
-    tensor([ 0, -1])
-    """
-    ratio = probabilities / thresholds.view(1, -1, *([1] * (probabilities.ndim - 2)))
-    best, label = ratio.max(1)
-    return torch.where(best >= 1, label, torch.full_like(label, IGNORE))
 
 
 class PseudoLabel(Method):
@@ -111,15 +73,6 @@ class PseudoLabel(Method):
         classes = max(batch.target_logits.shape[1], 2)
         self.thresholds = torch.full((classes,), float("nan"), device=batch.target_logits.device)
 
-    @torch.no_grad()
-    def _update(self, predicted: Tensor, portion: float) -> Tensor:
-        """The moving thresholds; a class that was never predicted has 1, which nothing exceeds."""
-        now = class_thresholds(predicted, portion).to(self.thresholds.dtype)
-        moved = self.momentum * self.thresholds + (1 - self.momentum) * now
-        first, absent = self.thresholds.isnan(), now.isnan()
-        self.thresholds.copy_(torch.where(absent, self.thresholds, torch.where(first, now, moved)))
-        return self.thresholds.nan_to_num(nan=1.0).clamp_min(1e-6)
-
     def forward(self, fields: Fields, progress: float) -> Tensor:
         logs = log_probabilities(fields.target_logits)
         if progress < self.start:
@@ -127,7 +80,7 @@ class PseudoLabel(Method):
         predicted = logs.detach().exp()
         done = (progress - self.start) / max(1.0 - self.start, 1e-6)
         portion = self.portion[0] + (self.portion[1] - self.portion[0]) * done
-        labels = select_labels(predicted, self._update(predicted, portion).to(predicted.dtype))
+        labels = select_labels(predicted, move_thresholds(self.thresholds, predicted, portion, self.momentum))
         chosen = labels != IGNORE
         picked = logs.gather(1, labels.clamp_min(0).unsqueeze(1)).squeeze(1)
         self._log = {"selected": chosen.float().mean()}

@@ -11,13 +11,14 @@ from monai_transfer.report.alignment import FIXED, ORACLE, Tables
 from monai_transfer.report.run import Run
 from monai_transfer.report.statistics import MIN_SEEDS, skewness
 from monai_transfer.report.wording import arm_name
+from monai_transfer.runs.record import collapse_alarms
 
 __all__ = ["cautions"]
 
 
 def cautions(arms: dict[str, dict[int, Run]], tables: Tables, metric: Metric, judged: list[str]) -> list[str]:
     """Sentences, the gravest first; an empty list where all is well."""
-    found = []
+    found = _collapsed(arms)
     runs = {arm: list(seeds.values()) for arm, seeds in arms.items()}
     every = [run for part in runs.values() for run in part]
     if len(_distinct(every, "manifest_sha256")) > 1:
@@ -68,6 +69,17 @@ def cautions(arms: dict[str, dict[int, Run]], tables: Tables, metric: Metric, ju
     if len(judged) > 3:
         found.append(f"{len(judged)} arms were judged, each with its own small chance of a false verdict.")
     return found
+
+
+def _collapsed(arms: dict[str, dict[int, Run]]) -> list[str]:
+    """A sentence for each arm of which a run's predictions on unlabelled target images raised an alarm."""
+    sentences = []
+    for arm, seeds in arms.items():
+        alarms = [found for run in seeds.values() if (found := collapse_alarms(run.folder))]
+        if alarms:
+            told = "; ".join(dict.fromkeys(message for found in alarms for message in found))
+            sentences.append(f"COLLAPSE in {len(alarms)} of {len(seeds)} runs of {arm_name(arm)}: {told}.")
+    return sentences
 
 
 def _distinct(runs: list[Run], key: str) -> set[Any]:

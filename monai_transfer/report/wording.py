@@ -19,6 +19,10 @@ _ARMS = {
         "source continued",
         "a control: trained as long as the adapted arm, without its adaptation term",
     ),
+    "source_longer": (
+        "source, trained longer",
+        "a control: the adapted arm's steps on the source's labelled cases alone, without a target image",
+    ),
     "oracle": ("oracle", "trained with all of the target's labels: an upper mark, not something to reach"),
 }
 ARM_ORDER = ("scratch", "source", "fine_tuned", "head_only", "adapted")

@@ -15,7 +15,17 @@ from monai_transfer.errors import InputError
 from monai_transfer.files import write_json
 from monai_transfer.runs.lock import holder
 
-__all__ = ["RunState", "epochs_kept", "find_runs", "mark", "read_record", "read_status", "state_of", "what_is_kept"]
+__all__ = [
+    "RunState",
+    "collapse_alarms",
+    "epochs_kept",
+    "find_runs",
+    "mark",
+    "read_record",
+    "read_status",
+    "state_of",
+    "what_is_kept",
+]
 
 
 @dataclass
@@ -81,6 +91,16 @@ def mark(folder: str | Path, status: str, reason: str | None = None) -> None:
     record = read_record(folder)
     if record is not None and record["status"] == "running":
         write_json(Path(folder) / "run.json", {**record, "status": status, "reason": reason})
+
+
+def collapse_alarms(folder: str | Path) -> list[str]:
+    """What the run's predictions on unlabelled target images raised an alarm about: ``validators.json``, if there."""
+    path = Path(folder) / "validators.json"
+    try:
+        alarm = json.loads(path.read_text(encoding="utf-8"))["alarm"] if path.is_file() else []
+    except (OSError, ValueError, TypeError, KeyError):
+        return []  # of a run that was cut short
+    return [str(message) for message in alarm] if isinstance(alarm, list) else []
 
 
 def _rows(folder: Path) -> list[dict[str, str]]:

@@ -47,7 +47,8 @@ PRESETS = {
         "head_only", "train", {"strategy#_target_": "monai_transfer.strategies.head_only.HeadOnly", **_ALONE}
     ),
     "adapted": Arm("adapted", "adapt"),
-    # adaptation's own budget without its term: what more source training and augmentation alone bring
+    # adaptation's own budget without its term: what more source training, the target's statistics and the average of
+    # the weights bring by themselves
     "source_continued": Arm("source_continued", "adapt", {"weight": 0.0}),
     # the untouched source, had its contrast been randomised
     "randomised": Arm("randomised", "evaluate", seeded=False, pretraining={"augment_source": "randomised"}),
@@ -56,7 +57,7 @@ PRESETS = {
 """Arms by name. ``oracle`` has all of the target's labels: an upper mark, not something to reach."""
 
 
-DEFAULT_ARMS = "scratch,source,fine_tuned,joint,adapted"
+DEFAULT_ARMS = "scratch,source,fine_tuned,joint,source_longer,adapted"
 """The arms of a study that names none."""
 
 

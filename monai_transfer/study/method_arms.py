@@ -27,7 +27,7 @@ from monai_transfer.data.order import with_order
 from monai_transfer.discovery import classes_in
 from monai_transfer.errors import InputError
 from monai_transfer.methods.base import Method
-from monai_transfer.study.arms import ALL, PRESETS, Arm
+from monai_transfer.study.arms import ALL, DEFAULT_ARMS, PRESETS, Arm
 from monai_transfer.tasks import get_task
 from monai_transfer.testtime.base import SourceFree
 
@@ -87,6 +87,12 @@ def find_method_arms(bundle: str | Path) -> list[MethodArm]:
         for trial in found:
             if trial.arm.workflow == "adapt":
                 trial.arm.overrides["domain_picture"] = False
+    if "adaptation" in configs.adapt:  # its adapt trains nothing on the source
+        free = "this bundle adapts without source data"
+        found = [
+            replace(t, refused=t.refused or free) if t.arm.workflow == "adapt" and t.group != "test time" else t
+            for t in found
+        ]
     own = "a network of its own, in place of the bundle's"
     return [*found, MethodArm(Arm("mil", "train"), "few target labels", refused=own)]
 
@@ -111,6 +117,9 @@ def resolve_arms(bundle: str | Path, arms: Sequence[Arm]) -> tuple[list[Arm], li
             said += [f"{name} is left out: {trial.refused}" for name, trial in found.items() if trial.refused]
         elif arm.of_method:
             trial = found[arm.name]
+            if trial.refused and [a.name for a in arms] == DEFAULT_ARMS.split(","):
+                said.append(f"{arm.name} is left out: {trial.refused}")
+                continue
             if trial.refused:
                 fit = ", ".join(name for name, other in found.items() if not other.refused)
                 raise InputError(f"{arm.name}: {trial.refused}", path=bundle, hint=f"arms that fit are {fit}")

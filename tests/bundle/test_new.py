@@ -21,6 +21,8 @@ from monai_transfer.bundle.planning.size import get_size
 from monai_transfer.bundle.run import run_workflow
 from monai_transfer.errors import InputError
 from monai_transfer.manifest import Manifest
+from monai_transfer.study.arms import DEFAULT_ARMS, parse_arms
+from monai_transfer.study.method_arms import resolve_arms
 from monai_transfer.weights import Source, load_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -68,6 +70,38 @@ def test_methods_without_a_term_adapt_too(method, tiny_set, tmp_path):
     same = all(torch.equal(weights[name], value) for name, value in source.items())
     assert same == (method == "dg_tta"), "what was fitted or trained is what the run leaves"
     assert (run / "cases.csv").is_file()
+
+
+def test_without_a_source_case_the_targets_images_alone_adapt(tiny_set, tmp_path):
+    """The default then is source-free: said with its reason, teacher and student kept, looked at for a collapse."""
+    bundle = tmp_path / "tiny_segmentation"
+    spec = new_bundle(bundle, tiny_set("segmentation", 2), **SMALL | {"source_site": "south"}, pretrain_epochs=1)
+    assert spec.method["_target_"].endswith("SourceFreeSelfTraining")
+    assert "the target's images alone" in spec.recipe["adapt"]["reason"]
+    run_workflow(bundle, "pretrain", SHORT, log=False)
+    run = run_workflow(bundle, "adapt", {**SHORT, "method#steps": 2}, log=False)
+    record = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    assert record["status"] == "finished" and record["labelled_train"] == 0
+    assert {path.name for path in (run / "models").glob("*.pt")} == {"model.pt", "student.pt"}
+    assert json.loads((run / "validators.json").read_text())["cases"] > 0
+    arms, said = resolve_arms(bundle, parse_arms(DEFAULT_ARMS))
+    assert "source_longer" not in {arm.name for arm in arms}
+    assert said == ["source_longer is left out: this bundle adapts without source data"]
+
+
+@pytest.mark.parametrize(
+    ("task", "method"),
+    [
+        ("segmentation", "SelfTraining"),
+        ("classification", "Mcc"),
+        ("regression", "Dann"),
+        ("localization", "SelfTraining"),
+    ],
+)
+def test_the_default_of_adapt_fits_the_task(tiny_set, tmp_path, task, method):
+    spec = new_bundle(tmp_path / f"tiny_{task}", tiny_set(task, 2), **SMALL)
+    assert spec.method["_target_"].rpartition(".")[2] == method
+    assert spec.recipe["adapt"]["reason"]
 
 
 def assert_runs(bundle: Path, workflow: str, monkeypatch) -> Path:
@@ -280,7 +314,7 @@ def test_a_method_without_target_images_is_fine_tunings(tiny_set, tmp_path, name
     data = tiny_set("classification", 2)
     spec = new_bundle(tmp_path / "my_classification", data, method=name, **SMALL)
     assert spec.regulariser["_target_"].startswith(f"monai_transfer.methods.{name}.")
-    assert spec.method["_target_"] == "monai_transfer.methods.dann.Dann"
+    assert spec.method["_target_"] == "monai_transfer.methods.mcc.Mcc"
     for workflow in ("pretrain", "train", "adapt"):
         run = run_workflow(tmp_path / "my_classification", workflow, {**SHORT, "max_epochs": 2}, log=False)
         with (run / "metrics.csv").open() as file:

@@ -66,6 +66,8 @@ def test_adaptation_sees_no_target_label_and_no_test_case(manifest):
     assert all("label" not in item for item in lists.target_unlabelled)
     assert lists.target_training == [] and len(lists.source_and_target_training) == 6
     assert not names(lists.target_test) & names(lists.target_unlabelled + lists.source_training)
+    unnamed = DataLists(manifest, target_site="b", n_labelled=0).source_and_target_training
+    assert {item["site"] for item in unnamed} == {"a"}, "where no source is named, the other sites are"
 
 
 def test_faults_are_named(manifest):

@@ -43,7 +43,9 @@ def test_the_best_score_is_chosen_and_its_cost_said(study):
 
 
 def test_a_collapsed_arm_is_not_chosen(study):
-    choice = choose_arm(report_with(study, {"coral": 2.0, "dann": 1.0, "mmd": 9.0}, ("mmd", "coral")), "snd")
+    report = report_with(study, {"coral": 2.0, "dann": 1.0, "mmd": 9.0}, ("mmd", "coral"))
+    choice = choose_arm(report, "snd")
+    assert "COLLAPSE in 1 of 2 runs of mmd: predictions have collapsed." in report.warnings
     assert choice.chosen == "dann"
     assert "would have chosen the same" in choice.sentence
     assert "Collapsed predictions: coral, mmd" in choice.sentence

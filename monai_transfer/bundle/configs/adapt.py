@@ -15,6 +15,7 @@ from monai_transfer.bundle.configs.training import train_part
 from monai_transfer.bundle.configs.validation import batch_size, evaluator
 from monai_transfer.bundle.spec import BundleSpec
 from monai_transfer.config_text import expr, ref
+from monai_transfer.data.augmentation.presets import randomised_parts
 
 __all__ = ["adapt"]
 
@@ -53,6 +54,12 @@ def _method(s: BundleSpec) -> dict[str, Any]:
     return out
 
 
+def _strong_view(s: BundleSpec) -> dict[str, Any]:
+    """As far from the plain view as the source's own training went."""
+    parts = {"transforms": randomised_parts("strong")} if s.augment_source == "randomised" else {}
+    return ours("data.randomisation.StrongViewd", **parts)
+
+
 def _data(s: BundleSpec) -> dict[str, Any]:
     sampler = ours(
         "data.balanced.BalancedSampler",
@@ -73,8 +80,8 @@ def _data(s: BundleSpec) -> dict[str, Any]:
             "sites in the labelled batches: 0 equally, 1 by their numbers of cases; for --n_labelled, several sources",
         ),
         "strong_view": note(
-            ours("data.randomisation.StrongViewd"),
-            "a second, strongly augmented look at each case (fixmatch, mean_teacher)",
+            _strong_view(s),
+            "a second, strongly augmented look at each case (self_training, mean_teacher, fixmatch)",
         ),
         **views,
         "train::preprocessing": note(train_part(s, more=("strong_source",)), "as in train.yaml, and the strong view"),
@@ -185,17 +192,19 @@ def _handlers(s: BundleSpec) -> list[Any]:
         ),
     ]
     if s.kind.exclusive:
-        scores = ours(
-            "evaluation.unlabelled_scores.UnlabelledScores",
-            output_dir=ref("output_dir"),
-            dataset=ref("scored"),
-            task=s.kind.as_method_sees_it,
-            inferer=ref("validate#inferer"),
-            class_names=ref("class_names"),
-            _disabled_=expr("not @unlabelled_scores"),
-        )
-        out.append(scores)
+        out.append({**_scores(s), "_disabled_": expr("not @unlabelled_scores")})
     return out
+
+
+def _scores(s: BundleSpec) -> dict[str, Any]:
+    return ours(
+        "evaluation.unlabelled_scores.UnlabelledScores",
+        output_dir=ref("output_dir"),
+        dataset=ref("scored"),
+        task=s.kind.as_method_sees_it,
+        inferer=ref("validate#inferer"),
+        class_names=ref("class_names"),
+    )
 
 
 def _source_free(s: BundleSpec) -> dict[str, Any]:
@@ -207,10 +216,12 @@ def _source_free(s: BundleSpec) -> dict[str, Any]:
         loader=ref("target#dataloader"),
         output_dir=ref("output_dir"),
     )
+    looked = [expr("@unlabelled.look(@adaptation.network)")] if s.kind.exclusive else []
     steps = [
         expr("@prepared.require()"),
         expr("@run_folder.start()"),
         expr("@adaptation.run(@test#evaluator)"),
+        *looked,
         expr("@test#evaluator.run()"),
         expr("@run_folder.finish()"),
         expr("@publisher.run()"),
@@ -219,8 +230,16 @@ def _source_free(s: BundleSpec) -> dict[str, Any]:
         "method": note(s.method, "adapts the source's network without source data; nothing is trained"),
         "adaptation": note(run, "fits it, or has it adapt while it is evaluated"),
         "test::evaluator::network": note(expr("@adaptation.network"), "the adapted one"),
+        "train::dataset::data": note(expr("@lists.target_unlabelled"), "nothing is trained on them here"),
+        **(
+            {"unlabelled": note(_scores(s), "validators.json, and the alarm where predictions collapse")}
+            if looked
+            else {}
+        ),
+        "run_folder::info::labelled_train": note(0, "for run.json"),
+        "run_folder::info::labelled_target": note(0, "for run.json"),
         "run_folder::info::steps": note(0, "for run.json: no step of training"),
-        "+train::handlers": note(_handlers(s)[1:], "behind those of train.yaml"),
+        "+train::handlers": note([], "behind those of train.yaml"),
         "run": note(steps, "the workflow, step by step"),
     }
 

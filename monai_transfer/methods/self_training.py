@@ -1,0 +1,158 @@
+"""Self-training with a mean teacher: its sure answers on the plain image are labels of the strongly augmented view.
+
+    q = softmax(teacher(x));   y = argmax_c q_c / tau_c where that is > 1, else none
+    tau_c: the q_c that the surest ``portion`` of class c reaches, a moving average over batches
+    L = weight * r(p) * mean of -log softmax(student(strong x))_y   over the cases (voxels) that have a label
+    teacher <- a * teacher + (1 - a) * student,   a = min(decay, 1 - 1 / step)
+    r(p) = exp(-5 (1 - p / ramp)^2) up to p = ramp, then 1
+
+Paper: Hoyer, Dai and Van Gool, DAFormer, CVPR 2022, arXiv:2111.14887; the teacher: Tarvainen and Valpola, Mean teachers
+are better role models, NeurIPS 2017, arXiv:1703.01780; thresholds by class: Zou, Yu, Vijaya Kumar and Wang, ECCV 2018,
+arXiv:1810.07911
+
+The default of ``adapt`` where outputs are masks. Beside DAFormer: thresholds are one per class, not one for all, since
+a rare structure seldom reaches a common one; no image mixing. The student sees the batch's ``strong`` view
+(``data.randomisation.StrongViewd``; intensities alone may change, or the voxels no longer match), the teacher the plain
+image. Errors feed on themselves: start from a network that has learnt on the source, keep its loss on, and look at the
+collapse alarm of ``evaluation.unlabelled_scores``. Both are kept: the run's result is the teacher, or by
+``keep="student"`` the student; ``models/student.pt`` holds the latter.
+
+Normalisation statistics: estimated on the target's plain images. Where norm layers keep running averages, the teacher's
+pass is normalised by its own batch and counts in them (the first batch alone at first, then a momentum of 0.1), and the
+student takes them over after each step, so that both are evaluated with the target's; whatever ``Adapt``'s
+``statistics`` says. In training each of the student's batches is normalised by itself.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from monai_transfer.errors import InputError
+from monai_transfer.methods.base import Fields, Method
+from monai_transfer.networks.copying import copy_network
+from monai_transfer.networks.moving_average import ema_update
+from monai_transfer.networks.output_forms import main_scores
+from monai_transfer.networks.outputs import log_probabilities, probabilities
+from monai_transfer.networks.pseudo_labels import IGNORE, move_thresholds, select_labels
+from monai_transfer.networks.schedules import sigmoid_ramp
+
+__all__ = ["SelfTraining"]
+
+_MOMENTUM = 0.1  # of the running averages, torch's default
+
+
+class SelfTraining(Method):
+    """Cross-entropy of the student's strong view against a mean teacher's class-balanced labels.
+
+    Args:
+        portion: share of each class that is selected, the surest first, in (0, 1].
+        weight: factor of the term.
+        decay: largest a of the teacher's moving average.
+        momentum: of the moving average of the thresholds.
+        ramp: share of the run after which the term has its full weight.
+        keep: which of the two is the run's result, ``"teacher"`` or ``"student"``.
+
+    Raises:
+        InputError: ``keep`` is neither of the two, or the portion is no share.
+
+    Of each class the surer half teaches:
+
+    >>> import torch
+    >>> from monai_transfer.methods.base import Fields
+    >>> from monai_transfer.methods.self_training import SelfTraining
+    >>> network = torch.nn.Identity()
+    >>> image = torch.tensor([[9.0, 0.0], [1.0, 0.0], [0.0, 9.0], [0.0, 1.0]])
+    >>> fields, method = Fields(target_image=image, target_strong_logits=torch.zeros(4, 2)), SelfTraining()
+    >>> method.setup(network, fields)
+    >>> round(method(fields, progress=1.0).item(), 4), method.log()["selected"].item()  # ln 2, a coin's cross-entropy
+    (0.6931, 0.5)
+    """
+
+    needs = frozenset({"target_image", "target_strong_logits"})
+    tasks = ("classification", "segmentation")
+    norm_statistics = "both networks: the target's plain images, which the teacher's pass counts"
+
+    def __init__(
+        self,
+        portion: float = 0.5,
+        weight: float = 1.0,
+        decay: float = 0.99,
+        momentum: float = 0.9,
+        ramp: float = 0.3,
+        keep: str = "teacher",
+    ) -> None:
+        super().__init__()
+        if keep not in ("student", "teacher"):
+            raise InputError(f"self-training cannot keep {keep!r}", hint="one of student, teacher")
+        if not 0 < portion <= 1:
+            raise InputError(f"the portion of a class is a share in (0, 1], not {portion}", hint="0.5 is the default")
+        self.portion, self.weight, self.decay = portion, weight, decay
+        self.momentum, self.ramp, self.keep = momentum, ramp, keep
+        self.teacher: nn.Module | None = None
+        self.step: Tensor
+        self.thresholds: Tensor
+        self.register_buffer("step", torch.zeros((), dtype=torch.long))
+        self.register_buffer("thresholds", torch.empty(0))
+        self._log: dict[str, Tensor | float] = {}
+
+    def setup(self, network: nn.Module, batch: Fields) -> None:
+        self.teacher = copy_network(network, frozen=True)
+        logits = batch.target_strong_logits
+        self.thresholds = torch.full((max(logits.shape[1], 2),), float("nan"), device=logits.device)
+
+    def train(self, mode: bool = True) -> SelfTraining:
+        super().train(mode)
+        if self.teacher is not None:
+            self.teacher.eval()
+        return self
+
+    def ramp_factor(self, progress: float) -> float:
+        return sigmoid_ramp(progress, self.ramp)
+
+    def forward(self, fields: Fields, progress: float) -> Tensor:
+        taught = self._answers(fields.target_image)
+        logs = log_probabilities(fields.target_strong_logits)
+        labels = select_labels(taught, move_thresholds(self.thresholds, taught, self.portion, self.momentum))
+        chosen = labels != IGNORE
+        picked = logs.gather(1, labels.clamp_min(0).unsqueeze(1)).squeeze(1)
+        weight = self.weight * self.ramp_factor(progress)
+        loss = -(picked * chosen).sum() / chosen.sum().clamp_min(1)
+        self._log = {"selected": chosen.float().mean(), "self_training": loss.detach(), "self_training_weight": weight}
+        return weight * loss
+
+    @torch.no_grad()
+    def _answers(self, image: Tensor) -> Tensor:
+        """The teacher's probabilities on plain images, whose statistics it counts."""
+        assert self.teacher is not None, "setup() comes before forward()"
+        self.teacher.eval()
+        for layer in _statistic_layers(self.teacher):
+            layer.train()
+            layer.momentum = max(_MOMENTUM, 1.0 / (int(self.step) + 1))  # the first batch takes the source's place
+        taught = probabilities(main_scores(self.teacher, image))
+        self.teacher.eval()
+        return taught
+
+    def after_step(self, network: nn.Module, progress: float) -> None:
+        assert self.teacher is not None, "setup() comes before after_step()"
+        self.step += 1
+        layers = list(zip(_statistic_layers(self.teacher), _statistic_layers(network), strict=True))
+        counted = [{name: buffer.clone() for name, buffer in ours.named_buffers()} for ours, _ in layers]
+        ema_update(self.teacher, network, min(self.decay, 1.0 - 1.0 / int(self.step)))
+        for buffers, pair in zip(counted, layers, strict=True):
+            for layer in pair:
+                for name, buffer in layer.named_buffers():
+                    buffer.data.copy_(buffers[name])
+
+    def deployed(self, network: nn.Module) -> dict[str, Tensor] | None:
+        return self.teacher.state_dict() if self.keep == "teacher" and self.teacher is not None else None
+
+    def log(self) -> dict[str, Tensor | float]:
+        """``selected``: share of the last batch's cases or voxels that had a label; the term, and its weight."""
+        return dict(self._log)
+
+
+def _statistic_layers(network: nn.Module) -> list[_NormBase]:
+    """The norm layers that keep running averages: BatchNorm, and InstanceNorm that tracks."""
+    return [m for m in network.modules() if isinstance(m, _NormBase) and m.running_mean is not None]
