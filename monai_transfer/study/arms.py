@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,7 +11,7 @@ from monai_transfer.bundle.command_line import parse_overrides
 from monai_transfer.discovery import file_names
 from monai_transfer.errors import InputError
 
-__all__ = ["ALL", "DEFAULT_ARMS", "METHODS", "PRESETS", "Arm", "parse_arms"]
+__all__ = ["ALL", "DEFAULT_ARMS", "METHODS", "PRESETS", "Arm", "are_default", "parse_arms"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,12 @@ PRESETS = {
 
 DEFAULT_ARMS = "scratch,source,fine_tuned,joint,source_longer,adapted"
 """The arms of a study that names none."""
+
+
+def are_default(arms: Sequence[Arm]) -> bool:
+    """Whether nobody named these arms; the control may have been left out, where a bundle has none."""
+    names, default = {arm.name for arm in arms}, set(DEFAULT_ARMS.split(","))
+    return names <= default and default - names <= {"source_longer"}
 
 
 def parse_arms(text: str) -> list[Arm]:

@@ -27,7 +27,7 @@ from monai_transfer.data.order import with_order
 from monai_transfer.discovery import classes_in
 from monai_transfer.errors import InputError
 from monai_transfer.methods.base import Method
-from monai_transfer.study.arms import ALL, DEFAULT_ARMS, PRESETS, Arm
+from monai_transfer.study.arms import ALL, PRESETS, Arm, are_default
 from monai_transfer.tasks import get_task
 from monai_transfer.testtime.base import SourceFree
 
@@ -117,7 +117,7 @@ def resolve_arms(bundle: str | Path, arms: Sequence[Arm]) -> tuple[list[Arm], li
             said += [f"{name} is left out: {trial.refused}" for name, trial in found.items() if trial.refused]
         elif arm.of_method:
             trial = found[arm.name]
-            if trial.refused and [a.name for a in arms] == DEFAULT_ARMS.split(","):
+            if trial.refused and are_default(arms):
                 said.append(f"{arm.name} is left out: {trial.refused}")
                 continue
             if trial.refused:

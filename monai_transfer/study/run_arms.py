@@ -20,7 +20,7 @@ from monai_transfer.runs.lock import FolderLock
 from monai_transfer.runs.record import find_runs, read_status
 from monai_transfer.safe_parse import read_config
 from monai_transfer.stopping import keeps
-from monai_transfer.study.arms import DEFAULT_ARMS, PRESETS, Arm, parse_arms
+from monai_transfer.study.arms import PRESETS, Arm, are_default, parse_arms
 from monai_transfer.study.pool import Job, refuse_failed, run_jobs, workers
 
 __all__ = ["PRESETS", "Arm", "arms_on", "for_pretraining", "has_weights", "parse_arms", "run_study"]
@@ -128,7 +128,7 @@ def arms_on(bundle: str | Path, arms: Sequence[Arm]) -> list[Arm]:
         if "joint" in wanted - known and arm.overrides.get("joint") is False:
             arm = replace(arm, overrides={key: value for key, value in arm.overrides.items() if key != "joint"})
             wanted.discard("joint")
-        if wanted - known and [arm.name for arm in arms] == DEFAULT_ARMS.split(","):
+        if wanted - known and are_default(arms):
             continue  # nobody asked for it
         if wanted - known:
             lacking = " and ".join(sorted(wanted - known))

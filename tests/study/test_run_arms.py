@@ -138,7 +138,9 @@ def test_older_bundles_have_no_joint_training(bundle, tmp_path):
     lines = [line for line in config.read_text().splitlines() if not line.startswith(("joint:", "average:"))]
     config.write_text("\n".join(lines))
     default = parse_arms(DEFAULT_ARMS)
-    assert [arm.name for arm in arms_on(old, default)] == ["scratch", "source", "fine_tuned", "adapted"]
+    assert [arm.name for arm in arms_on(old, default)] == [
+        "scratch", "source", "fine_tuned", "source_longer", "adapted"
+    ]  # fmt: skip
     assert "joint" not in arms_on(old, default)[0].overrides
     assert arms_on(bundle, default) == default
     with pytest.raises(InputError, match="arm averaged wants average.*new --force"):
