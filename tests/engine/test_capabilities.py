@@ -32,7 +32,7 @@ def test_writing_between_the_marks(tmp_path, capsys):
     page.write_text(f"above\n{BEGIN}\nold\n{END}\nbelow\n")
     main(["--write", str(page)])
     text = page.read_text()
-    assert text.startswith("above\n") and text.endswith(f"{END}\nbelow\n") and "old" not in text
+    assert text.startswith("above\n") and text.endswith(f"{END}\nbelow\n") and "\nold\n" not in text
     main([])
     assert "`methods/coral`" in capsys.readouterr().out
     page.write_text("no marks")
