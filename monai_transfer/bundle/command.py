@@ -66,7 +66,7 @@ def new(
     method: Annotated[
         str,
         typer.Option(
-            help="auto: self-training with a mean teacher for masks, class confusion (mcc) for classes; or "
+            help="auto: self-training with a mean teacher for masks, cdan or mcc for classes; or "
             f"{', '.join(_METHODS)}, or a full _target_ path.",
             autocompletion=begins_with(["auto", *_METHODS]),
         ),

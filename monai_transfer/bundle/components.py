@@ -10,6 +10,7 @@ from typing import Any
 from monai_transfer.discovery import classes_in
 from monai_transfer.errors import InputError
 from monai_transfer.methods.base import Method
+from monai_transfer.methods.mcc import FEW_CLASSES
 from monai_transfer.strategies.base import Strategy
 from monai_transfer.tasks import Task
 from monai_transfer.testtime.base import SourceFree
@@ -61,26 +62,28 @@ def _path(cls: Any) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def default_method(task: Task, *, source_images: bool = True) -> tuple[str, str]:
+def default_method(task: Task, classes: int = 2, *, source_images: bool = True) -> tuple[str, str]:
     """What adapts to a target without labels where nobody names a method, and why.
 
     Args:
         task: what is learnt.
+        classes: how many there are.
         source_images: whether labelled cases of the source are at hand.
 
     >>> from monai_transfer.tasks import get_task
     >>> default_method(get_task("segmentation"))[0], default_method(get_task("regression"), source_images=False)[0]
     ('self_training', 'adabn')
     """
-    seen_as = task.as_method_sees_it
     if not source_images:
-        if seen_as == "regression":
+        if not task.exclusive:
             return "adabn", "no labelled source case is at hand: BatchNorm's statistics are estimated on the target"
         return "source_free_self_training", "no labelled source case is at hand: the target's images alone"
-    if seen_as == "classification":
-        return "mcc", "class confusion on the target's predictions: of all terms the best on digits"
-    if seen_as == "regression":
+    if not task.exclusive:
         return "dann", "alignment of features: self-training needs classes that exclude each other"
+    if not task.dense and classes <= FEW_CLASSES:
+        return "cdan", "alignment of features class by class: of seven methods the best on the embedded slices"
+    if not task.dense:
+        return "mcc", "class confusion on the target's predictions: of all terms the best on ten digits"
     return "self_training", "a mean teacher's surest answers teach a strongly augmented view"
 
 

@@ -240,7 +240,7 @@ def _components(
     source, target = sites
     others = [site for site in ([source] if source is not None else data.sites) if site != target]
     at_hand = target is not None and any(data.cases("training", site=site, labelled=True) for site in others)
-    default, why = default_method(task, source_images=at_hand)
+    default, why = default_method(task, len(data.labels), source_images=at_hand)
     chosen = component("methods", default if wanted.method == AUTO else wanted.method)
     kind: Any = pydoc.locate(chosen["_target_"])
     refuse_unfit(kind, task.name)

@@ -45,7 +45,7 @@ class BundleSpec(Data, Labels, Preprocessing, Augmentation, Budget, Transfer, Te
     def __post_init__(self) -> None:
         task = get_task(self.task)
         if not self.method:
-            self.method = component("methods", default_method(task)[0])
+            self.method = component("methods", default_method(task, len(self.labels))[0])
         if not self.label_std > 0:
             raise InputError("the training labels do not vary", hint="a quantity to learn needs at least two values")
         self.boxes = _BOXES | self.boxes

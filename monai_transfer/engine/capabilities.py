@@ -117,6 +117,7 @@ def table() -> str:
         cells = ["yes" if task in cls.tasks else "no" for task in TASKS]
         dims = ", ".join(f"{d}D" for d in cls.dims)
         mark = "experimental" if cls.experimental else ""
+        mark = "; ".join(filter(None, [mark, getattr(cls, "caution", "")]))
         rows.append([f"`{entry.name}`", *cells, dims, entry.kind, entry.needs, cls.norm_statistics, mark, entry.papers])
     reasons = [
         f"- `{entry.name}`: not for {task}, since {reason}."

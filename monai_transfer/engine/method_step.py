@@ -9,6 +9,7 @@ critics and norm layers of a domain make theirs, teachers are averaged, repeated
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -30,6 +31,8 @@ from monai_transfer.networks.wrappers import unwrap
 from monai_transfer.tasks import recognise
 
 __all__ = ["MethodStep"]
+
+logger = logging.getLogger("monai_transfer")
 
 
 class MethodStep:
@@ -258,6 +261,8 @@ class MethodStep:
     def _setup(self, fields: Fields) -> None:
         """Size the method's parts from the first fields; a state loaded before is applied now."""
         assert self.network is not None
+        if self.method.caution:
+            logger.warning("%s is experimental: %s", type(self.method).__name__, self.method.caution)
         device = next((v.device for v in fields.values() if isinstance(v, Tensor)), None)
         device = device or next(p.device for p in unwrap(self.network).parameters())
         # method parts are initialised under a forked generator: the user's random stream is left as it was

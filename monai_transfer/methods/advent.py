@@ -95,6 +95,7 @@ class Advent(Method):
         "classification": "it judges maps of predictions; dann and cdan judge features",
         "regression": "it works on class probabilities",
     }
+    caution = "at its paper's weight its gradient is about a thousandth of the task's on small networks: raise weight"
 
     def __init__(
         self,

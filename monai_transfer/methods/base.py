@@ -52,6 +52,7 @@ class Method(nn.Module):
         limits: why not for each task that ``tasks`` leaves out, as a clause that follows "since".
         norm_statistics: what happens to normalisation statistics, in one clause, for the capability table.
         experimental: no benefit was shown on real data here; the page that shows one stands beside a ``False``.
+        caution: what is wrong with its defaults, as far as measured; said once as a run starts, and in the table.
         default_pool: what ``Adapt``'s ``pool="mean"`` means here: ``None`` where the method pools by itself.
 
         replaces_weight_decay: it pulls weights to a point of its own, so that the optimizer's pull to zero goes.
@@ -77,6 +78,7 @@ class Method(nn.Module):
     limits: ClassVar[Mapping[str, str]] = {"regression": "it works on class probabilities"}
     norm_statistics: ClassVar[str] = "separate: each domain's batch is normalised and counted on its own"
     experimental: ClassVar[bool] = True
+    caution: ClassVar[str] = ""
     default_pool: ClassVar[str | None] = "mean"
     domain_norms: ClassVar[bool] = False
     statistics: ClassVar[str] = "both"

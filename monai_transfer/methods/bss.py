@@ -71,6 +71,7 @@ class Bss(Method):
 
     needs = frozenset({"source_features"})
     norm_statistics = "untouched: the trainer's own forward pass"
+    caution = "at its paper's eta its gradient is about 1e-4 of the task's on small networks: raise eta"
 
     def __init__(self, eta: float = 1e-3, k: int = 1) -> None:
         super().__init__()

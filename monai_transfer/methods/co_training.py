@@ -1,6 +1,6 @@
 """Deep co-training: two networks agree on the target, but must not fail on the same adversarial examples.
 
-    L = L_sup(peer) + w(p) * (10 * JSD(p1, p2) on target + 0.5 * L_dif on source and target)
+    L = L_sup(peer) + w(p) * (10 * JSD(p1, p2) on target + 0.5 * L_dif, mean over the cases of both)
     JSD = H((p1 + p2) / 2) - (H(p1) + H(p2)) / 2
     L_dif = H(p1(x), p2(g1(x))) + H(p2(x), p1(g2(x))),   g(x) = x + 0.02 * sign(gradient of the network's own loss at x)
 
@@ -94,6 +94,7 @@ class CoTraining(Method):
     needs = frozenset({"source_image", "source_label", "source_logits", "target_image", "target_logits"})
     tasks = CLASSES
     norm_statistics = "separate batches; running averages blend both domains, clean and adversarial"
+    caution = "its factors are for networks that start anew; on a learnt source they drown the task"
 
     def __init__(
         self,
@@ -143,6 +144,7 @@ class CoTraining(Method):
         assert self.peer is not None
         (network,) = self._network
         total = torch.zeros((), device=own["target"].device)
+        every = sum(len(logits) for logits in own.values())
         for domain in ("source", "target"):
             image = fields[f"{domain}_image"]
             label = None
@@ -151,7 +153,8 @@ class CoTraining(Method):
                 label = label_indices(fields.source_label, two)
             for clean, maker, learner in ((own, network, self.peer), (others, self.peer, network)):
                 attacked = adversarial_example(maker, image, self.eps, label)
-                total = total + _soft_cross_entropy(clean[domain], main_scores(learner, attacked))
+                share = len(attacked) / every  # the paper's mean runs over labelled and unlabelled cases together
+                total = total + share * _soft_cross_entropy(clean[domain], main_scores(learner, attacked))
         return total
 
     def log(self) -> dict[str, Tensor]:

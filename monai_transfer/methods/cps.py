@@ -69,6 +69,7 @@ class Cps(Method):
     needs = frozenset({"source_image", "source_label", "source_logits", "target_image", "target_logits"})
     tasks = CLASSES
     norm_statistics = "separate batches; each network's running averages blend both domains"
+    caution = "its weight is for networks that start anew; on a learnt source it drowns the task"
 
     def __init__(self, weight: float = 1.5, ramp: float = 1.0, start: str = "head", lr: float | None = None) -> None:
         super().__init__()

@@ -58,6 +58,7 @@ class Dsbn(Method):
     tasks = CLASSES
     norm_statistics = "domain-specific, with scale and shift; the target's are kept"
     domain_norms = True
+    caution = "on a learnt source its gradient is several times the task's; it hurt a segmentation"
 
     def __init__(self, weight: float = 1.0, threshold: float = 0.8) -> None:
         super().__init__()

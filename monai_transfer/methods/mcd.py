@@ -69,6 +69,7 @@ class Mcd(Method):
     needs = frozenset({"source_features", "target_features", "source_label", "source_logits"})
     tasks = CLASSES
     default_pool: ClassVar[str | None] = None
+    caution = "two further heads' source losses are part of it, several times the task; it hurt a segmentation"
 
     def __init__(self, hidden: int = 64, weight: float = 1.0, lr: float = 1e-3, repeats: int = 1) -> None:
         super().__init__()

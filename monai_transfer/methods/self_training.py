@@ -37,6 +37,7 @@ from monai_transfer.networks.output_forms import main_scores
 from monai_transfer.networks.outputs import log_probabilities, probabilities
 from monai_transfer.networks.pseudo_labels import IGNORE, move_thresholds, select_labels
 from monai_transfer.networks.schedules import sigmoid_ramp
+from monai_transfer.tasks.for_methods import CLASSES
 
 __all__ = ["SelfTraining"]
 
@@ -71,7 +72,7 @@ class SelfTraining(Method):
     """
 
     needs = frozenset({"target_image", "target_strong_logits"})
-    tasks = ("classification", "segmentation")
+    tasks = CLASSES
     norm_statistics = "both networks: the target's plain images, which the teacher's pass counts"
 
     def __init__(

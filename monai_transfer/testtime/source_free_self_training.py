@@ -27,6 +27,7 @@ from monai_transfer.errors import InputError
 from monai_transfer.methods.base import Fields
 from monai_transfer.methods.self_training import SelfTraining
 from monai_transfer.networks.output_forms import main_scores
+from monai_transfer.tasks.for_methods import CLASSES
 from monai_transfer.testtime.adabn import Adabn
 from monai_transfer.testtime.base import SourceFree, images, norm_layers
 
@@ -59,7 +60,7 @@ class SourceFreeSelfTraining(SourceFree):
     False
     """
 
-    tasks = ("classification", "segmentation")
+    tasks = CLASSES
     limits = {"regression": "its labels are classes that exclude each other"}
     norm_statistics = "re-estimated on the target's plain images, then followed by the teacher"
     needs = frozenset({"target_strong_logits"})

@@ -93,7 +93,7 @@ def test_without_a_source_case_the_targets_images_alone_adapt(tiny_set, tmp_path
     ("task", "method"),
     [
         ("segmentation", "SelfTraining"),
-        ("classification", "Mcc"),
+        ("classification", "Cdan"),
         ("regression", "Dann"),
         ("localization", "SelfTraining"),
     ],
@@ -314,7 +314,7 @@ def test_a_method_without_target_images_is_fine_tunings(tiny_set, tmp_path, name
     data = tiny_set("classification", 2)
     spec = new_bundle(tmp_path / "my_classification", data, method=name, **SMALL)
     assert spec.regulariser["_target_"].startswith(f"monai_transfer.methods.{name}.")
-    assert spec.method["_target_"] == "monai_transfer.methods.mcc.Mcc"
+    assert spec.method["_target_"] == "monai_transfer.methods.cdan.Cdan"
     for workflow in ("pretrain", "train", "adapt"):
         run = run_workflow(tmp_path / "my_classification", workflow, {**SHORT, "max_epochs": 2}, log=False)
         with (run / "metrics.csv").open() as file:
