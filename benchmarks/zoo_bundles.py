@@ -4,7 +4,11 @@
     python -m benchmarks.zoo_bundles model-zoo/models spleen_ct_segmentation brats_mri_segmentation ...
 
 Weights are random (the zoo keeps them elsewhere), images synthetic, one per case. "Same image": the largest difference
-between an image after the source's own steps and after those of the new bundle.
+between an image after the source's own steps and after those of the new bundle. "Trained": an epoch of one step.
+"Same mask": of the trained run, what ``predict`` writes and what MONAI's ``ConfigWorkflow`` writes with the exported
+bundle: the share of voxels that are equal (or the largest difference of a probability). "TorchScript": exported, its
+output compared by ``export``. Sliding windows larger than ``--window`` are cut to it, and training patches with them:
+a processor does not go over 240 x 240 x 160 voxels in minutes.
 """
 
 from __future__ import annotations
@@ -21,13 +25,19 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import torch
+from monai.bundle import ConfigWorkflow
 from PIL import Image
 
+from monai_transfer.bundle.export import export_bundle
 from monai_transfer.bundle.new import new_bundle
+from monai_transfer.bundle.run import run_workflow
 from monai_transfer.bundle_reader import BundleDescription, read_bundle
-from monai_transfer.errors import InputError
+from monai_transfer.errors import InputError, describe
+from monai_transfer.predict.images import predict_images
 
-COLUMNS = ("bundle", "network", "read", "built", "steps kept", "same image")
+COLUMNS = ("bundle", "network", "read", "built", "steps kept", "same image", "trained", "same mask", "TorchScript")
+SMALL = ("SwinUNETR",)
+"""Networks that halve their input five times: they take 64 voxels per axis at least."""
 
 
 def synthetic(folder: Path, found: BundleDescription, segments: bool) -> Path:
@@ -63,9 +73,92 @@ def synthetic(folder: Path, found: BundleDescription, segments: bool) -> Path:
     return folder / "manifest.json"
 
 
-def row(bundle: Path, work: Path) -> dict[str, Any]:
+def cut_windows(folder: Path, window: int) -> None:
+    """Sliding windows in the copied configs, cut to so many voxels per axis."""
+    for path in (folder / "configs").glob("*.json"):
+        config = json.loads(path.read_text(encoding="utf-8"))
+        for part in [config, *[value for value in config.values() if isinstance(value, dict)]]:
+            inferer = part.get("inferer") if isinstance(part, dict) else None
+            size = inferer.get("roi_size") if isinstance(inferer, dict) else None
+            if isinstance(size, list):
+                inferer["roi_size"] = [min(window, n) if isinstance(n, int) else window for n in size]
+            elif isinstance(size, str):
+                inferer["roi_size"] = [window] * 3
+        path.write_text(json.dumps(config), encoding="utf-8")
+
+
+def plain_predictions(exported: Path, images: Path, pattern: str, out: Path) -> list[np.ndarray]:
+    """As ``python -m monai.bundle run`` predicts with the exported bundle."""
+    flow = ConfigWorkflow(
+        str(exported / "configs" / "inference.yaml"), meta_file=str(exported / "configs" / "metadata.json"),
+        logging_file=False, bundle_root=str(exported), dataset_dir=str(images), output_dir=str(out), pattern=pattern,
+    )  # fmt: skip
+    flow.initialize()
+    flow.run()
+    flow.finalize()
+    return outputs(out)
+
+
+def outputs(folder: Path) -> list[np.ndarray]:
+    """Masks or table of a folder of predictions."""
+    for suffix in ("*.nii.gz", "*.png"):
+        found = sorted(folder.rglob(suffix))
+        if found:
+            return [np.asarray(nib.load(p).dataobj) if suffix != "*.png" else np.asarray(Image.open(p)) for p in found]
+    tables = sorted(folder.rglob("*.csv"))
+    lines = tables[0].read_text(encoding="utf-8").splitlines()[1:] if tables else []
+    return [np.asarray([float(v) for v in line.split(",") if _is_number(v)]) for line in lines]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def used(made: Path, data: Path, manifest: Path, work: Path) -> dict[str, str]:
+    """The new bundle trained for a step, predicting two ways, exported."""
+    result: dict[str, str] = {}
+    step = "trained"
+    try:
+        run = run_workflow(made, "train", {"max_epochs": 1, "steps_per_epoch": 1}, log=False)
+        result[step], step = "yes", "same mask"
+        case = json.loads(manifest.read_text(encoding="utf-8"))["test"][0]
+        images = [case["image"]] if isinstance(case["image"], str) else case["image"]
+        if len(images) > 1:
+            result[step] = "not compared: several files make an image"
+            predict_images(made, [manifest], work / "ours", run=run, split="test")
+            result[step] += f"; predict wrote {len(outputs(work / 'ours'))}"
+        else:
+            predict_images(made, [data / images[0]], work / "ours", run=run)
+            exported = export_bundle(made, "bundle", work / "exported", run=run)
+            theirs = plain_predictions(exported, data, images[0], work / "plain")
+            result[step] = agreement(outputs(work / "ours"), theirs)
+        step = "TorchScript"
+        export_bundle(made, "torchscript", work / "model.ts", run=run)
+        result[step] = "yes"
+    except InputError as error:
+        result[step] = f"no: {error.fault}"[:200]
+    except Exception as error:  # what a network or MONAI says is the result
+        result[step] = f"no: {describe(error)}"[:200]
+    return result
+
+
+def agreement(ours: list[np.ndarray], theirs: list[np.ndarray]) -> str:
+    """Share of equal voxels, or the largest difference of two rows of numbers."""
+    if len(ours) != len(theirs) or not ours or any(a.shape != b.shape for a, b in zip(ours, theirs, strict=True)):
+        return f"no: {[a.shape for a in ours]} and {[b.shape for b in theirs]}"
+    if ours[0].ndim == 1:
+        return f"apart by {max(float(np.abs(a - b).max()) for a, b in zip(ours, theirs, strict=True)):.1g}"
+    return f"{min(float((a == b).mean()) for a, b in zip(ours, theirs, strict=True)):.5f}"
+
+
+def row(bundle: Path, work: Path, window: int) -> dict[str, Any]:
     """What became of one bundle."""
     copy = shutil.copytree(bundle, work / bundle.name)
+    cut_windows(copy, window)
     found = read_bundle(copy)
     result: dict[str, Any] = dict.fromkeys(COLUMNS, "") | {"bundle": bundle.name, "read": "yes"}
     if found.network is None:
@@ -81,14 +174,18 @@ def row(bundle: Path, work: Path) -> dict[str, Any]:
         data.mkdir()
         manifest = synthetic(data, found, "seg" in bundle.name or found.roi_size is not None)
         made = work / f"{bundle.name}_new_segmentation"
-        new_bundle(made, manifest, source=copy, epochs=1, steps_per_epoch=1, batch_size=2)
+        whole = json.loads(manifest.read_text(encoding="utf-8"))["task"] != "segmentation"
+        patch = [64 if found.network.name in SMALL else 32] * (found.dims or 3)
+        more = {} if whole else {"patch": patch}
+        new_bundle(made, manifest, source=copy, epochs=1, steps_per_epoch=1, batch_size=2, budget="quick", **more)
         note = json.loads((made / "models" / "source.json").read_text())
         kept = note["preprocessing"]
         result["steps kept"] = "yes" if "parity" in note else kept.removeprefix("fitted to the data: ")[:160]
         result["same image"] = f"{note['parity']['apart']:.1g}" if "parity" in note else ""
     except InputError as error:
         result["steps kept" if result["built"] else "built"] = f"no: {error.fault}"[:200]
-    return result
+        return result
+    return result | used(made, data, manifest, work)
 
 
 def main() -> None:
@@ -96,13 +193,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", type=Path, help="the folder of the zoo's bundles")
     parser.add_argument("bundles", nargs="+")
+    parser.add_argument("--window", type=int, default=48, help="voxels per axis of the largest window")
     given = parser.parse_args()
+    torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
     print("| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS))
     for name in given.bundles:
         with tempfile.TemporaryDirectory() as work:
-            found = row(given.models / name, Path(work))
+            found = row(given.models / name, Path(work), given.window)
         print("| " + " | ".join(str(found[column]) for column in COLUMNS) + " |", flush=True)
 
 

@@ -19,7 +19,7 @@ def levels(network: dict[str, Any]) -> int:
     strides = network.get("strides")
     if isinstance(strides, list):
         return sum(1 for stride in strides if (max(stride) if isinstance(stride, list) else stride) > 1)
-    return 5 if "Swin" in network["_target_"] else 4
+    return 5 if network["_target_"].rpartition(".")[2] in ("SwinUNETR", "FlexibleUNet") else 4
 
 
 def taken_patch(network: dict[str, Any], channels: int, patch: Sequence[int], *, fixed: bool) -> list[int]:

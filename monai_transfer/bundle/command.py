@@ -50,9 +50,13 @@ def new(
     source: Annotated[
         str,
         typer.Option(
-            help="Bundle folder, run folder or nnU-Net results folder to start from; 'none': pretrain it yourself."
+            help="Bundle, run or nnU-Net results folder, or checkpoint file to start from; 'none': pretrain one."
         ),
     ] = "none",
+    source_head: Annotated[
+        str | None,
+        typer.Option(help="What the source's outputs are, where it does not say: softmax, sigmoid or regression."),
+    ] = None,
     source_site: Annotated[str | None, typer.Option(help="Site with many labels (for pretrain and adapt).")] = None,
     target_site: Annotated[str | None, typer.Option(help="Site that the model is for.")] = None,
     n_labelled: Annotated[int | None, typer.Option(help="Labelled target cases to use; default all.", min=0)] = None,
@@ -75,7 +79,15 @@ def new(
     patch: Annotated[str | None, typer.Option(help="Voxels per axis, e.g. 64,64,32; default: fitted.")] = None,
     size: Annotated[str | None, typer.Option(help="Network size without a source: small, medium, large.")] = None,
     network: Annotated[
-        str | None, typer.Option(help="UNet or DynUNet, for a segmentation without a source; default: planned.")
+        str | None,
+        typer.Option(
+            help="Of a checkpoint file: the class in monai.networks.nets, where names and shapes do not tell it. "
+            "Without a source: UNet or DynUNet; default: planned."
+        ),
+    ] = None,
+    network_args: Annotated[
+        list[str] | None,
+        typer.Option(help='Arguments of that class, e.g. "feature_size=48 depths=[2,2,2,2]"; may be repeated.'),
     ] = None,
     resize: Annotated[
         str | None, typer.Option(help="Pixels per axis that every picture is brought to first, e.g. 512,512.")
@@ -115,6 +127,7 @@ def new(
         raise InputError(f"no augmentation preset {augment!r}", hint=f"one of {', '.join(_AUGMENT)}")
     keeps("the bundle is not whole; give the same command with --force")
     announce(f"new: fitting {folder} to {data}; loading MONAI takes some seconds")
+    from monai_transfer.bundle.bare_checkpoint import parse_network_args
     from monai_transfer.bundle.new import new_bundle
     from monai_transfer.bundle.planning.reasons import short
     from monai_transfer.weights.provenance import is_non_commercial
@@ -123,6 +136,7 @@ def new(
         folder,
         data,
         source=source,
+        source_head=source_head,
         source_site=source_site,
         target_site=target_site,
         n_labelled=n_labelled,
@@ -133,6 +147,7 @@ def new(
         resize=whole_number_list(resize, "--resize"),
         size=size,
         network=network,
+        network_args=parse_network_args(network_args),
         channels=channels,
         budget=budget,
         epochs=epochs,
@@ -157,6 +172,10 @@ def new(
             f"{len(weights['adapted'])} tensors adapted, {len(weights['skipped']) + len(weights['missing'])} fresh "
             "(models/source.json)"
         )
+        for note in dict.fromkeys(note for note in weights["notes"].values() if note.startswith("input channels")):
+            typer.echo(note)
+        if "network" in spec.weights_note:
+            typer.echo(f"network: {spec.weights_note['network']}")
         if "preprocessing" in spec.weights_note or spec.kept is not None:
             typer.echo(f"preprocessing: {spec.weights_note.get('preprocessing', spec.kept and spec.kept.said)}")
         if spec.weights_note["licence"]:

@@ -33,6 +33,7 @@ WORKFLOWS = {
     "pretrain": ["train", "pretrain"],
     "adapt": ["train", "adapt"],
     "evaluate": ["train", "evaluate"],
+    "scratch": ["train", "scratch"],  # of a bundle with a source: without it, planned for the data
     "infer": ["inference"],
     "contrastive": ["train", "contrastive"],  # of a bundle for self-supervised pretraining
 }
@@ -121,6 +122,13 @@ def equal_command(bundle: str | Path, workflow: str, overrides: Mapping[str, Any
     return " ".join(_quote(word) for word in words)
 
 
+def _trained_without_source(run: Path) -> bool:
+    try:
+        return bool(json.loads((run / "run.json").read_text(encoding="utf-8")).get("workflow") == "scratch")
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
 def best_weights(bundle: str | Path, run: str | Path | None = None) -> Path:
     """``models/model.pt`` of a run (its folder, or its name in the bundle's ``runs``), else of the bundle itself.
 
@@ -133,6 +141,9 @@ def best_weights(bundle: str | Path, run: str | Path | None = None) -> Path:
         if not home.is_dir():
             raise InputError("no such run", path=run, hint="name a run folder")
     path = home / "models" / "model.pt"
+    if run is not None and _trained_without_source(home):
+        fault = "this run trained another network with other preprocessing than the bundle's (configs/scratch.yaml)"
+        raise InputError(fault, path=home, hint="name the run folder itself: it says what it was; or new --source none")
     if not path.is_file():
         hint = "name a run that has trained" if run is not None else "pretrain first, or name a run with --run"
         raise InputError("no weights here", path=path, hint=hint)

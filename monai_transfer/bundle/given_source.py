@@ -6,6 +6,7 @@ Nothing of the source's code is run: its config is read, and only plain values a
 from __future__ import annotations
 
 import copy
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ from monai_transfer.weights import Source, load_weights
 from monai_transfer.weights.large_files import LargeFile, write_large_files
 
 __all__ = ["described_source", "fit_weights", "open_source", "source_network", "source_spacing"]
+
+
+logger = logging.getLogger(__name__)
 
 
 def open_source(source: str | Path) -> Source | None:
@@ -74,6 +78,8 @@ def source_network(given: Source, classes: int, fit: DataFit) -> dict[str, Any]:
             hint="give the bundle or run folder that it comes from; or make a bundle with --source none and train it "
             "with --pretrained FILE, where its weights fit that network",
         )
+    for note in found.notes:
+        logger.warning("%s: %s", found.network.name, note)
     config = as_config(found.network)
     dims = config.get("spatial_dims", config.get("dimensions"))
     if dims is not None and dims != fit.spatial_dims:
@@ -102,7 +108,10 @@ def fit_weights(given: Source, spec: BundleSpec, folder: Path, facts: dict[str, 
     parser = share_table(ConfigParser({"imports": [expr("import torch")], "network_def": copy.deepcopy(spec.network)}))
     torch.manual_seed(0)
     network = parser.get_parsed_content("network_def")
-    report = load_weights(network, given, target_classes=spec.class_names if spec.labels else None)
+    if given.channels and len(given.channels) > 1:
+        spec.loading = {"target_channels": list(spec.channel_names)}
+    classes = spec.class_names if spec.labels else None
+    report = load_weights(network, given, target_classes=classes, min_coverage=spec.min_coverage, **spec.loading)
     models = folder / "models"
     save_checkpoint(dict(given.state_dict), models / "source.pt")
     save_checkpoint(network.state_dict(), models / "model.pt")
@@ -115,6 +124,7 @@ def fit_weights(given: Source, spec: BundleSpec, folder: Path, facts: dict[str, 
         "licence": given.licence,
         "url": given.url,
         "classes": given.classes,
+        "channels": given.channels,
         "weights": report.to_dict(),
         **(spec.kept.facts if spec.kept is not None else {}),
         **(facts or {}),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import pydoc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from monai_transfer.bundle.bare_checkpoint import bare_checkpoint
 from monai_transfer.bundle.chosen_network import bottleneck, levels, taken_patch
 from monai_transfer.bundle.components import AUTO, component, default_method
 from monai_transfer.bundle.fit import DataFit, fit_data
@@ -27,12 +28,13 @@ from monai_transfer.bundle.kept_pipeline import KeptPipeline
 from monai_transfer.bundle.nnunet_source import kept_pipeline, nnunet_model, nnunet_source, source_network_config
 from monai_transfer.bundle.planning.balance import class_weights
 from monai_transfer.bundle.planning.budget import plan_budget, selects_epoch
-from monai_transfer.bundle.planning.colour import COLOURS, picture_mode
+from monai_transfer.bundle.planning.colour import COLOURS, picture_mode, refuse_deep_colours
 from monai_transfer.bundle.planning.dense import plan_dense
 from monai_transfer.bundle.planning.intensities import normalisation
 from monai_transfer.bundle.planning.networks import densenet
 from monai_transfer.bundle.planning.reasons import Reasons
 from monai_transfer.bundle.planning.size import Size, get_size
+from monai_transfer.bundle.source_head import head_facts, head_of
 from monai_transfer.bundle.spec import BundleSpec
 from monai_transfer.bundle.write import write_bundle
 from monai_transfer.bundle_reader import read_bundle
@@ -45,6 +47,7 @@ from monai_transfer.methods.base import Method
 from monai_transfer.selection.augmentation_choice import source_augmentation
 from monai_transfer.tasks import Task, task_of
 from monai_transfer.weights import Source
+from monai_transfer.weights.families import find_family
 
 __all__ = ["NewOptions", "new_bundle"]
 
@@ -59,8 +62,9 @@ class NewOptions:
     """What a user may say; all else is planned.
 
     Attributes:
-        source: a bundle folder, a run folder, an nnU-Net results folder (whose preprocessing and tiles are kept), or
-            ``"none"``.
+        source: a bundle folder, a run folder, an nnU-Net results folder (whose preprocessing and tiles are kept), a
+            checkpoint file, or ``"none"``.
+        source_head: what a source's outputs are where it does not say it: ``softmax``, ``sigmoid`` or ``regression``.
         source_site, target_site: sites of the manifest; with two sites and one given, the other is taken.
         n_labelled: labelled target cases; default all.
         strategy, method: a name in ``monai_transfer.strategies`` / ``.methods``, or a full ``_target_`` path. A method
@@ -70,7 +74,9 @@ class NewOptions:
         patch: voxels per axis.
         resize: pixels per axis that every picture is brought to first.
         size: ``small``, ``medium`` or ``large``; default small without a GPU, else medium.
-        network: ``UNet`` or ``DynUNet`` for a segmentation without a source.
+        network: ``UNet`` or ``DynUNet`` for a segmentation without a source; for a checkpoint file whose names do not
+            tell it, a class of ``monai.networks.nets`` or a full path.
+        network_args: keyword arguments of that class; dimensions, channels and outputs are the data's.
         preprocessing: ``source``: orientation, spacing, intensities and inferer are the source's, as far as they can
             be read; ``data``: all is fitted to the data.
         channels: ``grey`` or ``rgb`` for pictures; default as the source or the pictures are.
@@ -83,6 +89,7 @@ class NewOptions:
     """
 
     source: str | Path = "none"
+    source_head: str | None = None
     source_site: str | None = None
     target_site: str | None = None
     n_labelled: int | None = None
@@ -93,6 +100,7 @@ class NewOptions:
     resize: Sequence[int] | None = None
     size: str | None = None
     network: str | None = None
+    network_args: Mapping[str, Any] | None = None
     preprocessing: str = "source"
     channels: str | None = None
     budget: str | int = "quick"
@@ -132,16 +140,35 @@ def new_bundle(
     if (folder / "configs").exists() and not force:
         raise InputError("holds a bundle already", path=folder, hint="name another folder, or pass --force")
     data = Manifest.load(path)
-    task, mapping, reasons = task_of(data), data.label_mapping, Reasons()
     sites = _sites(data, wanted.source_site, wanted.target_site)
+    _components(wanted, task_of(data), data, sites, Reasons())  # a wrong name is told before images are read
+    fit = fit_data(data, sites)
+    spec, start = _planned(wanted, data, path, folder.resolve().name, sites, fit)
+    if start.source is not None:
+        fit_weights(start.source, spec, folder, start.facts)
+        if spec.kind.judged:
+            alone = replace(wanted, source="none", network=None, network_args=None)
+            spec.scratch, _ = _planned(alone, data, path, spec.name, sites, fit)
+    else:
+        spec.start = spec.weights = PRETRAINED
+    write_bundle(spec, folder)
+    return spec
+
+
+def _planned(
+    wanted: NewOptions, data: Manifest, path: Path, name: str, sites: tuple[str | None, str | None], fit: DataFit
+) -> tuple[BundleSpec, _Start]:
+    """The spec, with a reason for every number, and what the source brings."""
+    task, mapping, reasons = task_of(data), data.label_mapping, Reasons()
     learning, pooled = _components(wanted, task, data, sites, reasons)
     size = get_size(wanted.size or ("medium" if torch.cuda.is_available() else "small"))
-    fit = fit_data(data, sites)
     picture = _picture(wanted, data, fit, sites, reasons)
+    if picture == "rgb" and fit.high > 255:
+        refuse_deep_colours(data.cases("training", site=sites[1]) or data.cases("training"))
     fit = replace(fit, channels=3) if picture == "rgb" else fit
     # boxes are made of any foreground, so a localization may name its lesions alone
     partly = task.dense and data.partly_annotated
-    encoded = task.saved_as != "boxes" and (not mapping.is_identity or mapping.multi_label or partly)
+    encoded = task.saved_as != "boxes" and (not mapping.is_identity or mapping.overlapping or partly)
     labels = task.output_names(dict(enumerate(mapping.outputs)) if encoded else data.labels)
     channels = _channels(data, fit, path, picture)
     start = _start(wanted, data, task, fit, max(1, len(labels)), channels)
@@ -156,13 +183,15 @@ def new_bundle(
     )
     mean, std = label_scale(data, *sites)
     spec = BundleSpec(
-        name=folder.resolve().name,
+        name=name,
         task=task.name,
         spatial_dims=fit.spatial_dims,
         labels=labels,
         channel_names=channels,
         oriented=not fit.raster and fit.spatial_dims == 3 and (start.kept is None or start.oriented),
         picture=picture,
+        deep_grey=picture == "rgb" and fit.high > 255,
+        min_coverage=0.01 if start.partial else 0.5,
         normalise=_normalise(data, fit, start, reasons),
         kept=start.kept,
         mapping=mapping.to_dict() if encoded else None,
@@ -196,12 +225,7 @@ def new_bundle(
         **pipeline,
     )
     spec.recipe = reasons.to_dict()
-    if start.source is not None:
-        fit_weights(start.source, spec, folder, start.facts)
-    else:
-        spec.start = spec.weights = PRETRAINED
-    write_bundle(spec, folder)
-    return spec
+    return spec, start
 
 
 def _mirror(wanted: NewOptions, fit: DataFit, labels: dict[int, str], texture: bool, reasons: Reasons) -> list[int]:
@@ -276,6 +300,9 @@ def _picture(
 def _source_channels(source: str | Path) -> int | None:
     """What the first layer of a source bundle or run takes, where it says so."""
     folder = Path(source)
+    if folder.is_file():
+        family = find_family(Source.load(folder).state_dict)
+        return family.channels if family is not None else None
     if not ((folder / "configs").is_dir() or (folder / "config.yaml").is_file()):
         return None
     return read_bundle(folder).in_channels
@@ -300,7 +327,9 @@ class _Start:
     spacing: list[float] | None = None
     patch: list[int] | None = None
     oriented: bool = False
+    normalise: list[dict[str, Any]] | None = None
     facts: dict[str, Any] = field(default_factory=dict)
+    partial: bool = False
 
 
 def _start(wanted: NewOptions, data: Manifest, task: Task, fit: DataFit, outputs: int, channels: list[str]) -> _Start:
@@ -309,15 +338,50 @@ def _start(wanted: NewOptions, data: Manifest, task: Task, fit: DataFit, outputs
     if model is None:
         source = open_source(wanted.source)
         if source is None:
+            if wanted.network_args:
+                raise InputError(
+                    "--network-args is for a checkpoint file", hint="a network without a source is planned"
+                )
             return _Start()
+        found = described_source(source)
+        if found is None:
+            return _bare(source, wanted, task, fit, outputs)
+        if wanted.network is not None and found.network is not None:
+            raise InputError(
+                "--network is for a checkpoint file", path=wanted.source, hint="a bundle tells its network"
+            )
         network = source_network(source, outputs, fit)
-        return _kept(_Start(source, network, None, source_spacing(source, fit.spatial_dims)), wanted, data, task, fit)
-    if task.saved_as != "mask" or not task.exclusive:
+        start = _Start(source, network, None, source_spacing(source, fit.spatial_dims))
+        start = _kept(start, wanted, data, task, fit)
+        return replace(start, facts=start.facts | head_facts(*head_of(found), wanted.source_head, task))
+    if task.saved_as != "mask":
         raise InputError(f"an nnU-Net model segments, and the task is {task.name}", path=wanted.source)
     asked = one_per_axis(wanted.spacing, fit.spatial_dims, "--spacing") if wanted.spacing else None
     kept = kept_pipeline(replace(model, spacing=list[float | None](asked)) if asked else model, channels)
     network = source_network_config(model, outputs, fit)
-    return _Start(nnunet_source(model), network, kept, [float(mm or 1) for mm in model.spacing], model.patch)
+    facts = head_facts(model.activation, "its labels", wanted.source_head, task)
+    spacing = [float(mm or 1) for mm in model.spacing]
+    return _Start(nnunet_source(model), network, kept, spacing, model.patch, facts=facts)
+
+
+def _bare(source: Source, wanted: NewOptions, task: Task, fit: DataFit, outputs: int) -> _Start:
+    """A checkpoint file without a bundle around it."""
+    found = bare_checkpoint(
+        source,
+        task,
+        fit,
+        outputs,
+        name=wanted.network,
+        arguments=wanted.network_args,
+        published=wanted.preprocessing == "source" and not wanted.resize,
+        spacing=one_per_axis(wanted.spacing, fit.spatial_dims, "--spacing") if wanted.spacing else None,
+        head=wanted.source_head,
+    )
+    oriented = found.kept is not None
+    return _Start(
+        source, found.network, found.kept, found.spacing, found.patch, oriented, found.normalise, found.facts,
+        found.partial,
+    )  # fmt: skip
 
 
 def _kept(start: _Start, wanted: NewOptions, data: Manifest, task: Task, fit: DataFit) -> _Start:
@@ -342,6 +406,9 @@ def _normalise(data: Manifest, fit: DataFit, start: _Start, reasons: Reasons) ->
     if start.kept is not None:
         reasons.add("normalise", "the source's", start.kept.said)
         return []
+    if start.normalise is not None:
+        reasons.add("normalise", "the source's", start.facts["preprocessing"])
+        return start.normalise
     window = (fit.low, fit.high)
     colour = fit.raster and fit.channels == 3
     return normalisation(data.modality, fit.foreground, window, fit.background, fit.raster, reasons, colour=colour)
@@ -376,6 +443,7 @@ def _pipeline(
         reasons,
         spacing=[1.0] * dims if image else spacing,
         patch=patch,
+        patch_from="as asked" if wanted.patch else "the source's",
         network=network,
         unit=2 ** levels(network) if network is not None else 1,
         name=wanted.network,
@@ -406,6 +474,7 @@ def _whole_images(
     if wanted.network is not None and network is None:
         raise InputError(f"--network {wanted.network} segments", hint="leave it out for this task")
     dims, asked = fit.spatial_dims, patch is not None
+    whose = "as asked" if wanted.patch or wanted.resize else "the source's"
     if network is None:
         network = densenet(dims, fit.channels, outputs, size)
         reasons.add("network", "DenseNet", f"whole images; size {size.name}")
@@ -424,8 +493,11 @@ def _whole_images(
         patch = patch or fit_whole(resampled_shape(fit, grid), size)
         spacing = None if fit.raster or (task.has_classes and dims == 2) else grid
     patch = taken_patch(network, fit.channels, patch, fixed=asked)
-    how = "cut or padded to, so that a millimetre stays one" if cut else "resized to"
-    reasons.add("patch", patch, "as asked" if asked else f"what images are {how}; size {size.name}")
+    how = "cut or padded to" if cut else "resized to"
+    how = how + (", so that a millimetre stays one" if cut and not asked else "")
+    reasons.add(
+        "patch", patch, f"{whose}; images are {how} it" if asked else f"what images are {how}; size {size.name}"
+    )
     return {
         "spacing": spacing,
         "patch": patch,

@@ -10,11 +10,12 @@ from monai_transfer.bundle.fit import DataFit
 from monai_transfer.bundle.kept_pipeline import KeptPipeline
 from monai_transfer.errors import InputError
 from monai_transfer.files import sha256_file
+from monai_transfer.nnunet.checkpoints import plans_in_checkpoint
 from monai_transfer.nnunet.model import NnunetModel, is_nnunet_folder, read_model
 from monai_transfer.nnunet.network import network_config, turned_weights
 from monai_transfer.nnunet.pipeline import STEPS, inferer_config, preprocessing_configs
 from monai_transfer.weights import Source
-from monai_transfer.weights.classes import same_name
+from monai_transfer.weights.channels import same_channel
 
 __all__ = ["kept_pipeline", "nnunet_model", "nnunet_source", "source_network_config"]
 
@@ -22,12 +23,16 @@ logger = logging.getLogger(__name__)
 
 
 def nnunet_model(source: str | Path) -> NnunetModel | None:
-    """What the folder says, of one fold; ``None`` where it is no nnU-Net model.
+    """What the folder or checkpoint says, of one fold; ``None`` where it is no nnU-Net model.
 
     Raises:
         InputError: it is one, and needs what is not rebuilt.
     """
-    if str(source).lower() in ("none", "") or not is_nnunet_folder(source):
+    if str(source).lower() in ("none", ""):
+        return None
+    if Path(source).is_file() and plans_in_checkpoint(Path(source)) is not None:
+        return read_model(source)
+    if not is_nnunet_folder(source):
         return None
     model = read_model(source)
     if len(model.folds) > 1:
@@ -66,11 +71,6 @@ def source_network_config(model: NnunetModel, classes: int, fit: DataFit) -> dic
     outputs, inputs = "out_channels", "in_channels"
     if not model.architecture.in_monai:
         outputs, inputs = "num_classes", "input_channels"
-    if model.has_regions:
-        logger.warning(
-            "the nnU-Net model tells regions that overlap (%s); the new bundle tells classes, so its head starts fresh "
-            "but for equal names", ", ".join(model.labels),
-        )  # fmt: skip
     return {**config, outputs: classes, inputs: fit.channels}
 
 
@@ -83,7 +83,7 @@ def kept_pipeline(model: NnunetModel, channels: list[str]) -> KeptPipeline:
     Raises:
         InputError: the data have other channels, or the same in another order.
     """
-    ours, theirs = [same_name(name) for name in channels], [same_name(name) for name in model.channels]
+    ours, theirs = [same_channel(name) for name in channels], [same_channel(name) for name in model.channels]
     named = f"{', '.join(channels)} here, {', '.join(model.channels)} in the model"
     if len(ours) != len(theirs):
         fault = f"the data have {len(ours)} channels and the nnU-Net model {len(theirs)} ({named})"

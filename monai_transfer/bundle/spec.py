@@ -17,7 +17,7 @@ __all__ = ["WORKFLOWS", "BundleSpec"]
 
 # a low threshold: a FROC curve needs candidates, and their scores say which of them to believe
 _BOXES: dict[str, Any] = {"threshold": 0.1, "min_size": 0.0, "score": "mean", "connectivity": None}
-_EXPECT = ("train", "pretrain", "adapt", "evaluate", "inference")
+_EXPECT = ("train", "pretrain", "adapt", "evaluate", "scratch", "inference")
 
 
 @dataclass(kw_only=True)

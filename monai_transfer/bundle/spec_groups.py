@@ -71,6 +71,7 @@ class Preprocessing:
         resize: resize whole images to ``patch``.
         crop: cut or pad whole images to ``patch`` about their centre instead: a millimetre stays one (for volumes).
         picture: rasters are read as ``grey`` (one channel) or ``rgb`` (three); ``None``: the images are no rasters.
+        deep_grey: grey rasters of 16 bits for a network that takes three channels: each is read as it is, and repeated.
         image_size: pixels per axis that every picture is resized to before patches are cut.
         crops: how patches are placed: ``random``, ``foreground`` (every other one about a voxel of it) or ``classes``
             (about each class as often).
@@ -84,6 +85,7 @@ class Preprocessing:
     resize: bool = False
     crop: bool = False
     picture: str | None = None
+    deep_grey: bool = False
     image_size: list[int] | None = None
     crops: str = "random"
     kept: KeptPipeline | None = None
@@ -146,6 +148,9 @@ class Transfer:
         weights: file in the bundle that is evaluated where no other is named.
         source_classes: names of that file's classes, where they are known and differ.
         weights_note: where the weights came from and what fitting did to them.
+        loading: further words of ``load_weights`` that its weights need.
+        min_coverage: share of the network that they must fill; less for those of an encoder alone.
+        scratch: the spec for the same data without the source, which the arm ``scratch`` trains.
     """
 
     network: dict[str, Any]
@@ -159,6 +164,9 @@ class Transfer:
     weights: str = "models/model.pt"
     source_classes: list[str] | None = None
     weights_note: dict[str, Any] = field(default_factory=dict)
+    loading: dict[str, Any] = field(default_factory=dict)
+    min_coverage: float = 0.5
+    scratch: Any = None
 
 
 @dataclass(kw_only=True)

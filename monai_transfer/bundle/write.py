@@ -17,6 +17,7 @@ from monai_transfer.bundle.configs.headers import header
 from monai_transfer.bundle.configs.inference import BOXES_SCRIPT, inference
 from monai_transfer.bundle.configs.multi_gpu import multi_gpu
 from monai_transfer.bundle.configs.pretrain import pretrain
+from monai_transfer.bundle.configs.scratch import scratch
 from monai_transfer.bundle.configs.training import train
 from monai_transfer.bundle.metadata import metadata
 from monai_transfer.bundle.spec import BundleSpec
@@ -76,7 +77,8 @@ format=%(asctime)s %(levelname)s %(name)s: %(message)s
 
 def configs(spec: BundleSpec) -> dict[str, dict[str, Any]]:
     """The bundle's configs as data, by name; pretraining without labels has workflows of its own."""
-    return {name: build(spec) for name, build in (_CONFIGS if spec.kind.judged else _ALONE).items()}
+    found = {name: build(spec) for name, build in (_CONFIGS if spec.kind.judged else _ALONE).items()}
+    return found | ({"scratch": scratch(spec)} if spec.scratch is not None else {})
 
 
 def _recipe(spec: BundleSpec) -> str:
@@ -87,6 +89,13 @@ def _recipe(spec: BundleSpec) -> str:
         f"| {name} | {entry['value']} | {entry['reason']} |".replace("\n", " ") for name, entry in spec.recipe.items()
     ]
     return "\n".join(["| planned | value | reason |", "|---|---|---|", *lines, "", ""])
+
+
+def _scratch_row(spec: BundleSpec) -> str:
+    if spec.scratch is None:
+        return ""
+    what = "`scratch`: planned for the data, without the source"
+    return f"| {what} | train.yaml, scratch.yaml | {spec.expect['scratch']} |\n"
 
 
 def _readme(spec: BundleSpec) -> str:
@@ -103,7 +112,7 @@ Source site: {spec.source_site}; target site: {spec.target_site}.
 | `pretrain` on the source | train.yaml, pretrain.yaml | {spec.expect["pretrain"]} |
 | `adapt` without target labels | train.yaml, adapt.yaml | {spec.expect["adapt"]} |
 | `evaluate` | train.yaml, evaluate.yaml | {spec.expect["evaluate"]} |
-| `infer` | inference.yaml (MONAI alone) | {spec.expect["inference"]} |
+{_scratch_row(spec)}| `infer` | inference.yaml (MONAI alone) | {spec.expect["inference"]} |
 
 {_recipe(spec)}Run `python -m monai.bundle run --config_file "['configs/train.yaml','configs/adapt.yaml']"` here, or
 `monai-transfer run . adapt` from anywhere. `scripts/infer.py IMAGE... -o DIR` predicts with MONAI alone.

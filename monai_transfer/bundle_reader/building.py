@@ -75,12 +75,24 @@ def build(component: Component, *, device: str = "cpu", share: dict[str, Any] | 
             made = entry.make(**arguments)
     except InputError:
         raise
+    except ImportError as error:
+        raise _missing_package(component, error) from error
     except Exception as error:  # whatever a class says to arguments of a wrong type or value
         fault = f"{component.where}: {component.name} cannot be made of these arguments ({_first_line(error)})"
         raise InputError(fault, hint="it may be of another MONAI version; " + TRUST) from error
     if component.where:
         share[component.where] = made
     return made
+
+
+def _missing_package(component: Component, error: Exception) -> InputError:
+    """One line for what is not installed."""
+    package = next((name for name in ("torchvision", "einops", "transformers") if name in str(error)), None)
+    if package == "torchvision":
+        hint = "pip install torchvision, of the version that belongs to the installed torch"
+        return InputError(f"{component.name} needs the package torchvision, which is not here", hint=hint)
+    said = f"the package {package}" if package else f"a package ({_first_line(error)})"
+    return InputError(f"{component.name} needs {said}, which is not here", hint="install it")
 
 
 def _own(component: Component) -> Any:
@@ -125,13 +137,8 @@ def check(component: Component) -> dict[str, Any]:
         raise InputError(f"{unread} cannot be read without running code", hint=TRUST)
     kept = {}
     for name, value in arguments.items():
-        if name in DEFAULT_OFF and value in (False, None):
+        if name in DROPPED or name in DEFAULT_OFF:  # what is off is said in the description's notes
             continue
-        if name in DROPPED:
-            continue
-        if name in DEFAULT_OFF:
-            fault = f"{where}: {name}={value!r} of {component.name} fetches weights"
-            raise InputError(fault, hint="set it to false; the weights come from the bundle")
         if name == "func" and component.kind == "function" and isinstance(value, Component) and value.path in _OWN:
             kept[name] = value
             continue

@@ -14,7 +14,7 @@ from monai_transfer.bundle_reader.licence import bundle_licence
 from monai_transfer.bundle_reader.older_arguments import translate
 from monai_transfer.bundle_reader.pipeline import ImageLoading
 from monai_transfer.bundle_reader.references import Resolver
-from monai_transfer.bundle_reader.table import ARGUMENTS
+from monai_transfer.bundle_reader.table import ARGUMENTS, DEFAULT_OFF
 from monai_transfer.config_text import from_config
 from monai_transfer.errors import InputError
 from monai_transfer.safe_parse import MAX_CONFIG_BYTES, read_json, read_mapping
@@ -101,6 +101,11 @@ def _configs(found: BundleDescription, training: Mapping[str, Any]) -> None:
             _note(found, "wrapper", list(unread_in(used)) or [Unread("network", "", "is not the network itself")])
     if found.network is not None:
         found.notes += translate(found.network.name, found.network.arguments)[1]
+        found.notes += [
+            f"{name} is switched off: the weights come from the bundle"
+            for name in DEFAULT_OFF
+            if found.network.arguments.get(name) not in (None, False)
+        ]
     _preprocessing(found, resolver)
     found.inferer = _one(found, "inferer", resolver, _INFERERS)
     where, steps = _first(resolver, _POSTPROCESSING)

@@ -13,7 +13,7 @@ from monai_transfer.errors import InputError
 from monai_transfer.weights.dialects import find_state_dicts
 from monai_transfer.weights.reading import read_checkpoint
 
-__all__ = ["CheckpointFacts", "checkpoint_facts", "find_folds", "fold_weights"]
+__all__ = ["CheckpointFacts", "checkpoint_facts", "find_folds", "fold_weights", "plans_in_checkpoint"]
 
 _KINDS = ("final", "best", "latest")
 
@@ -25,6 +25,32 @@ class CheckpointFacts:
     configuration: str
     trainer: str
     mirror_axes: tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class PlansInside:
+    """What nnU-Net v2 writes into a checkpoint beside the weights: its plans, ``dataset.json``, and the fold."""
+
+    plans: dict[str, Any]
+    dataset: dict[str, Any]
+    fold: str
+    facts: CheckpointFacts
+
+
+def plans_in_checkpoint(file: Path) -> PlansInside | None:
+    """The plans within a checkpoint; ``None`` where it is no checkpoint of nnU-Net v2.
+
+    Raises:
+        InputError: the file cannot be read as plain data.
+    """
+    content: Any = read_checkpoint(file)[0]
+    arguments = content.get("init_args") if isinstance(content, Mapping) else None
+    if not isinstance(arguments, Mapping):
+        return None
+    plans, dataset = arguments.get("plans"), arguments.get("dataset_json")
+    if not isinstance(plans, Mapping) or not isinstance(dataset, Mapping) or "configuration" not in arguments:
+        return None
+    return PlansInside(dict(plans), dict(dataset), str(arguments.get("fold", "0")), _facts(content))
 
 
 def find_folds(folder: Path, wanted: Sequence[str] | None) -> tuple[dict[str, Path], str]:
@@ -69,6 +95,10 @@ def checkpoint_facts(folder: Path, file: Path) -> CheckpointFacts:
     content: Any = read_checkpoint(beside if beside.is_file() else file)[0]
     if not isinstance(content, Mapping):
         raise InputError("is no checkpoint of nnU-Net", path=file, hint="name a results folder of nnU-Net v2")
+    return _facts(content)
+
+
+def _facts(content: Mapping[str, Any]) -> CheckpointFacts:
     arguments = content.get("init_args") or {}
     axes = content.get("inference_allowed_mirroring_axes")
     return CheckpointFacts(

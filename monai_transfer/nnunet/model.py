@@ -146,29 +146,40 @@ def find_model_folder(path: str | Path) -> Path | None:
 
 
 def read_model(path: str | Path, folds: Sequence[str] | None = None) -> NnunetModel:
-    """Read a results folder, one of its ``fold_*``, or a bundle of ``monai.apps.nnunet``'s converter.
+    """Read a results folder, one of its ``fold_*``, a checkpoint, or a bundle of ``monai.apps.nnunet``'s converter.
 
     Args:
-        path: ``.../nnUNetTrainer__nnUNetPlans__3d_fullres``, ``.../fold_0`` in it, or the bundle.
+        path: ``.../nnUNetTrainer__nnUNetPlans__3d_fullres``, ``.../fold_0`` in it, the bundle, or a checkpoint file:
+            nnU-Net v2 writes its plans into each of them, so that one is read wherever it lies.
         folds: names (``0`` or ``fold_0``, ``all``) of those to take; default: that of the path, else all of them.
 
     Raises:
         InputError: it is no such folder, a file in it is damaged, or the model needs what is not rebuilt here.
     """
-    from monai_transfer.nnunet.checkpoints import checkpoint_facts, find_folds
+    from monai_transfer.nnunet.checkpoints import checkpoint_facts, find_folds, plans_in_checkpoint
 
     path = Path(path)
-    folder = find_model_folder(path)
-    if folder is None:
-        hint = "name a results folder of nnU-Net v2, such as .../nnUNetTrainer__nnUNetPlans__3d_fullres"
-        raise InputError("holds no plans.json and dataset.json", path=path, hint=hint)
-    plans, dataset = (_read_json(folder / name) for name in ("plans.json", "dataset.json"))
-    wanted = [path.name] if path.name.startswith("fold_") and folds is None else folds
-    found, kind = find_folds(folder, wanted)
-    facts = checkpoint_facts(folder, next(iter(found.values())))
-    configuration = facts.configuration or _configuration_of(folder)
-    config = _configuration(plans, configuration, folder / "plans.json")
-    _refuse(plans, config, configuration, folder / "plans.json")
+    if path.is_file():
+        inside = plans_in_checkpoint(path)
+        if inside is None:
+            hint = "name its results folder, or the network with --network"
+            raise InputError("this checkpoint does not hold nnU-Net's plans", path=path, hint=hint)
+        facts, kind, folder, place = inside.facts, "final", path.parent, path
+        plans, dataset, found = inside.plans, inside.dataset, {inside.fold: path}
+        configuration = facts.configuration
+    else:
+        at = find_model_folder(path)
+        if at is None:
+            hint = "name a results folder of nnU-Net v2, such as .../nnUNetTrainer__nnUNetPlans__3d_fullres"
+            raise InputError("holds no plans.json and dataset.json", path=path, hint=hint)
+        folder, place = at, at / "plans.json"
+        plans, dataset = (_read_json(folder / name) for name in ("plans.json", "dataset.json"))
+        wanted = [path.name] if path.name.startswith("fold_") and folds is None else folds
+        found, kind = find_folds(folder, wanted)
+        facts = checkpoint_facts(folder, next(iter(found.values())))
+        configuration = facts.configuration or _configuration_of(folder)
+    config = _configuration(plans, configuration, place)
+    _refuse(plans, config, configuration, place)
     dims = len(config["patch_size"])
     turn = [2 - int(axis) for axis in plans["transpose_forward"]]  # nnU-Net's axis -> MONAI's
     if dims == 2:
@@ -182,7 +193,7 @@ def read_model(path: str | Path, folds: Sequence[str] | None = None) -> NnunetMo
     if dims == 2 and not flat:
         assert slice_axis is not None
         spacing.insert(slice_axis, None)
-    labels, values, order, ignore = _labels(dataset, folder / "dataset.json")
+    labels, values, order, ignore = _labels(dataset, place if place == path else folder / "dataset.json")
     mirror = facts.mirror_axes
     resampling = [config.get(f"resampling_fn_{what}_kwargs") or {} for what in ("data", "probabilities")]
     return NnunetModel(
@@ -195,12 +206,12 @@ def read_model(path: str | Path, folds: Sequence[str] | None = None) -> NnunetMo
         checkpoint_kind=kind,
         dims=dims,
         image_dims=2 if flat else 3,
-        channels=_channels(dataset, folder / "dataset.json"),
+        channels=_channels(dataset, place if place == path else folder / "dataset.json"),
         labels=labels,
         label_values=values,
         regions_order=order,
         ignore=ignore,
-        normalization=_normalization(plans, config, folder / "plans.json"),
+        normalization=_normalization(plans, config, place),
         spacing=spacing,
         patch=[int(config["patch_size"][axis]) for axis in axes],
         slice_axis=None if flat else slice_axis,
@@ -211,9 +222,9 @@ def read_model(path: str | Path, folds: Sequence[str] | None = None) -> NnunetMo
         separate=resampling[0].get("force_separate_z"),
         orientation=READERS[reader],
         mirror_axes=None if mirror is None else sorted(axes.index(axis) for axis in mirror),
-        architecture=read_architecture(config, dims, folder / "plans.json"),
+        architecture=read_architecture(config, dims, place),
         file_ending=str(dataset.get("file_ending", ".nii.gz")),
-        own_dice=_own_dice(folder, found),
+        own_dice=_own_dice(found),
     )
 
 
@@ -340,11 +351,11 @@ def _normalization(plans: Mapping[str, Any], config: Mapping[str, Any], path: Pa
     return found
 
 
-def _own_dice(folder: Path, folds: Mapping[str, Path]) -> dict[str, float]:
+def _own_dice(folds: Mapping[str, Path]) -> dict[str, float]:
     """Mean foreground Dice of nnU-Net's validation, where its ``summary.json`` is there."""
     found = {}
-    for fold in folds:
-        path = folder / f"fold_{fold}" / "validation" / "summary.json"
+    for fold, file in folds.items():
+        path = file.parent / "validation" / "summary.json"
         try:
             found[fold] = float(json.loads(path.read_text(encoding="utf-8"))["foreground_mean"]["Dice"])
         except (OSError, ValueError, KeyError, TypeError):

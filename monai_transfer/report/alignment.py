@@ -14,9 +14,10 @@ from monai_transfer.metrics.base import Metric, case_number
 from monai_transfer.report.run import Run
 from monai_transfer.report.wording import ARM_ORDER
 
-__all__ = ["FIXED", "ORACLE", "Tables", "group_runs", "readable", "tabulate"]
+__all__ = ["FIXED", "ORACLE", "SCRATCH", "Tables", "group_runs", "readable", "tabulate"]
 
 FIXED, ORACLE = "source", "oracle"
+SCRATCH = ("scratch", "scratch_same")
 
 
 @dataclass

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from monai_transfer.metrics.base import Metric
-from monai_transfer.report.alignment import FIXED, ORACLE, Tables
+from monai_transfer.report.alignment import FIXED, ORACLE, SCRATCH, Tables
 from monai_transfer.report.run import Run
 from monai_transfer.report.statistics import MIN_SEEDS, skewness
 from monai_transfer.report.wording import arm_name
@@ -28,7 +28,7 @@ def cautions(arms: dict[str, dict[int, Run]], tables: Tables, metric: Metric, ju
     found += _unequal(steps, "Unequal training budgets (optimizer steps)")
     labelled = {arm: {run.labelled for run in part} for arm, part in trained.items()}
     found += _unequal({a: n for a, n in labelled.items() if n != {0}}, "Unequal numbers of labelled target cases")
-    transferred = [run for arm, part in runs.items() if arm not in ("scratch", ORACLE) for run in part]
+    transferred = [run for arm, part in runs.items() if arm not in (*SCRATCH, ORACLE) for run in part]
     if len(_distinct(transferred, "pretrained_sha256")) > 1:
         found.append("The arms start from different source weights, so the difference is not of the method alone.")
     if len({str(run.record.get("versions", {}).get("torch")) for run in every}) > 1:

@@ -26,6 +26,7 @@ from monai_transfer.report.transfer_report import (
     Judgement,
     SiteResult,
     TransferReport,
+    better_scratch,
 )
 from monai_transfer.report.wording import arm_name
 
@@ -37,9 +38,9 @@ def compare_runs(
 ) -> TransferReport:
     """Compare the arms of a study.
 
-    Arms are told apart by the name in each run.json: ``scratch`` and ``source`` (untouched) are the baselines,
-    ``oracle`` is an upper mark, all others are judged. Every arm needs the same seeds and the same test cases; only the
-    untouched source may be run once.
+    Arms are told apart by the name in each run.json: ``scratch``, ``scratch_same`` (the source's network from random
+    weights) and ``source`` (untouched) are the baselines, ``oracle`` is an upper mark, all others are judged. Every arm
+    needs the same seeds and the same test cases; only the untouched source may be run once.
 
     Args:
         runs: run folders, or ``Run`` objects.
@@ -62,6 +63,7 @@ def compare_runs(
     sign = -1.0 if measure.better < 0 else 1.0
     tables = tabulate(arms, measure, task)
     results = {arm: _arm_result(arm, seeds, tables, task, measure) for arm, seeds in arms.items()}
+    means = {arm: result.mean for arm, result in results.items()}
     judgements = {}
     for arm in arms:
         if arm not in (*BASELINES, ORACLE):
@@ -87,7 +89,7 @@ def compare_runs(
         or sorted({run.seed for run in loaded}),
         arms=results,
         judgements=judgements,
-        baseline_difference=_between(tables, *BASELINES[::-1], sign),
+        baseline_difference=_between(tables, FIXED, better_scratch(means, measure.better), sign),
         sites=_sites(arms, measure, task, sign),
         warnings=cautions(arms, tables, measure, list(judgements)),
         conclusion="",

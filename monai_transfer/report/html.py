@@ -16,6 +16,7 @@ from PIL import Image
 from monai_transfer.files import write_text
 from monai_transfer.metrics.base import case_number
 from monai_transfer.report.adaptation import feature_alignment, game_sentences, home_sentences
+from monai_transfer.report.alignment import SCRATCH
 from monai_transfer.report.plots import arm_colours, curves, dots, forest
 from monai_transfer.report.statistics import HELPED, HURT, MIN_SEEDS, NO_EVIDENCE
 from monai_transfer.report.wording import arm_name, arm_note, number, share, shares, signed, span
@@ -162,7 +163,7 @@ def _weights(report: TransferReport) -> dict[str, Any] | None:
     for arm, seeds in report.runs.items():
         for run in seeds.values():
             content = run.weights
-            if arm != "scratch" and content and (content.get("loaded") or content.get("adapted")):
+            if arm not in SCRATCH and content and (content.get("loaded") or content.get("adapted")):
                 lists = {k: content.get(k) or [] for k in ("loaded", "adapted", "skipped", "missing", "unused")}
                 return {
                     "arm": arm,

@@ -21,11 +21,18 @@ if TYPE_CHECKING:
 
 __all__ = ["arm_colours", "curves", "dots", "forest"]
 
-_KNOWN = {"scratch": "#8a94a6", "source": "#3f72af", "fine_tuned": "#1a936f", "adapted": "#e07a1f", "oracle": "#b8bec9"}
+_KNOWN = {
+    "scratch": "#8a94a6",
+    "scratch_same": "#5c6675",
+    "source": "#3f72af",
+    "fine_tuned": "#1a936f",
+    "adapted": "#e07a1f",
+    "oracle": "#b8bec9",
+}
 _MORE = ("#8e5ea2", "#c0392b", "#16a3b8", "#8c6d31", "#d4679a", "#5b6abf")
 _INK, _FAINT = "#24303f", "#d5dae1"
 _BETTER, _WORSE, _UNCLEAR = "#1a936f", "#c0392b", "#7c8798"
-_BASELINE = {"scratch": "from scratch", "source": "untouched source"}
+_BASELINE = {"scratch": "from scratch", "scratch_same": "from scratch, same network", "source": "untouched source"}
 
 
 def arm_colours(arms: Iterable[str]) -> dict[str, str]:
@@ -42,7 +49,7 @@ def forest(report: TransferReport) -> str | None:
         for baseline, d in judged.differences.items()
     ]
     if report.baseline_difference is not None:
-        rows.append(("untouched source\nagainst from scratch", report.baseline_difference))
+        rows.append((f"untouched source\nagainst {_BASELINE[report.best_scratch]}", report.baseline_difference))
     rows = [(text, d) for text, d in rows if math.isfinite(d.mean)]
     if not rows:
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from monai_transfer.metrics.base import Metric
-from monai_transfer.report.alignment import Tables
+from monai_transfer.report.alignment import SCRATCH, Tables
 from monai_transfer.report.lost_classes import lost_sentence
 from monai_transfer.report.statistics import HELPED, HURT, NO_EVIDENCE, CrossedDifference, Verdict
 from monai_transfer.report.wording import arm_name, number, share, shares, span
@@ -15,7 +15,13 @@ if TYPE_CHECKING:
 
 __all__ = ["conclusion", "verdict_sentence"]
 
-_BASELINE = {"scratch": "training from scratch", "source": "the untouched source"}
+_BASELINE = {
+    "scratch": "training from scratch",
+    "scratch_same": "training the source's network from scratch",
+    "source": "the untouched source",
+}
+_EXPECTED = ("scratch", "source")
+"""Whose absence is told."""
 
 
 def verdict_sentence(
@@ -37,11 +43,11 @@ def verdict_sentence(
     text += f"; {' and '.join(clauses)}." if clauses else "."
     if found.word == HURT:
         worst = min(found.comparisons, key=lambda b: found.comparisons[b].mean)
-        if worst == "scratch":
+        if worst in SCRATCH:
             text += " This is negative transfer: training from scratch, without the source, gives the better result."
         else:
             text += " This training took away from the source model: using it untouched gives the better result."
-    missing = [words for b, words in _BASELINE.items() if b not in tables.values]
+    missing = [_BASELINE[b] for b in _EXPECTED if b not in tables.values]
     if missing and found.comparisons:
         text += f" This says nothing about {missing[0]}, which is not among the runs."
     if gap is not None:
@@ -105,7 +111,7 @@ def conclusion(report: TransferReport) -> str:
     base = report.baseline_difference
     if base is not None and not helped and len(report.seeds) >= 5 and base.low > 0:
         parts.append(
-            f"The untouched source by itself beats training from scratch by {number(base.mean)} "
+            f"The untouched source by itself beats {_BASELINE[report.best_scratch]} by {number(base.mean)} "
             f"({span(base.low, base.high, sign=True)})."
         )
     if not judged:

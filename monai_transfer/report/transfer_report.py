@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -10,15 +11,27 @@ import numpy as np
 from rich.table import Table
 
 from monai_transfer.metrics.base import Metric
-from monai_transfer.report.alignment import FIXED
+from monai_transfer.report.alignment import FIXED, SCRATCH
 from monai_transfer.report.lost_classes import LostClass
 from monai_transfer.report.run import Run
 from monai_transfer.report.wording import arm_name, number, share, shares, signed, span
 from monai_transfer.tasks import get_task
 
-__all__ = ["BASELINES", "ArmResult", "Difference", "Judgement", "SiteResult", "TransferReport"]
+__all__ = ["BASELINES", "ArmResult", "Difference", "Judgement", "SiteResult", "TransferReport", "better_scratch"]
 
-BASELINES = ("scratch", "source")
+BASELINES = (*SCRATCH, FIXED)
+"""What every other arm is compared with; an arm that helps has to be better than each of them that is there."""
+
+
+def better_scratch(means: Mapping[str, float], better: float) -> str:
+    """The arm from scratch with the better mean; ``scratch`` where there is but one, or none.
+
+    >>> better_scratch({"scratch": 0.5, "scratch_same": 0.7, "source": 0.9}, better=1)
+    'scratch_same'
+    """
+    known = [arm for arm in SCRATCH if arm in means]
+    sign = -1.0 if better < 0 else 1.0
+    return max(known, key=lambda arm: sign * means[arm], default=SCRATCH[0])
 
 
 @dataclass
@@ -101,6 +114,11 @@ class TransferReport:
     unit_of_length: str = "mm"
 
     @property
+    def best_scratch(self) -> str:
+        """The better of the arms from scratch, which the untouched source is compared with."""
+        return better_scratch({arm: result.mean for arm, result in self.arms.items()}, self.measure.better)
+
+    @property
     def measure(self) -> Metric:
         """The metric's description, in this set's unit of length."""
         return self.describe(self.metric)
@@ -144,7 +162,7 @@ class TransferReport:
             cells = [arm_name(name), number(arm.mean), span(arm.low, arm.high)]
             for baseline in shown:
                 d = judged.differences.get(baseline) if judged else None
-                if name == FIXED and baseline == "scratch":
+                if name == FIXED and baseline == self.best_scratch:
                     d = self.baseline_difference
                 cells.append(f"{signed(d.mean)} ({span(d.low, d.high, sign=True)})" if d else "")
             if gaps:

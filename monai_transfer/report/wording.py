@@ -8,6 +8,10 @@ __all__ = ["ARM_ORDER", "arm_name", "arm_note", "number", "share", "shares", "si
 
 _ARMS = {
     "scratch": ("from scratch", "trained on the labelled target cases only, starting from random weights"),
+    "scratch_same": (
+        "from scratch, source's network",
+        "trained on the labelled target cases only, with the source's network and preprocessing, from random weights",
+    ),
     "source": ("untouched source", "the source model as it is, never trained on this target"),
     "fine_tuned": ("fine-tuned", "starts from the source model, trained further on the labelled target cases"),
     "adapted": ("adapted", "starts from the source model, adapted with target scans that have no labels"),
@@ -25,7 +29,7 @@ _ARMS = {
     ),
     "oracle": ("oracle", "trained with all of the target's labels: an upper mark, not something to reach"),
 }
-ARM_ORDER = ("scratch", "source", "fine_tuned", "head_only", "adapted")
+ARM_ORDER = ("scratch", "scratch_same", "source", "fine_tuned", "head_only", "adapted")
 
 
 def arm_name(arm: str) -> str:

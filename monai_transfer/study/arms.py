@@ -40,6 +40,8 @@ ARM_WORKFLOWS = ("train", "adapt", "evaluate")
 _ALONE = {"joint": False}  # the target's cases alone
 PRESETS = {
     "scratch": Arm("scratch", "train", {"pretrained": "none", **_ALONE}),
+    # with the source's network and preprocessing, where `scratch` has those planned for the data
+    "scratch_same": Arm("scratch_same", "train", {"pretrained": "none", **_ALONE}),
     "source": Arm("source", "evaluate", seeded=False),
     "fine_tuned": Arm("fine_tuned", "train", _ALONE),
     "joint": Arm("joint", "train", {"joint": True}),
@@ -55,11 +57,13 @@ PRESETS = {
     "randomised": Arm("randomised", "evaluate", seeded=False, pretraining={"augment_source": "randomised"}),
     "oracle": Arm("oracle", "train", {"n_labelled": None, **_ALONE}),
 }
-"""Arms by name. ``oracle`` has all of the target's labels: an upper mark, not something to reach."""
+"""Arms by name. ``scratch`` of a bundle made from a source is what a user without it would train, network and
+preprocessing planned for the data (``configs/scratch.yaml``); ``scratch_same`` has the source's from random weights;
+``oracle`` has all of the target's labels: an upper mark, not something to reach."""
 
 
 DEFAULT_ARMS = "scratch,source,fine_tuned,joint,source_longer,adapted"
-"""The arms of a study that names none."""
+"""The arms of a study that names none; ``scratch_same`` joins them where ``scratch`` has a network of its own."""
 
 
 def are_default(arms: Sequence[Arm]) -> bool:

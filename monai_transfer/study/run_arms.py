@@ -88,7 +88,9 @@ def run_study(
             todo, runs = [], []
             for arm in arms:
                 # an arm without target labels is the same whatever their number: it is run once
-                labelled = count is not None and arm.workflow == "train" and "n_labelled" not in arm.overrides
+                labelled = (
+                    count is not None and arm.workflow in ("train", "scratch") and "n_labelled" not in arm.overrides
+                )
                 home = folder if labelled or count is None else out / "any-labelled"
                 for seed in seeds if arm.seeded else seeds[:1]:
                     run = (home / f"{arm.name}-{seed}").resolve()
@@ -123,12 +125,21 @@ def arms_on(bundle: str | Path, arms: Sequence[Arm]) -> list[Arm]:
     config = open_workflow(bundle, "train", {}, log=False).parser.config
     known, patience = set(config), config.get("patience")
     found = []
+    alone = any(Path(bundle).glob("configs/scratch.*"))
+    default = are_default(arms)
+    if alone and default:
+        arms = [*arms[:1], PRESETS["scratch_same"], *arms[1:]]
     for arm in arms:
+        if alone and arm.name == "scratch" and arm.workflow == "train" and arm.overrides.get("pretrained") == "none":
+            arm = _without_source(arm)
+        elif arm.name == "scratch_same" and not alone:
+            hint = "it has no configs/scratch.yaml: its arm scratch has the same network already"
+            raise InputError("the arm scratch_same is of bundles made from a source", path=bundle, hint=hint)
         wanted = {key for key in ("joint", "average", "augment_source") if key in {**arm.overrides, **arm.pretraining}}
         if "joint" in wanted - known and arm.overrides.get("joint") is False:
             arm = replace(arm, overrides={key: value for key, value in arm.overrides.items() if key != "joint"})
             wanted.discard("joint")
-        if wanted - known and are_default(arms):
+        if wanted - known and default:
             continue  # nobody asked for it
         if wanted - known:
             lacking = " and ".join(sorted(wanted - known))
@@ -141,6 +152,11 @@ def arms_on(bundle: str | Path, arms: Sequence[Arm]) -> list[Arm]:
             arm = replace(arm, overrides={**arm.overrides, "patience": None})
         found.append(arm)
     return found
+
+
+def _without_source(arm: Arm) -> Arm:
+    """The arm in the bundle's ``scratch`` workflow, which has random weights anyway."""
+    return replace(arm, workflow="scratch", overrides={k: v for k, v in arm.overrides.items() if k != "pretrained"})
 
 
 def _own_sources(

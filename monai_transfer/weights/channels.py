@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import torch
@@ -10,9 +11,26 @@ from torch import Tensor
 from monai_transfer.errors import InputError
 from monai_transfer.weights.classes import same_name
 
-__all__ = ["CHANNEL_MODES", "adapt_channels", "adapt_patch_channels"]
+__all__ = ["CHANNEL_MODES", "adapt_channels", "adapt_patch_channels", "same_channel"]
 
 CHANNEL_MODES = ("auto", "name", "repeat", "average", "first")
+_SEQUENCES = {
+    "t1w": "t1", "t1n": "t1", "t1native": "t1", "t1gd": "t1c", "t1ce": "t1c", "t1cw": "t1c", "t1post": "t1c",
+    "t1wce": "t1c", "t1contrast": "t1c", "t2w": "t2", "t2f": "flair", "t2flair": "flair", "flairw": "flair",
+    "grey": "gray", "ctscan": "ct",
+}  # fmt: skip
+"""Names under which public sets and models call the same sequence (BraTS alone has had T1Gd, T1ce and T1c)."""
+
+
+def same_channel(name: str) -> str:
+    """A channel's name in the form in which two of them are compared: case and separators aside, and by one word for
+    what the same MR sequence is called.
+
+    >>> same_channel("T1-Gd") == same_channel("t1ce"), same_channel("T1w") == same_channel("T1ce")
+    (True, False)
+    """
+    plain = re.sub(r"[^a-z0-9]", "", same_name(name).lower())
+    return _SEQUENCES.get(plain, plain or same_name(name))
 
 
 def adapt_channels(
@@ -32,8 +50,9 @@ def adapt_channels(
             ``first``: the first channels as they are; further ones stay fresh. ``auto``: by name where both sides
             have names of which some agree, else ``repeat`` for more channels and ``average`` for fewer. ``name``:
             by name or not at all.
-        source_names, target_names: channel names in order; case, spaces, ``_`` and ``-`` make no difference. A
-            channel without a namesake stays fresh.
+        source_names, target_names: channel names in order; case, spaces, ``_`` and ``-`` make no difference,
+            and MR sequences are known by their usual names (``same_channel``). A channel without a namesake stays
+            fresh.
 
     Raises:
         InputError: ``mode`` is ``name`` and there are no names on both sides, or none in common.
@@ -49,8 +68,8 @@ def adapt_channels(
     n, m = weight.shape[1], fresh.shape[1]
     named = source_names and target_names and len(source_names) == n and len(target_names) == m
     if mode in ("auto", "name") and source_names and target_names and named:
-        there = {same_name(name): channel for channel, name in enumerate(source_names)}
-        pairs = [(c, there[same_name(name)]) for c, name in enumerate(target_names) if same_name(name) in there]
+        there = {same_channel(name): channel for channel, name in enumerate(source_names)}
+        pairs = [(c, there[same_channel(name)]) for c, name in enumerate(target_names) if same_channel(name) in there]
         if pairs:
             result = fresh.clone()
             for channel, origin in pairs:

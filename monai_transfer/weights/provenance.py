@@ -26,11 +26,13 @@ class Provenance:
     Attributes:
         licence: that binds whoever uses it; ``None``: unknown.
         description: where it comes from, in words. url: where it is published. Both may be empty.
+        channels: of its images, in order, where ``source.json`` beside it tells them.
     """
 
     licence: str | None = None
     description: str = ""
     url: str = ""
+    channels: tuple[str, ...] = ()
 
 
 def provenance_of(file: str | Path) -> Provenance:
@@ -45,13 +47,19 @@ def provenance_of(file: str | Path) -> Provenance:
         return Provenance()
     listed = next((e for e in read_large_files(root) if root / e.path == file), None)
     if listed is not None and (listed.licence or listed.description):
-        return Provenance(listed.licence, listed.description, listed.url)
+        return Provenance(listed.licence, listed.description, listed.url, _channels_of(file))
     for record in (_json(root / "weights.json"), _json(root / "configs" / "metadata.json").get("transfer", {})):
         note = record.get("weights", record) if isinstance(record, Mapping) else {}
         if isinstance(note, Mapping) and (note.get("licence") or note.get("source") or note.get("description")):
             start = note.get("description") or note.get("source")
             return Provenance(note.get("licence"), f"trained from {start}" if start else "", note.get("url") or "")
     return Provenance()
+
+
+def _channels_of(file: Path) -> tuple[str, ...]:
+    """Of a bundle's ``models/source.pt``, which is its source as it came; other files have the bundle's own order."""
+    told = _json(file.with_name("source.json")).get("channels") if file.name == "source.pt" else None
+    return tuple(map(str, told)) if isinstance(told, list) else ()
 
 
 def is_non_commercial(licence: str | None) -> bool:

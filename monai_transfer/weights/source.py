@@ -147,7 +147,7 @@ def _read_file(path: Path) -> Source:
     return Source(
         content if isinstance(content, Mapping) else {"": content},
         classes=_from_json(metadata.get("classes")),
-        channels=_from_json(metadata.get("channels")),
+        channels=_from_json(metadata.get("channels")) or list(known.channels) or None,
         description=f"{path.parent.name} (TensorFlow.js)" if layers_model else _described(path.name, known.description),
         sha256=sha256_tfjs(path) if layers_model else sha256_file(path),
         licence=licence or (bundle_licence(path.parent, {}) if layers_model else None),

@@ -13,8 +13,8 @@ from torch.nn.modules.conv import _ConvNd
 
 from monai_transfer.errors import InputError
 from monai_transfer.networks.head import find_head, find_stem
-from monai_transfer.weights.channels import CHANNEL_MODES, adapt_channels, adapt_patch_channels
-from monai_transfer.weights.classes import ClassMap, class_axes, names_for, same_name
+from monai_transfer.weights.channels import CHANNEL_MODES, adapt_channels, adapt_patch_channels, same_channel
+from monai_transfer.weights.classes import ClassMap, class_axes, names_for
 from monai_transfer.weights.inflation import INFLATIONS, inflate, widen_kernel
 from monai_transfer.weights.positions import resize_positions, resize_relative_table
 
@@ -195,7 +195,7 @@ class Surgery:
         theirs, ours = names
         if self.channels not in ("auto", "name") or (self.channels == "auto" and not (theirs and ours)):
             return True
-        return [same_name(name) for name in theirs or ()] == [same_name(name) for name in ours or ()] != []
+        return [same_channel(name) for name in theirs or ()] == [same_channel(name) for name in ours or ()] != []
 
     def _classes(self, owner: str, module: nn.Module, parameter: str, source: Tensor, fresh: Tensor):
         """The head's part: (values, note, whether they fit)."""

@@ -192,15 +192,6 @@ def test_from_2d_into_3d(tiny_set, tmp_path, monkeypatch):
     assert_runs(solid, "train", monkeypatch)
 
 
-def test_a_bare_checkpoint_is_refused_with_the_mend(tiny_set, tmp_path):
-    path = tmp_path / "weights.pt"
-    torch.save(UNet(3, 1, 2, [4, 8], [2]).state_dict(), path)
-    with pytest.raises(InputError, match="does not say which network.*bundle or run folder") as caught:
-        new_bundle(tmp_path / "b", tiny_set("segmentation", 3), source=path, **SMALL)
-    assert str(caught.value).startswith(str(path))
-    assert not (tmp_path / "b").exists()
-
-
 def test_load_weights_takes_a_source(packaged):
     source = Source.load(packaged / "head_mr_segmentation")
     network = UNet(3, 1, 2, [8, 16, 32], [2, 2], num_res_units=1, norm="BATCH")

@@ -53,7 +53,7 @@ def predict(bundle: Path, images: Path, out: Path, **more) -> list[np.ndarray]:
     flow = ConfigWorkflow(
         str(bundle / "configs" / "inference.yaml"), meta_file=str(bundle / "configs" / "metadata.json"),
         logging_file=False, bundle_root=str(bundle), dataset_dir=str(images), output_dir=str(out),
-        pattern="iso[45]_0000.nii.gz", **more,
+        **{"pattern": "iso[45]_0000.nii.gz", **more},
     )  # fmt: skip
     flow.initialize()
     flow.run()
@@ -111,3 +111,29 @@ def test_refusals(data, tmp_path):
         new_bundle(tmp_path / "a", data / "manifest.json", source=folder_of("two"))
     with pytest.raises(InputError, match="the model is 2D and the data are 3D; take a 3d_fullres model"):
         new_bundle(tmp_path / "b", data / "manifest.json", source=folder_of("flat"))
+
+
+def test_a_model_of_regions_keeps_its_head_for_the_same_regions(tmp_path):
+    """Sigmoid outputs on both sides: the rows go over by the regions' names, and the masks are nnU-Net's."""
+    items = []
+    for seed in (3, 4, 5):
+        images, label = write_case(tmp_path, "regions", seed)
+        names = {"case": f"c{seed}", "patient": f"p{seed}", "site": "a"}
+        items.append({"image": Path(images[0]).name, "label": Path(label).name, **names})
+    made = {
+        "name": "phantom", "task": "segmentation", "modality": "MR", "channel_names": {"0": "MRI"},
+        "labels": {"0": "background", "1": "shell", "2": "core"}, "regions": {"core": [2], "whole": [1, 2]},
+        "training": items[:1], "validation": items[1:2], "test": items[2:],
+    }  # fmt: skip
+    (tmp_path / "manifest.json").write_text(json.dumps(made))
+    bundle = tmp_path / "regions_segmentation"
+    spec = new_bundle(bundle, tmp_path / "manifest.json", source=folder_of("regions"), epochs=1, batch_size=2)
+    note = json.loads((bundle / "models" / "source.json").read_text())
+    assert spec.task == "regions" and note["weights"]["coverage"] == 1.0
+    assert note["weights"]["skipped"] == note["weights"]["missing"] == []
+    assert any("classes by name" in text or "core" in text for text in note["weights"]["notes"].values())
+    assert note["head"] == {"source": "sigmoid", "by": "its labels", "here": "sigmoid"}
+    ours = predict(bundle, tmp_path, tmp_path / "out", pattern="regions[45]_0000.nii.gz")
+    with np.load(ORIGINALS / "regions" / "predictions.npz") as found:
+        theirs = [found[f"plain_{number}"] for number in (0, 1)]
+    assert np.mean([dice(a, b) for a, b in zip(ours, theirs, strict=True)]) >= 0.999

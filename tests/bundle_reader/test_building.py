@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import socket
 import time
 
@@ -61,12 +62,23 @@ def test_networks_equal_those_that_monai_makes(name):
         assert torch.equal(a, b)
 
 
-def test_weights_are_not_fetched_by_a_default():
-    assert build(component({"_target_": "EfficientNetBN", "model_name": "efficientnet-b0"})) is not None
+@pytest.mark.parametrize("said", [{}, {"pretrained": True}, {"pretrained": 1}])
+def test_weights_are_never_fetched(said):
+    """Neither by a default nor where the config asks for them: the bundle's own weights come behind."""
+    found = component({"_target_": "EfficientNetBN", "model_name": "efficientnet-b0", **said})
+    assert build(found) is not None
+    assert as_config(found)["pretrained"] is False
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torchvision") is not None, reason="torchvision is here")
+def test_a_missing_package_is_one_line():
+    found = component({"_target_": "TorchVisionFCModel", "model_name": "resnet18", "pretrained": True})
+    with pytest.raises(InputError) as error:
+        build(found)
+    assert error.value.fault == "TorchVisionFCModel needs the package torchvision, which is not here"
 
 
 HOSTILE = {
-    "weights that are fetched": NETWORKS["EfficientNetBN"] | {"pretrained": True},
     "a URL": {"_target_": "HoVerNet", "pretrained_url": "https://example.org/x.pt"},
     "a reader by its path": {"_target_": "LoadImaged", "keys": "image", "reader": "subprocess.getoutput"},
     "a reader among others": {"_target_": "LoadImaged", "keys": "image", "reader": ["ITKReader", "os.system"]},

@@ -56,6 +56,22 @@ def test_beating_scratch_is_not_enough_where_the_source_is_better_still(study):
     assert "The untouched source by itself beats training from scratch" in report.conclusion
 
 
+def test_the_better_of_two_scratches_counts(study):
+    """Planned for the data and in the source's network: an arm helps where it beats both, and hurts against one."""
+    means = {"scratch": 0.8, "scratch_same": 0.5, "source": 0.55, "fine_tuned": 0.7}
+    report = compare_runs(study.write(means), study.folder / "report.html")
+    judged = report.judgements["fine_tuned"]
+    assert judged.word == HURT and set(judged.differences) == {"scratch", "scratch_same", "source"}
+    assert "better than training the source's network from scratch" in judged.sentence
+    assert "negative transfer" in judged.sentence and set(report.judgements) == {"fine_tuned"}
+    assert report.best_scratch == "scratch"
+    assert report.baseline_difference.mean == pytest.approx(report.arms["source"].mean - report.arms["scratch"].mean)
+    page = (study.folder / "report.html").read_text()
+    assert "scratch<br>in the source's network" in page and "98.7 %" in page
+    alone = compare_runs(study.write({**means, "scratch": 0.45, "source": 0.4}))
+    assert alone.best_scratch == "scratch_same" and alone.judgements["fine_tuned"].word == HELPED
+
+
 def test_negative_transfer_is_said_aloud(study):
     report = compare_runs(study.write({"scratch": 0.8, "source": 0.5, "fine_tuned": 0.7}))
     assert report.judgements["fine_tuned"].word == HURT

@@ -11,6 +11,7 @@ _WHAT = {
     "pretrain": 'pretrain on the labelled cases of the source site, from fresh weights; tests there ("home").',
     "adapt": "adapt to the target site without its labels (labelled source cases, unlabelled target cases).",
     "evaluate": "evaluate weights on the target site's test cases, in each image's own grid; trains nothing.",
+    "scratch": "train without the source: network and preprocessing planned for the target's labelled cases alone.",
     "multi_gpu_train": "the same on several processes or GPUs; stands on train.yaml (or train + adapt / pretrain).",
     "inference": "predict on new images; needs MONAI alone.",
 }
@@ -26,6 +27,7 @@ _MORE = {
     "pretrain": "Its models/model.pt is what the bundle's models/model.pt was copied from.",
     "adapt": "A few labelled target cases join in with --n_labelled 3. No target label decides anything: "
     "the last epoch is kept, or see choose_by.",
+    "scratch": "With the source's network and preprocessing instead: configs/train.yaml with --pretrained none.",
     "evaluate": "Other weights: --ckpt FILE.  Another site: --target_site NAME.",
 }
 _MORE_ALONE = {

@@ -37,8 +37,10 @@ def prepared(s: BundleSpec) -> dict[str, Any]:
     }
     if s.source_classes:
         arguments["source_classes"] = s.source_classes
+    if s.loading:
+        arguments["loading"] = s.loading
     arguments |= {
-        "min_coverage": 0.5,
+        "min_coverage": s.min_coverage,
         "channels_last": ref("channels_last"),
         "checkpoint_activations": ref("checkpoint_activations"),
         "missing_later": True,

@@ -40,11 +40,13 @@ def load(s: BundleSpec) -> list[Any]:
     loader = monai("transforms.LoadImaged", keys=["image"])
     if s.picture:
         grey = "lambda image: image if image.mode in ('1', 'L', 'I', 'I;16', 'F') else image.convert('L')"
-        to_mode = grey if s.picture == "grey" else "lambda image: image.convert('RGB')"
+        to_mode = grey if s.picture == "grey" or s.deep_grey else "lambda image: image.convert('RGB')"
         steps = [expr("ImageOps.exif_transpose"), expr(to_mode)]
-        said = "upright, one channel; 16 bits stay" if s.picture == "grey" else "upright, three channels"
+        said = "upright, one channel; 16 bits stay" if s.picture == "grey" or s.deep_grey else "upright, three channels"
         converter = monai("transforms.Compose", transforms=steps)
         loader["reader"] = note(monai("data.PILReader", converter=converter), said)
     # MONAI Label puts a string `image_path` beside the image, which MONAI's Spacingd would take for its meta data
     forget = monai("transforms.DeleteItemsd", keys=["image_path"])
-    return [loader, monai("transforms.EnsureChannelFirstd", keys=["image"]), *([forget] if not s.picture else [])]
+    thrice = monai("transforms.RepeatChanneld", keys=["image"], repeats=3)  # Pillow has no colours of 16 bits
+    after = [thrice] if s.deep_grey else [] if s.picture else [forget]
+    return [loader, monai("transforms.EnsureChannelFirstd", keys=["image"]), *after]

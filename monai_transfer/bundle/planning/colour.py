@@ -9,8 +9,9 @@ import numpy as np
 from monai_transfer.bundle.planning.reasons import Reasons
 from monai_transfer.data.readers import SafeReader
 from monai_transfer.errors import InputError
+from monai_transfer.manifest import Case
 
-__all__ = ["COLOURS", "picture_mode"]
+__all__ = ["COLOURS", "picture_mode", "refuse_deep_colours"]
 
 COLOURS = ("red", "green", "blue")
 """Names of the channels of a colour picture."""
@@ -44,3 +45,17 @@ def picture_mode(paths: Sequence[str], asked: str | None, source_channels: int |
     if coloured:
         return str(reasons.add("channels", "rgb", f"{coloured} of {len(looked)} pictures hold colours"))
     return str(reasons.add("channels", "grey", f"{len(looked)} pictures hold no colour"))
+
+
+def refuse_deep_colours(cases: Sequence[Case]) -> None:
+    """Colours of 16 bits: training reads them whole, but Pillow, which inference reads with, keeps 8 of the bits.
+
+    Raises:
+        InputError: a picture has them.
+    """
+    reader = SafeReader()
+    for case in list(cases)[:: max(1, len(cases) // _LOOKED)][:_LOOKED]:
+        array = reader.read_volume(case.images[0]).array
+        if array.ndim == 3 and array.dtype.itemsize > 1:
+            fault = "a picture with colours of 16 bits, of which a bundle's inference (MONAI and Pillow) reads 8"
+            raise InputError(fault, path=case.images[0], hint="convert the pictures to 8 bits, or --channels grey")

@@ -48,6 +48,7 @@ def plan_dense(
     *,
     spacing: Sequence[float] | None = None,
     patch: Sequence[int] | None = None,
+    patch_from: str = "as asked",
     network: dict[str, Any] | None = None,
     unit: int = 1,
     name: str | None = None,
@@ -61,6 +62,7 @@ def plan_dense(
         size: what the network may use.
         reasons: where the reasons go.
         spacing, patch, batch_size, name: what the user asked for; else planned. ``name``: a network of ``DENSE``.
+        patch_from: whose patch it is, in words.
         network, unit: a source's network and what patches must be multiples of; else planned.
     """
     dims = fit.spatial_dims
@@ -73,7 +75,7 @@ def plan_dense(
         reasons.add("spacing", list(spacing), "as asked, or the source's")
     shape = [max(1, round(n * old / new)) for n, old, new in zip(fit.shape, own, spacing, strict=True)]
     chosen, built, batch = _fit_memory(
-        fit, outputs, size, reasons, shape, spacing, patch, network, unit, name, batch_size
+        fit, outputs, size, reasons, shape, spacing, patch, patch_from, network, unit, name, batch_size
     )
     kept = None if list(spacing) == own and fit.spacing is None else list(spacing)
     return DensePlan(kept, chosen, built, batch, _crops(fit, chosen, shape, reasons))
@@ -87,6 +89,7 @@ def _fit_memory(
     shape: Sequence[int],
     spacing: Sequence[float],
     patch: Sequence[int] | None,
+    patch_from: str,
     network: dict[str, Any] | None,
     unit: int,
     name: str | None,
@@ -111,7 +114,7 @@ def _fit_memory(
             break
         else:
             voxels = int(voxels * 0.8)
-    _explain(reasons, size, levels, patch, whole, batch_size, batch, need, network, kind, why)
+    _explain(reasons, size, levels, patch_from if patch else "", whole, batch_size, batch, need, network, kind, why)
     return whole, built, batch
 
 
@@ -119,7 +122,7 @@ def _explain(
     reasons: Reasons,
     size: Size,
     levels: Topology,
-    patch: Sequence[int] | None,
+    patch_from: str,
     whole: list[int],
     batch_size: int | None,
     batch: int,
@@ -129,7 +132,7 @@ def _explain(
     why: str,
 ) -> None:
     limit = f"size {size.name}: at most {size.voxels[len(whole)]} voxels"
-    reasons.add("patch", whole, "as asked" if patch else f"{limit}, a cube in mm as far as the median image reaches")
+    reasons.add("patch", whole, patch_from or f"{limit}, a cube in mm as far as the median image reaches")
     step = "" if need is None else f"; a step needs at least {need:.2g} GiB of {size.memory:g}"
     reasons.add("batch_size", batch, ("as asked" if batch_size else "as many as the size's memory holds") + step)
     if network is not None:

@@ -16,6 +16,7 @@ from monai_transfer.bundle.run import open_workflow, run_workflow
 from monai_transfer.errors import InputError
 from monai_transfer.evaluation.overlay import draw_case
 from monai_transfer.manifest import Manifest
+from tests.data.readers.test_raster import deep_png
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 SITES = {"source_site": "north", "target_site": "south", "size": "small"}
@@ -92,6 +93,35 @@ def test_training_and_inference_read_the_same_colours(tmp_path, kind):
     plain = infer.get_parsed_content("preprocessing")({"image": str(path)})["image"]
     assert ours.shape == (3, *ours.shape[1:])
     torch.testing.assert_close(ours.as_tensor(), plain.as_tensor())
+
+
+def deep(data: Path) -> Path:
+    """The pictures of a manifest, grey and with 16 bits."""
+    for path in data.parent.glob("*.png"):
+        array = np.asarray(Image.open(path).convert("L")).astype(np.uint16) * 257
+        Image.fromarray(array).save(path)
+    return data
+
+
+def test_grey_of_16_bits_into_three_channels_is_not_clipped(tmp_path):
+    data = deep(pictures(tmp_path / "data", False))
+    bundle = tmp_path / "deep_classification"
+    assert new_bundle(bundle, data, channels="rgb", **SITES).deep_grey
+    path = next(data.parent.glob("*.png"))
+    train = open_workflow(bundle, "train", {}, log=False).parser.get_parsed_content("test#preprocessing")
+    infer = ConfigParser(ConfigParser.load_config_file(str(bundle / "configs" / "inference.yaml")))
+    ours = train({"image": str(path)})["image"]
+    plain = infer.get_parsed_content("preprocessing")({"image": str(path)})["image"]
+    torch.testing.assert_close(ours.as_tensor(), plain.as_tensor())
+    assert ours.shape[0] == 3 and len(ours.unique()) > 20, "255 grey values, and not one"
+
+
+def test_colours_of_16_bits_are_refused(tmp_path):
+    data = pictures(tmp_path, True)
+    for path in tmp_path.glob("south_training_*.png"):
+        deep_png(tmp_path, np.asarray(Image.open(path)).astype(np.uint16) * 257).replace(path)
+    with pytest.raises(InputError, match="colours of 16 bits.*convert the pictures to 8 bits"):
+        new_bundle(tmp_path / "b", data, **SITES)
 
 
 def test_a_picture_is_drawn_in_its_colours(tmp_path):
