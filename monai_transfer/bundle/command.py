@@ -89,6 +89,9 @@ def new(
         list[str] | None,
         typer.Option(help='Arguments of that class, e.g. "feature_size=48 depths=[2,2,2,2]"; may be repeated.'),
     ] = None,
+    residual: Annotated[
+        bool, typer.Option("--residual", help="A DynUNet with residual blocks, for a segmentation without a source.")
+    ] = False,
     resize: Annotated[
         str | None, typer.Option(help="Pixels per axis that every picture is brought to first, e.g. 512,512.")
     ] = None,
@@ -148,6 +151,7 @@ def new(
         size=size,
         network=network,
         network_args=parse_network_args(network_args),
+        residual=residual,
         channels=channels,
         budget=budget,
         epochs=epochs,

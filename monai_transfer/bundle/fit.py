@@ -40,7 +40,7 @@ class DataFit:
         low, high, mean, std: medians over the images of their 0.5 and 99.5 percentile, mean and standard deviation.
         background: mean share of voxels that are exactly zero.
         described: by site (``None``: all of them), what ``describe_inspected`` says of its images.
-        foreground: of CT with masks: ``p0.5, p99.5, mean, std`` of the voxels inside them; else empty.
+        foregrounds: by channel, of CT with masks: ``p0.5, p99.5, mean, std`` of the voxels inside them; else empty.
     """
 
     spatial_dims: int
@@ -55,7 +55,12 @@ class DataFit:
     std: float
     background: float
     described: dict[str | None, DataDescription] = field(default_factory=dict)
-    foreground: dict[str, float] = field(default_factory=dict)
+    foregrounds: list[dict[str, float]] = field(default_factory=list)
+
+    @property
+    def foreground(self) -> dict[str, float]:
+        """Of an image with one channel."""
+        return self.foregrounds[0] if len(self.foregrounds) == 1 else {}
 
     @property
     def sizes(self) -> dict[str, float]:
@@ -136,13 +141,14 @@ def fit_data(manifest: Manifest, sites: Sequence[str | None], n: int = 12) -> Da
         )
     files = Counter(len(case.images) for cases in inspected.values() for _, case, _ in cases).most_common(1)[0][0]
     stored = Counter(one.channels for one in facts).most_common(1)[0][0]
+    channels = files * (1 if raster else stored)
     together = describe_inspected(manifest, [one for cases in inspected.values() for one in cases])
     intensity = together.intensity
     return DataFit(
         spatial_dims=dims.pop(),
         suffix=suffix,
         raster=raster,
-        channels=files * (1 if raster else stored),
+        channels=channels,
         spacing=[round(v, 3) for v in together.spacing] if together.spacing and not raster else None,
         shape=together.shape,
         low=round(intensity["p0.5"], 4),
@@ -151,7 +157,9 @@ def fit_data(manifest: Manifest, sites: Sequence[str | None], n: int = 12) -> Da
         std=round(intensity["std"], 4),
         background=round(float(np.mean([one.zeros for one in facts])), 3),
         described={site: describe_inspected(manifest, cases) for site, cases in inspected.items()},
-        foreground=foreground_intensities(manifest, [case for cases in inspected.values() for _, case, _ in cases]),
+        foregrounds=foreground_intensities(
+            manifest, [case for cases in inspected.values() for _, case, _ in cases], channels
+        ),
     )
 
 

@@ -30,7 +30,7 @@ from monai_transfer.bundle.planning.balance import class_weights
 from monai_transfer.bundle.planning.budget import plan_budget, selects_epoch
 from monai_transfer.bundle.planning.colour import COLOURS, picture_mode, refuse_deep_colours
 from monai_transfer.bundle.planning.dense import plan_dense
-from monai_transfer.bundle.planning.intensities import normalisation
+from monai_transfer.bundle.planning.intensities import by_channel, channel_modalities, normalisation
 from monai_transfer.bundle.planning.networks import densenet
 from monai_transfer.bundle.planning.reasons import Reasons
 from monai_transfer.bundle.planning.size import Size, get_size
@@ -77,6 +77,7 @@ class NewOptions:
         network: ``UNet`` or ``DynUNet`` for a segmentation without a source; for a checkpoint file whose names do not
             tell it, a class of ``monai.networks.nets`` or a full path.
         network_args: keyword arguments of that class; dimensions, channels and outputs are the data's.
+        residual: ``DynUNet`` with residual blocks (more parameters and time per step).
         preprocessing: ``source``: orientation, spacing, intensities and inferer are the source's, as far as they can
             be read; ``data``: all is fitted to the data.
         channels: ``grey`` or ``rgb`` for pictures; default as the source or the pictures are.
@@ -101,6 +102,7 @@ class NewOptions:
     size: str | None = None
     network: str | None = None
     network_args: Mapping[str, Any] | None = None
+    residual: bool = False
     preprocessing: str = "source"
     channels: str | None = None
     budget: str | int = "quick"
@@ -409,9 +411,14 @@ def _normalise(data: Manifest, fit: DataFit, start: _Start, reasons: Reasons) ->
     if start.normalise is not None:
         reasons.add("normalise", "the source's", start.facts["preprocessing"])
         return start.normalise
+    if fit.channels > 1 and not fit.raster and len(fit.foregrounds) == fit.channels:
+        modalities = channel_modalities(data, fit.channels)
+        if (steps := by_channel(modalities, fit.foregrounds, fit.background, reasons)) is not None:
+            return steps
     window = (fit.low, fit.high)
     colour = fit.raster and fit.channels == 3
-    return normalisation(data.modality, fit.foreground, window, fit.background, fit.raster, reasons, colour=colour)
+    modality = channel_modalities(data, 1)[0] if fit.channels == 1 else data.modality
+    return normalisation(modality, fit.foreground, window, fit.background, fit.raster, reasons, colour=colour)
 
 
 def _pipeline(
@@ -431,6 +438,9 @@ def _pipeline(
     if image and not fit.raster:
         raise InputError("--resize is for pictures, whose pixels have no size", hint="pass --spacing in mm")
     network = start.network
+    if wanted.residual and (network is not None or not task.dense):
+        what = "the network is the source's" if network is not None else f"a {task.name} has no such network"
+        raise InputError(f"--residual is for a planned DynUNet, and {what}", hint="leave it out")
     if not task.dense:
         return _whole_images(wanted, task, fit, outputs, size, network, spacing, image or patch, reasons)
     if image:
@@ -447,6 +457,7 @@ def _pipeline(
         network=network,
         unit=2 ** levels(network) if network is not None else 1,
         name=wanted.network,
+        residual=wanted.residual,
         batch_size=wanted.batch_size,
     )
     return {

@@ -37,7 +37,7 @@ _TRANSFORMS = _words("""
         CropForeground CropForegroundd SpatialPad SpatialPadd DivisiblePad DivisiblePadd BorderPad BorderPadd
         CenterSpatialCrop CenterSpatialCropd CenterScaleCrop CenterScaleCropd SpatialCrop SpatialCropd
         ResizeWithPadOrCrop ResizeWithPadOrCropd Resize Resized Zoom Zoomd CastToType CastToTyped ToTensor ToTensord
-        ToDevice ToDeviced SqueezeDim SqueezeDimd Transpose Transposed ConcatItemsd SelectItemsd DeleteItemsd
+        ToDevice ToDeviced SqueezeDim SqueezeDimd Transpose Transposed SplitDimd ConcatItemsd SelectItemsd DeleteItemsd
         CopyItemsd Identity Identityd ThresholdIntensity ThresholdIntensityd ClipIntensityPercentiles
         ClipIntensityPercentilesd GaussianSmooth GaussianSmoothd GaussianSharpen GaussianSharpend MedianSmooth
         MedianSmoothd HistogramNormalize HistogramNormalized AdjustContrast AdjustContrastd Flip Flipd Rotate90

@@ -52,6 +52,7 @@ def plan_dense(
     network: dict[str, Any] | None = None,
     unit: int = 1,
     name: str | None = None,
+    residual: bool = False,
     batch_size: int | None = None,
 ) -> DensePlan:
     """Plan for a fingerprint.
@@ -63,6 +64,7 @@ def plan_dense(
         reasons: where the reasons go.
         spacing, patch, batch_size, name: what the user asked for; else planned. ``name``: a network of ``DENSE``.
         patch_from: whose patch it is, in words.
+        residual: a DynUNet with residual blocks.
         network, unit: a source's network and what patches must be multiples of; else planned.
     """
     dims = fit.spatial_dims
@@ -75,7 +77,7 @@ def plan_dense(
         reasons.add("spacing", list(spacing), "as asked, or the source's")
     shape = [max(1, round(n * old / new)) for n, old, new in zip(fit.shape, own, spacing, strict=True)]
     chosen, built, batch = _fit_memory(
-        fit, outputs, size, reasons, shape, spacing, patch, patch_from, network, unit, name, batch_size
+        fit, outputs, size, reasons, shape, spacing, patch, patch_from, network, unit, name, residual, batch_size
     )
     kept = None if list(spacing) == own and fit.spacing is None else list(spacing)
     return DensePlan(kept, chosen, built, batch, _crops(fit, chosen, shape, reasons))
@@ -93,6 +95,7 @@ def _fit_memory(
     network: dict[str, Any] | None,
     unit: int,
     name: str | None,
+    residual: bool,
     batch_size: int | None,
 ) -> tuple[list[int], dict[str, Any], int]:
     """The largest patch and batch whose step stays within the size's memory, and the network for it."""
@@ -103,8 +106,9 @@ def _fit_memory(
         levels = topology(wanted, spacing, size.levels)
         units = [unit] * dims if network is not None else levels.unit
         whole = wanted if patch else [max(u, math.ceil(n / u - 0.25) * u) for n, u in zip(wanted, units, strict=True)]
-        kind, why = choose_name(name, levels) if network is None else ("", "")
-        built = network if network is not None else DENSE[kind](levels, dims, fit.channels, outputs, size)
+        kind, why = choose_name(name, levels, residual) if network is None else ("", "")
+        more = {"residual": True} if residual else {}
+        built = network if network is not None else DENSE[kind](levels, dims, fit.channels, outputs, size, **more)
         need = needed(built, batch, fit.channels, whole)
         if need is None or need <= size.memory or (batch <= 2 and (patch or math.prod(whole) <= 8 * math.prod(units))):
             break

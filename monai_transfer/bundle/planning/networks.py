@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from monai_transfer.bundle.planning.size import Size
@@ -30,8 +31,18 @@ def unet(levels: Topology, dims: int, channels: int, outputs: int, size: Size) -
     }
 
 
-def dynunet(levels: Topology, dims: int, channels: int, outputs: int, size: Size) -> dict[str, Any]:
-    """MONAI's ``DynUNet``: nnU-Net's architecture, kernels by level, with supervision of the upper decoder levels."""
+def dynunet(
+    levels: Topology, dims: int, channels: int, outputs: int, size: Size, *, residual: bool = False
+) -> dict[str, Any]:
+    """MONAI's ``DynUNet``: nnU-Net's architecture, kernels by level, with supervision of the upper decoder levels.
+
+    Args:
+        levels: strides and kernels.
+        dims, channels, outputs: of the images and the network.
+        size: features.
+        residual: each level's two convolutions are bypassed (the idea of nnU-Net's ResEnc presets, arXiv:2404.09556,
+            which have more blocks per level).
+    """
     return {
         "_target_": "monai.networks.nets.DynUNet",
         "spatial_dims": dims,
@@ -44,7 +55,7 @@ def dynunet(levels: Topology, dims: int, channels: int, outputs: int, size: Size
         "norm_name": "batch",
         "deep_supervision": len(levels.strides) > 2,
         "deep_supr_num": max(1, min(2, len(levels.strides) - 2)),
-        "res_block": False,
+        "res_block": residual,
     }
 
 
@@ -62,12 +73,16 @@ def densenet(dims: int, channels: int, outputs: int, size: Size) -> dict[str, An
     }
 
 
-DENSE = {"UNet": unet, "DynUNet": dynunet}
+DENSE: dict[str, Callable[..., dict[str, Any]]] = {"UNet": unet, "DynUNet": dynunet}
 """By name, what ``--network`` offers for segmentation and localization."""
 
 
-def choose_name(name: str | None, levels: Topology) -> tuple[str, str]:
-    """Which of them, and why; ``InputError`` for another name."""
+def choose_name(name: str | None, levels: Topology, residual: bool = False) -> tuple[str, str]:
+    """Which of them, and why; ``InputError`` for another name, or for residual blocks in one without."""
+    if residual:
+        if name not in (None, "DynUNet"):
+            raise InputError(f"--residual is for DynUNet, and {name} was asked for", hint="leave one of them out")
+        return "DynUNet", "residual blocks, as asked"
     if name is not None:
         if name not in DENSE:
             raise InputError(f"no planned network is called {name!r}", hint=closest(name, DENSE))

@@ -10,17 +10,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.bundle import ConfigParser
+from monai.data import MetaTensor
+from monai.transforms import Compose, Invertd
 
 from monai_transfer.bundle.fit import DataFit
 from monai_transfer.bundle.planning.budget import plan_budget, selects_epoch
 from monai_transfer.bundle.planning.dense import plan_dense
-from monai_transfer.bundle.planning.intensities import normalisation
+from monai_transfer.bundle.planning.intensities import by_channel, channel_modalities, normalisation
 from monai_transfer.bundle.planning.reasons import Reasons
 from monai_transfer.bundle.planning.size import get_size
 from monai_transfer.bundle.planning.spacing import coarsened, is_thick
 from monai_transfer.bundle.planning.topology import fitted_patch, topology
 from monai_transfer.errors import InputError
 from monai_transfer.inspection.description import DataDescription
+from monai_transfer.manifest import Manifest
 
 SMALL = get_size("small")
 
@@ -146,6 +149,56 @@ def test_ct_has_one_window_by_its_foreground():
     torch.testing.assert_close(torch.as_tensor(transform({"image": image})["image"]), expected, atol=1e-4, rtol=0)
     (step,) = normalisation("MR", {}, (0, 1), 0.5, False, Reasons())
     assert step["nonzero"] is True and step["_target_"].endswith("NormalizeIntensityd")
+
+
+def test_channels_of_unlike_modality_are_normalised_each_by_its_own():
+    """PET by its own mean and spread, CT by one window; in order, and inverted back to the image's grid."""
+    numbers = {"p0.5": -50.0, "p99.5": 150.0, "mean": 60.0, "std": 40.0}
+    reasons = Reasons()
+    steps = by_channel(["PET", "CT"], [{}, numbers], 0.0, reasons)
+    assert reasons.to_dict()["normalise"]["value"] == ["PET z-score", "CT -50 to 150"]
+    affine = torch.diag(torch.tensor([2.0, 2, 1, 1], dtype=torch.float64))
+    image = MetaTensor(torch.rand(2, 6, 7, 8) * 300 - 100, affine=affine)
+    wider = {"_target_": "monai.transforms.Spacingd", "keys": ["image"], "pixdim": [1, 1, 1]}
+    given = ConfigParser({"t": [wider, *steps], "plain": steps})
+    plain = Compose(given.get_parsed_content("plain"))({"image": image.clone()})
+    assert list(plain) == ["image"]
+    pet, ct = plain["image"].as_tensor()
+    torch.testing.assert_close(ct, (image.as_tensor()[1].clip(-50, 150) - 60) / 40, atol=1e-4, rtol=0)
+    torch.testing.assert_close(pet, (image[0] - image[0].mean()).as_tensor() / image[0].std(False).as_tensor())
+    chain = Compose(given.get_parsed_content("t"))
+    seen = chain({"image": image})
+    assert seen["image"].shape == (2, 11, 13, 8)
+    seen["pred"] = MetaTensor(
+        torch.ones(3, 11, 13, 8), meta=seen["image"].meta, applied_operations=seen["image"].applied_operations
+    )
+    assert Invertd("pred", chain, orig_keys="image")(seen)["pred"].shape == (3, 6, 7, 8)
+    assert by_channel(["MR T1", "MR T2"], [{}, {}], 0.0, Reasons()) is None
+    assert by_channel(["PET", "CT"], [{}, {}], 0.0, Reasons()) is None, "no mask tells the foreground"
+
+
+@pytest.mark.parametrize(
+    ("modality", "names", "expected"),
+    [
+        ("PET/CT", {"0": "PET", "1": "CT"}, ["PET", "CT"]),
+        ({"0": "CT", "1": "PT"}, {"0": "a", "1": "b"}, ["CT", "PT"]),
+        ("CT", {"0": "arterial", "1": "venous"}, ["CT", "CT"]),
+        ("MR", {"0": "T1", "1": "T2"}, ["T1", "T2"]),
+        (None, {}, ["", ""]),
+    ],
+)
+def test_the_modality_of_each_channel(modality, names, expected):
+    manifest = Manifest(name="m", description="", task="segmentation", modality=modality, channel_names=names)
+    assert channel_modalities(manifest, 2) == expected
+
+
+def test_residual_blocks_are_an_option_of_dynunet():
+    plan = plan_dense(fit([64] * 3, [1.0] * 3), 2, SMALL, Reasons(), residual=True)
+    assert plan.network["_target_"].endswith("DynUNet") and plan.network["res_block"] is True
+    network = ConfigParser({"n": plan.network}).get_parsed_content("n")
+    assert network(torch.zeros(2, 1, 16, 16, 16)).shape[1:3] == (3, 2), "supervised heads, outputs"
+    with pytest.raises(InputError, match="--residual is for DynUNet, and UNet"):
+        plan_dense(fit([64] * 3, [1.0] * 3), 2, SMALL, Reasons(), residual=True, name="UNet")
 
 
 def test_budgets():
