@@ -15,6 +15,7 @@ from monai_transfer.evaluation.summary import summarise
 from monai_transfer.metrics.base import Metric
 from monai_transfer.report.alignment import FIXED, ORACLE, Tables, group_runs, readable, tabulate
 from monai_transfer.report.cautions import cautions
+from monai_transfer.report.centred_blob import blob_of, useless_sentence
 from monai_transfer.report.lost_classes import lost_classes, lost_sentence
 from monai_transfer.report.run import Run
 from monai_transfer.report.sentences import conclusion, verdict_sentence
@@ -65,6 +66,7 @@ def compare_runs(
     results = {arm: _arm_result(arm, seeds, tables, task, measure) for arm, seeds in arms.items()}
     means = {arm: result.mean for arm, result in results.items()}
     judgements = {}
+    blob = blob_of(loaded, metric)
     for arm in arms:
         if arm not in (*BASELINES, ORACLE):
             found = _judge(arm, tables, measure, sign)
@@ -73,7 +75,8 @@ def compare_runs(
             lost = []
             if FIXED in arms:
                 lost = lost_classes(task, arms[FIXED], arms[arm], results[FIXED].metrics, results[arm].metrics)
-            sentence = lost_sentence(arm_name(arm), lost)
+            sentence = useless_sentence(arm_name(arm), results[arm].mean, blob)
+            sentence += lost_sentence(arm_name(arm), lost)
             sentence += verdict_sentence(arm, measure, results[arm], found, gap, tables, reach)
             differences = {b: _difference(c) for b, c in found.comparisons.items()}
             judgements[arm] = Judgement(
@@ -95,6 +98,7 @@ def compare_runs(
         conclusion="",
         runs=arms,
         unit_of_length=loaded[0].unit_of_length,
+        centred_blob=blob,
     )
     report.conclusion = conclusion(report)
     if output is not None:

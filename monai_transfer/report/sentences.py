@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from monai_transfer.metrics.base import Metric
 from monai_transfer.report.alignment import SCRATCH, Tables
+from monai_transfer.report.centred_blob import useless_summary
 from monai_transfer.report.lost_classes import lost_sentence
 from monai_transfer.report.statistics import HELPED, HURT, NO_EVIDENCE, CrossedDifference, Verdict
 from monai_transfer.report.wording import arm_name, number, share, shares, span
@@ -86,6 +87,8 @@ def conclusion(report: TransferReport) -> str:
     parts = [lost_sentence(arm_name(a)[0].upper() + arm_name(a)[1:], judged[a].lost).strip() for a in order]
     parts = [part for part in parts if part]
     parts += [sentence] if (sentence := _at_chance(report)) else []
+    useless = [arm_name(name) for name, arm in report.arms.items() if arm.mean <= (report.centred_blob or -1.0)]
+    parts += [sentence] if (sentence := useless_summary(useless, len(report.arms), report.centred_blob)) else []
     lost = len(parts)
     if helped:
         best = helped[0]

@@ -96,7 +96,8 @@ class SiteResult:
 class TransferReport:
     """What ``compare_runs`` found. ``print(report.verdicts)``, ``report.table()`` for rich, ``report.to_dict()`` for
     JSON; ``monai_transfer.report.html.write_html(report, path)`` for the page. ``higher_is_better`` is None where
-    neither more nor less is better."""
+    neither more nor less is better. ``centred_blob``: what an ellipsoid in the middle of every image scores, where the
+    study measured it."""
 
     task: str
     metric: str
@@ -112,6 +113,7 @@ class TransferReport:
     conclusion: str
     runs: dict[str, dict[int, Run]] = field(repr=False)
     unit_of_length: str = "mm"
+    centred_blob: float | None = None
 
     @property
     def best_scratch(self) -> str:

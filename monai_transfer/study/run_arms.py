@@ -21,6 +21,7 @@ from monai_transfer.runs.record import find_runs, read_status
 from monai_transfer.safe_parse import read_config
 from monai_transfer.stopping import keeps
 from monai_transfer.study.arms import PRESETS, Arm, are_default, parse_arms
+from monai_transfer.study.centred_blob import write_blob
 from monai_transfer.study.pool import Job, refuse_failed, run_jobs, workers
 
 __all__ = ["PRESETS", "Arm", "arms_on", "for_pretraining", "has_weights", "parse_arms", "run_study"]
@@ -107,6 +108,7 @@ def run_study(
                         )
                     )
             refuse_failed(run_jobs(todo, pool, "runs" if count is None else f"{count} labelled", console))
+            write_blob(bundle, out, shared)
             path = folder / "report.html"
             report = compare_runs(runs, path)
             print_report(report, console=console)
