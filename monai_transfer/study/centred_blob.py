@@ -48,7 +48,10 @@ def blob_score(training: Sequence[np.ndarray], test: Sequence[np.ndarray], class
 def _dice(mask: np.ndarray, number: int, size: float) -> float:
     axes = np.ogrid[tuple(slice(-1, 1, complex(0, max(n, 2))) for n in mask.shape)]
     axes = [axis[tuple(slice(0, n) for n in axis.shape)] for axis in axes]
-    inside = sum(axis**2 for axis in axes) <= size**2
+    squares = np.zeros(mask.shape)
+    for axis in axes:
+        squares = squares + axis**2
+    inside = squares <= size**2
     truth = mask == number
     return float(2 * (inside & truth).sum() / (inside.sum() + truth.sum())) if truth.any() else np.nan
 
