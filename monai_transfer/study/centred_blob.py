@@ -6,6 +6,7 @@ the image's proportions; its size is the one that is best on labelled training c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,21 +40,23 @@ def blob_score(training: Sequence[np.ndarray], test: Sequence[np.ndarray], class
     """
     found = []
     for number in range(1, classes):
-        size = max(_SIZES, key=lambda one: np.nan_to_num(np.nanmean([_dice(m, number, one) for m in training] or [0])))
-        scores = [_dice(mask, number, size) for mask in test]
-        found.append(np.nanmean(scores) if not np.isnan(scores).all() else np.nan)
-    return float(np.nanmean(found))
+        by_size = [_mean([_dice(mask, number, size) for mask in training]) for size in _SIZES]
+        size = float(_SIZES[int(np.argmax(np.nan_to_num(by_size)))])
+        found.append(_mean([_dice(mask, number, size) for mask in test]))
+    return _mean(found)
+
+
+def _mean(values: Sequence[float]) -> float:
+    known = [value for value in values if value == value]
+    return sum(known) / len(known) if known else math.nan
 
 
 def _dice(mask: np.ndarray, number: int, size: float) -> float:
-    axes = np.ogrid[tuple(slice(-1, 1, complex(0, max(n, 2))) for n in mask.shape)]
-    axes = [axis[tuple(slice(0, n) for n in axis.shape)] for axis in axes]
     squares = np.zeros(mask.shape)
-    for axis in axes:
+    for axis in np.meshgrid(*[np.linspace(-1, 1, n) for n in mask.shape], indexing="ij", sparse=True):
         squares = squares + axis**2
-    inside = squares <= size**2
-    truth = mask == number
-    return float(2 * (inside & truth).sum() / (inside.sum() + truth.sum())) if truth.any() else np.nan
+    inside, truth = squares <= size**2, mask == number
+    return float(2 * (inside & truth).sum() / (inside.sum() + truth.sum())) if truth.any() else math.nan
 
 
 def write_blob(bundle: str | Path, out: Path, overrides: Mapping[str, Any]) -> None:
