@@ -15,7 +15,10 @@ FOLDER = Path(__file__).parents[2] / "benchmarks"
 
 
 SLOW = ("weak_localization.py", "prediction.py", "large_sets.py")
-OTHERS = ("zoo_bundles.py",)  # it reads a checkout of the model zoo, which nobody has by default
+OTHERS = (
+    "zoo_bundles.py",  # it reads a checkout of the model zoo, which nobody has by default
+    "nnunet_rival.py",  # it runs in an environment with nnunetv2
+)
 SCRIPTS = [
     pytest.param(path, id=path.name, marks=pytest.mark.slow if path.name in SLOW else ())
     for path in sorted(FOLDER.glob("[!_]*.py"))
