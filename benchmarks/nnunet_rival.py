@@ -65,6 +65,8 @@ def prepare(number: int, plans_of: int | None) -> str:
         return "nnUNetPlans"
     name = f"nnUNetPlans_of_{plans_of}"
     command("nnUNetv2_extract_fingerprint", "-d", d, "-np", "1")
+    raw = next(Path(os.environ["nnUNet_raw"]).glob(f"Dataset{number:03d}_*"))
+    shutil.copy(raw / "dataset.json", Path(os.environ["nnUNet_preprocessed"]) / raw.name)  # planning would do it
     command(
         "nnUNetv2_move_plans_between_datasets", "-s", str(plans_of), "-t", d, "-sp", "nnUNetPlans", "-tp", name
     )  # fmt: skip
