@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 PATIENCE = 20  # epochs at least: nnU-Net's learning rate falls from epoch to epoch
+FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")  # the variables by which nnU-Net finds its files
 LONG_EPOCH = 250  # its own iterations per epoch
 
 
@@ -65,8 +66,8 @@ def prepare(number: int, plans_of: int | None) -> str:
         return "nnUNetPlans"
     name = f"nnUNetPlans_of_{plans_of}"
     command("nnUNetv2_extract_fingerprint", "-d", d, "-np", "1")
-    raw = next(Path(os.environ["nnUNet_raw"]).glob(f"Dataset{number:03d}_*"))
-    shutil.copy(raw / "dataset.json", Path(os.environ["nnUNet_preprocessed"]) / raw.name)  # planning would do it
+    raw = next(Path(os.environ[FOLDERS[0]]).glob(f"Dataset{number:03d}_*"))
+    shutil.copy(raw / "dataset.json", Path(os.environ[FOLDERS[1]]) / raw.name)  # planning would do it
     command(
         "nnUNetv2_move_plans_between_datasets", "-s", str(plans_of), "-t", d, "-sp", "nnUNetPlans", "-tp", name
     )  # fmt: skip
@@ -194,9 +195,10 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     words = parser.parse_args()
     out = words.out.resolve()
-    for variable, folder in (("raw", "raw"), ("preprocessed", "preprocessed"), ("results", "results")):
-        os.environ[f"nnUNet_{variable}"] = str(out / folder)
-        (out / folder).mkdir(parents=True, exist_ok=True)
+    for variable in FOLDERS:
+        folder = out / variable.removeprefix("nnUNet_")
+        os.environ[variable] = str(folder)
+        folder.mkdir(parents=True, exist_ok=True)
     os.environ |= {"nnUNet_n_proc_DA": "0", "nnUNet_compile": "f", "OMP_NUM_THREADS": "1"}
     import torch  # behind the variables, which are read when nnU-Net is imported
 
