@@ -22,7 +22,11 @@ _OWN_KEY = re.compile(r"_\w+_")
 
 
 class Expression(str):
-    """Text that MONAI is to evaluate (``$...``), refer to (``@...``) or copy (``%...``); all other text is data."""
+    """Text that MONAI is to evaluate (``$...``), refer to (``@...``) or copy (``%...``); all other text is data.
+
+    >>> to_config({"text": "$5 a day", "lr": Expression("$@base_lr / 2")})["lr"]
+    '$@base_lr / 2'
+    """
 
     __slots__ = ()
 

@@ -31,6 +31,9 @@ class InputError(ValueError):
         fault: what is wrong, in one clause.
         path: the file or folder concerned, if there is one; stands first in the message.
         hint: what to do about it, in one clause.
+
+    >>> InputError("holds 3 channels", path="scan.png", hint="read it with mode='grey'")
+    InputError("scan.png: holds 3 channels; read it with mode='grey'")
     """
 
     def __init__(self, fault: str, *, path: str | Path | None = None, hint: str | None = None) -> None:
@@ -73,9 +76,7 @@ def replace_fields(options: T, changes: Mapping[str, Any], door: str) -> T:
     Raises:
         InputError: a field is unknown.
 
-    >>> @dataclasses.dataclass
-    ... class Options:
-    ...     epochs: int = 20
+    >>> Options = dataclasses.make_dataclass("Options", [("epochs", int, 20)])
     >>> replace_fields(Options(), {"epochs": 5}, "new_bundle")
     Options(epochs=5)
     """

@@ -87,6 +87,10 @@ class NewOptions:
         flip: mirror images where classes named by side do not forbid it.
         augment: a preset of ``data.augmentation`` for all training; ``"auto"``: ``standard`` for the target's cases,
             and for the source's what ``selection.augmentation_choice`` says of both sites' images.
+
+    >>> options = NewOptions(target_site="B", n_labelled=5, budget="standard")
+    >>> options.method, options.augment, options.epochs  # what is not said is planned
+    ('dann', 'auto', None)
     """
 
     source: str | Path = "none"

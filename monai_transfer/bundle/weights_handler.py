@@ -50,6 +50,17 @@ class LoadWeights:
     Args:
         path: the file.
         network: where they go.
+
+    >>> import tempfile
+    >>> import torch
+    >>> path = f"{tempfile.mkdtemp()}/model.pt"
+    >>> torch.save({"weight": torch.ones(1, 2), "bias": torch.zeros(1)}, path)
+    >>> network = nn.Linear(2, 1)
+    >>> engine = Engine(lambda engine, batch: None)
+    >>> LoadWeights(path, network).attach(engine)
+    >>> _ = engine.run([0])
+    >>> network.weight.tolist()
+    [[1.0, 1.0]]
     """
 
     def __init__(self, path: str, network: nn.Module) -> None:

@@ -42,6 +42,12 @@ class BackgroundFill:
     Attributes:
         fault: number and error of the first case that could not be prepared.
         full: whether memory was not enough for all.
+
+    >>> slots = [None, None, None]
+    >>> fill = BackgroundFill(lambda number: number**2, slots)
+    >>> fill.start()
+    >>> slots
+    [0, 1, 4]
     """
 
     # without a __dict__: MONAI's `set_rnd` walks through whatever hangs on a dataset, to seed it

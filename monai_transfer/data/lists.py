@@ -32,6 +32,19 @@ class DataLists:
 
     Raises:
         InputError: no such file or site; a list that must hold cases is empty (raised when it is used).
+
+    >>> import json, tempfile
+    >>> from pathlib import Path
+    >>> cases = [{"image": f"{s}{i}.png", "label": i % 2, "case": f"{s}{i}", "patient": f"{s}{i}", "site": s}
+    ...          for s in "AB" for i in range(8)]
+    >>> path = Path(tempfile.mkdtemp()) / "manifest.json"
+    >>> _ = path.write_text(json.dumps(
+    ...     {"name": "x", "task": "classification", "labels": {"0": "well", "1": "ill"}, "training": cases}))
+    >>> lists = DataLists(path, source_site="A", target_site="B", n_labelled=4)
+    >>> len(lists.source_training), len(lists.target_training), len(lists.target_unlabelled)
+    (8, 4, 8)
+    >>> sorted(item["label"] for item in lists.target_training)  # as many of each class
+    [0, 0, 1, 1]
     """
 
     def __init__(

@@ -24,6 +24,12 @@ class TranslateToTargetd(RandomizableTransform, MapTransform):
         translation: a fitted ``monai_transfer.data.translation.Translation``.
         prob: share of the scans that is translated; below 1 the network also sees scans as they are.
         window: largest edge that is translated in one go; larger scans go by sliding window.
+
+    >>> import torch
+    >>> brighter = nn.Module()
+    >>> brighter.forward = lambda image, window=None: image + 1  # a fitted `Translation` in practice
+    >>> TranslateToTargetd("image", brighter)({"image": torch.zeros(1, 8, 8)})["image"].max().item()
+    1.0
     """
 
     def __init__(

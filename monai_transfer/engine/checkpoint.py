@@ -102,6 +102,24 @@ class Checkpoint:
         run_folder: the ``RunFolder`` that opens this run. Where it is given but was not started, somebody else runs the
             trainer (a federated client, round by round): then the weights in memory are that one's, and neither a
             former run nor the best epoch is loaded over them.
+
+    >>> import tempfile
+    >>> from ignite.engine import Events
+    >>> from monai.engines import SupervisedTrainer
+    >>> net, folder = torch.nn.Linear(2, 1), tempfile.mkdtemp()
+    >>> batches = [{"image": torch.ones(4, 2), "label": torch.zeros(4, 1)}]
+    >>> def trainer(epochs):
+    ...     return SupervisedTrainer(torch.device("cpu"), epochs, batches, net, torch.optim.SGD(net.parameters(), 0.1),
+    ...                              torch.nn.MSELoss(), train_handlers=[Checkpoint(folder)])
+    >>> trainer(1).run()
+    >>> sorted(path.name for path in (Path(folder) / "models").iterdir())
+    ['last.pt', 'last.pt.sha256', 'model.pt', 'model.pt.sha256']
+    >>> longer = trainer(3)
+    >>> seen = []
+    >>> _ = longer.add_event_handler(Events.EPOCH_STARTED, lambda engine: seen.append(engine.state.epoch))
+    >>> longer.run()
+    >>> seen  # the first epoch is there already
+    [2, 3]
     """
 
     def __init__(

@@ -28,6 +28,16 @@ class DomainStatistics:
 
     Raises:
         InputError: an unknown mode, or one that the method passes no target image for.
+
+    >>> from monai_transfer.methods.dsbn import Dsbn
+    >>> network = nn.Sequential(nn.BatchNorm1d(1))
+    >>> statistics = DomainStatistics(None, Dsbn())  # which has layers for each domain
+    >>> statistics.bind(network, torch.optim.SGD(network.parameters(), 0.1))
+    >>> statistics.use_source()
+    >>> _ = network(torch.full((4, 1), 10.0))
+    >>> statistics.use_target()
+    >>> float(network[0].running_mean)
+    0.0
     """
 
     def __init__(self, mode: str | None, method: Method) -> None:

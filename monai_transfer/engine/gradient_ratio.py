@@ -55,6 +55,14 @@ class GradientRatio:
 
     Attributes:
         median: the result; NaN until it is known.
+
+    >>> import torch
+    >>> weight = torch.nn.Parameter(torch.ones(1))
+    >>> ratio = GradientRatio("coral", steps=1)
+    >>> ratio.measure(0.5 * weight.sum(), 2 * weight.sum(), [weight])
+    >>> ratio.finish()
+    >>> ratio.median  # of the term's gradient to the task's
+    0.25
     """
 
     def __init__(self, name: str, steps: int = 5) -> None:

@@ -20,6 +20,13 @@ class StopOnNonFiniteLoss:
 
     It looks after backward, when every method's term has been added. Under CUDA AMP an overflow of the scaled
     gradients is the scaler's business: only the forward loss is judged.
+
+    >>> from ignite.engine import Engine
+    >>> engine = Engine(lambda engine, batch: {"loss": torch.tensor(float("nan"))})
+    >>> _ = engine.run([0], max_epochs=1)
+    >>> StopOnNonFiniteLoss()(engine)
+    Traceback (most recent call last):
+    monai_transfer.engine.guard.NonFiniteLossError: ...
     """
 
     def attach(self, engine: Engine) -> None:

@@ -27,6 +27,18 @@ class MetricsLog:
         output_dir: the run folder.
         validator: the evaluator whose metrics are logged as split ``validation``.
         also: further evaluators, whose metrics stand in the same row.
+
+    >>> import tempfile
+    >>> import torch
+    >>> from pathlib import Path
+    >>> from monai.engines import SupervisedTrainer
+    >>> net, folder = torch.nn.Linear(2, 1), tempfile.mkdtemp()
+    >>> batches = [{"image": torch.ones(4, 2), "label": torch.zeros(4, 1)}]
+    >>> optimizer, loss = torch.optim.SGD(net.parameters(), 0.1), torch.nn.MSELoss()
+    >>> log = [MetricsLog(folder)]
+    >>> SupervisedTrainer(torch.device("cpu"), 2, batches, net, optimizer, loss, train_handlers=log).run()
+    >>> [row.split(",")[:2] for row in (Path(folder) / "metrics.csv").read_text().splitlines()]
+    [['epoch', 'split'], ['1', 'training'], ['2', 'training']]
     """
 
     def __init__(

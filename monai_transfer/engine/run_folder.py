@@ -63,7 +63,11 @@ def _at_exit() -> None:
 
 
 def _calling_parser() -> ConfigParser | None:
-    """The config parser that is instantiating us: expressions have no other way to the merged config they stand in."""
+    """The config parser that is instantiating us.
+
+    MONAI hands a component its resolved arguments and no parser, and plain ``monai.bundle run`` has no place of ours in
+    front of it; ``@`` references would carry listed values and lose overrides of all others (see ARCHITECTURE.md).
+    """
     frame = sys._getframe(1)
     while frame is not None:
         candidate = frame.f_locals.get("self")
@@ -108,6 +112,16 @@ class RunFolder:
         pretrained: path of the weights that the run starts from, for its hash.
         weights: the ``WeightReport`` of loading them.
         fresh: start over.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp()) / "run"
+    >>> run = RunFolder(folder, {"workflow": "train", "arm": "fine_tuned", "seed": 0})
+    >>> run.start()
+    >>> read_status(folder)
+    'running'
+    >>> run.finish()
+    >>> read_status(folder)
+    'finished'
     """
 
     def __init__(

@@ -35,6 +35,17 @@ class TrainingMetrics:
 
     Raises:
         InputError: a task that is not known, or one without such a score.
+
+    >>> import torch
+    >>> from monai.engines import SupervisedTrainer
+    >>> net = torch.nn.Linear(2, 2)
+    >>> _ = net.load_state_dict({"weight": torch.eye(2), "bias": torch.zeros(2)})
+    >>> batches = [{"image": torch.tensor([[2.0, 0.0], [0.0, 2.0]]), "label": torch.tensor([0, 0])}]
+    >>> trainer = SupervisedTrainer(torch.device("cpu"), 1, batches, net, torch.optim.SGD(net.parameters(), 0.1),
+    ...                             torch.nn.CrossEntropyLoss(), train_handlers=[TrainingMetrics("classification")])
+    >>> trainer.run()
+    >>> trainer.state.training_log  # one of the two images is taken for class 0
+    {'training_accuracy': 0.5}
     """
 
     def __init__(self, task: str | Task, scale: float = 1.0) -> None:

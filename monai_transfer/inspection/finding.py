@@ -25,6 +25,9 @@ class Finding:
         case, split: of the manifest; ``None`` where the fault is the set's.
         hint: what to do about it, in one clause.
         fixable: whether ``--fix-to`` can write a corrected copy.
+
+    >>> Finding("warning", "3 channels where most have 1", "channels", "/data/a.png", hint="read it as grey").line()
+    '/data/a.png: warning: 3 channels where most have 1; read it as grey [channels]'
     """
 
     severity: str

@@ -28,6 +28,12 @@ class Boxes(NamedTuple):
         scores: (N,) from 0 to 1; 1 for the truth.
         labels: (N,) class of each, never 0.
         sizes: (N,) how much space the component itself fills, mm3 (mm2 in 2D).
+
+    >>> label = np.zeros((8, 8), dtype=np.uint8)
+    >>> label[1:3, 1:4] = 1
+    >>> found = boxes_from_labels(label, spacing=[0.5, 0.5])
+    >>> found.voxels.tolist(), found.sizes.tolist()  # rows 1 to 2, columns 1 to 3: six pixels of 0.25 mm2
+    ([[1, 1, 3, 4]], [1.5])
     """
 
     voxels: np.ndarray

@@ -29,6 +29,13 @@ class Detections:
 
     Args:
         lesion_scores, false_scores, extra_scores: one array for each image, as in ``Match``.
+
+    Two images with a lesion each: one found at score 0.9, one missed, and a false box at 0.4:
+
+    >>> found = Detections([[0.9], [float("nan")]], [[], [0.4]])
+    >>> false_positives, sensitivity = froc_curve(found)
+    >>> float(false_positives.max()), float(sensitivity.max())  # per image, and of the lesions
+    (0.5, 0.5)
     """
 
     def __init__(

@@ -32,6 +32,14 @@ class Match(NamedTuple):
         lesion_ious: (lesions,) IoU with that box; 0: missed.
         false_scores: scores of the boxes that hit nothing.
         extra_scores: scores of further boxes on lesions found already.
+
+    >>> from monai_transfer.localization.boxes import boxes_from_labels
+    >>> truth, prediction = np.zeros((9, 9)), np.zeros((9, 9))
+    >>> truth[1:4, 1:4] = prediction[1:4, 2:5] = 1
+    >>> prediction[7:9, 7:9] = 1
+    >>> match = match_boxes(boxes_from_labels(prediction, [1, 1]), boxes_from_labels(truth, [1, 1]))
+    >>> match.lesion_ious.tolist(), len(match.false_scores)  # 6 of 12 pixels in common; one box hits nothing
+    ([0.5], 1)
     """
 
     lesion_scores: np.ndarray

@@ -42,6 +42,10 @@ class Sides:
         sided: the names with a side, in their order.
         pairs: places of classes that change places in a mirror image, ``(left, right)``.
         alone: those of ``sided`` whose partner is not among the names.
+
+    >>> sides = find_sides(["background", "left lung", "right lung", "left kidney"])
+    >>> sides.pairs, sides.alone
+    (((1, 2),), ('left kidney',))
     """
 
     sided: tuple[str, ...]

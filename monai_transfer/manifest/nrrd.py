@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
+import math
 import zlib
 from pathlib import Path
 
@@ -71,12 +71,15 @@ def read_layers(path: Path) -> tuple[np.ndarray, np.ndarray]:
         encoding = fields["encoding"].lower()
         if directions.shape != (3, 3) or len(sizes) != 3 + listed or "data file" in fields:
             raise ValueError("not three axes of space and at most one of layers")
+        if min(sizes) < 1:
+            raise ValueError(f"sizes {fields['sizes']}")
         raw = path.read_bytes()[start:]
         if encoding in ("gzip", "gz"):
-            raw = gzip.decompress(raw)
+            # no more than the header declares, however much is packed behind it
+            raw = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(raw, math.prod(sizes) * dtype.itemsize)
         elif encoding != "raw":
             raise ValueError(f"encoding {encoding}")
-        data = np.frombuffer(raw, dtype, count=int(np.prod(sizes))).reshape(sizes, order="F")
+        data = np.frombuffer(raw, dtype, count=math.prod(sizes)).reshape(sizes, order="F")
     except (KeyError, ValueError, IndexError, EOFError, OSError, zlib.error) as error:
         raise InputError(
             f"cannot be read as a segmentation ({error})", path=path, hint="save it again as .nrrd"
@@ -85,7 +88,3 @@ def read_layers(path: Path) -> tuple[np.ndarray, np.ndarray]:
     affine[:3, :3], affine[:3, 3] = directions.T, origin
     layers = np.moveaxis(data, 0, -1) if listed else data[..., np.newaxis]
     return layers, np.diag([flip, flip, 1, 1]) @ affine
-
-
-def _numbers(vector: str) -> list[float]:
-    return [float(number) for number in vector.strip("()").split(",")]

@@ -79,6 +79,9 @@ class LabelOptions:
         findings: columns of a table that are findings, with 1, 0, -1 (uncertain) and empty cells.
         uncertain: what -1 in a finding's column means: ``ignore`` (unknown), ``positive`` or ``negative``.
         unmentioned: what an empty cell of a finding's column means: ``ignore`` (unknown) or ``negative``.
+
+    >>> LabelOptions(labels={0: "background", 1: "tumour", 4: "tumour"}, ignore=[255]).labels[4]  # as 1
+    'tumour'
     """
 
     task: str | None = None
@@ -103,7 +106,11 @@ class PatientOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class SplitOptions:
-    """Shares of training, validation and test; or a number of cross-validation folds; and the seed of both."""
+    """Shares of training, validation and test; or a number of cross-validation folds; and the seed of both.
+
+    >>> SplitOptions(folds=5).fractions
+    (0.6, 0.15, 0.25)
+    """
 
     fractions: Sequence[float] = (0.6, 0.15, 0.25)
     folds: int | None = None
@@ -129,6 +136,10 @@ class BuildOptions(LayoutOptions, TableOptions, LabelOptions, PatientOptions, Sp
         checksums: write the SHA-256 of every file.
         progress: shows how far long work is.
         say: is told what each folder was taken for, before anything is written.
+
+    >>> options = BuildOptions(site="north", labels=["background", "tumour"], fractions=(0.7, 0.1, 0.2))
+    >>> options.site, options.seed, options.checksums
+    ('north', 0, True)
     """
 
     checksums: bool = True

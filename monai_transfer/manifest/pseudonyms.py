@@ -36,6 +36,11 @@ class Pseudonyms:
 
     Raises:
         InputError: the file cannot be read or made, or is too short to be a secret.
+
+    >>> import tempfile
+    >>> pseudonym = Pseudonyms(Path(tempfile.mkdtemp()) / "secret")
+    >>> len(pseudonym("4711")), pseudonym("4711") == pseudonym("4711"), pseudonym("4711") == pseudonym("4712")
+    (12, True, False)
     """
 
     def __init__(self, path: str | Path | None = None) -> None:

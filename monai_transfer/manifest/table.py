@@ -36,7 +36,15 @@ _MISSING = {"", "na", "n/a", "nan", "null"}
 
 @dataclass
 class Table:
-    """A table as text: its file, column names and rows (by column name)."""
+    """A table as text: its file, column names and rows (by column name).
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "patients.csv"
+    >>> _ = path.write_text(chr(10).join(["image;Patient ID;diagnosis", "a.png;7;well"]))
+    >>> table = Table.read(path)
+    >>> table.column("patient"), table.rows[0]["diagnosis"]
+    ('Patient ID', 'well')
+    """
 
     path: Path
     columns: list[str]

@@ -32,6 +32,14 @@ class Fields(dict):
     (its main one, ``networks.output_forms``); ``*_features`` B x F when pooled, else B x F x spatial. ``*_strong`` is a
     second, strongly augmented view of the same case, taken from the batch under the key ``strong``; ``target_order`` B
     numbers in [0, 1], a case's place in an order such as time, under the key ``order``.
+
+    >>> import torch
+    >>> fields = Fields(source_features=torch.zeros(4, 8), target_features=torch.zeros(2, 8))
+    >>> fields.target_features.shape
+    torch.Size([2, 8])
+    >>> fields.source_logits
+    Traceback (most recent call last):
+    AttributeError: field 'source_logits' was not asked for: add it to the method's `needs`
     """
 
     def __getattr__(self, name: str) -> Any:
@@ -69,6 +77,16 @@ class Method(nn.Module):
 
     Peers, teachers and critics are submodules, made in ``setup``. Their parameters get an optimizer of their own
     (``make_optimizer``), never the user's. All state that must survive a resume lies in ``state_dict()``.
+
+    A term of one's own: the squared distance of the two domains' mean features.
+
+    >>> import torch
+    >>> class Means(Method):
+    ...     needs = frozenset({"source_features", "target_features"})
+    ...     def forward(self, fields, progress):
+    ...         return (fields.source_features.mean(0) - fields.target_features.mean(0)).square().sum()
+    >>> Means()(Fields(source_features=torch.zeros(4, 8), target_features=torch.ones(2, 8)), progress=0.5)
+    tensor(8.)
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()

@@ -42,6 +42,10 @@ class Prototypes(nn.Module):
         width: F.
         classes: C.
         temperature: the cosine is divided by it.
+
+    >>> scores = Prototypes(width=8, classes=3, temperature=0.05)
+    >>> scores(torch.randn(2, 8, 4, 4)).shape  # of each place and class
+    torch.Size([2, 3, 4, 4])
     """
 
     def __init__(self, width: int, classes: int, temperature: float) -> None:

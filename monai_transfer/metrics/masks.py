@@ -45,6 +45,12 @@ class MaskPair:
         spacing: size of a voxel along each axis, mm (1 where it has none).
         tolerance: how far apart two surfaces may lie and still agree, in the same unit.
         unit: of lengths, ``mm`` or ``px``.
+
+    >>> square, shifted = np.zeros((20, 20), dtype=bool), np.zeros((20, 20), dtype=bool)
+    >>> square[5:10, 5:10] = shifted[5:10, 6:11] = True
+    >>> pair = MaskPair(shifted, square, spacing=np.array([0.5, 0.5]))
+    >>> pair.sizes, pair.scale, float(pair.surface_distances[0].max())  # one pixel off: 0.5 mm
+    ((25, 25), 0.25, 0.5)
     """
 
     predicted: np.ndarray

@@ -20,7 +20,12 @@ _COLUMNS = ("objects_true", "objects_predicted", "objects_found")
 
 
 class ObjectCounts(NamedTuple):
-    """Numbers of true and predicted objects, and of pairs."""
+    """Numbers of true and predicted objects, and of pairs.
+
+    >>> counts = ObjectCounts(true=4, predicted=5, found=3)
+    >>> counts.found / counts.true, counts.found / counts.predicted  # sensitivity and precision
+    (0.75, 0.6)
+    """
 
     true: int
     predicted: int

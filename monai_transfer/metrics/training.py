@@ -33,6 +33,15 @@ class TrainingScore:
             (class indices B x 1 x spatial or B; or values) to a tensor of sums, to be added over batches and processes.
         value: from the sums, as doubles on the CPU, to the score.
         in_units: it is in the label's unit, so the scale of normalised labels multiplies it.
+
+    >>> import torch
+    >>> error = TrainingScore(
+    ...     "training_error",
+    ...     sums=lambda pred, label: torch.stack([(pred - label).abs().sum(), torch.tensor(float(len(pred)))]),
+    ...     value=lambda sums: float(sums[0] / sums[1]),
+    ... )
+    >>> error.value(error.sums(torch.tensor([[1.0], [4.0]]), torch.tensor([[2.0], [2.0]])))  # |-1| and |2|
+    1.5
     """
 
     name: str

@@ -48,6 +48,15 @@ class FindingAuc(IgniteMetricHandler):
 
     Args:
         output_transform: picks ``(pred, label)`` from ``engine.state.output``, as MONAI's handlers do.
+
+    In an ignite engine that gives ``(pred, label)``; -1 is not known and has no part:
+
+    >>> from ignite.engine import Engine
+    >>> engine = Engine(lambda engine, batch: batch)
+    >>> FindingAuc().attach(engine, "val_auc")
+    >>> pred, label = torch.tensor([[0.9], [0.2], [0.5], [0.1]]), torch.tensor([[1.0], [0.0], [1.0], [-1.0]])
+    >>> engine.run([(pred, label)]).metrics["val_auc"]
+    1.0
     """
 
     def __init__(self, output_transform: Callable[[Any], Any] = lambda x: x) -> None:

@@ -30,6 +30,14 @@ class DomainNorms(nn.Module):
 
     Raises:
         InputError: it has no BatchNorm layer with running statistics.
+
+    >>> network = nn.Sequential(nn.BatchNorm1d(1))
+    >>> norms = DomainNorms(network)
+    >>> norms.use_source()
+    >>> _ = network(torch.full((4, 1), 10.0))
+    >>> norms.use_target()
+    >>> float(network[0].running_mean)  # the source's batch left the target's statistics alone
+    0.0
     """
 
     def __init__(self, network: nn.Module) -> None:

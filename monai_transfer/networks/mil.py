@@ -36,6 +36,11 @@ class Attention(nn.Module):
         width: L, size of an instance's embedding.
         hidden: D.
         gated: multiply by the sigmoid gate.
+
+    >>> present = torch.tensor([[True, True, True], [True, True, False]])
+    >>> weights = Attention(width=16, hidden=4)(torch.randn(2, 3, 16), present).detach()
+    >>> [round(float(w), 3) for w in weights.sum(1)], float(weights[1, 2])  # an absent instance has none
+    ([1.0, 1.0], 0.0)
     """
 
     def __init__(self, width: int = 500, hidden: int = 128, gated: bool = True) -> None:
@@ -76,6 +81,11 @@ class Mil(nn.Module):
     Raises:
         InputError: ``instances`` is none of the three; the backbone's width was not found and is not given, or is not
             what it gives (then from ``forward``); or the input's shape does not fit.
+
+    >>> volumes = torch.rand(2, 1, 32, 32, 6)  # two volumes of six slices
+    >>> network = Mil(num_classes=2, instances="slices")
+    >>> network(volumes).shape, network.attention_weights(volumes).shape
+    (torch.Size([2, 2]), torch.Size([2, 6]))
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("classification",)

@@ -14,6 +14,14 @@ class Snapshot(nn.Module):
 
     Args:
         tensors: by parameter name; copied.
+
+    >>> import torch
+    >>> layer = nn.Linear(2, 1)
+    >>> kept = Snapshot(dict(layer.named_parameters()))
+    >>> with torch.no_grad():
+    ...     _ = layer.weight.add_(1)
+    >>> {name: round(float((now - then).abs().max()), 4) for name, now, then in kept.pairs(layer)}
+    {'weight': 1.0, 'bias': 0.0}
     """
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:

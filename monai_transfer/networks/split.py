@@ -31,6 +31,10 @@ class Head(nn.Module):
         steps: the modules that follow each other from the cut to the output.
         entries: where the network gives a tuple (MONAI's ``ViT``: scores and hidden states), its length. The scores
             stand first; the other entries are ``None``.
+
+    >>> pooling, scores = nn.AdaptiveAvgPool2d(1), nn.Sequential(nn.Flatten(), nn.Linear(8, 3))
+    >>> Head([pooling, scores])(torch.rand(2, 8, 4, 4)).shape
+    torch.Size([2, 3])
     """
 
     def __init__(self, steps: Sequence[nn.Module], entries: int | None = None) -> None:

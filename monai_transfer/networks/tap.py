@@ -30,6 +30,12 @@ class Tap:
 
     Raises:
         InputError: no module has that name; the message lists names that are close.
+
+    >>> network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    >>> tap = Tap(network)  # what enters the class head
+    >>> _ = network(torch.rand(5, 4))
+    >>> tap.take().shape
+    torch.Size([5, 8])
     """
 
     def __init__(self, network: nn.Module, layer: str | None = None) -> None:

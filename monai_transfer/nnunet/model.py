@@ -44,6 +44,9 @@ class ChannelNormalization:
     Attributes:
         scheme: nnU-Net's name of it. masked: z-score inside the nonzero region alone.
         low, high, mean, std: of the training data's foreground, where the scheme uses them.
+
+    >>> ChannelNormalization("CTNormalization", low=-100.0, high=300.0, mean=100.0, std=50.0).as_config()["scheme"]
+    'CTNormalization'
     """
 
     scheme: str

@@ -52,6 +52,11 @@ class NormalizeChannelsd(MapTransform):
             standard deviation; with ``masked`` those of its nonzero region, holes filled, and zero outside stays),
             ``RescaleTo01Normalization``, ``RGBTo01Normalization`` (by 255) or ``NoNormalization``.
         allow_missing_keys: as in MONAI.
+
+    >>> ct = {"scheme": "CTNormalization", "low": -100.0, "high": 300.0, "mean": 100.0, "std": 50.0}
+    >>> image = torch.tensor([[[-1000.0, 100.0, 150.0]]])
+    >>> NormalizeChannelsd("image", [ct])({"image": image})["image"].tolist()  # clipped to -100 first
+    [[[-4.0, 0.0, 1.0]]]
     """
 
     def __init__(
@@ -119,6 +124,11 @@ class ResizeToSpacingd(MapTransform, InvertibleTransform):
         labels: for each key, whether it is a label map: each class is resampled by itself, linearly.
         separate: whether slices are treated apart: ``None``, by their thickness.
         allow_missing_keys: as in MONAI.
+
+    >>> from monai.data import MetaTensor
+    >>> image = MetaTensor(torch.rand(1, 10, 10, 8), affine=torch.diag(torch.tensor([1.0, 1.0, 2.0, 1.0])))
+    >>> ResizeToSpacingd("image", [2.0, 2.0, 2.0])({"image": image})["image"].shape  # half as many in the plane
+    torch.Size([1, 5, 5, 8])
     """
 
     def __init__(
@@ -284,6 +294,14 @@ class EvenTilesInferer(Inferer):
         sw_batch_size: tiles that go through the network together.
         mirror_axes: axes of a tile along which it is mirrored too; the outputs of all 2^n views are averaged.
         slice_axis: of 3D images that a 2D network reads slice by slice, the axis across the slices.
+
+    >>> seen = []
+    >>> def network(tiles):
+    ...     seen.append(len(tiles))
+    ...     return tiles
+    >>> out = EvenTilesInferer([4, 4])(torch.ones(1, 1, 8, 4), network)  # tiles at 0, 2 and 4
+    >>> sum(seen), round(float(out.min()), 3)
+    (3, 1.0)
     """
 
     def __init__(
@@ -375,6 +393,10 @@ class RegionsToLabelsd(MapTransform):
         labels: the value that each region is written as, in the order of the outputs.
         threshold: of the output before its sigmoid, above which a voxel belongs to the region.
         allow_missing_keys: as in MONAI.
+
+    >>> whole, core = torch.tensor([[5.0, 5.0, -5.0]]), torch.tensor([[-5.0, 5.0, -5.0]])
+    >>> RegionsToLabelsd("pred", [2, 1])({"pred": torch.stack([whole, core])})["pred"].tolist()  # the core on top
+    [[[2.0, 1.0, 0.0]]]
     """
 
     def __init__(

@@ -78,6 +78,13 @@ class MaskedPatchLoss(nn.Module):
 
     Raises:
         ValueError: ``norm`` is neither, or the image's patches are not those of the prediction.
+
+    One image of 4 x 4 in four patches of 2 x 2; the error counts where the mask is 1:
+
+    >>> image, hidden = torch.ones(1, 1, 4, 4), torch.tensor([[1.0, 0.0, 0.0, 0.0]])
+    >>> loss = MaskedPatchLoss(patch_size=2, normalise=False)
+    >>> float(loss((torch.zeros(1, 4, 4), hidden), image))
+    1.0
     """
 
     def __init__(self, patch_size: int | Sequence[int], norm: str = "l2", normalise: bool = True) -> None:

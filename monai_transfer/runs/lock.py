@@ -52,6 +52,14 @@ class FolderLock:
 
     Args:
         folder: is made where it is missing.
+
+    >>> import tempfile
+    >>> lock = FolderLock(tempfile.mkdtemp()).acquire()
+    >>> lock.held
+    True
+    >>> lock.release()
+    >>> lock.held
+    False
     """
 
     def __init__(self, folder: str | Path) -> None:

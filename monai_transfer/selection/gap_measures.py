@@ -28,6 +28,11 @@ class Measure:
         of_case: a case's values (K); logarithms for ``relative``; NaN where unknown.
         value_unit: unit of the values themselves.
         scale: factor from values to the unit of the gap.
+
+    >>> spacing = Measure("spacing", "%", "relative", lambda case: np.log(case.spacing), "mm")
+    >>> a, b = np.log([1.0]), np.log([1.5])  # means over the patients of A and of B
+    >>> round(spacing.shown(spacing.gap(a, b)), 1)  # B's voxels are larger by half
+    50.0
     """
 
     name: str

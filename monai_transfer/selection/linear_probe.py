@@ -39,6 +39,11 @@ class LinearProbe:
         metric: ``"balanced accuracy"`` or ``"R2"``.
         predictions: out-of-fold predictions, N, in the labels' own terms.
         folds: number of folds.
+
+    >>> labels = np.repeat([0, 1], 20)
+    >>> found = linear_probe(np.random.default_rng(0).standard_normal((40, 2)) + 9 * labels[:, None], labels)
+    >>> found.metric, found.value, found.predictions.shape
+    ('balanced accuracy', 1.0, (40,))
     """
 
     value: float

@@ -20,6 +20,11 @@ class TwoSamples:
 
     Raises:
         InputError: fewer than two patients on a side (four in all, if the sides are the same).
+
+    >>> samples = TwoSamples(["p1", "p1", "p2", "p3"], ["q1", "q2"])
+    >>> ages = samples.means_a([np.array([v]) for v in (40.0, 50.0, 60.0, 70.0)])  # two cases of p1 count once
+    >>> samples.patients_a, ages.ravel().tolist()
+    (3, [45.0, 60.0, 70.0])
     """
 
     def __init__(self, patients_a: Sequence[str], patients_b: Sequence[str], *, seed: int = 0) -> None:

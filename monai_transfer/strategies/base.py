@@ -44,6 +44,12 @@ class Strategy:
 
     A strategy that changes something over time also has ``attach(engine)``, so that it can stand among the trainer's
     handlers; the config passes the same object there.
+
+    >>> network = nn.Linear(2, 1)
+    >>> strategy = Strategy()
+    >>> optimizer = torch.optim.SGD(strategy.param_groups(strategy.apply(network)), lr=0.1)
+    >>> sum(p.numel() for group in optimizer.param_groups for p in group["params"])  # everything learns
+    3
     """
 
     def apply(self, network: nn.Module) -> nn.Module:
@@ -124,6 +130,19 @@ class Scheduled(Strategy):
     kept, and rates multiply the learning rate during ``optimizer.step()`` only: schedulers of any kind see their own
     rates and resume as usual. The rates are a function of the progress, so resuming needs no further state. Under DDP
     frozen groups keep their gradients, which the reducer counts on, and the step drops them.
+
+    A strategy of one's own: the head learns from the start, all else from half of the run on.
+
+    >>> class HeadFirst(Scheduled):
+    ...     def groups(self, network):
+    ...         return [["1.weight", "1.bias"], ["0.weight", "0.bias"]]
+    ...     def rates(self, progress, count):
+    ...         return [1.0, 1.0 if progress >= 0.5 else 0.0]
+    >>> network, strategy = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1)), HeadFirst()
+    >>> optimizer = torch.optim.SGD(strategy.param_groups(strategy.apply(network)), lr=0.1)
+    >>> strategy.bind(network, optimizer)
+    >>> [network[0].weight.requires_grad for progress in (0.0, 0.6) if strategy.advance(progress) is None]
+    [False, True]
     """
 
     _network: nn.Module | None = None

@@ -21,6 +21,10 @@ class Arm:
     ``seeded`` is False where nothing is drawn: such an arm is run once and stands for every seed. ``of_method``: it is
     called by a method's name, and what it overrides is found when the bundle is opened (``study.method_arms``).
     ``pretraining``: it starts from a source of its own, pretrained under these overrides.
+
+    >>> arm = Arm("fine_tuned_lora", "train", {"strategy": {"_target_": "monai_transfer.strategies.lora.Lora"}})
+    >>> arm.workflow, arm.seeded
+    ('train', True)
     """
 
     name: str

@@ -25,6 +25,11 @@ class CaseInput:
         unit: of lengths: ``mm``, or ``px`` where the image has no physical size.
         unknown: names of the classes that nobody looked for in this case.
         options: of the evaluation: ``activation, tolerance, boxes, iou, object_iou``.
+
+    >>> from monai_transfer.tasks import get_task
+    >>> case = CaseInput(np.array([2.5]), np.array([2.0]), {}, affine=np.eye(4), spacing=[])
+    >>> get_task("regression").case(case).row["absolute_error"]
+    0.5
     """
 
     prediction: Any
@@ -39,7 +44,12 @@ class CaseInput:
 
 @dataclass(frozen=True)
 class Maps:
-    """Two label maps of one shape, to be drawn as contours over the image."""
+    """Two label maps of one shape, to be drawn as contours over the image.
+
+    >>> maps = Maps(truth=np.array([[0, 1]]), prediction=np.array([[1, 1]]))
+    >>> int((maps.truth != maps.prediction).sum())  # pixels that differ
+    1
+    """
 
     truth: np.ndarray
     prediction: np.ndarray
@@ -53,6 +63,9 @@ class CaseResult:
         row: the case's cells in ``cases.csv``.
         picture: contours over the image, or words below it; None: no picture.
         boxes: what ``boxes.json`` holds of the case.
+
+    >>> CaseResult({"label": 2.0, "prediction": 2.5}, picture="truth: 2   predicted: 2.5").row["prediction"]
+    2.5
     """
 
     row: dict[str, Any]

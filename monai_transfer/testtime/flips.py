@@ -59,7 +59,13 @@ class Flips(SourceFree):
 
 
 class MirroredNetwork(nn.Module):
-    """A network whose output is the mean over mirror images; made by ``Flips.wrap``."""
+    """A network whose output is the mean over mirror images; made by ``Flips.wrap``.
+
+    >>> ramp = nn.Module()
+    >>> ramp.forward = lambda x: x + torch.tensor([[0.0], [1.0]])  # larger below than above
+    >>> MirroredNetwork(ramp, Flips(axes=[0]))(torch.zeros(1, 1, 2, 1)).flatten().tolist()
+    [0.5, 0.5]
+    """
 
     def __init__(self, network: nn.Module, options: Flips) -> None:
         super().__init__()

@@ -32,6 +32,11 @@ class Adapter:
     Attributes:
         names: of its tensors in the source.
         first, second: A and B. scale: their product's factor, ``None`` where the file does not say it.
+
+    >>> import torch
+    >>> adapter = Adapter(("a", "b"), first=torch.ones(1, 3), second=torch.ones(2, 1), scale=0.5)
+    >>> adapter.merged(torch.zeros(2, 3), nn.Linear(3, 2)).tolist()
+    [[0.5, 0.5, 0.5], [0.5, 0.5, 0.5]]
     """
 
     names: tuple[str, ...]

@@ -57,6 +57,9 @@ class ClassMap:
         pairs: (channel in the network, channel in the source).
         n_source, n_target: numbers of channels.
         note: what became of every class, in words.
+
+    >>> ClassMap.by_name(["background", "Liver", "spleen"], ["background", "spleen", "kidney"]).pairs
+    ((0, 0), (1, 2))
     """
 
     pairs: tuple[tuple[int, int], ...]

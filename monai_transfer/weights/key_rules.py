@@ -43,6 +43,11 @@ class Dialect:
         status: what the rules were tested against.
         licence: of the published weights; ``None`` where there are many.
         reference: where names and weights were published.
+
+    >>> dialect = Dialect("wrapped", sign="module[.].*", rules=(("^module[.]", ""),))
+    >>> tensors = {"module.conv.weight": None}
+    >>> dialect.recognises(tensors), list(dialect.apply(tensors, ["conv.weight"]))
+    (True, ['conv.weight'])
     """
 
     name: str

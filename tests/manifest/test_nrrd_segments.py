@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import tracemalloc
 from pathlib import Path
 
 import itk
@@ -14,6 +15,7 @@ from monai.transforms import LoadImage
 from monai_transfer.errors import InputError
 from monai_transfer.manifest import build_manifest
 from monai_transfer.manifest.nrrd import read_layers
+from monai_transfer.manifest.nrrd_segments import segments
 
 AFFINE = np.array([[-0.5, 0, 0, 10], [0, -0.7, 0, 20], [0, 0, 2, -30], [0, 0, 0, 1.0]])  # RAS; LPS is 0.5, 0.7, 2
 
@@ -117,3 +119,20 @@ def test_layers_agree_with_itk_where_it_can_read_them(tmp_path):
     by_itk = itk.imread(str(tmp_path / "x.nrrd"))
     assert np.array_equal(layers[..., 0], itk.array_from_image(by_itk).T) and np.array_equal(layers[..., 0], values)
     assert np.allclose(affine, AFFINE) and np.allclose(np.asarray(by_itk.GetSpacing()), [0.5, 0.7, 2])
+
+
+def test_names_keep_their_letters_and_no_more_is_unpacked_than_declared(tmp_path):
+    values = np.random.default_rng(0).integers(0, 5, (4, 5, 3))
+    seg_nrrd(tmp_path / "x.nrrd", values, [("Körper", 1, 0)], encoding="gzip")
+    assert segments(tmp_path / "x.nrrd") == [("Körper", 1, 0)]
+    whole = (tmp_path / "x.nrrd").read_bytes()
+    head = whole[: whole.index(b"\n\n") + 2]
+    (tmp_path / "x.nrrd").write_bytes(head + gzip.compress(values.astype(np.uint8).tobytes("F") + bytes(20_000_000)))
+    tracemalloc.start()
+    layers, _ = read_layers(tmp_path / "x.nrrd")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert np.array_equal(layers[..., 0], values) and peak < 2_000_000
+    (tmp_path / "x.nrrd").write_bytes(head.replace(b"sizes: 4 5 3", b"sizes: 4 5 0") + whole[len(head) :])
+    with pytest.raises(InputError, match="sizes 4 5 0"):
+        read_layers(tmp_path / "x.nrrd")

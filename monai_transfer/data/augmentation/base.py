@@ -32,6 +32,17 @@ class RandIntensity(RandomizableTransform):
 
     Args:
         prob: probability that a case is changed.
+
+    A transform of one's own, which shifts all intensities by one random number:
+
+    >>> class Shift(RandIntensity):
+    ...     def draw(self, image):
+    ...         self.by = self.R.uniform(1, 2)
+    ...     def apply(self, image):
+    ...         return image + self.by
+    >>> changed = Shift(prob=1.0).set_random_state(0)(torch.zeros(1, 4, 4))
+    >>> 1 <= float(changed.min()) == float(changed.max()) <= 2
+    True
     """
 
     backend = [TransformBackends.TORCH]
@@ -73,6 +84,13 @@ class RandIntensityd(RandomizableTransform, MapTransform):
         keys: image keys (C x spatial).
         array: the transform of arrays.
         allow_missing_keys: skip keys that a case lacks.
+
+    >>> from monai_transfer.data.augmentation.gin import RandGIN
+    >>> case = {"t1": torch.rand(1, 8, 8)}
+    >>> case["t2"] = case["t1"].clone()
+    >>> changed = RandIntensityd(["t1", "t2"], RandGIN()).set_random_state(0)(case)
+    >>> bool((changed["t1"] == changed["t2"]).all()), bool((changed["t1"] == case["t1"]).all())  # one draw for both
+    (True, False)
     """
 
     backend = [TransformBackends.TORCH]

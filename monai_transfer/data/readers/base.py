@@ -37,6 +37,10 @@ class Volume:
         affine: 4 x 4, voxel index to millimetres in RAS; ``None`` where the format knows no geometry (PNG, JPEG, TIFF).
         channel_last: whether the last axis of ``array`` holds channels.
         meta: further plain facts (numbers, the modality); never a name, an identifier, a date or free text.
+
+    >>> volume = Volume(np.zeros((4, 5, 3, 2)), np.diag([0.5, 0.5, 2.0, 1.0]), channel_last=True)
+    >>> volume.spatial_shape, volume.channels, volume.spacing
+    ((4, 5, 3), 2, (0.5, 0.5, 2.0))
     """
 
     array: np.ndarray
@@ -134,6 +138,16 @@ class CheckedReader(ImageReader):
 
     Args:
         max_memory: bytes (or a text like ``"2GiB"``) that reading one image may take; see ``memory_limit``.
+
+    A reader of one's own, as used by ``LoadImage``:
+
+    >>> from monai.transforms import LoadImage
+    >>> class Blank(CheckedReader):
+    ...     def read_volume(self, path):
+    ...         return Volume(np.zeros((4, 5, 3), dtype=np.float32), np.diag([0.5, 0.5, 2.0, 1.0]))
+    >>> image = LoadImage(reader=Blank())("blank.of_ours")
+    >>> tuple(image.shape), image.pixdim.tolist()
+    ((4, 5, 3), [0.5, 0.5, 2.0])
     """
 
     def __init__(self, max_memory: int | str | None = None) -> None:

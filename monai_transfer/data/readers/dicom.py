@@ -44,6 +44,11 @@ class DicomReader(CheckedReader):
         max_memory: bytes (or ``"2GiB"``) that one image may take.
         spacing_limits: smallest and largest plausible voxel size in mm.
         series: chooses one of several series in a folder, by UID, number or a pattern on the description.
+
+    >>> import tempfile
+    >>> DicomReader().read_volume(tempfile.mkdtemp())
+    Traceback (most recent call last):
+    monai_transfer.errors.InputError: ...
     """
 
     def __init__(

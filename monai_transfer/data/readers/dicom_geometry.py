@@ -19,7 +19,12 @@ __all__ = ["Plane", "order_slices", "volume_affine"]
 
 @dataclass
 class Plane:
-    """One slice's place: DICOM's ImagePositionPatient, ImageOrientationPatient and PixelSpacing (mm, LPS)."""
+    """One slice's place: DICOM's ImagePositionPatient, ImageOrientationPatient and PixelSpacing (mm, LPS).
+
+    >>> axial = Plane(np.array([0.0, 0.0, 12.5]), np.array([1.0, 0, 0, 0, 1.0, 0]), np.array([0.8, 0.7]))
+    >>> axial.normal.tolist()  # to the head
+    [0.0, 0.0, 1.0]
+    """
 
     position: np.ndarray
     orientation: np.ndarray

@@ -34,6 +34,16 @@ class ItkReader(CheckedReader):
     Args:
         max_memory: bytes (or ``"2GiB"``) that one image may take.
         spacing_limits: smallest and largest plausible voxel size in mm.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> path = Path(tempfile.mkdtemp()) / "scan.nrrd"
+    >>> lines = ["NRRD0004", "type: uchar", "dimension: 3", "sizes: 2 2 2", "space: left-posterior-superior"]
+    >>> lines += ["encoding: raw", "space directions: (0.5,0,0) (0,0.5,0) (0,0,2)", "space origin: (0,0,0)", "", ""]
+    >>> _ = path.write_bytes(chr(10).join(lines).encode() + bytes(range(8)))
+    >>> volume = ItkReader().read_volume(path)
+    >>> volume.spacing, int(volume.array[1, 0, 0])
+    ((0.5, 0.5, 2.0), 1)
     """
 
     def __init__(self, max_memory: int | str | None = None, spacing_limits: tuple[float, float] = (0.01, 50.0)) -> None:

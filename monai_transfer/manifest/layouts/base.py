@@ -56,6 +56,9 @@ class RawCase:
         missing: numbers of the channels that this case lacks.
         aliases: other names under which a table may list the case; never shown, since they may identify a patient.
         origin: path below the folder as it was found, where ``place`` is a pseudonym; never shown for the same reason.
+
+    >>> RawCase([Path("scans/p1/t1.nii.gz")], key="t1", place="p1/t1", label="ill").patient is None  # no one said
+    True
     """
 
     images: list[Path]
@@ -88,6 +91,10 @@ class FolderContents:
         drawn: the masks were drawn by the layout, so their numbers are those of ``labels``.
         table: a table that is a part of the layout, as its file and the column that names the cases; ``rows`` where
             it was read already (several files may make up one).
+
+    >>> found = FolderContents([RawCase([Path("a.png")], "a", "a", label="ill")], texts={"task": "classification"})
+    >>> found.texts["task"], len(found.cases)
+    ('classification', 1)
     """
 
     cases: list[RawCase]

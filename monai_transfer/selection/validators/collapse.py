@@ -26,6 +26,10 @@ class Collapse:
         constant: every case gets the same prediction.
         vanished: indices of classes that are never predicted.
         messages: one plain sentence per alarm.
+
+    >>> alarm = Collapse(constant=False, vanished=(1,), messages=("class 1 is never predicted",))
+    >>> bool(alarm), bool(Collapse(False, (), ()))
+    (True, False)
     """
 
     constant: bool

@@ -60,6 +60,14 @@ class UnlabelledValidator(Metric):
 
     Raises:
         InputError: unknown name or task; at the end of an epoch, predictions that are already discretised.
+
+    >>> sure = torch.tensor([[4.5, 0.0], [0.0, 4.5]] * 8)
+    >>> def score(logits):
+    ...     validator = UnlabelledValidator("information_maximisation")
+    ...     validator.update(logits)
+    ...     return validator.compute()
+    >>> score(sure) > score(sure / 10)  # surer answers, as balanced
+    True
     """
 
     required_output_keys = None

@@ -43,6 +43,11 @@ class PredictionSummary:
         class_share: share of cases (or voxels, each volume weighing the same) whose arg max is that class, C.
         class_cases: in how many cases that class is predicted at all, C.
         spread: largest standard deviation over cases of any class's mean probability; 0 when all cases look the same.
+
+    >>> summary = PredictionSummary()
+    >>> summary.update(np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]]))
+    >>> summary.cases, [round(float(share), 2) for share in summary.class_share]
+    (3, [0.67, 0.33])
     """
 
     def __init__(self, *, balanced: bool = True, rows: int = 2048, seed: int = 0) -> None:
