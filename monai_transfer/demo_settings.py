@@ -23,6 +23,9 @@ class DemoSettings:
         pretrain_epochs: of the source.
         epochs: of every other training.
         more: further options of ``new_bundle``.
+
+    >>> DemoSettings(n_labelled=3, more={"patch": [48, 48, 40]}).options["patch"]
+    [48, 48, 40]
     """
 
     n_labelled: int

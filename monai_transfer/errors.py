@@ -65,13 +65,13 @@ def closest(word: str, known: Iterable[str]) -> str:
     return f"known: {shown}" if names else "none is known"
 
 
-def replace_fields(options: T, changes: Mapping[str, Any], door: str) -> T:
+def replace_fields(options: T, changes: Mapping[str, Any], function: str) -> T:
     """A dataclass of options with single fields changed, as ``dataclasses.replace``.
 
     Args:
         options: an instance.
         changes: values by the name of the field.
-        door: the function that was called, for the error.
+        function: the name of what was called, for the error.
 
     Raises:
         InputError: a field is unknown.
@@ -83,7 +83,7 @@ def replace_fields(options: T, changes: Mapping[str, Any], door: str) -> T:
     known = [each.name for each in dataclasses.fields(options)]  # type: ignore[arg-type]
     for name in changes:
         if name not in known:
-            raise InputError(f"{door} has no option {name!r}", hint=closest(name, known))
+            raise InputError(f"{function} has no option {name!r}", hint=closest(name, known))
     return dataclasses.replace(options, **changes)  # type: ignore[type-var]
 
 
@@ -92,7 +92,11 @@ def _rebuild(kind: type[InputError], fault: str, path: str | Path | None, hint: 
 
 
 class OutputError(InputError):
-    """Something cannot be written where the user wants it: a full disk, a quota, a folder that is not theirs."""
+    """Something cannot be written where the user wants it: a full disk, a quota, a folder that is not theirs.
+
+    >>> str(OutputError("cannot be written: the disk is full", path="run/metrics.csv", hint="free some space"))
+    'run/metrics.csv: cannot be written: the disk is full; free some space'
+    """
 
 
 class CoverageError(RuntimeError):

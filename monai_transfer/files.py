@@ -1,6 +1,6 @@
 """Writing files so that nothing is lost: a temporary name, checked, flushed to disk, then renamed over the old one.
 
-This is the one door through which the package writes. What cannot be written (full disk, quota, size limit, read-only
+The package writes files through this module alone. What cannot be written (full disk, quota, size limit, read-only
 or vanished folder) is one ``InputError`` that names the file; the old file stays as it was. A temporary file carries
 the number of its process, so that those of dead writers are cleared by the next one that writes beside them.
 """

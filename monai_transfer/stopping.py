@@ -38,7 +38,14 @@ _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal asked this process to end. A ``KeyboardInterrupt``: libraries let it pass and clean up on the way."""
+    """A signal asked this process to end. A ``KeyboardInterrupt``: libraries let it pass and clean up on the way.
+
+    >>> try:
+    ...     raise Stopped
+    ... except KeyboardInterrupt:
+    ...     print("cleaned up")
+    cleaned up
+    """
 
 
 _tokens = itertools.count()

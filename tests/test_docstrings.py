@@ -24,7 +24,6 @@ WITHOUT = {
     "ParamGroup": "a dictionary that optimizers take",
     "ScanAdaptedNetwork": "made by `DgTta.wrap`",
     "AdaptingNetwork": "made by `Tent.wrap`",
-    "Cut": "what `split` gives",
     "NoCut": "why there is none",
 }
 

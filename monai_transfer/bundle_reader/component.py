@@ -40,6 +40,9 @@ class Component:
         arguments: plain values, ``Component`` and ``Unread``.
         where: its place in the config.
         path: full path of the class, for a config of one's own.
+
+    >>> Component("Spacingd", "transform", {"keys": "image", "pixdim": [1.0, 1.0, 2.0]}).arguments["pixdim"]
+    [1.0, 1.0, 2.0]
     """
 
     name: str

@@ -31,7 +31,12 @@ BEGIN, END = "<!-- generated: python -m monai_transfer.engine.capabilities --wri
 
 @dataclass(frozen=True)
 class Capability:
-    """One method and its class, whose declarations everything here is read from."""
+    """One method and its class, whose declarations everything here is read from.
+
+    >>> coral = next(one for one in capabilities() if one.name == "methods/coral")
+    >>> coral.kind, coral.needs
+    ('term', 'source features; target features')
+    """
 
     name: str
     cls: Any

@@ -58,6 +58,10 @@ class FeatureDataset(Dataset):
     Args:
         views: for each view its items; all views have the same length. With several, each access draws one, from
             torch's own random stream, which ``EpochSeed`` sets in each epoch.
+
+    >>> dataset = FeatureDataset([[{"image": "first view"}], [{"image": "second view"}]])
+    >>> len(dataset), {dataset[0]["image"] for _ in range(50)} == {"first view", "second view"}
+    (1, True)
     """
 
     def __init__(self, views: Sequence[Sequence[Any]]) -> None:

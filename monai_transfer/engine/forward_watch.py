@@ -22,6 +22,12 @@ class ForwardWatch:
     Attributes:
         image, logits: of the last training pass.
         passes: how many there were.
+
+    >>> network = nn.Linear(2, 1)
+    >>> watch = ForwardWatch(network)
+    >>> _ = network(torch.ones(4, 2))
+    >>> watch.passes, watch.image.shape, watch.logits.shape
+    (1, torch.Size([4, 2]), torch.Size([4, 1]))
     """
 
     def __init__(self, network: nn.Module, before: Callable[[], None] | None = None) -> None:

@@ -37,6 +37,10 @@ class MemoryNeed:
         training: gradients of what learns, and Adam's two moments of it.
         activations: what autograd keeps between forward and backward.
         checkpointed: the same with ``checkpoint_activations``.
+
+    >>> need = MemoryNeed(parameters=100, training=300, activations=1000, checkpointed=200)
+    >>> need.total(), need.total(checkpointed=True)
+    (1400, 600)
     """
 
     parameters: int

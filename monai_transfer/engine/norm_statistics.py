@@ -12,6 +12,15 @@ class RunningStatistics:
 
     While paused, training batches are still normalised by their own statistics; only the running averages, which count
     in evaluation, stay as they are. Layers without running averages (GroupNorm, most InstanceNorm) are not concerned.
+
+    >>> import torch
+    >>> network = nn.Sequential(nn.BatchNorm1d(1))
+    >>> statistics = RunningStatistics(network)
+    >>> statistics.pause()
+    >>> _ = network(torch.full((4, 1), 10.0))
+    >>> statistics.resume()
+    >>> float(network[0].running_mean)  # the batch did not count
+    0.0
     """
 
     def __init__(self, network: nn.Module) -> None:

@@ -24,6 +24,17 @@ class RefuseProbabilities:
 
     Raises:
         InputError: (in the first iteration, or the second) naming the network's end, the loss and the hint.
+
+    >>> import torch
+    >>> from monai.engines import SupervisedTrainer
+    >>> net = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Softmax(dim=1))
+    >>> batches = [{"image": torch.rand(4, 2), "label": torch.tensor([0, 1, 0, 1])}]
+    >>> optimizer, loss = torch.optim.SGD(net.parameters(), 0.1), torch.nn.CrossEntropyLoss()
+    >>> trainer = SupervisedTrainer(torch.device("cpu"), 1, batches, net, optimizer, loss,
+    ...                             train_handlers=[RefuseProbabilities()])
+    >>> trainer.run()  # cross entropy takes the softmax itself
+    Traceback (most recent call last):
+    monai_transfer.errors.InputError: ...
     """
 
     def attach(self, engine: Engine) -> None:

@@ -24,6 +24,10 @@ class Grid:
         origin: centre of the first voxel, of shape (3,).
         steps: the vectors to the next column, row and slice, as columns of a 3 x 3 matrix.
         distances: of every slice along the normal, ascending.
+
+    >>> grid = Grid((64, 64, 3), np.array([-10.0, 5.0, 0.0]), np.diag([0.5, 0.5, 2.0]), np.array([0.0, 2.0, 4.0]))
+    >>> grid.voxels(np.array([[-9.0, 5.0, 2.0]])).tolist()  # two columns to the left, one slice up
+    [[2.0, 0.0, 1.0]]
     """
 
     shape: tuple[int, int, int]

@@ -67,6 +67,14 @@ class Cut:
         head: its trained end, sharing parameters.
         layers: names of the modules that the head consists of.
         first: the features of the batch that it was proved on, B x F or B x F x spatial.
+
+    >>> network = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 2))
+    >>> _ = network[1].requires_grad_(False)
+    >>> image = torch.rand(3, 1, 4, 4)
+    >>> cut = cut_network(network, image, lambda image, network: network(image))
+    >>> features = cut.features(image, lambda image, network: network(image))
+    >>> features.shape, bool(torch.allclose(cut.head(features), network(image)))
+    (torch.Size([3, 8]), True)
     """
 
     network: nn.Module

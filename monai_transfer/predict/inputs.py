@@ -31,6 +31,9 @@ class Item:
         dicom: the DICOM files that the image is made of.
         linked: the image must be a folder of links to ``dicom``, since other series lie beside them.
         fault: why it cannot be predicted on, where that is known before reading.
+
+    >>> Item(["scan_t1.nii.gz", "scan_t2.nii.gz"], "scan", "scan").images
+    ['scan_t1.nii.gz', 'scan_t2.nii.gz']
     """
 
     image: str | list[str]

@@ -66,7 +66,7 @@ def is_quantitative(modality: object) -> bool:
 
 
 def choose_augmentation(
-    task: str, modality: object = "", gap: DomainGap | None = None, *, plain: str = "standard"
+    task: str, modality: object = "", gap: DomainGap | None = None, *, default: str = "standard"
 ) -> AugmentationChoice:
     """The preset for training a source.
 
@@ -74,26 +74,27 @@ def choose_augmentation(
         task: of the manifest.
         modality: of the source, as the manifest says it.
         gap: between source and target, ``None`` where no target is known.
-        plain: the preset where nothing speaks for randomised contrast.
+        default: the preset where nothing speaks for randomised contrast.
 
     >>> choose_augmentation("segmentation", "MR").preset
     'standard'
     """
     if not get_task(task).has_classes:
-        return AugmentationChoice(plain, f"{plain}: a {get_task(task).name} may read its number from the contrast")
+        return AugmentationChoice(default, f"{default}: a {get_task(task).name} may read its number from the contrast")
     if is_quantitative(modality):
-        return AugmentationChoice(plain, f"{plain}: grey values of {modality} are measured numbers, not free contrast")
+        reason = f"{default}: grey values of {modality} are measured numbers, not free contrast"
+        return AugmentationChoice(default, reason)
     if gap is None:
-        return AugmentationChoice(plain, f"{plain}: {_UNKNOWN}")
+        return AugmentationChoice(default, f"{default}: {_UNKNOWN}")
     row = gap["intensity distribution"]
     if row.value is None or row.low is None:
-        return AugmentationChoice(plain, f"{plain}: the distance between the grey values of both sides is not known")
+        return AugmentationChoice(default, f"{default}: the distance between both sites' grey values is not known")
     told = f"grey values of {gap.name_a} and {gap.name_b} lie {max(row.value, 0):.0f} % of the range apart"
     if row.low > DIFFERENT:
         return AugmentationChoice(
             "randomised", f"randomised: {told} (more than {DIFFERENT:g} % beyond chance); it costs accuracy at home"
         )
-    return AugmentationChoice(plain, f"{plain}: {told} (not more than {DIFFERENT:g} % beyond chance)")
+    return AugmentationChoice(default, f"{default}: {told} (not more than {DIFFERENT:g} % beyond chance)")
 
 
 def source_augmentation(data: Manifest, source: Any, target: Any, augment: str = "auto") -> AugmentationChoice:

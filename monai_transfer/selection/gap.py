@@ -132,24 +132,24 @@ def domain_gap(
         done[key] = describe_case(case, full)
     a = [done[full_a.path, case.case] for case in cases_a]
     b = [done[full_b.path, case.case] for case in cases_b]
-    sides = TwoSamples([case.patient for case in a], [case.patient for case in b], seed=seed)
-    whole = sides.shared == sides.patients_a == sides.patients_b
+    samples = TwoSamples([case.patient for case in a], [case.patient for case in b], seed=seed)
+    whole = samples.shared == samples.patients_a == samples.patients_b
     if name_a == name_b and not whole:
         name_a, name_b = f"{name_a} (A)", f"{name_b} (B)"
     said_a, said_b = ("one half", "the other half") if whole else (name_a, name_b)
-    if sides.shared:
+    if samples.shared:
         notes.append(
             "both sets are the same patients: the set was compared with itself, half against half"
             if whole
-            else f"{sides.shared} patients stand in both sets: each was put on one side at random, many times over"
+            else f"{samples.shared} patients stand in both sets: each was put on one side at random, many times over"
         )
     classes = all(get_task(manifest.task).label.is_class for manifest in (full_a, full_b))
     if classes and set(full_a.class_names) != set(full_b.class_names):
         notes.append(f"the sets name their classes differently: {full_a.class_names} and {full_b.class_names}")
-    rows = [_row(measure, sides, a, b, said_a, said_b) for measure in measures(a, b, full_a, full_b)]
+    rows = [_row(measure, samples, a, b, said_a, said_b) for measure in measures(a, b, full_a, full_b)]
     if len(a[0].features) == len(b[0].features):
         rows += learned_rows(
-            "handcrafted features", np.stack([c.features for c in a]), np.stack([c.features for c in b]), sides, seed
+            "handcrafted features", np.stack([c.features for c in a]), np.stack([c.features for c in b]), samples, seed
         )
     if source is not None:
         from monai_transfer.selection.source_features import SourceNetwork
@@ -162,14 +162,14 @@ def domain_gap(
             f"features of {network.name}",
             np.stack([features[full_a.path, case.case] for case in cases_a]),
             np.stack([features[full_b.path, case.case] for case in cases_b]),
-            sides,
+            samples,
             seed,
         )
     if len(rows) >= 10:
         notes.append(f"of {len(rows)} measures about {0.05 * len(rows):.0f} would be marked by chance alone")
     drifts = drift(list(done.values()), seed=seed) if same else [*drift(a, seed=seed), *drift(b, seed=seed)]
     return DomainGap(
-        name_a, name_b, sides.patients_a, sides.patients_b, sides.shared,
+        name_a, name_b, samples.patients_a, samples.patients_b, samples.shared,
         tuple(rows), tuple(drifts), tuple(notes), tuple(a), tuple(b),
     )  # fmt: skip
 
@@ -287,27 +287,27 @@ def _chosen_patients(a: list[Case], b: list[Case], most: int, rng: np.random.Gen
 
 
 def _row(
-    measure: Measure, sides: TwoSamples, a: list[CaseDescription], b: list[CaseDescription], name_a: str, name_b: str
+    measure: Measure, samples: TwoSamples, a: list[CaseDescription], b: list[CaseDescription], name_a: str, name_b: str
 ) -> GapRow:
     """One measure's value and interval, over the patients that have it."""
-    of_a = sides.means_a([measure.of_case(case) for case in a])
-    of_b = sides.means_b([measure.of_case(case) for case in b])
+    of_a = samples.means_a([measure.of_case(case) for case in a])
+    of_b = samples.means_b([measure.of_case(case) for case in b])
     if not (np.isfinite(of_a).any() and np.isfinite(of_b).any()):
         return GapRow(measure.name, None, None, None, measure.unit, False, f"{measure.name}: not known on both sides")
 
     def statistic(rows_a: np.ndarray, rows_b: np.ndarray) -> float:
         return measure.gap(_mean(of_a[rows_a]), _mean(of_b[rows_b]))
 
-    point = sides.value(statistic)
-    replicates = sides.replicates(statistic, _REPLICATES)
+    point = samples.value(statistic)
+    replicates = samples.replicates(statistic, _REPLICATES)
     replicates = replicates[np.isfinite(replicates)]
     if measure.signed:
         low, high = np.quantile(replicates, (0.025, 0.975)) if len(replicates) else (np.nan, np.nan)
     else:
         pooled = np.vstack([of_a, of_b])
-        point -= _chance(measure, pooled, sides)
+        point -= _chance(measure, pooled, samples)
         low, high = point - 1.96 * replicates.std(), point + 1.96 * replicates.std()
-    wider = _small_sample(sides)
+    wider = _small_sample(samples)
     low, high = point + wider * (min(low, point) - point), point + wider * (max(high, point) - point)
     value, low, high = (round(measure.shown(v), 6) + 0.0 for v in (point, low, high))
     differs = bool(low > 0 or high < 0)
@@ -315,23 +315,23 @@ def _row(
     return GapRow(measure.name, value, low, high, measure.unit, differs, sentence)
 
 
-def _small_sample(sides: TwoSamples) -> float:
+def _small_sample(samples: TwoSamples) -> float:
     """How much wider than the bootstrap's own an interval must be with few patients.
 
     Resampling n patients gives (n - 1) / n of their variance, and a normal's quantile where Student's is due.
     """
-    n, both = sides.smaller_side, sides.smaller_side + sides.larger_side
+    n, both = samples.smaller_side, samples.smaller_side + samples.larger_side
     return float(np.sqrt(n / (n - 1)) * student.ppf(0.975, both - 2) / 1.96)
 
 
-def _chance(measure: Measure, pooled: np.ndarray, sides: TwoSamples) -> float:
+def _chance(measure: Measure, pooled: np.ndarray, samples: TwoSamples) -> float:
     """Mean of an unsigned measure when patients are exchanged between the sides at random."""
-    rng = np.random.default_rng(sides.seed)
-    n = sides.smaller_side
+    rng = np.random.default_rng(samples.seed)
+    n = samples.smaller_side
     values = []
     for _ in range(200):
         order = rng.permutation(len(pooled))
-        values.append(measure.gap(_mean(pooled[order[:n]]), _mean(pooled[order[n : n + sides.larger_side]])))
+        values.append(measure.gap(_mean(pooled[order[:n]]), _mean(pooled[order[n : n + samples.larger_side]])))
     return float(np.nanmean(values))
 
 

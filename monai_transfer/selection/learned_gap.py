@@ -18,7 +18,7 @@ _SPLITS = 20  # of a set against itself
 class GapRow:
     """One measure of a gap: its value (0 is none), 95 % interval, unit, whether the interval excludes 0, and words.
 
-    ``value``, ``low`` and ``high`` are ``None`` where the measure is not known on both sides.
+    ``value``, ``low`` and ``high`` are ``None`` where the measure is not known in both samples.
     """
 
     name: str
@@ -31,18 +31,18 @@ class GapRow:
     p_value: float | None = None
 
 
-def learned_rows(of_what: str, a: np.ndarray, b: np.ndarray, sides: TwoSamples, seed: int) -> list[GapRow]:
+def learned_rows(of_what: str, a: np.ndarray, b: np.ndarray, samples: TwoSamples, seed: int) -> list[GapRow]:
     """Two rows for N x F features of the cases of A and M x F of those of B."""
-    return [_a_distance(of_what, a, b, sides, seed), _mmd(of_what, a, b, sides, seed)]
+    return [_a_distance(of_what, a, b, samples, seed), _mmd(of_what, a, b, samples, seed)]
 
 
-def _a_distance(of_what: str, a: np.ndarray, b: np.ndarray, sides: TwoSamples, seed: int) -> GapRow:
+def _a_distance(of_what: str, a: np.ndarray, b: np.ndarray, samples: TwoSamples, seed: int) -> GapRow:
     rng = np.random.default_rng(seed)
-    n_splits = _SPLITS if sides.shared else 1
+    n_splits = _SPLITS if samples.shared else 1
     values, replicates = [], []
-    for in_a, in_b in sides.splits(n_splits):
-        rows_a, rows_b = sides.rows_a(in_a), sides.rows_b(in_b)
-        of_a, of_b = sides.patient_of_a(rows_a), sides.patient_of_b(rows_b)
+    for in_a, in_b in samples.splits(n_splits):
+        rows_a, rows_b = samples.rows_a(in_a), samples.rows_b(in_b)
+        of_a, of_b = samples.patient_of_a(rows_a), samples.patient_of_b(rows_b)
         names_a, names_b = [f"a{i}" for i in of_a], [f"b{i}" for i in of_b]
         right = domain_classifier(a[rows_a], b[rows_b], names_a, names_b, seed=seed).astype(float)
         by_a = np.array([right[: len(rows_a)][of_a == p].mean() for p in np.unique(of_a)])
@@ -70,12 +70,12 @@ def _from_accuracy(right_a: float, right_b: float) -> float:
     return 2 * (1 - 2 * (1 - (right_a + right_b) / 2))
 
 
-def _mmd(of_what: str, a: np.ndarray, b: np.ndarray, sides: TwoSamples, seed: int) -> GapRow:
+def _mmd(of_what: str, a: np.ndarray, b: np.ndarray, samples: TwoSamples, seed: int) -> GapRow:
     results = []
-    for in_a, in_b in sides.splits(_SPLITS if sides.shared else 1):
-        rows_a, rows_b = sides.rows_a(in_a), sides.rows_b(in_b)
-        names_a = [f"a{i}" for i in sides.patient_of_a(rows_a)]
-        names_b = [f"b{i}" for i in sides.patient_of_b(rows_b)]
+    for in_a, in_b in samples.splits(_SPLITS if samples.shared else 1):
+        rows_a, rows_b = samples.rows_a(in_a), samples.rows_b(in_b)
+        names_a = [f"a{i}" for i in samples.patient_of_a(rows_a)]
+        names_b = [f"b{i}" for i in samples.patient_of_b(rows_b)]
         results.append(mmd(a[rows_a], b[rows_b], names_a, names_b, seed=seed))
     value = float(np.mean([r.value for r in results]))
     error = float(np.sqrt(np.mean([r.error**2 for r in results])))

@@ -29,6 +29,12 @@ class Penultimate:
 
     Raises:
         InputError: the network has no module of that name.
+
+    >>> from torch import nn
+    >>> network = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 2)).eval()
+    >>> features, probabilities = Penultimate(network, "small")(torch.rand(1, 1, 4, 4))
+    >>> features.shape, round(float(probabilities.sum()), 3)
+    (torch.Size([8]), 1.0)
     """
 
     def __init__(self, network: nn.Module, name: str, layer: str | None = None) -> None:

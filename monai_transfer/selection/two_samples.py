@@ -1,4 +1,4 @@
-"""Two sides of a comparison with patients as units, also where some patients stand on both."""
+"""Two samples of patients that are compared, also where some patients are in both."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ __all__ = ["TwoSamples"]
 
 
 class TwoSamples:
-    """Who stands where. Statistics take two arrays of patient indices, into the patients of A and of B.
+    """The patients of two samples A and B. Statistics take two arrays of indices, into the patients of A and of B.
 
     Args:
         patients_a, patients_b: the patient of each case.
         seed: of every random choice.
 
     Raises:
-        InputError: fewer than two patients on a side (four in all, if the sides are the same).
+        InputError: fewer than two patients in a sample (four in all, if the samples are the same).
 
     >>> samples = TwoSamples(["p1", "p1", "p2", "p3"], ["q1", "q2"])
     >>> ages = samples.means_a([np.array([v]) for v in (40.0, 50.0, 60.0, 70.0)])  # two cases of p1 count once

@@ -17,7 +17,11 @@ __all__ = ["Job", "refuse_changed", "settings_of"]
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One run: a bundle, a workflow, overrides with at least ``output_dir``, and its name in what is printed."""
+    """One run: a bundle, a workflow, overrides with at least ``output_dir``, and its name in what is printed.
+
+    >>> Job("bundle", "train", {"output_dir": "runs/train-0"}, "fine_tuned, seed 0").output.name
+    'train-0'
+    """
 
     bundle: str
     workflow: str

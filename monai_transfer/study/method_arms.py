@@ -84,9 +84,9 @@ def find_method_arms(bundle: str | Path) -> list[MethodArm]:
     found += _input_space(configs)
     found += [_test_time(name, kind, configs) for name, kind in classes_in("testtime", SourceFree).items()]
     if "domain_picture" in configs.adapt:  # costs time, and tells nothing that the table shows
-        for trial in found:
-            if trial.arm.workflow == "adapt":
-                trial.arm.overrides["domain_picture"] = False
+        for method_arm in found:
+            if method_arm.arm.workflow == "adapt":
+                method_arm.arm.overrides["domain_picture"] = False
     if "adaptation" in configs.adapt:  # its adapt trains nothing on the source
         free = "this bundle adapts without source data"
         found = [
@@ -107,24 +107,24 @@ def resolve_arms(bundle: str | Path, arms: Sequence[Arm]) -> tuple[list[Arm], li
     """
     if not any(arm.of_method for arm in arms):
         return list(arms), []
-    found = {trial.name: trial for trial in find_method_arms(bundle)}
+    found = {method_arm.name: method_arm for method_arm in find_method_arms(bundle)}
     infos = {name: _info(bundle, name) for name in ("train", "adapt")}
     chosen: dict[str, Arm] = {}
     said = []
     for arm in arms:
         if arm.name == ALL and arm.of_method:
-            chosen |= {name: _described(trial, infos) for name, trial in found.items() if not trial.refused}
-            said += [f"{name} is left out: {trial.refused}" for name, trial in found.items() if trial.refused]
+            chosen |= {name: _described(one, infos) for name, one in found.items() if not one.refused}
+            said += [f"{name} is left out: {one.refused}" for name, one in found.items() if one.refused]
         elif arm.of_method:
-            trial = found[arm.name]
-            if trial.refused and are_default(arms):
-                said.append(f"{arm.name} is left out: {trial.refused}")
+            method_arm = found[arm.name]
+            if method_arm.refused and are_default(arms):
+                said.append(f"{arm.name} is left out: {method_arm.refused}")
                 continue
-            if trial.refused:
+            if method_arm.refused:
                 fit = ", ".join(name for name, other in found.items() if not other.refused)
-                raise InputError(f"{arm.name}: {trial.refused}", path=bundle, hint=f"arms that fit are {fit}")
-            chosen[arm.name] = _described(trial, infos)
-            if missing := [c for c in trial.controls if c not in {a.name for a in arms}]:
+                raise InputError(f"{arm.name}: {method_arm.refused}", path=bundle, hint=f"arms that fit are {fit}")
+            chosen[arm.name] = _described(method_arm, infos)
+            if missing := [c for c in method_arm.controls if c not in {a.name for a in arms}]:
                 said.append(f"{arm.name} has to beat {', '.join(missing)} as well: add it to --arms")
         else:
             chosen[arm.name] = arm
@@ -144,13 +144,13 @@ def _info(bundle: str | Path, workflow: str) -> dict[str, Any]:
     return dict(open_workflow(bundle, workflow, {}, log=False).parser.config["run_folder"]["info"])
 
 
-def _described(trial: MethodArm, infos: Mapping[str, dict[str, Any]]) -> Arm:
-    words = "; ".join(filter(None, [_WHAT.get(trial.group, ""), trial.remark]))
-    info = infos.get(trial.arm.workflow)
+def _described(method_arm: MethodArm, infos: Mapping[str, dict[str, Any]]) -> Arm:
+    words = "; ".join(filter(None, [_WHAT.get(method_arm.group, ""), method_arm.remark]))
+    info = infos.get(method_arm.arm.workflow)
     if not words or info is None:
-        return trial.arm
+        return method_arm.arm
     # the whole of it first: a bundle's config knows no such entry, and what the arm changes in it comes after
-    return replace(trial.arm, overrides={"run_folder#info": {**info, "about": words}, **trial.arm.overrides})
+    return replace(method_arm.arm, overrides={"run_folder#info": {**info, "about": words}, **method_arm.arm.overrides})
 
 
 def cost_of(bundle: str | Path, arms: Sequence[Arm], seeds: int, jobs: int, overrides: Mapping[str, Any]) -> str:
@@ -259,14 +259,14 @@ def _input_space(configs: _Configs) -> list[MethodArm]:
     """Methods that change the source's images: before normalisation, or by a translation behind it."""
     from monai_transfer.data.translation import Translation
 
-    trials = []
+    method_arms = []
     for name, path in (
         ("fourier", "monai_transfer.data.fourier.FourierDomainAdaptd"),
         ("histogram", "monai_transfer.data.histogram.HistogramMatchToTargetd"),
     ):
         look = {"_target_": path, "keys": ["image"], "targets": "$@lists.target_unlabelled", "load": "@load_target"}
         arm = Arm(name, "adapt", _without_term(configs, style=[look], **{"run_folder#info#method": path}))
-        trials.append(MethodArm(arm, "input space", ("source_longer",)))
+        method_arms.append(MethodArm(arm, "input space", ("source_longer",)))
     translate = {
         "_target_": "monai_transfer.data.translate.TranslateToTargetd",
         "keys": ["image"],
@@ -285,7 +285,7 @@ def _input_space(configs: _Configs) -> list[MethodArm]:
     }
     arm = Arm("translation", "adapt", _without_term(configs, **overrides))
     said = "steps of its own to fit it"
-    return [*trials, MethodArm(arm, "input space", ("source_longer",), _refusal(Translation, configs), said)]
+    return [*method_arms, MethodArm(arm, "input space", ("source_longer",), _refusal(Translation, configs), said)]
 
 
 def _test_time(name: str, kind: Any, configs: _Configs) -> MethodArm:

@@ -175,7 +175,7 @@ def refuse_failed(failed: Mapping[Job, BaseException]) -> None:
     raise InputError(
         f"the run {job.label!r} failed: {first_line(error)}{others}",
         path=job.log,
-        hint="mend the cause and give the same command again: finished runs are kept",
+        hint="correct the cause and give the same command again: finished runs are kept",
     ) from error
 
 

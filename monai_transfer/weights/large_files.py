@@ -39,6 +39,12 @@ class LargeFile:
         licence: of the file; ``None`` for unknown, which is not free.
         description: what it is and where it comes from.
         origin_sha256: of the published file, where this one was made from it (saved again, fitted).
+
+    >>> import hashlib, tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "model.pt"
+    >>> _ = path.write_bytes(b"weights")
+    >>> LargeFile("models/model.pt", hash_val=hashlib.sha256(b"weights").hexdigest()).fits(path)
+    True
     """
 
     path: str

@@ -54,6 +54,16 @@ class Surgery:
         source_grid, target_grid: patches per axis of the position embeddings on either side, where they are no cubes.
         strict_source, strict_target, strict_channels: a wrong number of class names on that side, of the source's
             channel names, raises instead of being left aside (for names that the user gave).
+
+    A segmentation head for two classes fitted to three, one of which the source knows by name:
+
+    >>> import torch
+    >>> network = nn.Sequential(nn.Conv2d(4, 8, 3), nn.Conv2d(8, 3, 1))
+    >>> names = {"source_classes": ["background", "liver"], "target_classes": ["background", "spleen", "liver"]}
+    >>> surgery = Surgery(network, **names, head=["1"])
+    >>> found = surgery.fit("1.weight", torch.full((2, 8, 1, 1), 7.0), network[1].weight.detach())
+    >>> [bool((found.tensor[i] == 7).all()) for i in range(3)]  # the spleen's row stays as the network made it
+    [True, False, True]
     """
 
     network: nn.Module

@@ -215,7 +215,7 @@ def test_load_weights_takes_a_source(packaged):
         ({"patch": [0, 8, 8]}, "--patch needs 3 positive numbers"),
     ],
 )
-def test_refusals_name_the_mend_and_write_nothing(tiny_set, tmp_path, options, message):
+def test_refusals_give_a_hint_and_write_nothing(tiny_set, tmp_path, options, message):
     with pytest.raises(InputError, match=message):
         new_bundle(tmp_path / "b", tiny_set("segmentation", 3), **{**SMALL, **options})
     assert not (tmp_path / "b").exists()

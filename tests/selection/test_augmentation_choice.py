@@ -45,7 +45,7 @@ def test_the_rule(task, modality, found, preset, words):
 
 
 def test_another_plain_preset():
-    assert choose_augmentation("segmentation", "MR", plain="light").preset == "light"
+    assert choose_augmentation("segmentation", "MR", default="light").preset == "light"
 
 
 @pytest.mark.parametrize("modality", ["CT", "abdominal CT", "PET", "ADC", {"0": "PET", "1": "CT"}])

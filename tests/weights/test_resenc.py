@@ -46,7 +46,7 @@ def test_an_encoder_alone_needs_its_strides(nnssl):
         residual_unet_arguments(UNet(2, 1, 2, (4, 8), (2,)).state_dict())
 
 
-def test_without_the_package_the_mend_is_said(nnssl, monkeypatch):
+def test_without_the_package_the_hint_names_it(nnssl, monkeypatch):
     monkeypatch.setitem(sys.modules, "dynamic_network_architectures", None)  # as if it were not installed
     with pytest.raises(InputError, match="pip install --no-deps dynamic-network-architectures"):
         residual_unet(nnssl)

@@ -35,6 +35,12 @@ class Boxes(NamedTuple):
         scores: (N,) from 0 to 1; 1 for the truth.
         labels: (N,) class of each, never 0.
         sizes: (N,) how much space the component itself fills, mm3 (mm2 in 2D).
+
+    >>> label = np.zeros((8, 8), dtype=np.uint8)
+    >>> label[1:3, 1:4] = 1
+    >>> found = boxes_from_labels(label, spacing=[0.5, 0.5])
+    >>> found.voxels.tolist(), found.sizes.tolist()  # rows 1 to 2, columns 1 to 3: six pixels of 0.25 mm2
+    ([[1, 1, 3, 4]], [1.5])
     """
 
     voxels: np.ndarray
@@ -206,6 +212,16 @@ class FindBoxes:
         boxes: how they are made, arguments of ``boxes_from_probabilities``.
         names: of the classes that get boxes, in the order of the channels behind the background's.
         root: folder that image names are told from.
+
+    >>> import torch
+    >>> from monai.data import MetaTensor
+    >>> p = torch.zeros(2, 8, 8)
+    >>> p[1, 2:4, 2:6] = 0.8
+    >>> affine = torch.diag(torch.tensor([0.5, 0.5, 1.0]))
+    >>> pred = MetaTensor(p, affine=affine, meta={"filename_or_obj": "/scans/a/b.nii.gz"})
+    >>> found = FindBoxes({"threshold": 0.5}, ["lesion"], root="/scans")(pred)
+    >>> found["image"], found["boxes"][0]["score"], found["boxes"][0]["size"], found["boxes"][0]["size_unit"]
+    ('a/b.nii.gz', 0.8, 2.0, 'mm2')
     """
 
     def __init__(self, boxes: Mapping[str, Any], names: Sequence[str], root: str) -> None:
@@ -229,6 +245,12 @@ class WriteBoxes:
 
     Args:
         output_dir: made if need be, with the images' own folders below it.
+
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> _ = WriteBoxes(folder)({"image": "a/b.nii.gz", "space": SPACE, "boxes": []})
+    >>> [str(path.relative_to(folder)) for path in Path(folder).rglob("*.json")]
+    ['a/b_boxes.json']
     """
 
     def __init__(self, output_dir: str) -> None:

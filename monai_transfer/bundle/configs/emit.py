@@ -15,7 +15,7 @@ import yaml
 
 from monai_transfer.config_text import to_config
 
-__all__ = ["Commented", "comments", "note", "plain", "to_yaml"]
+__all__ = ["Commented", "comments", "note", "to_yaml", "uncommented"]
 
 WIDTH = 120
 
@@ -45,7 +45,7 @@ def note(value: Any, comment: str, *, heading: str = "") -> Commented:
     return Commented(value, comment, heading)
 
 
-def plain(config: Any) -> Any:
+def uncommented(config: Any) -> Any:
     """``config`` as a YAML reader gives it back: no comments, data in the form in which MONAI leaves them alone."""
     return to_config(_bare(config))
 

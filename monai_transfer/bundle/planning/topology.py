@@ -18,6 +18,9 @@ class Topology:
     Attributes:
         strides: of the step into each level, per axis; the first is 1.
         kernels: of each level's convolutions, per axis: 1 across slices that are still thick, else 3.
+
+    >>> Topology(strides=[[1, 1, 1], [2, 2, 1], [2, 2, 2]], kernels=[[3, 3, 1], [3, 3, 3], [3, 3, 3]]).unit
+    [4, 4, 2]
     """
 
     strides: list[list[int]]

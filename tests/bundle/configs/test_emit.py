@@ -11,7 +11,7 @@ import pytest
 from monai.bundle import ConfigParser
 
 from bundles.packaged import packaged_specs
-from monai_transfer.bundle.configs.emit import comments, note, plain, to_yaml
+from monai_transfer.bundle.configs.emit import comments, note, to_yaml, uncommented
 from monai_transfer.bundle.configs.headers import header
 from monai_transfer.bundle.write import configs
 from monai_transfer.config_text import expr, ref
@@ -65,7 +65,7 @@ def read_comments(text: str) -> dict[str, str]:
 def test_config_and_comments_are_read_back(name, kind, tmp_path):
     config = configs(SPECS[name])[kind]
     text = to_yaml(config, header(SPECS[name], kind))
-    assert read(text, tmp_path) == plain(config)
+    assert read(text, tmp_path) == uncommented(config)
     said, got = comments(config), read_comments(text)
     assert {key: got[key].split("\n")[-1] for key in said} == {
         key: value.split("\n")[-1] for key, value in said.items()
@@ -82,7 +82,7 @@ def test_an_expression_calls_one_function_at_most(name, kind):
         for item in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
             yield from expressions(item)
 
-    for text in expressions(plain(configs(SPECS[name])[kind])):
+    for text in expressions(uncommented(configs(SPECS[name])[kind])):
         tree = ast.parse(re.sub(r"@(\w+(#\w+)*)", "ref", text))
         calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
         assert len(calls) <= 1, f"a function of its own is read more easily: {text}"
@@ -100,7 +100,7 @@ def test_any_name_is_written_and_read(text, tmp_path):
         "same": ref("name"),
     }
     written = to_yaml(config, [text, f"two\n{text}"])
-    assert read(written, tmp_path) == plain(config)
+    assert read(written, tmp_path) == uncommented(config)
     parser = ConfigParser(read(written, tmp_path))
     assert parser.get_parsed_content("same") == text == parser.get_parsed_content("names")[1]["name"]
     assert parser.get_parsed_content("sum") == 2 and parser.get_parsed_content("lr") == 1e-5
@@ -114,7 +114,7 @@ def test_what_is_no_value_is_refused():
 @pytest.mark.parametrize(("name", "kind"), CONFIGS)
 def test_imports_name_modules_in_full(name, kind):
     """MONAI reads ``from package import module`` as an attribute, which is there only once something imported it."""
-    for line in plain(configs(SPECS[name])[kind]).get("imports", []):
+    for line in uncommented(configs(SPECS[name])[kind]).get("imports", []):
         (node,) = ast.parse(line[1:]).body
         if isinstance(node, ast.ImportFrom):
             assert not (ROOT / f"{node.module}.{node.names[0].name}".replace(".", "/")).with_suffix(".py").exists()
