@@ -1,4 +1,4 @@
-"""One way from whatever holds numbers to NumPy: tensors lie on any device and in any precision."""
+"""Tensors (on any device, in any precision) and arrays as NumPy arrays."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def kept_from_bundle(
 
     Args:
         found: the source, read.
-        dense: the new bundle's network says something about every voxel.
+        dense: the new bundle's network has an output for every voxel.
         dims: spatial dimensions of the data.
         spacing: mm per axis, in place of the source's.
     """

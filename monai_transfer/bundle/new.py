@@ -89,8 +89,8 @@ class NewOptions:
             and for the source's what ``selection.augmentation_choice`` says of both sites' images.
 
     >>> options = NewOptions(target_site="B", n_labelled=5, budget="standard")
-    >>> options.method, options.augment, options.epochs  # what is not said is planned
-    ('dann', 'auto', None)
+    >>> options.augment, options.epochs  # what is not said is planned
+    ('auto', None)
     """
 
     source: str | Path = "none"

@@ -60,7 +60,7 @@ class BundleSpec(Data, Labels, Preprocessing, Augmentation, Budget, Transfer, Te
 
     @property
     def dense(self) -> bool:
-        """Whether the network says something about every voxel."""
+        """Whether the network has an output for every voxel."""
         return self.kind.dense
 
     @property

@@ -1,4 +1,4 @@
-"""Boxes in the scanner's room: millimetres along Right, Anterior, Superior, through an image's affine."""
+"""Boxes in world coordinates: millimetres along Right, Anterior, Superior, by an image's affine."""
 
 from __future__ import annotations
 

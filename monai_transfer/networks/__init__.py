@@ -1,1 +1,1 @@
-"""Small parts of networks and questions about them, for strategies, methods and weights."""
+"""Small parts of networks, and functions that examine one, for strategies, methods and weights."""

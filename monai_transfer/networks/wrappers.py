@@ -1,4 +1,4 @@
-"""What torch puts around a network, taken off again."""
+"""Taking off what torch puts around a network (``DataParallel``, ``DistributedDataParallel``, ``compile``)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``monai-transfer predict``: the bundle's own inference config on the user's files, one broken file no end of it.
+"""``monai-transfer predict``: the bundle's own inference config on the user's files; unreadable ones are skipped.
 
 The config's reader is replaced by ``SafeReader``, which reads sound files to the same voxels and refuses the others
 with one line. All that the bundle writes goes to a folder aside first and from there, renamed, to where it belongs, so

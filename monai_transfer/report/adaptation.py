@@ -1,4 +1,4 @@
-"""What adaptation did inside, for the report: both sites' features before and after, and whether the game was alive."""
+"""What adaptation did, for the report: both sites' features before and after, and whether the critic was beaten."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Linear probe: the honest yardstick beside every score that claims to replace it.
+"""Linear probe: cross-validated accuracy of a linear model on frozen features, the reference beside every score.
 
 A linear model on frozen features, cross-validated so that no patient stands in training and test fold; its
 regularisation is chosen inside the training folds, by patient too.

@@ -1,4 +1,4 @@
-"""Images as a source wants them, and labels on the same grid."""
+"""Images prepared as a source's preprocessing says, and labels on the same grid."""
 
 from __future__ import annotations
 

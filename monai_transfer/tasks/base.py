@@ -59,7 +59,7 @@ class Task:
         name: as it stands in manifests, bundles and run folders.
         description: what is predicted, a clause for people.
         label: what stands as a case's label.
-        dense: the network says something about every voxel: patches are trained on, windows slide.
+        dense: the network has an output for every voxel: it trains on patches and predicts in sliding windows.
         activation: ``softmax`` (classes exclude each other), ``sigmoid`` (they do not) or None (quantities): what turns
             the network's outputs into what is scored.
         metrics: what its test cases are judged by, by name.

@@ -1,4 +1,4 @@
-"""DG-TTA: each scan adapts the network, by asking that two views of it be segmented alike; then it is forgotten.
+"""DG-TTA: for each scan the network learns to segment two views of it alike; the next scan starts from the source anew.
 
     a, b: random affine views of a patch;   p = A^-1 softmax(f(a)), q = B^-1 softmax(f(b)), brought back to one frame
     L = 1 - mean over foreground classes of 2 sum(p q) / (sum p^2 + sum q^2);   the gradient goes through p alone

@@ -1,4 +1,4 @@
-"""Small words that every builder uses: a component by its class, and the ids that all configs share."""
+"""Helpers that every builder uses: a component by its class, and the ids that all configs share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The plan of what says something about every voxel: spacing, patch, levels, network, batch, oversampling."""
+"""The plan of dense tasks (an output for every voxel): spacing, patch, levels, network, batch, oversampling."""
 
 from __future__ import annotations
 
