@@ -33,7 +33,8 @@ class _Command(NamedTuple):
 _BUNDLE = "monai_transfer.bundle.command"
 COMMANDS = {
     "demo": _Command(
-        "monai_transfer.demo_command", "The whole story on embedded (simulated) data, offline, in a few minutes."
+        "monai_transfer.demo_command",
+        "Pretrain, fine-tune, adapt and compare on embedded (simulated) data, offline, in a few minutes.",
     ),
     "manifest": _Command("monai_transfer.manifest.command", "Build a manifest from folders as hospitals have them."),
     "check": _Command(

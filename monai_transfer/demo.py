@@ -1,4 +1,4 @@
-"""``monai-transfer demo``: the whole story on the embedded, simulated set, offline, in a few minutes."""
+"""``monai-transfer demo``: pretrain, fine-tune, adapt and compare on the embedded set, offline, in a few minutes."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def demo(
         str, typer.Option(help="segmentation (3D), classification (2D) or regression (3D).")
     ] = "segmentation",
 ) -> None:
-    """The whole story on embedded (simulated) data, offline, in a few minutes."""
+    """Pretrain, fine-tune, adapt and compare on embedded (simulated) data, offline, in a few minutes."""
     demo_settings(task)
     if out.is_file():
         raise InputError("is a file", path=out, hint="name a folder for the demo")

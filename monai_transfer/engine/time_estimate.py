@@ -82,6 +82,12 @@ class TimeEstimate:
 
     Args:
         rehearse: whether to say it before the first step too.
+
+    >>> from ignite.engine import Engine
+    >>> engine = Engine(lambda engine, batch: None)
+    >>> TimeEstimate(rehearse=False).attach(engine)
+    >>> engine.run(range(20)).seconds_per_step < 1
+    True
     """
 
     def __init__(self, rehearse: bool = True) -> None:

@@ -50,7 +50,11 @@ class Head(nn.Module):
 
 @dataclass(frozen=True)
 class NoCut:
-    """Why a network cannot be cut; false in a condition."""
+    """Why a network cannot be cut; false in a condition.
+
+    >>> bool(NoCut("every layer learns"))
+    False
+    """
 
     reason: str
 

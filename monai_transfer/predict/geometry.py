@@ -40,6 +40,13 @@ class AxisMap:
         low, high: for every voxel of it, the two voxels of the network's axis beside it.
         share: what ``high`` counts in the mean.
         outside: which of them lie outside of what the network saw.
+
+    Four voxels of the image on two of the network:
+
+    >>> low, high = torch.tensor([0, 0, 0, 1]), torch.tensor([0, 1, 1, 1])
+    >>> axis = AxisMap(0, low, high, torch.tensor([0.0, 0.25, 0.75, 0.0]), torch.zeros(4, dtype=torch.bool))
+    >>> axis.apply(torch.tensor([0.0, 1.0]), dim=0).tolist(), axis.exact
+    ([0.0, 0.25, 0.75, 1.0], False)
     """
 
     image_axis: int

@@ -61,7 +61,12 @@ MIN_SEEDS, MIN_PATIENTS = 5, 3
 
 @dataclass(frozen=True)
 class CrossedDifference:
-    """A mean over seeds and patients and what is known of it; numbers, or arrays for a stack of tables."""
+    """A mean over seeds and patients and what is known of it; numbers, or arrays for a stack of tables.
+
+    >>> found = CrossedDifference(0.05, 0.01, 8.0, 0.027, 0.073, n_seeds=5, n_patients=20)
+    >>> [round(float(end), 3) for end in found.interval(0.99)]
+    [0.016, 0.084]
+    """
 
     mean: Any
     standard_error: Any

@@ -29,7 +29,12 @@ _POSITIONS = re.compile(r"(position_embeddings?|pos_embed)$")
 @dataclass(frozen=True)
 class Fit:
     """The outcome for one tensor: ``tensor`` in the network's shape and type (``None``: skipped), and the note.
-    ``changed=False``: the note is a remark on values that were copied as they are."""
+    ``changed=False``: the note is a remark on values that were copied as they are.
+
+    >>> import torch
+    >>> Fit(torch.zeros(2)).adapted, Fit(torch.zeros(2), "repeated from 1 channel").adapted
+    (False, True)
+    """
 
     tensor: Tensor | None
     note: str = ""
