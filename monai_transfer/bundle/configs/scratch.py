@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from monai_transfer.bundle.configs.emit import note, plain
+from monai_transfer.bundle.configs.emit import note, uncommented
 from monai_transfer.bundle.configs.training import train
 from monai_transfer.bundle.spec import BundleSpec
 from monai_transfer.config_text import expr
@@ -22,7 +22,7 @@ def scratch(s: BundleSpec) -> dict[str, Any]:
     """The overlay: every id of ``train.yaml`` that the plan without the source has otherwise."""
     assert s.scratch is not None
     with_source, without = train(s), train(s.scratch)
-    before, after = plain(with_source), plain(without)
+    before, after = uncommented(with_source), uncommented(without)
     changed = {key: value for key, value in without.items() if key not in _OWN and after[key] != before.get(key)}
     return {
         "workflow": note("scratch", "the name of a run begins with it"),
