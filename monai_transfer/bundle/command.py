@@ -119,6 +119,7 @@ def new(
             autocompletion=begins_with(_AUGMENT),
         ),
     ] = "auto",
+    trust_source: TrustSource = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the configs of an existing bundle.")] = False,
 ) -> None:
     """Write a standard MONAI bundle fitted to this data and source; it runs without editing a config."""
@@ -161,6 +162,7 @@ def new(
         preprocessing=preprocessing,
         augment=augment,
         flip=not no_flip,
+        trust_source=trust_source,
         force=force,
     )
     typer.echo(f"{folder}: {spec.spatial_dims}D {spec.task}, outputs {', '.join(spec.class_names)}")
@@ -169,6 +171,11 @@ def new(
     typer.echo("  (configs/recipe.json)")
     if spec.regulariser is not None:
         typer.echo(f"{method} looks at no target image: it is the regulariser of `train`")
+    if spec.trusted:
+        typer.echo(
+            f"the source's own code was run, as decided: {spec.trusted['bundle']}, SHA-256 "
+            f"{spec.trusted['code_sha256']} (models/source.json; each run.json)"
+        )
     if spec.weights_note:
         weights = spec.weights_note["weights"]
         typer.echo(

@@ -6,17 +6,16 @@ A wrong word is answered at once so, and not after the seconds that importing to
 from __future__ import annotations
 
 import difflib
-import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from fire.parser import DefaultParseValue
 
 from monai_transfer.config_text import given_to_config, to_config
 from monai_transfer.errors import InputError
+from monai_transfer.safe_parse import read_config, read_json
 
 __all__ = [
     "WORKFLOWS",
@@ -124,8 +123,8 @@ def equal_command(bundle: str | Path, workflow: str, overrides: Mapping[str, Any
 
 def _trained_without_source(run: Path) -> bool:
     try:
-        return bool(json.loads((run / "run.json").read_text(encoding="utf-8")).get("workflow") == "scratch")
-    except (OSError, ValueError, AttributeError):
+        return bool(read_json(run / "run.json").get("workflow") == "scratch")
+    except (InputError, AttributeError):
         return False
 
 
@@ -154,22 +153,15 @@ def check_roots(bundle: str | Path, workflow: str, overrides: Mapping[str, Any])
     """Refuse overrides whose first part no config of the workflow has; what lies deeper is judged when they are merged.
 
     Raises:
-        InputError: names the id, and the nearest one that exists.
+        InputError: names the id, and the nearest one that exists; or a config cannot be read.
     """
     names: dict[str, Any] = {"bundle_root": None}
     for path in map(Path, config_files(bundle, workflow)):
-        text = path.read_text(encoding="utf-8")
-        try:
-            content = json.loads(text) if path.suffix == ".json" else yaml.load(text, Loader=_LOADER)  # noqa: S506
-        except (ValueError, yaml.YAMLError):
-            return  # MONAI's reader is to say what is wrong
+        content = read_config(path)
         if isinstance(content, dict):
             names |= {str(key).lstrip("+").replace("::", "#").split("#")[0]: None for key in content}
     for key in overrides:
         check_id(names, key.replace("::", "#").split("#")[0], bundle)
-
-
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def check_id(config: Any, key: str, bundle: str | Path) -> None:

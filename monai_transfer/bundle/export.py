@@ -16,7 +16,7 @@ import torch
 from monai.data import save_net_with_metadata
 
 from monai_transfer.bundle.configs.emit import to_yaml
-from monai_transfer.bundle.inference import open_inference, stand_alone
+from monai_transfer.bundle.inference import open_inference, own_code, stand_alone
 from monai_transfer.bundle.known_code import foreign_code
 from monai_transfer.bundle.run import best_weights
 from monai_transfer.bundle.run_metadata import run_metadata
@@ -73,6 +73,13 @@ def export_bundle(
     metadata = run_metadata(bundle, weights.parent.parent if run is not None else None)
     verify_file(weights)
     flow = open_inference(bundle, trust_source=trust_source)
+    with own_code(flow):
+        return _export(flow, bundle, weights, metadata, to, output)
+
+
+def _export(
+    flow: Any, bundle: Path, weights: Path, metadata: dict[str, Any], to: str, output: str | Path | None
+) -> Path:
     flow.initialize()
     network = flow.parser.get_parsed_content("network_def").cpu()
     load_complete(network, weights)  # what is shipped is opened first

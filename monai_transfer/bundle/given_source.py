@@ -1,12 +1,14 @@
 """The source that a bundle is made from: its weights, network, spacing and class names, out of a bundle or a run.
 
-Nothing of the source's code is run: its config is read, and only plain values are taken from it.
+Nothing of the source's code is run: its config is read, and only plain values are taken from it. For those who trust
+it, its expressions are evaluated here, once, and a network class of its own ``scripts/`` goes with the new bundle.
 """
 
 from __future__ import annotations
 
 import copy
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +18,23 @@ from monai.bundle import ConfigParser
 from monai_transfer.bundle.fit import DataFit
 from monai_transfer.bundle.spec import BundleSpec
 from monai_transfer.bundle_reader import BundleDescription, as_config, read_bundle
-from monai_transfer.bundle_reader.trust import untrusted
+from monai_transfer.bundle_reader.running import TrustedConfig, own_scripts, read_trusted
+from monai_transfer.bundle_reader.trust import Trust, decide, scripts_folder, untrusted
 from monai_transfer.component_table import share_table
 from monai_transfer.config_text import expr
 from monai_transfer.engine.checkpoint import save_checkpoint
-from monai_transfer.errors import InputError
-from monai_transfer.files import sha256_file
+from monai_transfer.errors import InputError, first_cause
+from monai_transfer.files import make_folder, sha256_file, write_text
 from monai_transfer.weights import Source, load_weights
 from monai_transfer.weights.large_files import LargeFile, write_large_files
 
-__all__ = ["described_source", "fit_weights", "open_source", "source_network", "source_spacing"]
+__all__ = [
+    "described_source", "fit_weights", "needs_scripts", "open_source", "source_network", "source_spacing",
+    "take_scripts", "trust_in",
+]  # fmt: skip
+
+_CLASSES = ("out_channels", "num_classes", "n_classes")
+_CHANNELS = ("in_channels", "n_input_channels")
 
 
 logger = logging.getLogger(__name__)
@@ -52,25 +61,60 @@ def open_source(source: str | Path) -> Source | None:
     return given
 
 
-def described_source(given: Source | None) -> BundleDescription | None:
-    """What is known of the source bundle, or of the run or bundle that a checkpoint lies in; runs nothing of it."""
+def _root(given: Source | None) -> Path | None:
+    """The bundle or run folder of a source, where it has one."""
     if given is None or given.path is None:
         return None
     root = given.path if given.path.is_dir() else given.path.parent.parent
-    if not (root / "configs").is_dir() and not (root / "config.yaml").is_file():
+    return root if (root / "configs").is_dir() or (root / "config.yaml").is_file() else None
+
+
+def trust_in(given: Source | None, trust_source: bool = False) -> Trust | None:
+    """The decision to run the source's own code, where a part of it cannot be read without; ``None``: it is not run.
+
+    Args:
+        given: the source.
+        trust_source: decide so now; else what was decided before holds.
+
+    Raises:
+        InputError: its files cannot be read.
+    """
+    root = _root(given)
+    if root is None or not read_bundle(root).unread_of("network", "preprocessing", "inferer", "postprocessing"):
         return None
-    return read_bundle(root)
+    return decide(root, trust_source)
 
 
-def source_network(given: Source, classes: int, fit: DataFit) -> dict[str, Any]:
+def described_source(given: Source | None, trust: Trust | None = None) -> BundleDescription | None:
+    """What is known of the source bundle, or of the run or bundle that a checkpoint lies in; runs nothing of it.
+
+    Args:
+        given: the source.
+        trust: with it, expressions are evaluated that cannot be read otherwise.
+    """
+    root = _root(given)
+    if root is None:
+        return None
+    return read_trusted(trust) if trust is not None else read_bundle(root)
+
+
+def source_network(given: Source, classes: int, fit: DataFit, trust: Trust | None = None) -> dict[str, Any]:
     """The source's network as a config, with the outputs, channels and dimensions of the data.
+
+    Args:
+        given: the source.
+        classes: outputs that the data need.
+        fit: what is known of the data.
+        trust: with it, a network of the source's own code is made.
 
     Raises:
         InputError: a bare checkpoint, or a 3D source for 2D data.
     """
-    found = described_source(given)
+    found = described_source(given, trust)
     if found is not None and found.network is None and found.unread_of("network"):
-        raise untrusted(found.folder, found.unread_of("network"), "network")
+        if trust is None:
+            raise untrusted(found.folder, found.unread_of("network"), "network")
+        return _own_network(trust, classes, fit, found.patch)
     if found is None or found.network is None:
         raise InputError(
             "a bare checkpoint does not say which network it belongs to",
@@ -86,28 +130,108 @@ def source_network(given: Source, classes: int, fit: DataFit) -> dict[str, Any]:
         if dims != 2 or "spatial_dims" not in config:
             raise InputError(f"the source is {dims}D and the data are {fit.spatial_dims}D", path=given.path)
         config["spatial_dims"] = 3  # its 2D kernels are inflated on loading, and reported
-    for names, value in (
-        (("out_channels", "num_classes", "n_classes"), classes),
-        (("in_channels", "n_input_channels"), fit.channels),
-    ):
+    return _fitted(config, classes, fit)
+
+
+def _fitted(config: dict[str, Any], classes: int, fit: DataFit) -> dict[str, Any]:
+    for names, value in ((_CLASSES, classes), (_CHANNELS, fit.channels)):
         for name in names:
             if name in config:
                 config[name] = value
     return config
 
 
-def source_spacing(given: Source | None, dims: int) -> list[float] | None:
+def _own_network(trust: Trust, classes: int, fit: DataFit, patch: list[int]) -> dict[str, Any]:
+    """The network of a trusted bundle, whatever class it is, as a config of plain values.
+
+    An argument that its config leaves at its default (``out_channels=2``) is set as well; a network without one is
+    taken as it is, where its outputs and channels are those of the data.
+    """
+    config = TrustedConfig(trust)
+    key = next((key for key in ("network_def", "network", "net", "model") if config.has(key)), None)
+    if key is None:
+        raise InputError("its configs define no network_def", path=trust.folder, hint="name another source")
+    made = config.as_data(key)
+    if not isinstance(made, dict) or "_target_" not in made:
+        raise InputError(f"its {key} is no network", path=trust.folder, hint="name another source")
+    with own_scripts(scripts_folder(trust.folder)):
+        known = _arguments_of(made["_target_"])
+        for names, value in ((_CLASSES, classes), (_CHANNELS, fit.channels)):
+            name = next((name for name in names if name in made or name in known), None)
+            if name is not None:
+                made[name] = value
+        network = _built(made, trust.folder)
+        shape = patch if len(patch) == fit.spatial_dims else [64] * fit.spatial_dims
+        try:
+            with torch.no_grad():
+                out = network.eval()(torch.zeros(1, fit.channels, *shape))
+        except Exception as error:  # whatever its code says to an image of these data
+            size = " x ".join(map(str, shape))
+            fault = f"its network does not take {fit.channels} channels of {size} voxels ({first_cause(error)})"
+            raise InputError(fault, path=trust.folder, hint="name a source that was trained on such images") from error
+    first = out[0] if isinstance(out, (list, tuple)) else out
+    if isinstance(first, torch.Tensor) and first.ndim > 1 and first.shape[1] != classes:
+        fault = f"its network has {first.shape[1]} outputs, and the data need {classes}"
+        hint = f"give {made['_target_']} an argument {_CLASSES[0]}, by which they are set"
+        raise InputError(fault, path=trust.folder, hint=hint)
+    return made
+
+
+def _arguments_of(target: str) -> set[str]:
+    """Names of the arguments of a class, as far as they can be told."""
+    import inspect
+    from pydoc import locate
+
+    try:
+        return set(inspect.signature(locate(target)).parameters)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return set()
+
+
+def _built(network: dict[str, Any], folder: Path) -> torch.nn.Module:
+    """A network of its config, within ``own_scripts``."""
+    parser = share_table(ConfigParser({"imports": [expr("import torch")], "network_def": copy.deepcopy(network)}))
+    try:
+        made = parser.get_parsed_content("network_def")
+    except Exception as error:  # whatever a class says to its arguments
+        fault = f"the network {network['_target_']} cannot be made ({first_cause(error)})"
+        raise InputError(fault, path=folder, hint="look at its class and its arguments") from error
+    if not isinstance(made, torch.nn.Module):
+        raise InputError(f"{network['_target_']} makes no network", path=folder, hint="name another source")
+    return made
+
+
+def needs_scripts(config: Any) -> bool:
+    """Whether a class in a config is one of a bundle's own ``scripts/``."""
+    if isinstance(config, dict):
+        own = str(config.get("_target_", "")).split(".")[0] == "scripts"
+        return own or any(needs_scripts(value) for value in config.values())
+    return isinstance(config, list) and any(needs_scripts(item) for item in config)
+
+
+def take_scripts(trust: Trust, folder: Path) -> None:
+    """Copy the source's ``scripts/`` into a new bundle, without links and caches; our ``infer.py`` comes later."""
+    theirs = scripts_folder(trust.folder) / "scripts"
+    for path in sorted(theirs.rglob("*")):
+        inside = path.relative_to(theirs)
+        if path.is_file() and not path.is_symlink() and path.suffix != ".pyc" and "__pycache__" not in inside.parts:
+            make_folder((folder / "scripts" / inside).parent)
+            shutil.copyfile(path, folder / "scripts" / inside)
+    if not (folder / "scripts" / "__init__.py").is_file():
+        write_text(folder / "scripts" / "__init__.py", "")
+
+
+def source_spacing(given: Source | None, dims: int, trust: Trust | None = None) -> list[float] | None:
     """Spacing that the source was trained at: from our metadata, else from the ``Spacingd`` of its config."""
-    found = described_source(given)
+    found = described_source(given, trust)
     spacing = found.spacing if found is not None else None
     return spacing if spacing and len(spacing) == dims and min(spacing) > 0 else None
 
 
 def fit_weights(given: Source, spec: BundleSpec, folder: Path, facts: dict[str, Any] | None = None) -> None:
     """``source.pt`` as it came, ``model.pt`` fitted to the new network; what fitting did goes into the spec."""
-    parser = share_table(ConfigParser({"imports": [expr("import torch")], "network_def": copy.deepcopy(spec.network)}))
     torch.manual_seed(0)
-    network = parser.get_parsed_content("network_def")
+    network = _built(spec.network, folder)
     if given.channels and len(given.channels) > 1:
         spec.loading = {"target_channels": list(spec.channel_names)}
     classes = spec.class_names if spec.labels else None
@@ -125,6 +249,7 @@ def fit_weights(given: Source, spec: BundleSpec, folder: Path, facts: dict[str, 
         "url": given.url,
         "classes": given.classes,
         "channels": given.channels,
+        **({"trusted": spec.trusted} if spec.trusted else {}),
         "weights": report.to_dict(),
         **(spec.kept.facts if spec.kept is not None else {}),
         **(facts or {}),

@@ -7,6 +7,7 @@ which all expressions are ours; so a bundle of the model zoo predicts without a 
 from __future__ import annotations
 
 import re
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,13 @@ from monai_transfer.bundle.run import open_workflow
 from monai_transfer.bundle_reader import BundleDescription, Component, Unread, as_config, read_bundle
 from monai_transfer.bundle_reader.building import bounded
 from monai_transfer.bundle_reader.description import step_kind
+from monai_transfer.bundle_reader.running import own_scripts
 from monai_transfer.bundle_reader.trust import Trust, decide, untrusted
 from monai_transfer.component_table import share_table
 from monai_transfer.config_text import expr, ref, to_config
 from monai_transfer.errors import InputError
 
-__all__ = ["Inference", "open_inference", "stand_alone"]
+__all__ = ["Inference", "open_inference", "own_code", "stand_alone"]
 
 _EXTENSIONS = (".nii.gz", ".nii", ".png")
 _WORD = re.compile(r"[\w.-]{0,40}")
@@ -104,6 +106,11 @@ def open_inference(bundle: str | Path, *, trust_source: bool = False) -> Any:
     flow: Any = open_workflow(bundle, "infer", {}, log=False)
     flow.described, flow.trust = found, trust
     return flow
+
+
+def own_code(flow: Any) -> AbstractContextManager[None]:
+    """While an inference is used: of a trusted bundle, its ``scripts`` can be imported."""
+    return own_scripts(flow.trust.folder) if flow.trust is not None else nullcontext()
 
 
 def _missing(found: BundleDescription) -> list[Unread]:

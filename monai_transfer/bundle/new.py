@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import pydoc
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,12 @@ from monai_transfer.bundle.fitted_pipeline import cover, fit_grid, fit_whole, la
 from monai_transfer.bundle.given_source import (
     described_source,
     fit_weights,
+    needs_scripts,
     open_source,
     source_network,
     source_spacing,
+    take_scripts,
+    trust_in,
 )
 from monai_transfer.bundle.kept_bundle import check_parity, kept_from_bundle, patch_of
 from monai_transfer.bundle.kept_pipeline import KeptPipeline
@@ -38,6 +42,8 @@ from monai_transfer.bundle.source_head import head_facts, head_of
 from monai_transfer.bundle.spec import BundleSpec
 from monai_transfer.bundle.write import write_bundle
 from monai_transfer.bundle_reader import read_bundle
+from monai_transfer.bundle_reader.running import own_scripts
+from monai_transfer.bundle_reader.trust import Trust, decide, scripts_folder
 from monai_transfer.config_text import expr, quoted
 from monai_transfer.data.augmentation.mirroring import mirror_axes
 from monai_transfer.engine.capabilities import refuse_unfit
@@ -85,6 +91,9 @@ class NewOptions:
         epochs, pretrain_epochs, steps_per_epoch, batch_size: in place of the planned numbers.
         val_interval: epochs between validations.
         flip: mirror images where classes named by side do not forbid it.
+        trust_source: where the source cannot be read without it, run its own code: its expressions are evaluated, once,
+            and a network class of its ``scripts/`` goes with the new bundle. The decision is remembered, and its hash
+            stands in ``models/source.json`` and in each ``run.json``.
         augment: a preset of ``data.augmentation`` for all training; ``"auto"``: ``standard`` for the target's cases,
             and for the source's what ``selection.augmentation_choice`` says of both sites' images.
 
@@ -117,6 +126,7 @@ class NewOptions:
     val_interval: int = 2
     augment: str = "auto"
     flip: bool = True
+    trust_source: bool = False
 
 
 def new_bundle(
@@ -150,14 +160,20 @@ def new_bundle(
     _components(wanted, task_of(data), data, sites, Reasons())  # a wrong name is told before images are read
     fit = fit_data(data, sites)
     spec, start = _planned(wanted, data, path, folder.resolve().name, sites, fit)
+    scripts = start.trust if start.trust is not None and needs_scripts(spec.network) else None
+    if scripts is not None:
+        take_scripts(scripts, folder)
     if start.source is not None:
-        fit_weights(start.source, spec, folder, start.facts)
+        with own_scripts(folder) if scripts is not None else nullcontext():
+            fit_weights(start.source, spec, folder, start.facts)
         if spec.kind.judged:
-            alone = replace(wanted, source="none", network=None, network_args=None)
+            alone = replace(wanted, source="none", network=None, network_args=None, trust_source=False)
             spec.scratch, _ = _planned(alone, data, path, spec.name, sites, fit)
     else:
         spec.start = spec.weights = PRETRAINED
     write_bundle(spec, folder)
+    if start.trust is not None:
+        decide(folder, trust_source=True)  # its own code is what was trusted just now
     return spec
 
 
@@ -178,7 +194,9 @@ def _planned(
     labels = task.output_names(dict(enumerate(mapping.outputs)) if encoded else data.labels)
     channels = _channels(data, fit, path, picture)
     start = _start(wanted, data, task, fit, max(1, len(labels)), channels)
-    pipeline = _pipeline(wanted, task, fit, max(1, len(labels)), size, start, reasons)
+    theirs = own_scripts(scripts_folder(start.trust.folder)) if start.trust is not None else nullcontext()
+    with theirs:  # a network of the source's own class is made to look at it
+        pipeline = _pipeline(wanted, task, fit, max(1, len(labels)), size, start, reasons)
     network = pipeline["network"]
     budget = plan_budget(
         wanted.budget,
@@ -229,6 +247,7 @@ def _planned(
         **_selection(data, sites, wanted.n_labelled, reasons),
         **learning,
         **pipeline,
+        trusted=start.trust.record() if start.trust is not None else {},
     )
     spec.recipe = reasons.to_dict()
     return spec, start
@@ -336,6 +355,7 @@ class _Start:
     normalise: list[dict[str, Any]] | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     partial: bool = False
+    trust: Trust | None = None
 
 
 def _start(wanted: NewOptions, data: Manifest, task: Task, fit: DataFit, outputs: int, channels: list[str]) -> _Start:
@@ -349,15 +369,17 @@ def _start(wanted: NewOptions, data: Manifest, task: Task, fit: DataFit, outputs
                     "--network-args is for a checkpoint file", hint="a network without a source is planned"
                 )
             return _Start()
-        found = described_source(source)
+        trust = trust_in(source, wanted.trust_source)
+        found = described_source(source, trust)
         if found is None:
             return _bare(source, wanted, task, fit, outputs)
         if wanted.network is not None and found.network is not None:
             raise InputError(
                 "--network is for a checkpoint file", path=wanted.source, hint="a bundle tells its network"
             )
-        network = source_network(source, outputs, fit)
-        start = _Start(source, network, None, source_spacing(source, fit.spatial_dims))
+        network = source_network(source, outputs, fit, trust)
+        spacing = source_spacing(source, fit.spatial_dims, trust)
+        start = _Start(source, network, None, spacing, trust=trust)
         start = _kept(start, wanted, data, task, fit)
         return replace(start, facts=start.facts | head_facts(*head_of(found), wanted.source_head, task))
     if task.saved_as != "mask":
@@ -392,7 +414,7 @@ def _bare(source: Source, wanted: NewOptions, task: Task, fit: DataFit, outputs:
 
 def _kept(start: _Start, wanted: NewOptions, data: Manifest, task: Task, fit: DataFit) -> _Start:
     """With what a bundle does to images, where that is wanted and can be read; one image is passed through both."""
-    found = described_source(start.source)
+    found = described_source(start.source, start.trust)
     if wanted.preprocessing == "data" or wanted.resize or found is None:
         return start
     dims = fit.spatial_dims

@@ -17,6 +17,7 @@ from monai_transfer.bundle.command_line import (
     equal_command,
     parse_overrides,
 )
+from monai_transfer.bundle_reader.running import own_scripts
 from monai_transfer.component_table import share_table
 from monai_transfer.config_text import given_to_config, to_config
 from monai_transfer.engine.capabilities import refuse_unfit
@@ -77,6 +78,11 @@ def run_workflow(
     overrides = dict(overrides or {})
     if workflow == "infer":
         overrides.pop("fresh", None)  # predictions are written anew anyway
+    with own_scripts(bundle):
+        return _run(bundle, workflow, overrides, log, log_to)
+
+
+def _run(bundle: str | Path, workflow: str, overrides: dict[str, Any], log: bool, log_to: str | None) -> Path:
     flow = open_workflow(bundle, workflow, overrides, log=log)
     output = Path(flow.parser.get_parsed_content("output_dir") if "output_dir" in flow.parser.config else bundle)
     if workflow != "infer" and read_status(output) == "finished" and not overrides.get("fresh"):

@@ -147,6 +147,7 @@ class Transfer:
             each run adapts it anew and reports it.
         weights: file in the bundle that is evaluated where no other is named.
         source_classes: names of that file's classes, where they are known and differ.
+        trusted: the decision to run the source's own code, as ``Trust.record`` gives it; empty: none of it runs.
         weights_note: where the weights came from and what fitting did to them.
         loading: further words of ``load_weights`` that its weights need.
         min_coverage: share of the network that they must fill; less for those of an encoder alone.
@@ -163,6 +164,7 @@ class Transfer:
     start: str = "models/model.pt"
     weights: str = "models/model.pt"
     source_classes: list[str] | None = None
+    trusted: dict[str, str] = field(default_factory=dict)
     weights_note: dict[str, Any] = field(default_factory=dict)
     loading: dict[str, Any] = field(default_factory=dict)
     min_coverage: float = 0.5

@@ -127,7 +127,8 @@ def render_bundle(spec: BundleSpec) -> dict[str, str]:
     if spec.recipe:
         files["configs/recipe.json"] = json.dumps(spec.recipe, indent=2) + "\n"
     files["configs/logging.conf"] = _LOGGING
-    files["scripts/__init__.py"] = ""
+    if not spec.trusted:  # else it came with the source's own scripts
+        files["scripts/__init__.py"] = ""
     files["scripts/infer.py"] = (_HERE / "infer_script.py").read_text(encoding="utf-8")
     if spec.kind.saved_as == "boxes":
         files[BOXES_SCRIPT] = boxes_script()

@@ -52,11 +52,12 @@ def read_metadata(folder: str | Path) -> dict[str, Any]:
     return from_config(content) if isinstance(content, dict) else {}
 
 
-def read_bundle(folder: str | Path) -> BundleDescription:
+def read_bundle(folder: str | Path, *, values: Mapping[str, Any] | None = None) -> BundleDescription:
     """Read a bundle folder or a run folder; no code of it runs, and what cannot be read so is in ``unread``.
 
     Args:
         folder: a MONAI bundle (of any form of the model zoo), or a run folder with ``run.json`` and ``config.yaml``.
+        values: plain data in place of what stands at ids of the config (``preprocessing::transforms::2::keys``).
 
     Raises:
         InputError: it is no folder, or a file of it cannot be parsed or is beyond a limit.
@@ -79,11 +80,22 @@ def read_bundle(folder: str | Path) -> BundleDescription:
         found.files = [path for path in (inference, train, folder / "configs" / "metadata.json") if path]
         training = read_mapping(train) if train is not None else {}
         found.config = read_mapping(inference) if inference is not None else dict(training)
+    for where, value in (values or {}).items():
+        _put(found.config, where.split("::"), value)
     _metadata(found)
     _configs(found, training)
     found.licence = bundle_licence(folder, found.metadata)
     _finish(found)
     return found
+
+
+def _put(node: Any, parts: list[str], value: Any) -> None:
+    for n, part in enumerate(parts):
+        at = int(part) if isinstance(node, list) else part
+        if n == len(parts) - 1:
+            node[at] = value
+        else:
+            node = node[at]
 
 
 def _configs(found: BundleDescription, training: Mapping[str, Any]) -> None:

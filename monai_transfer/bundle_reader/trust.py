@@ -20,7 +20,7 @@ from monai_transfer.errors import InputError
 from monai_transfer.files import sha256_file, write_json
 from monai_transfer.safe_parse import read_mapping
 
-__all__ = ["Trust", "code_sha256", "decide", "untrusted"]
+__all__ = ["Trust", "code_sha256", "decide", "scripts_folder", "untrusted"]
 
 log = logging.getLogger("monai_transfer")
 MAX_FILES = 5000
@@ -45,8 +45,18 @@ class Trust:
         return {"bundle": self.folder.resolve().name, "code_sha256": self.sha256}
 
 
+def scripts_folder(folder: str | Path) -> Path:
+    """The bundle whose ``scripts/`` a bundle or run folder uses: itself, or of a run the bundle that it lies in."""
+    folder = Path(folder)
+    home = folder.resolve().parent.parent
+    is_run = (folder / "run.json").is_file() and not (folder / "scripts").is_dir()
+    return home if is_run and (home / "scripts").is_dir() and (home / "configs").is_dir() else folder
+
+
 def code_sha256(folder: str | Path) -> str:
     """One SHA-256 of all files of a bundle that can be code: configs, scripts, Python files; their names count.
+
+    Of a run folder, the scripts of the bundle that it lies in count as well.
 
     Raises:
         InputError: there are implausibly many, or one cannot be read.
@@ -64,6 +74,9 @@ def code_sha256(folder: str | Path) -> str:
     for path in sorted(files):
         if path.is_file():
             digest.update(f"{path.relative_to(folder).as_posix()}\0{sha256_file(path)}\n".encode())
+    home = scripts_folder(folder)
+    if home != folder:
+        digest.update(code_sha256(home).encode())
     return digest.hexdigest()
 
 

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, TypeVar
 
 from monai_transfer.errors import InputError
 from monai_transfer.nnunet.architecture import Architecture, read_architecture
+from monai_transfer.safe_parse import read_json
 
 __all__ = ["ChannelNormalization", "NnunetModel", "find_model_folder", "is_nnunet_folder", "read_model"]
 
@@ -232,10 +232,7 @@ def read_model(path: str | Path, folds: Sequence[str] | None = None) -> NnunetMo
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"is no readable JSON ({error})", path=path, hint="copy it again from the results") from error
+    content = read_json(path, hint="copy it again from the results")
     if not isinstance(content, dict):
         raise InputError("is no JSON object", path=path, hint="copy it again from the results")
     return content
@@ -360,7 +357,7 @@ def _own_dice(folds: Mapping[str, Path]) -> dict[str, float]:
     for fold, file in folds.items():
         path = file.parent / "validation" / "summary.json"
         try:
-            found[fold] = float(json.loads(path.read_text(encoding="utf-8"))["foreground_mean"]["Dice"])
-        except (OSError, ValueError, KeyError, TypeError):
+            found[fold] = float(read_json(path)["foreground_mean"]["Dice"])
+        except (InputError, ValueError, KeyError, TypeError):
             continue
     return found

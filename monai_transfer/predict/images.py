@@ -21,7 +21,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from monai_transfer.bundle.inference import open_inference
+from monai_transfer.bundle.inference import open_inference, own_code
 from monai_transfer.bundle.run import best_weights
 from monai_transfer.bundle_reader import BundleDescription
 from monai_transfer.errors import InputError, first_cause, is_out_of_memory
@@ -119,7 +119,7 @@ def predict_images(
                 item.fault = InputError(
                     "is no DICOM image, so no DICOM SEG can refer to it", path=item.shown, hint=hint
                 )
-    with _aside(output) as aside:
+    with _aside(output) as aside, own_code(flow):
         for limit in (True, False):
             flow = flow if limit else open_inference(bundle, trust_source=trust_source)
             try:

@@ -173,6 +173,7 @@ def _weights(report: TransferReport) -> dict[str, Any] | None:
                     "source": _PATH.sub("", str(content.get("source") or "")),
                     "dialect": content.get("dialect"),
                     "licence": content.get("licence"),
+                    "trusted": run.record.get("trusted"),
                 }
     return None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
 import time
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import Any
 from monai_transfer.errors import InputError
 from monai_transfer.files import write_json
 from monai_transfer.runs.lock import holder
+from monai_transfer.safe_parse import MAX_CONFIG_BYTES, read_json
 
 __all__ = [
     "RunState",
@@ -65,12 +65,11 @@ def read_record(folder: str | Path) -> dict[str, Any] | None:
     path = Path(folder) / "run.json"
     if not path.is_file():
         return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        content["status"]  # noqa: B018 - a record has one
-        return content
-    except (ValueError, TypeError, KeyError) as error:
-        raise InputError("not a readable run record", path=path, hint="delete the folder or name another") from error
+    hint = "delete the folder or name another"
+    content = read_json(path, max_bytes=MAX_CONFIG_BYTES, hint=hint)
+    if not isinstance(content, dict) or not isinstance(content.get("status"), str):
+        raise InputError("not a readable run record", path=path, hint=hint)
+    return content
 
 
 def read_status(folder: str | Path) -> str | None:
@@ -97,8 +96,8 @@ def collapse_alarms(folder: str | Path) -> list[str]:
     """What the run's predictions on unlabelled target images raised an alarm about: ``validators.json``, if there."""
     path = Path(folder) / "validators.json"
     try:
-        alarm = json.loads(path.read_text(encoding="utf-8"))["alarm"] if path.is_file() else []
-    except (OSError, ValueError, TypeError, KeyError):
+        alarm = read_json(path)["alarm"] if path.is_file() else []
+    except (InputError, TypeError, KeyError):
         return []  # of a run that was cut short
     return [str(message) for message in alarm] if isinstance(alarm, list) else []
 
@@ -188,9 +187,11 @@ def _best(folder: Path, record: dict[str, Any]) -> tuple[str | None, float | Non
             return name, max(values) if record.get("higher_is_better", True) else min(values)
     path = folder / "summary.json"
     if path.is_file():
-        summary = json.loads(path.read_text(encoding="utf-8"))
-        name = summary.get("primary_metric")
-        value = (summary.get("metrics", {}).get(name) or {}).get("mean")
+        summary = read_json(path)
+        name = summary.get("primary_metric") if isinstance(summary, dict) else None
+        metrics = summary.get("metrics") if isinstance(summary, dict) else None
+        value = (metrics.get(name) if isinstance(metrics, dict) else None) or {}
+        value = value.get("mean") if isinstance(value, dict) else None
         return (f"test {name}", value) if value is not None else (None, None)
     return None, None
 

@@ -155,6 +155,8 @@ def domain_gap(
         from monai_transfer.selection.source_features import SourceNetwork
 
         network = SourceNetwork.load(source, trust_source=trust_source)
+        if network.bundle is not None and network.bundle.note:
+            notes.append(network.bundle.note)
         features = {}
         for key, (case, _) in tqdm(unique.items(), "features", disable=not progress, leave=False):
             features[key] = network.pooled(case.image)

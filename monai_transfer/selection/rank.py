@@ -86,7 +86,7 @@ def rank_sources(
     cases = target.cases("training", site=site, labelled=True)
     if n_labelled is not None:
         cases = select_labelled(cases, n_labelled, seed, target.task)
-    notes = []
+    notes: list[str] = []
     if len(cases) > max_cases:
         notes.append(f"{max_cases} of {len(cases)} labelled training cases were used, chosen at random")
         chosen = np.sort(np.random.default_rng(seed).choice(len(cases), max_cases, replace=False))
@@ -103,6 +103,7 @@ def rank_sources(
             try:
                 network = SourceNetwork.load(source, preprocessing=preprocessing, trust_source=trust_source)
                 name = network.name
+                notes += [network.bundle.note] if network.bundle is not None and network.bundle.note else []
                 row = _measure(network, target, cases, permutations, voxels, seed, progress)
                 if gap:
                     row.gap = _gap(network, target, site, seed)

@@ -30,6 +30,13 @@ class SourceBundle:
         self.trust = decide(folder, trust_source)
         self.trust_source = trust_source
 
+    @property
+    def note(self) -> str | None:
+        """That its own code was run, with the hash of what was trusted; ``None``: none of it was."""
+        if self.trust is None or not (self.trust_source or self.described.unread_of("network", "preprocessing")):
+            return None
+        return f"the own code of {self.folder.resolve().name} was run, as decided (SHA-256 {self.trust.sha256})"
+
     def preprocessing(self) -> Callable[[dict[str, Any]], Any]:
         """The ``preprocessing`` of ``configs/inference.*``, which takes ``{"image": path}``.
 

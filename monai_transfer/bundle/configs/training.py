@@ -127,6 +127,7 @@ def run_folder(s: BundleSpec, info: dict[str, Any]) -> dict[str, Any]:
             "source_site": ref("source_site"),
             "target_site": ref("target_site"),
             **info,
+            **({"trusted": dict(s.trusted)} if s.trusted else {}),
             "selected_by": s.key_metric if s.select else "last epoch",
         },
     }

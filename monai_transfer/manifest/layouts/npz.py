@@ -8,12 +8,15 @@ test), so that nothing that is measured was trained on.
 from __future__ import annotations
 
 import hashlib
+import math
+import zipfile
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from monai_transfer.errors import InputError
+from monai_transfer.free_memory import free_memory
 from monai_transfer.manifest.layouts.base import (
     FolderContents,
     Options,
@@ -29,6 +32,12 @@ __all__ = ["detect", "read"]
 
 TAKES_FILE = True
 PSEUDONYMS = True
+
+MAX_RATIO = 200
+"""How much larger arrays may be than the file that holds them: pictures deflate to a tenth, mostly black ones to some
+hundredth, zeros to a thousandth."""
+MAX_ALWAYS = 256 << 20
+"""Bytes that are unpacked whatever their ratio: a small set of empty pictures is none that fills a memory."""
 
 _ORDER = ("test", "validation", "training")
 
@@ -48,6 +57,7 @@ def read(folder: Path, options: Options) -> FolderContents:
         InputError: several ``.npz`` files, or arrays that are no images with one label each.
     """
     path = _file(folder)
+    _refuse_bomb(path)
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
@@ -93,6 +103,33 @@ def read(folder: Path, options: Options) -> FolderContents:
         found.notes.append(f"{count(n, 'exact duplicate')} dropped from {split}: also in {other}")
     found.notes.append(f"{count(len(found.cases), 'image')} unpacked to {options.files / 'images'}")
     return found
+
+
+def _refuse_bomb(path: Path) -> None:
+    """Arrays that are far larger than the file, or than memory, by the archive's directory and by their own headers."""
+    declared = 0
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                with archive.open(member) as stream:
+                    major = np.lib.format.read_magic(stream)[0]
+                    read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
+                    shape, _, dtype = read(stream)
+                needs = math.prod(shape) * dtype.itemsize
+                if not dtype.hasobject and needs > member.file_size:
+                    fault = f"{member.filename} promises {needs:,} bytes and holds {member.file_size:,}"
+                    raise InputError(fault, path=path, hint="get the file again")
+                declared += max(needs, member.file_size)
+    except InputError:
+        raise
+    except Exception:  # damaged in one of many ways: reading it says so
+        return
+    if declared > max(MAX_ALWAYS, MAX_RATIO * path.stat().st_size):
+        fault = f"holds {path.stat().st_size:,} bytes that unpack to {declared:,}"
+        raise InputError(fault, path=path, hint="no set of pictures is so; get the file again")
+    if declared > free_memory() // 2:  # it is unpacked, then copied picture by picture
+        fault = f"unpacks to {declared / 2**30:.1f} GiB, more than half of the free memory"
+        raise InputError(fault, path=path, hint="unpack it to PNG files part by part, and give their folder")
 
 
 def _file(folder: Path) -> Path:
