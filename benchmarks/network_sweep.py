@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from monai.engines import SupervisedTrainer
 from monai.inferers import SimpleInferer, SlidingWindowInferer
@@ -76,13 +77,16 @@ def _dynunet(deep: bool) -> nn.Module:
 
 
 def _dints() -> nn.Module:
-    topology = nets.TopologyConstruction(spatial_dims=3, channel_mul=0.2, num_blocks=6, num_depths=3)
+    code = [np.ones((6, 7)), np.ones((6, 7), dtype=int)]  # every path, one operation in each cell
+    topology = nets.TopologyInstance(code, channel_mul=0.2, num_blocks=6, num_depths=3, spatial_dims=3)
     return nets.DiNTS(topology, 1, 3, node_a=torch.ones(7, 3), spatial_dims=3)
 
 
 CUBE, WIDE = (32, 32, 32), (64, 64, 64)
 NETWORKS: dict[str, Entry] = {
-    "AHNet": Entry(lambda: nets.AHNet((2, 2, 2, 2), spatial_dims=3, in_channels=1, out_channels=3), WIDE),
+    "AHNet": Entry(
+        lambda: nets.AHNet((2, 2, 2, 2), spatial_dims=3, in_channels=1, out_channels=3, psp_block_num=3), WIDE
+    ),
     "AttentionUnet": Entry(lambda: nets.AttentionUnet(3, 1, 3, (4, 8, 8), (2, 2)), CUBE),
     "BasicUNet": Entry(lambda: nets.BasicUNet(3, 1, 3, (4, 4, 8, 8, 8, 4)), CUBE),
     "BasicUNetPlusPlus": Entry(lambda: nets.BasicUNetPlusPlus(3, 1, 3, (4, 4, 8, 8, 8, 4)), CUBE),
@@ -118,7 +122,8 @@ NETWORKS: dict[str, Entry] = {
     "VISTA3D": Entry(lambda: nets.vista3d132(encoder_embed_dim=12, in_channels=1), WIDE),
     "VNet": Entry(lambda: nets.VNet(3, 1, 3), CUBE),
     "Classifier": Entry(lambda: nets.Classifier((1, *CUBE), 3, (4, 8), (2, 2)), CUBE, False),
-    "DenseNet121": Entry(lambda: nets.DenseNet121(3, 1, 3), CUBE, False),
+    # wide: of 32 voxels per axis one is left at its end, and BatchNorm of two values makes gradients explode
+    "DenseNet121": Entry(lambda: nets.DenseNet121(3, 1, 3), WIDE, False),
     "EfficientNetBN": Entry(
         lambda: nets.EfficientNetBN("efficientnet-b0", pretrained=False, spatial_dims=3, in_channels=1, num_classes=3),
         CUBE, False,

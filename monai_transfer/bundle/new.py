@@ -29,7 +29,13 @@ from monai_transfer.bundle.given_source import (
 )
 from monai_transfer.bundle.kept_bundle import check_parity, kept_from_bundle, patch_of
 from monai_transfer.bundle.kept_pipeline import KeptPipeline
-from monai_transfer.bundle.nnunet_source import kept_pipeline, nnunet_model, nnunet_source, source_network_config
+from monai_transfer.bundle.nnunet_source import (
+    kept_pipeline,
+    nnunet_model,
+    nnunet_source,
+    own_validation,
+    source_network_config,
+)
 from monai_transfer.bundle.planning.balance import class_weights
 from monai_transfer.bundle.planning.budget import plan_budget, selects_epoch
 from monai_transfer.bundle.planning.colour import COLOURS, picture_mode, refuse_deep_colours
@@ -388,6 +394,7 @@ def _start(wanted: NewOptions, data: Manifest, task: Task, fit: DataFit, outputs
     kept = kept_pipeline(replace(model, spacing=list[float | None](asked)) if asked else model, channels)
     network = source_network_config(model, outputs, fit)
     facts = head_facts(model.activation, "its labels", wanted.source_head, task)
+    facts |= {"own_validation": own_validation(model)} if model.own_dice else {}
     spacing = [float(mm or 1) for mm in model.spacing]
     return _Start(nnunet_source(model), network, kept, spacing, model.patch, facts=facts)
 

@@ -17,7 +17,7 @@ from monai_transfer.nnunet.pipeline import STEPS, inferer_config, preprocessing_
 from monai_transfer.weights import Source
 from monai_transfer.weights.channels import same_channel
 
-__all__ = ["kept_pipeline", "nnunet_model", "nnunet_source", "source_network_config"]
+__all__ = ["kept_pipeline", "nnunet_model", "nnunet_source", "own_validation", "source_network_config"]
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +55,15 @@ def nnunet_source(model: NnunetModel) -> Source:
         description=f"nnU-Net {model.name}, {model.trainer} {model.configuration}, fold {fold}",
         sha256=sha256_file(file),
     )
+
+
+def own_validation(model: NnunetModel) -> str:
+    """What nnU-Net's ``summary.json`` says of the model, as a sentence; empty where there is none."""
+    if not model.own_dice:
+        return ""
+    folds = ", ".join(f"fold {fold} {dice:.3f}" for fold, dice in model.own_dice.items())
+    what = f"{model.name} {model.configuration}".strip()
+    return f"nnU-Net's own validation of the source ({what}), on its own cases: mean foreground Dice {folds}."
 
 
 def source_network_config(model: NnunetModel, classes: int, fit: DataFit) -> dict[str, Any]:

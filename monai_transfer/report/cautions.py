@@ -59,6 +59,7 @@ def cautions(arms: dict[str, dict[int, Run]], tables: Tables, metric: Metric, ju
             f"Without target labels: {names}. Training from scratch had some, so being worse than it need not mean "
             "that adaptation failed; the comparison with the untouched source tells that."
         )
+    found += sorted(str(text) for text in _distinct(every, "source_says") if text)
     if tables.dropped:
         found.append(f"{len(tables.dropped)} patient(s) have no {metric.heading} in some run and were left out of all.")
     if tables.filled:

@@ -12,7 +12,7 @@ from monai.bundle import ConfigWorkflow
 
 from monai_transfer.bundle.export import export_bundle
 from monai_transfer.bundle.new import new_bundle
-from monai_transfer.bundle.run import open_workflow
+from monai_transfer.bundle.run import open_workflow, run_workflow
 from monai_transfer.errors import InputError
 from tests.nnunet.originals.phantoms import write_case
 from tests.nnunet.test_parity import ORIGINALS, dice, folder_of
@@ -137,3 +137,25 @@ def test_a_model_of_regions_keeps_its_head_for_the_same_regions(tmp_path):
     with np.load(ORIGINALS / "regions" / "predictions.npz") as found:
         theirs = [found[f"plain_{number}"] for number in (0, 1)]
     assert np.mean([dice(a, b) for a, b in zip(ours, theirs, strict=True)]) >= 0.999
+
+
+def test_nnunets_own_validation_is_a_line_of_the_report(data, tmp_path):
+    """``summary.json`` beside the checkpoint: its Dice goes into the runs, and ``compare`` says it."""
+    import shutil
+
+    from monai_transfer.report.cautions import cautions
+    from monai_transfer.report.run import Run
+
+    model = tmp_path / "model" / folder_of("iso").name
+    shutil.copytree(folder_of("iso"), model)
+    (model / "fold_0" / "validation").mkdir()
+    (model / "fold_0" / "validation" / "summary.json").write_text(json.dumps({"foreground_mean": {"Dice": 0.8719}}))
+    bundle = tmp_path / "said_segmentation"
+    new_bundle(bundle, data / "manifest.json", source=model, epochs=1, steps_per_epoch=1, batch_size=2)
+    run = Run.load(run_workflow(bundle, "evaluate", {}, log=False))
+    from monai_transfer.report.alignment import tabulate
+
+    arms = {"source": {0: run}}
+    measure = run.metric("dice")
+    said = cautions(arms, tabulate(arms, measure, run.task), measure, [])
+    assert any("own validation of the source" in text and "mean foreground Dice fold 0 0.872" in text for text in said)

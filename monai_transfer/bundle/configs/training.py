@@ -225,6 +225,7 @@ def train(s: BundleSpec) -> dict[str, Any]:
         "labelled_train": ours("data.joint.target_count", items=ref("train#dataset#data")),
         "joint": ref("joint"),
         "labelled_validation": expr("len(@validate#dataset#data)"),
+        **({"source_says": s.weights_note["own_validation"]} if s.weights_note.get("own_validation") else {}),
     }
     start = note(in_bundle(s.start), "weights to start from; none: from scratch")
     return {
