@@ -10,11 +10,13 @@ from typing import Annotated, Any
 import typer
 
 from monai_transfer.bundle.command_line import (
+    AUTO,
     WORKFLOWS,
     best_weights,
     check_roots,
     config_files,
     equal_command,
+    named_strategy,
     parse_overrides,
 )
 from monai_transfer.bundle.planning.budget import asked_for, in_short
@@ -218,9 +220,13 @@ def run(
         ),
     ] = None,
 ) -> None:
-    """Run a workflow of a bundle; any config id can be set with --id value. An unfinished run continues."""
+    """Run a workflow of a bundle; any config id can be set with --id value. An unfinished run continues.
+
+    train --strategy auto decides between the untouched source, fine-tuning, joint training and others, from the
+    labelled target cases and unlabelled scans alone, and leaves one model.
+    """
     config_files(bundle, workflow)
-    overrides = parse_overrides(context.args)
+    overrides = named_strategy(parse_overrides(context.args), workflow)
     check_roots(bundle, workflow, overrides)
     require(*given_paths(overrides))
     if log is not None:
@@ -242,17 +248,25 @@ def run(
         best = best_weights(bundle, run)
         overrides["ckpt"] = str(best.resolve())
         typer.echo(f"weights: {best}")
+    auto = overrides.get("strategy") == AUTO
     if budget is not None:
         announce(f"budget {budget}: looking at {bundle}; loading MONAI takes some seconds")
         from monai_transfer.bundle.timed_budget import budget_overrides
 
-        found, known = budget_overrides(bundle, workflow, budget, overrides)
+        plain = {key: value for key, value in overrides.items() if not (auto and key == "strategy")}
+        found, known = budget_overrides(bundle, workflow, budget, plain)
         overrides |= found
         typer.echo(in_short(known))
-    announce(f"equal command: {equal_command(bundle, workflow, overrides)}")
-    from monai_transfer.bundle.run import run_workflow
+    if auto:
+        announce(f"auto: looking at {bundle}; loading MONAI takes some seconds")
+        from monai_transfer.bundle.auto.run import run_auto
 
-    output = run_workflow(bundle, workflow, overrides, log_to=log)
+        output = run_auto(bundle, overrides, log_to=log, say=typer.echo)
+    else:
+        announce(f"equal command: {equal_command(bundle, workflow, overrides)}")
+        from monai_transfer.bundle.run import run_workflow
+
+        output = run_workflow(bundle, workflow, overrides, log_to=log)
     typer.echo(f"{workflow} done: {output}")
     _print_summary(output)
     for message in collapse_alarms(output):

@@ -14,16 +14,19 @@ from typing import Any
 from fire.parser import DefaultParseValue
 
 from monai_transfer.config_text import given_to_config, to_config
-from monai_transfer.errors import InputError
+from monai_transfer.discovery import file_names
+from monai_transfer.errors import InputError, closest
 from monai_transfer.safe_parse import read_config, read_json
 
 __all__ = [
+    "AUTO",
     "WORKFLOWS",
     "best_weights",
     "check_id",
     "check_roots",
     "config_files",
     "equal_command",
+    "named_strategy",
     "parse_overrides",
 ]
 
@@ -37,6 +40,9 @@ WORKFLOWS = {
     "contrastive": ["train", "contrastive"],  # of a bundle for self-supervised pretraining
 }
 """The config files of each workflow, in the order in which they are merged."""
+
+AUTO = "auto"
+"""The value of ``strategy`` that decides between arms (``bundle.auto``)."""
 
 # beside what `monai.bundle run` reads: the words that YAML and JSON have for them
 _WORDS = {"null": None, "none": None, "true": True, "false": False}
@@ -88,6 +94,31 @@ def parse_overrides(pairs: list[str]) -> dict[str, Any]:
         else:
             overrides[key[2:]] = _WORDS[text.lower()] if text.lower() in _WORDS else DefaultParseValue(text)
     return overrides
+
+
+def named_strategy(overrides: dict[str, Any], workflow: str) -> dict[str, Any]:
+    """Overrides in which a strategy's name stands for its class; ``auto`` stays as it is.
+
+    Raises:
+        InputError: no such strategy; or ``auto`` with another workflow than ``train``.
+
+    >>> named_strategy({"strategy": "head_only"}, "train")
+    {'strategy': {'_target_': 'monai_transfer.strategies.head_only.HeadOnly'}}
+    """
+    name = overrides.get("strategy")
+    if not isinstance(name, str) or name[:1] in ("$", "@", "%"):
+        return overrides
+    known = file_names("strategies")
+    if name == AUTO:
+        if workflow != "train":
+            raise InputError(
+                f"--strategy auto does not go with {workflow}", hint="it decides how to train: run it there"
+            )
+        return overrides
+    if name not in known:
+        raise InputError(f"no strategy {name!r}", hint=closest(name, [AUTO, *known]))
+    kind = "".join(part.capitalize() for part in name.split("_"))
+    return {**overrides, "strategy": {"_target_": f"monai_transfer.strategies.{name}.{kind}"}}
 
 
 def _quote(word: str) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from monai_transfer.data.held_out import deal_patients
 from monai_transfer.data.joint import joint_items
 from monai_transfer.errors import InputError
 from monai_transfer.manifest import Manifest
@@ -29,6 +31,10 @@ class DataLists:
             among its first 5.
         seed: decides which.
         n_replay: how many source cases ``joint_training`` keeps; ``None`` all.
+        held_out: ``(part, parts)``: the labelled target patients (training and validation) are dealt into ``parts``,
+            classes and values balanced; this part takes the place of the test cases, and all others are trained on
+            without validation. ``(0, 1)`` tests on all of them and leaves none to train on. The test cases themselves
+            are never touched: this is how arms are chosen among (``strategy=auto``).
 
     Raises:
         InputError: no such file or site; a list that must hold cases is empty (raised when it is used).
@@ -55,10 +61,14 @@ class DataLists:
         n_labelled: int | None = None,
         seed: int = 0,
         n_replay: int | None = None,
+        held_out: Sequence[int] | None = None,
     ) -> None:
         self.path = Path(manifest)
         self.source_site, self.target_site = source_site, target_site
         self.n_labelled, self.seed, self.n_replay = n_labelled, seed, n_replay
+        if held_out is not None and not (len(held_out) == 2 and 0 <= held_out[0] < held_out[1]):
+            raise InputError(f"held_out is a part and a number of parts, such as (0, 2), not {held_out!r}")
+        self.held_out = held_out
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -99,17 +109,42 @@ class DataLists:
     @property
     def target_training(self) -> Items:
         """The ``n_labelled`` labelled training cases of the target."""
+        if self.held_out is not None:
+            return [item for number, part in enumerate(self._parts) if number != self.held_out[0] for item in part]
         return self._labelled("training", self.target_site, self.n_labelled, needed=self.n_labelled != 0)
 
     @property
     def target_validation(self) -> Items:
         """Labelled validation cases of the target, no more than ``n_labelled``."""
+        if self.held_out is not None:
+            return []
         return self._labelled("validation", self.target_site, self.n_labelled)
 
     @property
     def target_test(self) -> Items:
-        """Labelled test cases of the target."""
+        """Labelled test cases of the target; with ``held_out`` the part of the labelled patients that is held out."""
+        if self.held_out is not None:
+            return self._parts[self.held_out[0]]
         return self._labelled("test", self.target_site)
+
+    @property
+    def target_labelled(self) -> Items:
+        """The target's labelled training and validation cases, as many as the budget allows; there may be none."""
+        return [
+            item
+            for split in ("training", "validation")
+            for item in self._labelled(split, self.target_site, self.n_labelled)
+        ]
+
+    @property
+    def labelled_patients(self) -> list[str]:
+        """Patients of ``target_labelled``."""
+        return sorted({str(item["patient"]) for item in self.target_labelled})
+
+    @cached_property
+    def _parts(self) -> list[Items]:
+        assert self.held_out is not None
+        return deal_patients(self.target_labelled, self.held_out[1], self.seed)
 
     @property
     def target_unlabelled(self) -> Items:

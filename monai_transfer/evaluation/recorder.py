@@ -18,6 +18,7 @@ from monai.transforms import SpatialResample
 
 from monai_transfer.arrays import as_array
 from monai_transfer.errors import InputError
+from monai_transfer.evaluation.guesses import Guesses
 from monai_transfer.evaluation.overlay import draw_case, draw_segmentation
 from monai_transfer.evaluation.summary import summarise
 from monai_transfer.files import write_json
@@ -36,8 +37,9 @@ class CaseRecorder:
 
     After each iteration it reads ``image, label, case, patient, site`` and ``pred`` of each item; when the epoch ends,
     rank 0 writes ``cases.csv`` (one row per case, with every metric) and ``summary.json`` (means with intervals over
-    patients) into ``output_dir``, and the means become ``engine.state.metrics``. Pictures go to
-    ``figures/<case>.png`` as the cases pass. Every file is written whole or not at all.
+    patients, and of a segmentation what guessing is worth) into ``output_dir``, and the means become
+    ``engine.state.metrics``. Pictures go to ``figures/<case>.png`` as the cases pass. Every file is written whole or
+    not at all.
 
     What ``pred`` and ``label`` are is the task's. Segmentation: label maps (1, H, W) or (1, H, W, D) in the image's
     *original* grid, so the postprocessing inverts the resampling and the label is never resampled; the image of the
@@ -100,6 +102,12 @@ class CaseRecorder:
         self.options["object_iou"] = object_iou
         self.image_key, self.label_key, self.pred_key = keys
         self.rows: list[dict[str, Any]] = []
+        self._guesses = self._new_guesses()
+
+    def _new_guesses(self) -> Guesses | None:
+        """For label maps whose classes exclude each other; other tasks have no Dice to be read beside them."""
+        masks = self.task.label.is_path and self.task.exclusive and self.task.primary_metric == "dice"
+        return Guesses(self.labels) if masks else None
 
     def attach(self, engine: Engine) -> None:
         """Register on an evaluator; attach it before handlers that read ``engine.state.metrics``."""
@@ -110,7 +118,7 @@ class CaseRecorder:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._finish)
 
     def _start(self, engine: Engine) -> None:
-        self.rows = []
+        self.rows, self._guesses = [], self._new_guesses()
         dataset = getattr(engine.state.dataloader, "dataset", None)
         size = len(dataset) if dataset is not None and hasattr(dataset, "__len__") else self.figures
         self._share = self.figures / max(size, 1)
@@ -151,6 +159,8 @@ class CaseRecorder:
         unknown = [name for name, told in zip(self.labels.values(), known, strict=True) if not told]
         case = CaseInput(prediction, truth, self.labels, affine, spacing, unit, unknown, self.options)
         found = self.task.case(case)
+        if self._guesses is not None:
+            self._guesses.add(truth, item.get(self.image_key))
         if found.picture is not None and self._wants_figure(item["case"]):
             if isinstance(found.picture, Maps):
                 image = self._on_grid(item.get(self.image_key), truth, affine)
@@ -212,6 +222,8 @@ class CaseRecorder:
             content |= {"patients": len({row["patient"] for row in rows}), "primary_metric": self.task.primary_metric}
             content |= {"higher_is_better": self.task.higher_is_better, "interval": "95 %, bootstrap over patients"}
             content |= {"unit_of_length": " or ".join(units), "metrics": metrics}
+            if self._guesses is not None and (guesses := self._guesses.to_dict()):  # of this process's cases
+                content["guesses"] = guesses
             write_json(self.output_dir / "summary.json", content)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from monai_transfer.errors import InputError
 from monai_transfer.report.wording import arm_name, number
 from monai_transfer.safe_parse import read_json
-from monai_transfer.selection.validators.metric import SCORES
+from monai_transfer.selection.validators.metric import DEFAULT_SCORES, SCORES
 from monai_transfer.selection.validators.oracle import oracle_gap
 
 if TYPE_CHECKING:
@@ -48,6 +48,8 @@ class Choice:
         """The same in words."""
         others = ", ".join(f"{arm_name(a)} {number(v)}" for a, v in self.scores.items())
         text = f"Chosen without labels by {self.by.replace('_', ' ')}: {arm_name(self.chosen)} (scores: {others})."
+        if self.by not in DEFAULT_SCORES:
+            text += " This validator did worse than drawing blindly where it could be checked."
         if self.collapsed:
             text += f" Collapsed predictions: {', '.join(map(arm_name, self.collapsed))}."
         if self.best is None or self.gap is None:

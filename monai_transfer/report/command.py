@@ -32,8 +32,8 @@ def compare(
     choose_by: Annotated[
         str | None,
         typer.Option(
-            help="Choose among adapt arms without target labels: entropy, information_maximisation, snd, bnm or "
-            "class_clustering."
+            help="Choose among adapt arms without target labels: entropy, information_maximisation or bnm; snd and "
+            "class_clustering did worse than drawing blindly where it could be checked."
         ),
     ] = None,
     gate: Annotated[
@@ -87,6 +87,10 @@ def print_report(report: TransferReport, output: Path | None = None, console: Co
         console.print(sentence, markup=False)
     for warning in report.warnings:
         console.print(f"note: {warning}", markup=False)
+    if report.decision is not None:
+        console.print(report.decision.sentence, markup=False)
+    for alarm in report.alarms:
+        console.print(f"first: {alarm}", markup=False, style="bold")
     console.print(report.conclusion, markup=False, style="bold")
     if output is not None:
         console.print(f"wrote {output}", markup=False)

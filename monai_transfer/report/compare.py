@@ -13,13 +13,23 @@ from monai_transfer.errors import InputError
 from monai_transfer.evaluation.patients import available_metrics
 from monai_transfer.evaluation.summary import summarise
 from monai_transfer.metrics.base import Metric
+from monai_transfer.report.alarms import alarms, below_baselines, chance_of, guessed_blob
 from monai_transfer.report.alignment import FIXED, ORACLE, Tables, group_runs, readable, tabulate
+from monai_transfer.report.auto_decision import find_decision
 from monai_transfer.report.cautions import cautions
 from monai_transfer.report.centred_blob import blob_of, useless_sentence
 from monai_transfer.report.lost_classes import lost_classes, lost_sentence
 from monai_transfer.report.run import Run
 from monai_transfer.report.sentences import conclusion, verdict_sentence
-from monai_transfer.report.statistics import NO_VERDICT, Verdict, crossed_difference, gap_recovered, verdict
+from monai_transfer.report.statistics import (
+    HURT,
+    MIN_PATIENTS,
+    NO_VERDICT,
+    Verdict,
+    crossed_difference,
+    gap_recovered,
+    verdict,
+)
 from monai_transfer.report.transfer_report import (
     BASELINES,
     ArmResult,
@@ -67,6 +77,9 @@ def compare_runs(
     means = {arm: result.mean for arm, result in results.items()}
     judgements = {}
     blob = blob_of(loaded, metric)
+    if blob is None:
+        blob = guessed_blob(arms, measure)
+    useless = blob is not None and any(mean <= blob for mean in means.values())
     for arm in arms:
         if arm not in (*BASELINES, ORACLE):
             found = _judge(arm, tables, measure, sign)
@@ -75,12 +88,15 @@ def compare_runs(
             lost = []
             if FIXED in arms:
                 lost = lost_classes(task, arms[FIXED], arms[arm], results[FIXED].metrics, results[arm].metrics)
+            below = {}
+            if found.word != HURT and measure.better:
+                below = below_baselines(tables.values, arm, BASELINES, sign)
             sentence = useless_sentence(arm_name(arm), results[arm].mean, blob)
             sentence += lost_sentence(arm_name(arm), lost)
             sentence += verdict_sentence(arm, measure, results[arm], found, gap, tables, reach)
             differences = {b: _difference(c) for b, c in found.comparisons.items()}
             judgements[arm] = Judgement(
-                arm, found.word, found.reason, sentence, differences, found.detectable, gap, reach, lost
+                arm, found.word, found.reason, sentence, differences, found.detectable, gap, reach, lost, below
             )
     report = TransferReport(
         task=task,
@@ -99,6 +115,9 @@ def compare_runs(
         runs=arms,
         unit_of_length=loaded[0].unit_of_length,
         centred_blob=blob,
+        alarms=alarms(arms, tables, measure, useless),
+        chance=chance_of(arms, measure),
+        decision=find_decision(arms, means, sign) if measure.better else None,
     )
     report.conclusion = conclusion(report)
     if output is not None:
@@ -123,7 +142,8 @@ def _judge(arm: str, tables: Tables, metric: Metric, sign: float) -> Verdict:
 
 
 def _difference(c: Any) -> Difference:
-    return Difference(c.mean, c.low, c.high, c.standard_error, c.degrees_of_freedom)
+    low, high = (c.low, c.high) if c.n_patients >= MIN_PATIENTS else (math.nan, math.nan)
+    return Difference(c.mean, low, high, c.standard_error, c.degrees_of_freedom)
 
 
 def _between(tables: Tables, arm: str, baseline: str, sign: float) -> Difference | None:
@@ -145,6 +165,8 @@ def _arm_result(arm: str, seeds: dict[int, Run], tables: Tables, task: str, metr
     if tables.patients:
         whole = crossed_difference(values)
         mean, low, high = whole.mean, whole.low, whole.high
+        if len(tables.patients) < MIN_PATIENTS:  # two points make no interval that means anything
+            low, high = math.nan, math.nan
     low, high = metric.clip(low, high)  # a t interval does not know that a share ends at 0 and 1
     distinct = values if len(seeds) == len(values) else values[: len(seeds)]
     return ArmResult(

@@ -17,6 +17,7 @@ from monai_transfer.files import write_text
 from monai_transfer.metrics.base import case_number
 from monai_transfer.report.adaptation import feature_alignment, game_sentences, home_sentences
 from monai_transfer.report.alignment import SCRATCH
+from monai_transfer.report.own_arms import describe_run
 from monai_transfer.report.plots import arm_colours, curves, dots, forest
 from monai_transfer.report.statistics import HELPED, HURT, MIN_SEEDS, NO_EVIDENCE
 from monai_transfer.report.wording import arm_name, arm_note, number, share, shares, signed, span
@@ -82,7 +83,7 @@ def render(report: TransferReport) -> str:
 
 def _tone(report: TransferReport) -> str:
     words = {j.word for j in report.judgements.values()}
-    if any(j.lost for j in report.judgements.values()):
+    if any(j.lost or j.below for j in report.judgements.values()):
         return "bad"
     return "bad" if HURT in words and HELPED not in words else "good" if HELPED in words else "open"
 
@@ -179,6 +180,6 @@ def _weights(report: TransferReport) -> dict[str, Any] | None:
 
 
 def _about(report: TransferReport, arm: str) -> str:
-    """What a method's arm said of itself in its run's record."""
+    """What an arm without a name of ours is, by its first run."""
     runs = report.runs.get(arm) or {}
-    return next((str(run.record["about"]) for run in runs.values() if run.record.get("about")), "")
+    return next((describe_run(run) for run in runs.values()), "")

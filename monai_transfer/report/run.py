@@ -30,6 +30,7 @@ class Run:
         curves: rows of metrics.csv (``epoch, split``, then losses and metrics); empty where nothing was trained.
         weights: weights.json, if there is one.
         unit_of_length: of its metrics: ``mm``, or ``px`` where the images have no physical size.
+        guesses: of a segmentation, what guessing is worth on these cases (``evaluation.guesses``).
     """
 
     folder: Path
@@ -38,6 +39,7 @@ class Run:
     curves: list[dict[str, str]] = field(default_factory=list)
     weights: dict[str, Any] | None = None
     unit_of_length: str = "mm"
+    guesses: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def load(cls, folder: str | Path) -> Run:
@@ -89,13 +91,17 @@ class Run:
             _table(curves_path, ("epoch", "split")) if curves_path.is_file() else [],
             _json(weights_path) if weights_path.is_file() else None,
             str(summary.get("unit_of_length") or "mm"),
+            guesses if isinstance(guesses := summary.get("guesses"), dict) else {},
         )
 
     @property
     def arm(self) -> str:
         """The arm's name; without one, what the workflow amounts to."""
-        if self.record.get("arm"):
-            return str(self.record["arm"])
+        name = self.record.get("arm")
+        if name == "fine_tuned" and self.record.get("joint"):
+            return "joint"  # a bundle's `train` says so of itself, whatever its recipe
+        if name:
+            return str(name)
         workflow = str(self.record.get("workflow") or "train")
         trained = "fine_tuned" if self.record.get("pretrained") else "scratch"
         return _DEFAULT_ARM.get(workflow, trained if workflow == "train" else workflow)

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from monai_transfer.metrics.base import Metric
 from monai_transfer.report.alignment import SCRATCH, Tables
 from monai_transfer.report.centred_blob import useless_summary
 from monai_transfer.report.lost_classes import lost_sentence
-from monai_transfer.report.statistics import HELPED, HURT, NO_EVIDENCE, CrossedDifference, Verdict
+from monai_transfer.report.statistics import (
+    HELPED,
+    HURT,
+    MIN_PATIENTS,
+    NO_EVIDENCE,
+    NO_VERDICT,
+    CrossedDifference,
+    Verdict,
+)
 from monai_transfer.report.wording import arm_name, number, share, shares, span
 
 if TYPE_CHECKING:
@@ -40,7 +50,8 @@ def verdict_sentence(
     head += f", {found.reason}" if found.reason else ""
     text = f"{head}. {measure} {number(result.mean)}"
     text += f" (95 % interval {span(result.low, result.high)})" if span(result.low, result.high) != "–" else ""
-    clauses = [_clause(b, c, metric) for b, c in found.comparisons.items()]
+    few = len(tables.patients) < MIN_PATIENTS
+    clauses = [_clause(b, _without_interval(c) if few else c, metric) for b, c in found.comparisons.items()]
     text += f"; {' and '.join(clauses)}." if clauses else "."
     if found.word == HURT:
         worst = min(found.comparisons, key=lambda b: found.comparisons[b].mean)
@@ -57,6 +68,10 @@ def verdict_sentence(
     if found.word == NO_EVIDENCE:
         text += f" A true improvement of {number(found.detectable)} would have been seen in 80 % of such studies."
     return text
+
+
+def _without_interval(c: CrossedDifference) -> CrossedDifference:
+    return replace(c, low=math.nan, high=math.nan)
 
 
 def _clause(baseline: str, c: CrossedDifference | Difference, metric: Metric) -> str:
@@ -81,7 +96,7 @@ def conclusion(report: TransferReport) -> str:
     order = sorted(judged, key=lambda a: -sign * report.arms[a].mean)
     helped = [a for a in order if judged[a].word == HELPED]
     hurt = [a for a in order if judged[a].word == HURT]
-    unclear = [a for a in order if judged[a].word == NO_EVIDENCE]
+    unclear = [a for a in order if judged[a].word == NO_EVIDENCE and not judged[a].below]
     marks = [f"{_BASELINE[b]} {number(report.arms[b].mean)}" for b in _BASELINE if b in report.arms]
     against = f" ({measure}: {'; '.join(marks)})" if marks else ""
     parts = [lost_sentence(arm_name(a)[0].upper() + arm_name(a)[1:], judged[a].lost).strip() for a in order]
@@ -89,6 +104,7 @@ def conclusion(report: TransferReport) -> str:
     parts += [sentence] if (sentence := _at_chance(report)) else []
     useless = [arm_name(name) for name, arm in report.arms.items() if arm.mean <= (report.centred_blob or -1.0)]
     parts += [sentence] if (sentence := useless_summary(useless, len(report.arms), report.centred_blob)) else []
+    parts += _below(report, order)
     lost = len(parts)
     if helped:
         best = helped[0]
@@ -109,7 +125,7 @@ def conclusion(report: TransferReport) -> str:
     if unclear and not helped:
         names = _list([arm_name(a) for a in unclear])
         parts.append(f"There is no evidence that {names} helped{'' if hurt else against}.")
-    if len(parts) == lost and judged:
+    if len(parts) == lost and judged and any(j.word == NO_VERDICT for j in judged.values()):
         parts.append(f"No verdict: {next(iter(judged.values())).reason}{against}.")
     base = report.baseline_difference
     if base is not None and not helped and len(report.seeds) >= 5 and base.low > 0:
@@ -122,12 +138,49 @@ def conclusion(report: TransferReport) -> str:
     return " ".join(parts)
 
 
+def _below(report: TransferReport, order: list[str]) -> list[str]:
+    """Arms below a baseline in every seed, the worst first: an interval that holds zero does not make that unclear."""
+    found: list[tuple[float, str]] = []
+    for arm in order:
+        below = report.judgements[arm].below
+        if not below:
+            continue
+        worst = max(below, key=lambda baseline: below[baseline])
+        seeds = len(report.seeds)
+        often = f"in all {seeds} seeds" if seeds > 1 else "in its only seed"
+        name, own = arm_name(arm), report.arms[arm]
+        patients = f"{report.n_patients} patient{'s' if report.n_patients != 1 else ''}"
+        text = (
+            f"{name[0].upper()}{name[1:]} ({report.measure.heading} {number(own.mean)}) is below "
+            f"{_BASELINE[worst]} ({number(report.arms[worst].mean)}) by {number(below[worst])} {often}; not proven at "
+            f"this size ({patients})."
+        )
+        found.append((below[worst], text))
+    texts = [text for _, text in sorted(found, reverse=True)]
+    if texts:
+        untried = [arm for arm in ("joint", "averaged", "auto") if arm not in report.arms]
+        texts.append(
+            f"To try next: --arms {','.join(untried)}." if untried else "More labelled cases are what is left to try."
+        )
+    return texts
+
+
 def _at_chance(report: TransferReport) -> str:
     """Where no arm is told apart from guessing: then no difference between them says anything."""
-    chance = report.measure.chance
+    chance = report.chance
+    lowest = 0.0 if report.measure.name == "dice" else -math.inf
     known = [arm for arm in report.arms.values() if arm.low == arm.low]
-    if chance is None or len(known) < len(report.arms) or any(not arm.low <= chance <= arm.high for arm in known):
+    if (
+        chance is None
+        or len(known) < len(report.arms)
+        or any(not (arm.low <= chance and (arm.high >= chance or lowest == 0.0)) for arm in known)
+    ):
         return ""
+    if lowest == 0.0:
+        return (
+            f"All arms are at chance: none is told apart from calling everything foreground ({report.measure.heading} "
+            f"{number(chance)}), so these cases show nothing that was learned."
+        )
     held = f"every 95 % interval of {report.measure.heading} holds {number(chance)}"
     return f"All arms are at chance: {held}, so these cases show nothing that was learned."
 

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from monai_transfer.metrics.base import Metric
 from monai_transfer.report.alignment import FIXED, SCRATCH
+from monai_transfer.report.auto_decision import AutoDecision
 from monai_transfer.report.lost_classes import LostClass
 from monai_transfer.report.run import Run
 from monai_transfer.report.wording import arm_name, number, share, shares, signed, span
@@ -69,7 +70,8 @@ class Judgement:
     """The verdict on one arm; ``differences`` by baseline. ``detectable``: the smallest true improvement that would
     have been called helped in 80 % of such studies. ``gap_recovered``: (arm - source) / (oracle - source);
     ``gap_interval``: its 95 % interval, infinite where the gap itself is too uncertain; None with other seeds.
-    ``lost``: classes that the untouched source knew and the arm does not know any more."""
+    ``lost``: classes that the untouched source knew and the arm does not know any more. ``below``: baselines that its
+    mean is below in every seed, and by how much."""
 
     arm: str
     word: str
@@ -80,6 +82,7 @@ class Judgement:
     gap_recovered: float | None
     gap_interval: tuple[float, float] | None = None
     lost: list[LostClass] = field(default_factory=list)
+    below: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -96,8 +99,9 @@ class SiteResult:
 class TransferReport:
     """What ``compare_runs`` found. ``print(report.verdicts)``, ``report.table()`` for rich, ``report.to_dict()`` for
     JSON; ``monai_transfer.report.html.write_html(report, path)`` for the page. ``higher_is_better`` is None where
-    neither more nor less is better. ``centred_blob``: what an ellipsoid in the middle of every image scores, where the
-    study measured it."""
+    neither more nor less is better. ``alarms``: what must be read first; ``chance``: the value of guessing, where it is
+    known; ``centred_blob``: what an ellipsoid in the middle of every image scores; ``decision``: of the arm ``auto``,
+    where it is among them."""
 
     task: str
     metric: str
@@ -114,6 +118,9 @@ class TransferReport:
     runs: dict[str, dict[int, Run]] = field(repr=False)
     unit_of_length: str = "mm"
     centred_blob: float | None = None
+    alarms: list[str] = field(default_factory=list)
+    chance: float | None = None
+    decision: AutoDecision | None = None
 
     @property
     def best_scratch(self) -> str:
@@ -137,6 +144,7 @@ class TransferReport:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; a value that cannot be had is None."""
         content = {k: v for k, v in self.__dict__.items() if k not in ("runs", "arms", "judgements", "sites")}
+        content["decision"] = asdict(self.decision) if self.decision else None
         content["unit"] = self.measure.unit
         content["baseline_difference"] = asdict(self.baseline_difference) if self.baseline_difference else None
         content["arms"] = {name: asdict(arm) for name, arm in self.arms.items()}

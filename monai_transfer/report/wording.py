@@ -19,6 +19,15 @@ _ARMS = {
         "head only",
         "starts from the source model, only its last layer trained on the labelled target cases",
     ),
+    "joint": (
+        "joint training",
+        "starts from the source model; every batch half source cases, half labelled target cases",
+    ),
+    "averaged": (
+        "averaged with the source",
+        "fine-tuned on the labelled target cases, its weights then averaged with the source model's",
+    ),
+    "randomised": ("randomised source", "the untouched source, had it been pretrained under randomised contrast"),
     "source_continued": (
         "source continued",
         "a control: trained as long as the adapted arm, without its adaptation term",
@@ -29,7 +38,7 @@ _ARMS = {
     ),
     "oracle": ("oracle", "trained with all of the target's labels: an upper mark, not something to reach"),
 }
-ARM_ORDER = ("scratch", "scratch_same", "source", "fine_tuned", "head_only", "adapted")
+ARM_ORDER = ("scratch", "scratch_same", "source", "fine_tuned", "joint", "averaged", "head_only", "adapted", "auto")
 
 
 def arm_name(arm: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from monai_transfer.bundle.command_line import parse_overrides
+from monai_transfer.bundle.command_line import AUTO, parse_overrides
 from monai_transfer.discovery import file_names
 from monai_transfer.errors import InputError
 
@@ -53,6 +53,8 @@ PRESETS = {
     "head_only": Arm(
         "head_only", "train", {"strategy#_target_": "monai_transfer.strategies.head_only.HeadOnly", **_ALONE}
     ),
+    # decides between these by itself, before a test case is seen (docs/auto.md)
+    "auto": Arm("auto", "train", {"strategy": AUTO}),
     "adapted": Arm("adapted", "adapt"),
     # adaptation's own budget without its term: what more source training, the target's statistics and the average of
     # the weights bring by themselves

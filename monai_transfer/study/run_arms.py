@@ -13,7 +13,8 @@ from typing import Any
 
 from rich.console import Console
 
-from monai_transfer.bundle.command_line import config_files
+from monai_transfer.bundle.auto.plan import make_plan
+from monai_transfer.bundle.command_line import AUTO, config_files
 from monai_transfer.bundle.run import open_workflow
 from monai_transfer.errors import InputError
 from monai_transfer.runs.lock import FolderLock
@@ -69,6 +70,10 @@ def run_study(
     shared = dict(overrides or {})
     arms = arms_on(bundle, arms)
     counts = _counts(bundle, fractions, shared)
+    if any(arm.overrides.get("strategy") == AUTO for arm in arms):
+        for count in counts:
+            budget = {} if count is None else {"n_labelled": count}
+            console.print(make_plan(bundle, {**shared, **budget}).words, markup=False)
     keeps(lambda: study_kept(out))
     with FolderLock(out), workers(jobs) as pool:
         if "pretrained" not in shared and not has_weights(bundle):

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_transfer import stopping
+from monai_transfer.bundle.command_line import AUTO
 from monai_transfer.errors import InputError, describe, first_cause
 from monai_transfer.files import write_json
 from monai_transfer.library_logging import silence_libraries
@@ -57,15 +58,21 @@ def _work(job: Job) -> float:
     # imported here: a signal that comes meanwhile is handled already
     import torch
 
+    from monai_transfer.bundle.auto.run import run_auto
     from monai_transfer.bundle.run import run_workflow
 
     since, settings = time.process_time(), settings_of(job)  # before MONAI rewrites references in the overrides
     torch.set_num_threads(1)
-    fresh = {"fresh": True} if read_status(job.output) is None else {}
+    auto = job.overrides.get("strategy") == AUTO
+    # auto looks by itself whether what it finds is its own, and goes on with it
+    fresh = {"fresh": True} if read_status(job.output) is None and not auto else {}
     with _log_to(job.log):
         silence_libraries()
         try:
-            run_workflow(job.bundle, job.workflow, {**fresh, **job.overrides}, log=False)
+            if auto:
+                run_auto(job.bundle, job.overrides, log=False)
+            else:
+                run_workflow(job.bundle, job.workflow, {**fresh, **job.overrides}, log=False)
         except BaseException:
             traceback.print_exc()
             raise

@@ -25,7 +25,7 @@ from monai_transfer.selection.validators.nuclear_norm import bnm
 from monai_transfer.selection.validators.summary import PredictionSummary
 from monai_transfer.tasks import get_task
 
-__all__ = ["SCORES", "UnlabelledValidator"]
+__all__ = ["DEFAULT_SCORES", "SCORES", "UnlabelledValidator"]
 
 SCORES: dict[str, Callable[[PredictionSummary], float]] = {
     "entropy": entropy,
@@ -34,6 +34,10 @@ SCORES: dict[str, Callable[[PredictionSummary], float]] = {
     "bnm": bnm,
     "class_clustering": class_clustering,
 }
+
+DEFAULT_SCORES = ("entropy", "information_maximisation", "bnm")
+"""Those that chose well where it could be checked (``docs/choosing_without_labels.md``): what a choice goes by where
+nobody names one. ``snd`` and ``class_clustering`` did worse there than drawing an arm blindly."""
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,97 @@
+"""The arms that ``auto`` decides between: what each overrides, and which of them a bundle can run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from monai_transfer.bundle.run import config_files, open_workflow
+from monai_transfer.data.lists import DataLists
+from monai_transfer.errors import InputError
+
+__all__ = ["TRAINED", "available_arms", "untrained"]
+
+_HEAD_ONLY = {"_target_": "monai_transfer.strategies.head_only.HeadOnly"}
+_BARE = {"_target_": "monai_transfer.strategies.base.Strategy"}
+_ALONE = {"joint": False}  # the target's cases alone
+_FROM_RANDOM = {"pretrained": "none"}
+
+TRAINED: dict[str, tuple[str, dict[str, Any]]] = {
+    "head_only": ("train", {"strategy": _HEAD_ONLY, **_ALONE}),
+    "averaged": ("train", {"average": "rule", **_ALONE}),
+    "joint": ("train", {"joint": True}),
+    "fine_tuned": ("train", _ALONE),
+    "self_trained": ("adapt", {"method": {"_target_": "monai_transfer.methods.mean_teacher.MeanTeacher"}}),
+    "scratch": ("train", {**_FROM_RANDOM, **_ALONE}),
+}
+"""Arms that train: the workflow, and what they override in it."""
+
+
+def untrained(pretrained: str, statistics: bool = False, weights: str | None = None) -> dict[str, Any]:
+    """What an arm overrides in ``train`` that trains nothing: the source as it is, or with re-estimated statistics.
+
+    Args:
+        pretrained: the source's weights, for the record.
+        statistics: whether norm layers' statistics are re-estimated on the target's images.
+        weights: the weights that are taken instead, such as those of a candidate that has been trained already.
+    """
+    overrides: dict[str, Any] = {
+        "prepared#_target_": "monai_transfer.engine.untrained.Untrained",
+        "prepared#min_coverage": 0.999,  # all of it: a fresh head knows nothing
+        "pretrained": weights or pretrained,
+        "strategy": _BARE,
+        "run_folder#pretrained": pretrained,
+        "run": [
+            "$@prepared.require()",
+            "$@run_folder.start()",
+            "$@prepared.save(@output_dir)",
+            "$@test#evaluator.run()",
+            "$@run_folder.finish()",
+            "$@publisher.run()",
+        ],
+    }
+    return overrides | ({"prepared#images": "$@labelled#images"} if statistics else {})
+
+
+def available_arms(bundle: str | Path, overrides: Mapping[str, Any]) -> tuple[list[str], dict[str, str], DataLists]:
+    """The arms that can be run, the others with the reason why not, and the data lists.
+
+    Raises:
+        InputError: not a bundle of this package.
+    """
+    flow = open_workflow(bundle, "train", overrides, log=False)
+    flow.initialize()
+    config = flow.parser.config
+    lists = flow.parser.get_parsed_content("lists")
+    if not isinstance(lists, DataLists):
+        raise InputError("its configs are not of this package: auto cannot decide here", path=bundle)
+    source = config.get("pretrained")
+    without = source is None or str(source).lower() in ("none", "")
+    out: dict[str, str] = {}
+    for name in ("source", "statistics", "head_only", "averaged", "joint", "fine_tuned", "self_trained"):
+        if without:
+            out[name] = "there is no source to start from (pretrained is none)"
+    for name, key in (("averaged", "average"), ("joint", "joint")):
+        if key not in config:
+            out.setdefault(name, f"this bundle's configs have no {key}; make it anew with `monai-transfer new --force`")
+    if "joint" not in out and not _has_source_images(lists):
+        out["joint"] = "no labelled source image is at hand"
+    if "images" not in config.get("labelled", {}):
+        out.setdefault("statistics", "this bundle's configs have no loader of unlabelled target images")
+    try:
+        config_files(bundle, "adapt")
+        lists.target_unlabelled  # noqa: B018 - raises where there is none
+        if not _has_source_images(lists):
+            out.setdefault("self_trained", "it wants labelled source images, and none is at hand")
+    except InputError as error:
+        out.setdefault("self_trained", error.fault)
+    everything = ["source", "statistics", *TRAINED]
+    return [name for name in everything if name not in out], out, lists
+
+
+def _has_source_images(lists: DataLists) -> bool:
+    try:
+        return any(item["part"] == "source" for item in lists.joint_training)
+    except InputError:
+        return False

@@ -1,0 +1,200 @@
+"""Which arm is taken, by what is known before a test case is seen: the rules of ``strategy=auto``, without training.
+
+Fewer than eight labelled target patients do not tell arms apart: two-fold cross-validation on four was worse than
+always training jointly (``docs/auto.md``). So below that a fixed rule decides, by how well the untouched source does on
+the labelled cases, which it has never trained on. From eight on arms are cross-validated by patient, and of those that
+are within one standard error of the best the one that departs least from the source is taken. Without a label the
+untouched source stays, unless all default validators prefer another and none of its predictions has collapsed.
+
+The one-standard-error rule: Breiman, Friedman, Olshen and Stone, Classification and Regression Trees, 1984; here on
+paired differences, since patients differ more than arms do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+__all__ = [
+    "AT_CHANCE",
+    "ENOUGH_PATIENTS",
+    "ORDER",
+    "SANE",
+    "Decision",
+    "by_cross_validation",
+    "by_fixed_rule",
+    "by_validators",
+]
+
+ORDER = ("source", "statistics", "head_only", "averaged", "joint", "fine_tuned", "self_trained", "scratch")
+"""The arms, by how far they depart from the source: the first ones are the simpler."""
+
+ENOUGH_PATIENTS = 8
+"""From so many labelled patients on arms are cross-validated."""
+
+SANE = 0.5
+"""From half of the way from guessing to perfect on, the source's weights count in an average."""
+
+AT_CHANCE = 0.1
+"""Below a tenth of that way the source knows nothing of what is asked."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is taken, and why.
+
+    Args:
+        taken: the arm's name.
+        rule: ``fixed rule``, ``cross-validation`` or ``validators``.
+        reason: in a sentence.
+        scores: what each candidate scored where it was looked at; larger is better.
+    """
+
+    taken: str
+    rule: str
+    reason: str
+    scores: dict[str, float] = field(default_factory=dict)
+
+
+def by_fixed_rule(
+    level: float, candidates: Sequence[str], *, home: float = math.nan, patients: int | None = None
+) -> Decision:
+    """Fewer labelled patients than can tell arms apart: joint training wherever source images are at hand.
+
+    Args:
+        level: how well the untouched source does on the labelled target cases: 0 is guessing, 1 perfect; NaN where it
+            cannot be told.
+        candidates: arms that can be trained; ``joint`` is among them where labelled source images are at hand.
+        home: the same on the source's own cases, asked for where ``level`` is at chance.
+        patients: how many labelled ones, for the words.
+
+    >>> by_fixed_rule(0.8, ["source", "fine_tuned", "joint", "scratch"]).taken
+    'joint'
+    >>> by_fixed_rule(0.8, ["source", "fine_tuned", "averaged"]).taken, by_fixed_rule(0.2, ["fine_tuned"]).taken
+    ('averaged', 'fine_tuned')
+    >>> by_fixed_rule(0.0, ["fine_tuned", "joint", "scratch"], home=0.03).taken
+    'scratch'
+    """
+    few = f"{patients} labelled patient{'s' if patients != 1 else ''}" if patients is not None else "few patients"
+    start = f"{few} cannot tell arms apart, so a fixed rule decides: "
+    if level < AT_CHANCE and home < AT_CHANCE and "scratch" in candidates:
+        return Decision(
+            "scratch",
+            "fixed rule",
+            f"{start}the source is at chance on the labelled target cases and on its own, so nothing of it is taken",
+        )
+    if "joint" in candidates:
+        where = "the source's labelled images are at hand, and joint training was the safest of all fixed rules"
+        if level < AT_CHANCE:
+            where += "; untouched the source is at chance on the labelled target cases"
+        return Decision("joint", "fixed rule", f"{start}{where}")
+    if "averaged" in candidates and level >= SANE:
+        return Decision(
+            "averaged",
+            "fixed rule",
+            f"{start}no source image is at hand, and the source does well enough on the labelled target cases "
+            "for its weights to count in an average with the fine-tuned ones",
+        )
+    taken = "fine_tuned" if "fine_tuned" in candidates else _simplest(candidates)
+    return Decision(
+        taken,
+        "fixed rule",
+        f"{start}no source image is at hand, and the source does not do well enough on the labelled target cases "
+        "for its weights to be averaged in",
+    )
+
+
+def by_cross_validation(scores: Mapping[str, Mapping[str, float]]) -> Decision:
+    """The simplest arm that is within one standard error of the best.
+
+    The error is that of the paired differences over patients.
+
+    Args:
+        scores: arm -> patient -> score on cases that the arm did not train on, larger is better; patients of which any
+            arm has no value are left out.
+
+    Raises:
+        ValueError: no arm, or no patient that all have.
+
+    >>> better = {"a": 0.80, "b": 0.90, "c": 0.85}
+    >>> by_cross_validation({"source": {"a": 0.79, "b": 0.91, "c": 0.84}, "joint": better}).taken
+    'source'
+    >>> by_cross_validation({"source": {"a": 0.5, "b": 0.6, "c": 0.5}, "joint": better}).taken
+    'joint'
+    """
+    patients = sorted(set.intersection(*[{p for p, v in own.items() if math.isfinite(v)} for own in scores.values()]))
+    if not patients:
+        raise ValueError("no patient has a score in every arm")
+    values = {arm: np.array([scores[arm][p] for p in patients]) for arm in _ordered(scores)}
+    means = {arm: float(own.mean()) for arm, own in values.items()}
+    best = max(means, key=lambda arm: means[arm])
+    near = []
+    for arm, own in values.items():
+        loss = values[best] - own
+        error = float(loss.std(ddof=1)) / math.sqrt(len(loss)) if len(loss) > 1 else 0.0
+        if arm == best or float(loss.mean()) <= error:
+            near.append(arm)
+    taken = near[0]
+    reason = f"cross-validated on {len(patients)} labelled patients: {_words(taken)} has the best mean"
+    if taken != best:
+        reason = (
+            f"cross-validated on {len(patients)} labelled patients: {_words(best)} has the best mean, and "
+            f"{_words(taken)} is the simplest arm within one standard error of it"
+        )
+    return Decision(taken, "cross-validation", reason, means)
+
+
+def by_validators(
+    scores: Mapping[str, Mapping[str, float]], collapsed: Mapping[str, Sequence[str]] | None = None
+) -> Decision:
+    """Without a target label: the untouched source, unless all validators prefer another arm.
+
+    Args:
+        scores: arm -> validator -> score on unlabelled target images, larger is better.
+        collapsed: arm -> what the alarm said; such an arm is never taken over the source.
+
+    >>> sure = {"entropy": -0.1, "bnm": 0.9}
+    >>> by_validators({"source": {"entropy": -0.3, "bnm": 0.7}, "self_trained": sure}).taken
+    'self_trained'
+    >>> by_validators({"source": {"entropy": -0.3, "bnm": 0.7}, "self_trained": sure}, {"self_trained": ["gone"]}).taken
+    'source'
+    """
+    alarms = {arm: list(said) for arm, said in (collapsed or {}).items() if said}
+    source = scores.get("source", {})
+    better = []
+    for arm in _ordered(scores):
+        own = scores[arm]
+        shared = [name for name in source if math.isfinite(source[name]) and math.isfinite(own.get(name, math.nan))]
+        if arm != "source" and arm not in alarms and shared and all(own[name] > source[name] for name in shared):
+            better.append(arm)
+    names = list(dict.fromkeys(name for own in scores.values() for name in own))
+    rank = {arm: float(np.mean([_rank(scores, arm, name) for name in names])) if names else 0.0 for arm in scores}
+    said = "".join(f"; {_words(arm)} has collapsed ({'; '.join(text)})" for arm, text in alarms.items())
+    if not better:
+        reason = f"without target labels the untouched source stays: no other arm is preferred by all validators{said}"
+        return Decision("source", "validators", reason, rank)
+    taken = max(better, key=lambda arm: rank[arm])
+    reason = f"without target labels: all validators ({', '.join(names)}) prefer {_words(taken)} to the source{said}"
+    return Decision(taken, "validators", reason, rank)
+
+
+def _rank(scores: Mapping[str, Mapping[str, float]], arm: str, name: str) -> float:
+    """Share of the other arms that this one is ahead of."""
+    own = scores[arm].get(name, math.nan)
+    others = [scores[other].get(name, math.nan) for other in scores if other != arm]
+    return float(np.mean([own > other for other in others])) if others else 1.0
+
+
+def _ordered(arms: Mapping[str, object]) -> list[str]:
+    return [arm for arm in ORDER if arm in arms] + [arm for arm in arms if arm not in ORDER]
+
+
+def _simplest(candidates: Sequence[str]) -> str:
+    return _ordered(dict.fromkeys(candidates))[0]
+
+
+def _words(arm: str) -> str:
+    return arm.replace("_", " ")
