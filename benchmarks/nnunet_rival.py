@@ -94,7 +94,7 @@ def schedule(seconds: float, each: float) -> tuple[int, int]:
     """Epochs and iterations per epoch that end after about so many seconds, validation in the epochs included.
 
     >>> schedule(1500, 0.5), schedule(1e6, 0.5)
-    ((20, 140), (7500, 250))
+    ((20, 140), (7476, 250))
     """
     whole = max(1, int(seconds / (each * 1.07)))  # a validation iteration has no backward pass: about a third of one
     if whole >= PATIENCE * LONG_EPOCH:
