@@ -17,6 +17,7 @@ from monai_transfer.bundle.run import open_workflow
 from monai_transfer.data.readers import SafeReader
 from monai_transfer.files import write_json
 from monai_transfer.report.centred_blob import BLOB
+from monai_transfer.tasks import task_of
 
 __all__ = ["blob_score", "write_blob"]
 
@@ -36,7 +37,7 @@ def blob_score(training: Sequence[np.ndarray], test: Sequence[np.ndarray], class
     >>> box = np.zeros((21, 21), int)
     >>> box[5:16, 5:16] = 1
     >>> round(blob_score([box], [box], 2), 2)
-    0.92
+    0.94
     """
     found = []
     for number in range(1, classes):
@@ -72,7 +73,9 @@ def write_blob(bundle: str | Path, out: Path, overrides: Mapping[str, Any]) -> N
     lists = flow.parser.get_parsed_content("lists")
     manifest = lists.manifest
     mapping = manifest.label_mapping
-    if manifest.task != "segmentation" or mapping.overlapping or mapping.multi_label or manifest.partly_annotated:
+    kind = task_of(manifest)
+    exclusive = kind.saved_as == "mask" and kind.exclusive
+    if not exclusive or mapping.overlapping or mapping.multi_label or manifest.partly_annotated:
         return
     training = (lists.source_training if lists.source_site is not None else []) or lists.target_training
     classes = len(mapping.outputs) or len(manifest.labels)
