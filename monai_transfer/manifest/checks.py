@@ -123,7 +123,7 @@ def _schema_fault(error: Any, content: Any, path: str | Path | None) -> InputErr
             f"{prefix}{key} is {error.instance!r}", path=path, hint=closest(str(error.instance), error.validator_value)
         )
     if key == "case" and error.validator in ("pattern", "maxLength"):
-        hint = "use at most 120 letters, digits and . _ + = @ -, beginning and ending with no dot"
+        hint = "use at most 120 letters, digits and . _ + = @ -, beginning with a letter or digit, ending with no dot"
         return InputError(f"{prefix}case {error.instance!r} is not safe as a file name", path=path, hint=hint)
     if key.startswith("acquired"):
         hint = "give a number: days since the first image, or an order; never a calendar date"

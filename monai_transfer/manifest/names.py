@@ -12,10 +12,14 @@ from typing import Any
 
 from monai_transfer.errors import InputError
 
-__all__ = ["MAX_NAME", "check_names", "name_fault"]
+__all__ = ["MAX_NAME", "MAX_PATH", "check_names", "name_fault"]
 
 MAX_NAME = 200
 """Characters of a name: the longest class of a public set has 60, and a table must hold several."""
+
+
+MAX_PATH = 4096
+"""Characters of a path: no system opens a longer one."""
 
 
 def name_fault(name: str) -> str | None:
@@ -44,10 +48,18 @@ def check_names(content: Mapping[str, Any], items: Iterable[tuple[str, int, Mapp
     Raises:
         InputError: names the first one and its place.
     """
+    items = list(items)
     for where, name in _names(content, items):
         fault = name_fault(name)
         if fault is not None:
             raise InputError(f"{where} {name[:60]!r} {fault}", path=path, hint="give it a short name on one line")
+    for split, i, item in items:
+        for key in ("image", "label"):
+            named = item.get(key)
+            for one in named if isinstance(named, list) else [named]:
+                if isinstance(one, str) and len(one) > MAX_PATH:
+                    fault = f"{split}[{i}]: the path {one[:60]!r}... has {len(one)} characters, more than {MAX_PATH}"
+                    raise InputError(fault, path=path, hint="name a file")
 
 
 def _names(

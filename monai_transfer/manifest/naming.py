@@ -17,7 +17,7 @@ _PATIENT = re.compile(r"^(patient|subject|sub|subj|pat|pt)[-_ ]?[a-z]{0,4}\d+$",
 
 def slug(text: str) -> str:
     """``text`` with everything that is not safe in a file name replaced by ``_``."""
-    safe = re.sub(r"[^A-Za-z0-9._+=@-]+", "_", text).strip("._-") or "case"
+    safe = re.sub(r"[^A-Za-z0-9._+=@-]+", "_", text).strip("._-+=@") or "case"
     return safe if len(safe) <= 100 else f"{safe[:90]}_{hashlib.sha256(safe.encode()).hexdigest()[:8]}"
 
 

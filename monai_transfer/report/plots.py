@@ -150,7 +150,7 @@ def _series(run: Run) -> dict[str, dict[int, float]]:
                 continue
             try:
                 epoch, value = int(float(row["epoch"])), float(text)
-            except ValueError:
+            except (ValueError, OverflowError):  # an epoch of infinity
                 continue
             words = name.removeprefix("val_").replace("_", " ")
             title = f"{words} ({row['split']})"

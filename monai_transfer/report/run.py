@@ -67,6 +67,7 @@ class Run:
             raise InputError(
                 f"task {record.get('task')!r} is not one of {', '.join(judged_tasks())}", path=path, hint=hint
             )
+        _check_kinds(record, _RECORD, path)
         if not isinstance(record.get("seed"), int):
             raise InputError(f"seed {record.get('seed')!r} is not a whole number", path=path)
         cases_path = folder / "cases.csv"
@@ -84,12 +85,14 @@ class Run:
         summary_path = folder / "summary.json"
         summary = _json(summary_path) if summary_path.is_file() else {}
         curves_path, weights_path = folder / "metrics.csv", folder / "weights.json"
+        weights = _json(weights_path) if weights_path.is_file() else None
+        _check_kinds(weights or {}, _WEIGHTS, weights_path)
         return cls(
             folder,
             record,
             cases,
             _table(curves_path, ("epoch", "split")) if curves_path.is_file() else [],
-            _json(weights_path) if weights_path.is_file() else None,
+            weights,
             str(summary.get("unit_of_length") or "mm"),
             guesses if isinstance(guesses := summary.get("guesses"), dict) else {},
         )
@@ -148,6 +151,24 @@ class Run:
     def name(self) -> str:
         """The folder's own name: paths of a machine do not belong in a report."""
         return self.folder.resolve().name
+
+
+_RECORD: dict[str, Any] = dict.fromkeys(("labels", "versions", "machine", "trusted"), dict)
+_RECORD |= dict.fromkeys(
+    ("steps", "n_labelled", "labelled_train", "labelled_target", "labelled_validation", "spatial_dims"), int
+)
+_RECORD |= dict.fromkeys(("arm", "bundle", "workflow", "selected_by", "primary_metric", "about"), str)
+_WEIGHTS: dict[str, Any] = dict.fromkeys(("loaded", "adapted", "skipped", "missing", "unused"), list)
+_WEIGHTS |= {"notes": dict, "coverage": (int, float)}
+
+
+def _check_kinds(content: Mapping[str, Any], kinds: Mapping[str, Any], path: Path) -> None:
+    """Refuse values of another kind than a run writes: what reads them relies on it."""
+    for name, kind in kinds.items():
+        value = content.get(name)
+        if value is not None and not isinstance(value, kind):
+            hint = "it is no file that a run wrote: leave the run out"
+            raise InputError(f"{name} is {str(value)[:40]!r}, which no run writes", path=path, hint=hint)
 
 
 def _json(path: Path) -> dict[str, Any]:
