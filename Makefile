@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OUT ?= demo
 JOBS ?= 2
 
-.PHONY: setup demo test test-all test-consumers lint types bundles clean
+.PHONY: setup demo test test-all test-consumers test-oldest lint types bundles clean
 
 setup: $(VENV)/.ready
 
@@ -37,6 +37,18 @@ $(CONSUMERS)/.ready: setup.cfg constraints.txt constraints-consumers.txt
 	$(CONSUMERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r constraints-consumers.txt
 	touch $@
 
+# the contracts with the lowest versions that setup.cfg admits, in an environment of their own (torch brings CUDA: some GB)
+OLDEST := .venv-oldest
+
+test-oldest: $(OLDEST)/.ready
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest tests/contracts tests/engine/test_loops.py tests/weights/test_loading.py
+
+$(OLDEST)/.ready: setup.cfg constraints-oldest.txt
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-oldest.txt torch setuptools wheel
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-oldest.txt --no-build-isolation -e . pytest hypothesis
+	touch $@
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -45,4 +57,4 @@ types: setup
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) $(CONSUMERS) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(CONSUMERS) $(OLDEST) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

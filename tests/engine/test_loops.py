@@ -94,10 +94,9 @@ def in_plain(method, net, options):
     step.finish()
 
 
-def in_lightning(method, net, options):
-    from lightning.pytorch import LightningModule, Trainer
-
-    from monai_transfer import LightningAdapt
+def classifier(net):
+    """A Lightning module, as users have it."""
+    from lightning.pytorch import LightningModule
 
     class Classifier(LightningModule):
         def __init__(self):
@@ -110,10 +109,18 @@ def in_lightning(method, net, options):
         def configure_optimizers(self):
             return sgd(net)
 
+    return Classifier()
+
+
+def in_lightning(method, net, options):
+    from lightning.pytorch import Trainer
+
+    from monai_transfer import LightningAdapt
+
     Trainer(
         accelerator="cpu", max_epochs=EPOCHS, callbacks=[LightningAdapt(method, TARGET, **options)], logger=False,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-    ).fit(Classifier(), torch.utils.data.DataLoader(SOURCE, batch_size=None))  # fmt: skip
+    ).fit(classifier(net), torch.utils.data.DataLoader(SOURCE, batch_size=None))  # fmt: skip
 
 
 @pytest.mark.parametrize("loop", [in_ignite, in_plain, in_lightning])
@@ -245,16 +252,36 @@ def readme_forms() -> dict[str, str]:
     return {block.split(maxsplit=2)[1].strip(":,"): block for block in found}
 
 
-@pytest.mark.parametrize("form", ["ignite", "plain"])
+@pytest.mark.parametrize("form", ["MONAI", "ignite", "Lightning", "plain"])
 def test_the_readmes_forms_run_and_are_short(form):
+    """Each block as it stands; MONAI's `...` and Lightning's module are what a user has already."""
     forms = readme_forms()
     assert set(forms) == {"MONAI", "ignite", "Lightning", "plain"}
     assert all(len(code.strip().splitlines()) < 10 for code in forms.values())
     net = network()
     names = {
         "network": net, "optimizer": sgd(net), "criterion": nn.CrossEntropyLoss(), "loader": SOURCE,
-        "target_loader": TARGET, "epochs": 2, "Dann": Dann, "AdaptLoss": AdaptLoss, "MethodStep": MethodStep,
-        "create_supervised_trainer": create_supervised_trainer,
+        "target_loader": TARGET, "epochs": 2, "Dann": Dann, "Adapt": Adapt, "AdaptLoss": AdaptLoss,
+        "MethodStep": MethodStep, "create_supervised_trainer": create_supervised_trainer,
     }  # fmt: skip
+    if form == "MONAI":
+
+        def supervised(_, train_handlers):
+            return SupervisedTrainer(
+                device="cpu", max_epochs=EPOCHS, train_data_loader=SOURCE, network=net, optimizer=sgd(net),
+                decollate=False, loss_function=nn.CrossEntropyLoss(), train_handlers=train_handlers,
+            )  # fmt: skip
+
+        names["SupervisedTrainer"] = supervised
+    if form == "Lightning":
+        pytest.importorskip("lightning", reason="Lightning is not installed: make test-consumers")
+        from lightning.pytorch import Trainer
+
+        from monai_transfer import LightningAdapt
+
+        quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+        names["Trainer"] = lambda **given: Trainer(accelerator="cpu", enable_model_summary=False, **quiet, **given)
+        names |= {"LightningAdapt": LightningAdapt, "module": classifier(net)}
+        names["loader"] = torch.utils.data.DataLoader(SOURCE, batch_size=None)
     exec(forms[form], names)
     assert not torch.equal(net[0].weight, network()[0].weight)
