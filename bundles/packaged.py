@@ -18,6 +18,7 @@ from monai_transfer.config_text import expr
 from monai_transfer.data.phantom import embedded_set
 from monai_transfer.engine.run_folder import read_status
 from monai_transfer.manifest import Manifest
+from monai_transfer.weights.hashes import write_hashes
 
 __all__ = ["packaged_specs"]
 
@@ -271,6 +272,7 @@ def main() -> None:
         folder = write_bundle(spec, arguments.folder / spec.name)
         if arguments.train:
             _train(folder, spec)
+        write_hashes(folder)
         print(folder)
 
 

@@ -14,6 +14,7 @@ import torch.distributed as dist
 
 from monai_transfer.errors import InputError
 from monai_transfer.files import atomic_path, sha256_file, write_text
+from monai_transfer.weights.hashes import renew_hashes
 
 __all__ = ["PublishWeights"]
 
@@ -65,4 +66,5 @@ class PublishWeights:
         with atomic_path(place) as temporary:
             shutil.copyfile(new, temporary)
         write_text(place.with_name("model.pt.sha256"), f"{digest}  model.pt\n")
+        renew_hashes(self.bundle_root, "models/model.pt", "models/model.pt.sha256")
         logger.info("published %s as %s", new, place)

@@ -14,7 +14,7 @@ from monai_transfer.files import sha256_file, write_text
 from monai_transfer.safe_parse import MAX_CONFIG_BYTES
 from monai_transfer.weights.large_files import read_large_files
 
-__all__ = ["HASHES", "changed_files", "verify_file", "write_hashes"]
+__all__ = ["HASHES", "changed_files", "renew_hashes", "verify_file", "write_hashes"]
 
 HASHES = "hashes.sha256"
 _LEFT_OUT = ("runs", "predictions", "__pycache__", ".git")
@@ -56,6 +56,19 @@ def write_hashes(bundle: str | Path) -> Path:
     lines = [f"{sha256_file(bundle / name)}  {name}" for name in _files(bundle) if name != HASHES]
     write_text(bundle / HASHES, "\n".join(lines) + "\n")
     return bundle / HASHES
+
+
+def renew_hashes(bundle: str | Path, *names: str) -> None:
+    """Put the SHA-256 of files that were replaced on purpose into ``hashes.sha256``; nothing where there is none.
+
+    Args:
+        bundle: its folder.
+        names: of the files, in the bundle.
+    """
+    known = _released(Path(bundle))
+    if known:
+        known |= {name: sha256_file(Path(bundle) / name) for name in names}
+        write_text(Path(bundle) / HASHES, "".join(f"{known[name]}  {name}\n" for name in sorted(known)))
 
 
 def changed_files(bundle: str | Path) -> list[str]:

@@ -10,6 +10,7 @@ import pytest
 
 from bundles.packaged import packaged_specs
 from monai_transfer.bundle.write import render_bundle
+from monai_transfer.weights.hashes import HASHES, changed_files
 
 ROOT = Path(__file__).parents[2]
 SPECS = {spec.name: spec for spec in packaged_specs()}
@@ -42,7 +43,12 @@ def test_nothing_else_is_in_the_bundle(name):
         for path in found
         if not path.startswith(("runs/", "sample/", "predictions/")) and "__pycache__" not in path
     }
-    assert found == {*render_bundle(SPECS[name]), "models/model.pt", "models/model.pt.sha256"}
+    assert found == {*render_bundle(SPECS[name]), "models/model.pt", "models/model.pt.sha256", HASHES}
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_the_hashes_are_those_of_the_files(name):
+    assert changed_files(ROOT / "bundles" / name) == [], "run `python -m bundles.packaged bundles`"
 
 
 @pytest.mark.parametrize("name", SPECS)

@@ -8,6 +8,7 @@ import pytest
 
 from monai_transfer.engine.publish import PublishWeights
 from monai_transfer.errors import InputError
+from monai_transfer.weights.hashes import verify_file, write_hashes
 
 
 @pytest.fixture
@@ -24,8 +25,10 @@ def test_off_by_default(folders):
 
 
 def test_the_old_file_is_kept(folders):
+    write_hashes(folders[1])  # as a packaged bundle carries them
     publisher = PublishWeights(*folders, enabled=True)
     publisher.run()
+    verify_file(folders[1] / "models" / "model.pt")
     publisher.run()  # again: nothing new to keep
     models = folders[1] / "models"
     old = hashlib.sha256(b"old").hexdigest()[:8]
