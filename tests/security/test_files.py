@@ -6,7 +6,6 @@ import gzip
 import json
 import os
 import resource
-import shutil
 import struct
 import zipfile
 import zlib
@@ -104,7 +103,7 @@ MANIFESTS: dict[str, Callable[[dict], object]] = {
 }
 
 
-SAMPLE = ("200,000 levels deep", "a class that is code", "images that are passwords", "images that are a device")
+SAMPLE = ("200,000 levels deep", "a class that is code")
 
 
 @pytest.mark.parametrize(
@@ -357,15 +356,12 @@ def test_class_folders_that_are_code(tmp_path, capsys, monkeypatch):
     from PIL import Image
 
     canary = tmp_path / "canary"
-    names = ["$open('canary','w')", "@bundle_root", "%x.json", "a'''b", '"quoted"', "_target_"]
+    names = ["$open('canary','w')", "@bundle_root", "%x.json", "a'''b", '"quoted"']
     rng = np.random.default_rng(0)
     for name in names:
         (tmp_path / "set" / name).mkdir(parents=True)
         for n in range(6):
             Image.fromarray(rng.integers(0, 255, (32, 32), dtype=np.uint8)).save(tmp_path / "set" / name / f"{n}.png")
-    code, text = said(capsys, "manifest", tmp_path / "set", "-o", tmp_path / "m.json")
-    assert code == 2 and "_target_" in text, text
-    shutil.rmtree(tmp_path / "set" / "_target_")
     code, text = said(capsys, "manifest", tmp_path / "set", "-o", tmp_path / "m.json")
     assert code in (0, 1), text
     code, text = said(capsys, "new", tmp_path / "my_classification", "--data", tmp_path / "m.json", "--size", "small")
@@ -375,5 +371,5 @@ def test_class_folders_that_are_code(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path / "my_classification")
     parser = ConfigParser(ConfigParser.load_config_file("configs/train.yaml"))
     parser.parse()
-    assert sorted(parser.get_parsed_content("class_names")) == sorted(set(names) - {"_target_"})
+    assert sorted(parser.get_parsed_content("class_names")) == sorted(names)
     assert not canary.exists() and not list(tmp_path.rglob("canary*"))
