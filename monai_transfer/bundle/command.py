@@ -42,7 +42,7 @@ __all__ = ["export", "new", "run"]
 _AUGMENT = ("auto", "none", "light", "standard", "colour", "randomised")
 KINDS = ("bundle", "torchscript", "onnx")
 _STRATEGIES = file_names("strategies")
-_METHODS = [*file_names("methods"), *file_names("testtime"), "fourier", "histogram"]
+_METHODS = [*file_names("methods"), *file_names("testtime"), "fourier", "histogram", "translation"]
 _WORKFLOWS = f"{', '.join(WORKFLOWS)}; train is fine-tuning."
 
 

@@ -15,7 +15,7 @@ from monai_transfer.strategies.base import Strategy
 from monai_transfer.tasks import Task
 from monai_transfer.testtime.base import SourceFree
 
-__all__ = ["AUTO", "INPUT_SPACE", "component", "default_method", "method_kind"]
+__all__ = ["AUTO", "INPUT_SPACE", "TRANSLATION", "component", "default_method", "method_kind"]
 
 AUTO = "auto"
 """In place of a method's name: what ``default_method`` says."""
@@ -25,6 +25,9 @@ INPUT_SPACE = {
     "histogram": "monai_transfer.data.histogram.HistogramMatchToTargetd",
 }
 """Methods that give the source's images the target's look; they come before normalisation."""
+
+TRANSLATION = "monai_transfer.data.translation.Translation"
+"""It does so behind normalisation, and is fitted first."""
 
 
 def component(kind: str, name: str) -> dict[str, Any]:
@@ -51,6 +54,7 @@ def component(kind: str, name: str) -> dict[str, Any]:
     known = {name: _path(cls) for name, cls in classes_in(kind, Method if kind == "methods" else Strategy).items()}
     if kind == "methods":
         known |= {name: _path(cls) for name, cls in classes_in("testtime", SourceFree).items()} | INPUT_SPACE
+        known["translation"] = TRANSLATION
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(known)}"
@@ -88,7 +92,9 @@ def default_method(task: Task, classes: int = 2, *, source_images: bool = True) 
 
 
 def method_kind(method: dict[str, Any]) -> str:
-    """How ``adapt`` uses a method: as a ``term`` of the loss, ``source_free``, or on ``input`` images."""
+    """How ``adapt`` uses a method: a ``term`` of the loss, ``source_free``, on ``input`` images, or ``translation``."""
+    if method["_target_"] == TRANSLATION:
+        return "translation"
     cls: Any = locate(str(method["_target_"]))
     if isinstance(cls, type) and issubclass(cls, SourceFree):
         return "source_free"

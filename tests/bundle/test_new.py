@@ -47,7 +47,7 @@ def assert_sound(bundle: Path, monkeypatch) -> None:
         )
 
 
-@pytest.mark.parametrize("method", ["adabn", "dg_tta", "histogram"])
+@pytest.mark.parametrize("method", ["adabn", "dg_tta", "histogram", "translation"])
 def test_methods_without_a_term_adapt_too(method, tiny_set, tmp_path):
     """At test time (fitted, and while it predicts), and in the images that train."""
     bundle = tmp_path / "tiny_segmentation"
@@ -59,12 +59,14 @@ def test_methods_without_a_term_adapt_too(method, tiny_set, tmp_path):
         path = "monai_transfer.testtime.dg_tta.DgTta"
         assert path in text
         quick = {"method": {"_target_": path, "steps": 1, "patches": 1, "members": 1}}
+    if method == "translation":
+        quick = {"translation#steps": 2, "translation#attempts": 1, "translation#width": 4, "translation#depth": 1}
     run_workflow(bundle, "pretrain", SHORT, log=False)
     run = run_workflow(bundle, "adapt", {**SHORT, **quick}, log=False)
     record = json.loads((run / "run.json").read_text(encoding="utf-8"))
     assert record["status"] == "finished"
-    assert record["method"].rpartition(".")[2] in ("Adabn", "DgTta", "HistogramMatchToTargetd")
-    assert record["steps"] == (2 if method == "histogram" else 0)
+    assert record["method"].rpartition(".")[2] in ("Adabn", "DgTta", "HistogramMatchToTargetd", "Translation")
+    assert record["steps"] == (2 if method in ("histogram", "translation") else 0)
     weights = torch.load(run / "models" / "model.pt", weights_only=True)
     source = torch.load(bundle / "runs" / "pretrain-0" / "models" / "model.pt", weights_only=True)
     same = all(torch.equal(weights[name], value) for name, value in source.items())

@@ -99,8 +99,9 @@ def test_push_to_the_hub(tmp_path, monkeypatch):
     """MONAI's command and Hugging Face's client are real; the hub that they talk to is ours."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_address[1]}")
     pytest.importorskip("huggingface_hub", reason="make test-consumers installs it")
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{server.server_address[1]}")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     from monai.bundle import push_to_hf_hub
 
     name = "head_mr_segmentation"

@@ -24,15 +24,15 @@ SMALLER = [
     (r"\brange\(40\)", "range(8)"),
     (r":20\]", ":4]"),
     (r"\[-20:\]", "[-4:]"),
-    (r"\b128, 128, 128\b", "48, 48, 48"),
-    (r"\b128, 128\b", "48, 48"),
+    (r"\b128, 128, 128\b", "64, 64, 64"),
+    (r"\b128, 128\b", "64, 64"),
     (r"\b96\b", "32"),
     (r"\bnum_workers=\d", "num_workers=0"),
     (r"channels=\(16, 32, 64, 128, 256\)", "channels=(4, 8, 16)"),
     (r"strides=\(2, 2, 2, 2\)", "strides=(2, 2)"),
     (r"for epoch in range\(\d+\)", "for epoch in range(2)"),
     (r"max_epochs=5", "max_epochs=2"),
-    (r"train_epochs = \d+|epochs = \d+", "train_epochs = 2"),
+    (r"\btrain_epochs = \d+", "train_epochs = 2"),
     (r"trainer\.run\(train_loader, \w+\)", "trainer.run(train_loader, 2)"),
     (r"DenseNet121\(", "DenseNet(init_features=8, growth_rate=4, block_config=(2, 2, 2), "),
 ]
@@ -70,14 +70,13 @@ def ignite(text: str, method: str, keys: str = "") -> str:
 
 def monai(text: str, method: str, keys: str = "") -> str:
     """`SupervisedTrainer`: one more handler."""
-    assert "train_handlers = [\n" in text
-    return text.replace(
-        "train_handlers = [\n", f"train_handlers = [\n        ours.Adapt(methods.{method}, val_loader),\n"
-    )
+    trainer = "    trainer = SupervisedTrainer("
+    assert trainer in text
+    return text.replace(trainer, f"    train_handlers.append(ours.Adapt(methods.{method}, val_loader))\n{trainer}")
 
 
 CASES = [
-    ("3d_segmentation/torch/unet_training_dict.py", plain, "Coral()", IMAGES),
+    ("3d_segmentation/torch/unet_training_dict.py", plain, "Dann(hidden=8)", IMAGES),
     ("2d_segmentation/torch/unet_training_array.py", plain, "Dann(hidden=8)", ""),
     ("3d_segmentation/ignite/unet_training_dict.py", ignite, "Coral()", IMAGES),
     ("3d_segmentation/ignite/unet_training_array.py", ignite, "Dann(hidden=8)", ""),
@@ -113,4 +112,4 @@ def test_a_tutorial_with_one_of_our_methods(name, change, method, keys, tmp_path
         nibabel.save(nibabel.Nifti1Image(rng.normal(size=(40, 40, 40)).astype(np.float32), np.eye(4)), ixi / image)
     torch.manual_seed(0)
     exec(compile(OURS + change(text, method, keys), name, "exec"), {"__name__": "__main__"})
-    assert len(terms) >= 4 and all(np.isfinite(terms)) and any(terms), terms
+    assert len(terms) >= 2 and all(np.isfinite(terms)) and any(terms), terms

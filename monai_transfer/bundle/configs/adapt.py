@@ -255,9 +255,32 @@ def _input_space(s: BundleSpec) -> dict[str, Any]:
     }
 
 
+def _translated(s: BundleSpec) -> dict[str, Any]:
+    """Plain training on source images that a translation, fitted before, gives the target's look."""
+    translate = ours("data.translate.TranslateToTargetd", keys=["image"], translation=ref("translation"), prob=0.0)
+    steps = [
+        expr("@prepared.require()"),
+        expr("@run_folder.start()"),
+        expr("@translation.fit(@train#dataloader, @target#dataloader)"),
+        expr("setattr(@augmentations[-1], 'prob', 1.0)"),
+        expr("@train#trainer.run()"),
+        expr("@test#evaluator.run()"),
+        expr("@run_folder.finish()"),
+        expr("@publisher.run()"),
+    ]
+    return {
+        "translation": note(dict(s.method), "learns the target's look from images of both sites (`steps` of its own)"),
+        "augmentations": note([translate], "gives it to the source's images; prob is 0 while it is being learnt"),
+        "method": note(None, "no term of the loss: see `translation`"),
+        "run_folder::info::method": note(s.method["_target_"], "for run.json"),
+        "+train::handlers": note(_handlers(s)[1:], "behind those of train.yaml"),
+        "run": note(steps, "the workflow, step by step"),
+    }
+
+
 def adapt(s: BundleSpec) -> dict[str, Any]:
     """The overlay."""
-    others = {"source_free": _source_free, "input": _input_space}
+    others = {"source_free": _source_free, "input": _input_space, "translation": _translated}
     kind = method_kind(s.method)
     return _term(s) | (others[kind](s) if kind in others else {})
 
