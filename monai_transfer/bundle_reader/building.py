@@ -251,7 +251,7 @@ def bounded(what: str, *, elements: int = MAX_ELEMENTS, seconds: float | None = 
     Args:
         what: for the message.
         elements: of all new tensors together.
-        seconds: of wall time; by default ``MAX_SECONDS``.
+        seconds: of processor time, so that a busy machine refuses nothing; by default ``MAX_SECONDS``.
 
     Raises:
         InputError: a limit was reached.
@@ -259,11 +259,11 @@ def bounded(what: str, *, elements: int = MAX_ELEMENTS, seconds: float | None = 
     from torch.nn.modules import module as torch_module
     from torch.utils._python_dispatch import TorchDispatchMode
 
-    started, limit = time.monotonic(), MAX_SECONDS if seconds is None else seconds
+    started, limit = time.process_time(), MAX_SECONDS if seconds is None else seconds
     counted = {"elements": 0, "modules": 0}
 
     def tick() -> None:
-        if time.monotonic() - started > limit:
+        if time.process_time() - started > limit:
             raise InputError(f"{what}: takes more than {limit:g} s", hint="this is no ordinary model; look at it")
 
     def more(n: float) -> None:
