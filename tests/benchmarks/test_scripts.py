@@ -14,7 +14,7 @@ import pytest
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
 
-SLOW = ("weak_localization.py", "prediction.py", "large_sets.py")
+SLOW = ("weak_localization.py", "prediction.py", "large_sets.py", "auto_rules.py")
 OTHERS = (
     "zoo_bundles.py",  # it reads a checkout of the model zoo, which nobody has by default
     "nnunet_rival.py",  # it runs in an environment with nnunetv2

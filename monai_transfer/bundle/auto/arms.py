@@ -22,7 +22,7 @@ TRAINED: dict[str, tuple[str, dict[str, Any]]] = {
     "averaged": ("train", {"average": "rule", **_ALONE}),
     "joint": ("train", {"joint": True}),
     "fine_tuned": ("train", _ALONE),
-    "self_trained": ("adapt", {"method": {"_target_": "monai_transfer.methods.mean_teacher.MeanTeacher"}}),
+    "self_trained": ("adapt", {"method": {"_target_": "monai_transfer.methods.self_training.SelfTraining"}}),
     "scratch": ("train", {**_FROM_RANDOM, **_ALONE}),
 }
 """Arms that train: the workflow, and what they override in it."""

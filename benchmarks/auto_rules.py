@@ -1,0 +1,236 @@
+"""Which rule of choosing loses least? Several fixed rules over the arms' tables, each set judged by the others' choice.
+
+    python benchmarks/auto_rules.py rows BUNDLE --study DIR --out ROWS.csv [--name SET]     # of a finished study's runs
+    python benchmarks/auto_rules.py table ROWS.csv [ROWS.csv ...] [--write FILE.md]
+
+``rows`` reads a study of the arms scratch, source, fine_tuned, joint, averaged and head_only with ``--fractions``; it
+scores the untouched source on each run's labelled cases (training and validation, never test cases), which trains
+nothing, and adds one row per seed, number of labels and arm: ``set,seed,k,arm,score,level,patients``. ``score`` is the
+test mean, larger better (errors negated, over the spread of the truth); ``level`` is how much the source knows there.
+
+``table`` prints, for every rule, the mean and the worst regret against the best arm, and how often the result is more
+than .02 below the untouched source; then, set by set, the rule that the *other* sets chose (least mean regret) and what
+it costs here. A rule sees ``level``, ``patients`` and which arms there are, never a score.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from monai_transfer.bundle.auto.arms import untrained
+from monai_transfer.bundle.auto.run import level_of
+from monai_transfer.bundle.run import run_workflow
+from monai_transfer.files import write_text
+from monai_transfer.metrics.base import case_number
+from monai_transfer.report.run import Run
+from monai_transfer.runs.record import read_status
+from monai_transfer.selection.auto_rule import by_fixed_rule
+from monai_transfer.study.arms import parse_arms
+from monai_transfer.study.run_arms import run_study
+from monai_transfer.tables import write_table
+
+Cell = dict[str, Any]
+BELOW = 0.02
+
+
+def _always(arm: str) -> Callable[[Cell], str]:
+    return lambda cell: arm if arm in cell["scores"] else "fine_tuned"
+
+
+def _by_level(at: float, above: str, below: str) -> Callable[[Cell], str]:
+    def rule(cell: Cell) -> str:
+        return _always(above if cell["level"] >= at else below)(cell)
+
+    return rule
+
+
+def _shipped(images: bool) -> Callable[[Cell], str]:
+    """The fixed rule of ``strategy=auto``; without source images joint training is no candidate."""
+
+    def rule(cell: Cell) -> str:
+        arms = [arm for arm in cell["scores"] if arm != "source" and (images or arm != "joint")]
+        return by_fixed_rule(cell["level"], arms, home=cell["home"]).taken
+
+    return rule
+
+
+RULES: dict[str, Callable[[Cell], str]] = {
+    "always joint": _always("joint"),
+    "always fine-tuned": _always("fine_tuned"),
+    "always averaged": _always("averaged"),
+    "always scratch": _always("scratch"),
+    "always the untouched source": _always("source"),
+    "joint if level >= .1, else scratch": _by_level(0.1, "joint", "scratch"),
+    "joint if level >= .1, else fine-tuned": _by_level(0.1, "joint", "fine_tuned"),
+    "source if level >= .5, else joint": _by_level(0.5, "source", "joint"),
+    "auto's fixed rule": _shipped(True),
+    "auto's fixed rule, weights alone": _shipped(False),
+    "averaged if level >= .3, else fine-tuned": _by_level(0.3, "averaged", "fine_tuned"),
+    "averaged if level >= .7, else fine-tuned": _by_level(0.7, "averaged", "fine_tuned"),
+}
+WEIGHTS_ALONE = [name for name in RULES if "joint" not in name and name != "auto's fixed rule"]
+
+
+# --------------------------------------------------------------------------------------------------- rows
+def _scored(folder: Path) -> tuple[float, Run]:
+    """The test mean of the primary metric, larger is better, of a scale that ends at 1."""
+    run = Run.load(folder)
+    metric = run.metric(run.kind.primary_metric)
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    mean = summary["metrics"][run.kind.primary_metric]["mean"]
+    value = math.nan if mean is None else float(mean)
+    if metric.better < 0:
+        truth = np.array([case_number(row["label"]) for row in run.cases])
+        value = 1.0 - value / float(np.abs(truth - truth.mean()).mean())
+    return value, run
+
+
+def rows_of(bundle: Path, study: Path, name: str) -> list[dict[str, Any]]:
+    """One row for each run of the study; scores the source on the labelled cases where that was not done yet."""
+    found = []
+    source = next((study / "any-labelled").glob("source-*"))
+    base, _ = _scored(source)
+    for folder in sorted(study.glob("labelled-*")):
+        count = int(folder.name.split("-")[1])
+        seeds = sorted(
+            {int(path.name.rsplit("-", 1)[1]) for path in folder.glob("*-*") if (path / "run.json").is_file()}
+        )
+        for seed in seeds:
+            look = study / "levels" / f"{count}-{seed}"
+            if read_status(look) != "finished":
+                started = json.loads((folder / f"fine_tuned-{seed}" / "run.json").read_text(encoding="utf-8"))
+                weights = bundle / "models" / "model.pt"
+                if not weights.is_file():
+                    weights = study / "pretrain-0" / "models" / started["pretrained"]
+                given = {"n_labelled": count, "seed": seed, "output_dir": str(look), "lists#held_out": [0, 1]}
+                run_workflow(bundle, "train", {**given, **untrained(str(weights)), "arm": "source"}, log=False)
+            own = Run.load(look)
+            told = {"set": name, "seed": seed, "k": count, "level": round(level_of(own), 6), "home": ""}
+            told["patients"] = len({row["patient"] for row in own.cases})
+            found.append({**told, "arm": "source", "score": base})
+            for path in sorted(folder.glob(f"*-{seed}")):
+                if read_status(path) == "finished":
+                    score, run = _scored(path)
+                    found.append({**told, "arm": run.arm, "score": round(score, 6)})
+    return found
+
+
+# --------------------------------------------------------------------------------------------------- table
+def cells_of(rows: Sequence[Mapping[str, str]]) -> list[Cell]:
+    """One cell for each set, seed and number of labels: all arms' scores and what is known beforehand."""
+    cells: dict[tuple[str, str, str], Cell] = {}
+    for row in rows:
+        key = (row["set"], row["seed"], row["k"])
+        cell = cells.setdefault(
+            key,
+            {"set": row["set"], "k": int(row["k"]), "level": case_number(row["level"]),
+             "home": case_number(row.get("home", "")), "scores": {}},
+        )  # fmt: skip
+        cell["scores"][row["arm"]] = float(row["score"])
+    whole = max((len(cell["scores"]) for cell in cells.values()), default=0)
+    return [cell for cell in cells.values() if len(cell["scores"]) == whole]
+
+
+def regret(cell: Cell, rule: str) -> float:
+    """How far a rule's choice is behind the best arm of the cell, by the test cases."""
+    scores = cell["scores"]
+    if rule in WEIGHTS_ALONE:
+        scores = {arm: value for arm, value in scores.items() if arm != "joint"}
+    return float(max(scores.values()) - cell["scores"][RULES[rule](cell)])
+
+
+def below_source(cell: Cell, rule: str) -> bool:
+    return bool(cell["scores"][RULES[rule](cell)] < cell["scores"]["source"] - BELOW)
+
+
+def table(cells: Sequence[Cell]) -> str:
+    """Both tables as Markdown."""
+    lines = ["| rule | mean regret | worst regret of a set's mean | worst cell | share below the source by > .02 |"]
+    lines.append("|---|---|---|---|---|")
+    sets = sorted({cell["set"] for cell in cells})
+    of_set = {name: [cell for cell in cells if cell["set"] == name] for name in sets}
+
+    def mean_regret(some: Sequence[Cell], rule: str) -> float:
+        return float(np.mean([regret(cell, rule) for cell in some]))
+
+    for rule in RULES:
+        per_set = [mean_regret(own, rule) for own in of_set.values()]
+        worst = max(regret(cell, rule) for cell in cells)
+        share = np.mean([below_source(cell, rule) for cell in cells])
+        lines.append(f"| {rule} | {np.mean(per_set):.3f} | {max(per_set):.3f} | {worst:.3f} | {share:.2f} |")
+    lines += [
+        "",
+        "| set (cells) | images at hand: rule that the others chose | regret | weights alone: rule | regret |",
+    ]
+    lines.append("|---|---|---|---|---|")
+    for name in sets:
+        others = [cell for cell in cells if cell["set"] != name] or of_set[name]
+        told = [f"| {name} ({len(of_set[name])})"]
+        for rules in ([rule for rule in RULES if rule not in WEIGHTS_ALONE or "always" in rule], WEIGHTS_ALONE):
+            sites = sorted({cell["set"] for cell in others})
+            chosen = min(
+                rules,
+                key=lambda rule: np.mean([mean_regret([c for c in others if c["set"] == s], rule) for s in sites]),
+            )
+            told.append(f"{chosen} | {mean_regret(of_set[name], chosen):.3f}")
+        lines.append(" | ".join(told) + " |")
+    return "\n".join(lines)
+
+
+def quick() -> None:
+    """Both commands on a study of two steps, to see that they run."""
+    bundle = Path(__file__).parents[1] / "bundles" / "head_mr_slice_classification"
+    with tempfile.TemporaryDirectory() as folder:
+        study = Path(folder) / "study"
+        short = {"max_epochs": 1, "steps_per_epoch": 2, "val_interval": 1}
+        arms = parse_arms("source,fine_tuned,joint,scratch,averaged")
+        run_study(bundle, study, arms, seeds=[0], fractions=[2], jobs=1, overrides=short)
+        rows = [{key: str(value) for key, value in row.items()} for row in rows_of(bundle, study, "quick")]
+        print(f"rows: {len(rows)}\n{table(cells_of(rows))}")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    given = sys.argv[1:] if argv is None else list(argv)
+    if given == ["--quick"]:
+        quick()
+        return
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
+    commands = parser.add_subparsers(dest="command", required=True)
+    rows = commands.add_parser("rows")
+    rows.add_argument("bundle", type=Path)
+    rows.add_argument("--study", type=Path, required=True)
+    rows.add_argument("--out", type=Path, required=True)
+    rows.add_argument("--name")
+    shown = commands.add_parser("table")
+    shown.add_argument("rows", type=Path, nargs="+")
+    shown.add_argument("--write", type=Path)
+    words = parser.parse_args(given)
+    if words.command == "rows":
+        write_table(words.out, rows_of(words.bundle, words.study, words.name or words.bundle.resolve().name))
+        return
+    read: list[dict[str, str]] = []
+    for path in words.rows:
+        with path.open(newline="", encoding="utf-8") as stream:
+            read += list(csv.DictReader(stream))
+    cells = cells_of(read)
+    if not cells:
+        sys.exit("no cell holds all arms")
+    text = f"{len(cells)} cells of {len({cell['set'] for cell in cells})} sets; {date.today()}.\n\n{table(cells)}"
+    print(text)
+    if words.write:
+        write_text(words.write, text + "\n")
+
+
+if __name__ == "__main__":
+    main()

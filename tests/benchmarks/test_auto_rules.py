@@ -1,0 +1,41 @@
+"""Regret, and the rule that the other sets choose, on a table small enough to reckon by hand."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def rules():
+    return runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "auto_rules.py"))
+
+
+def rows(name: str, level: float, **scores: float) -> list[dict[str, str]]:
+    told = {"set": name, "seed": "0", "k": "2", "level": str(level), "home": ""}
+    return [{**told, "arm": arm, "score": str(score)} for arm, score in scores.items()]
+
+
+def test_regret_and_leave_one_set_out(rules):
+    near = rows("near", 0.8, source=0.80, scratch=0.50, fine_tuned=0.75, joint=0.82, averaged=0.81)
+    far = rows("far", 0.0, source=0.05, scratch=0.70, fine_tuned=0.66, joint=0.60, averaged=0.30)
+    cells = rules["cells_of"](near + far)
+    regret, below = rules["regret"], rules["below_source"]
+    of = {cell["set"]: cell for cell in cells}
+    assert regret(of["near"], "always joint") == 0 and regret(of["far"], "always joint") == pytest.approx(0.10)
+    assert regret(of["near"], "always averaged") == 0, "without source images joint training is no candidate"
+    assert below(of["near"], "always fine-tuned") and not below(of["near"], "always averaged")
+    assert regret(of["far"], "joint if level >= .1, else scratch") == 0
+    assert regret(of["far"], "auto's fixed rule, weights alone") == pytest.approx(0.04)
+    lines = rules["table"](cells).splitlines()
+    assert any(line.startswith("| always joint | 0.050 | 0.100 | 0.100 | 0.00 |") for line in lines)
+    # what the near set chooses (least regret there) costs on the far one, and the other way round
+    far_line = next(line for line in lines if line.startswith("| far (1)"))
+    assert far_line.startswith("| far (1) | always joint | 0.100 | always averaged | 0.400 |")
+
+
+def test_cells_that_lack_an_arm_are_left_out(rules):
+    whole = rows("a", 0.5, source=0.5, scratch=0.4, fine_tuned=0.6, joint=0.6)
+    assert len(rules["cells_of"](whole + rows("b", 0.5, source=0.5, scratch=0.4))) == 1
