@@ -113,6 +113,36 @@ def new(
     no_flip: Annotated[
         bool, typer.Option("--no-flip", help="Never mirror images; classes named by side forbid it anyway.")
     ] = False,
+    keep_classes: Annotated[
+        bool | None,
+        typer.Option(
+            help="Classes that the source knows and the manifest does not annotate stay outputs, held to the source's "
+            "answers in fine-tuning; default: in segmentations and among findings, unless they are many."
+        ),
+    ] = None,
+    balance: Annotated[
+        str,
+        typer.Option(
+            help="Of classes unlike in number: weights (of the loss), sampling, none; auto: weights where needed."
+        ),
+    ] = "auto",
+    missing_channels: Annotated[
+        str,
+        typer.Option(
+            help="Cases that lack a channel: leave-out; zeros, with channel dropout; auto: zeros where any does."
+        ),
+    ] = "auto",
+    channel_dropout: Annotated[
+        float | None,
+        typer.Option(help="Probability of leaving out each channel in training; default .25 where cases lack one."),
+    ] = None,
+    swap_sides: Annotated[
+        bool,
+        typer.Option(
+            "--swap-sides",
+            help="Classes of the two sides are each other's mirror image: flip, and let them change places.",
+        ),
+    ] = False,
     augment: Annotated[
         str,
         typer.Option(
@@ -165,6 +195,11 @@ def new(
         augment=augment,
         flip=not no_flip,
         trust_source=trust_source,
+        keep_classes=keep_classes,
+        swap_sides=swap_sides,
+        balance=balance,
+        missing_channels=missing_channels,
+        channel_dropout=channel_dropout,
         force=force,
     )
     typer.echo(f"{folder}: {spec.spatial_dims}D {spec.task}, outputs {', '.join(spec.class_names)}")

@@ -234,6 +234,8 @@ def fit_weights(given: Source, spec: BundleSpec, folder: Path, facts: dict[str, 
     network = _built(spec.network, folder)
     if given.channels and len(given.channels) > 1:
         spec.loading = {"target_channels": list(spec.channel_names)}
+    if spec.kept_classes and spec.kind.exclusive:
+        spec.loading = {**spec.loading, "new_classes": "background"}
     classes = spec.class_names if spec.labels else None
     report = load_weights(network, given, target_classes=classes, min_coverage=spec.min_coverage, **spec.loading)
     models = folder / "models"

@@ -73,6 +73,8 @@ def metadata(spec: BundleSpec) -> dict[str, Any]:
             "task": spec.task,
             "spacing": spec.spacing,
             "orientation": "RAS" if spec.oriented else None,
+            **({"label_mapping": spec.mapping} if spec.mapping is not None else {}),
+            **({"channels_may_be_missing": True} if spec.channel_dropout else {}),
             "source_site": spec.source_site,
             "target_site": spec.target_site,
             "data_statistics": spec.data_statistics,

@@ -36,11 +36,13 @@ from monai_transfer.bundle.nnunet_source import (
     own_validation,
     source_network_config,
 )
-from monai_transfer.bundle.planning.balance import class_weights
+from monai_transfer.bundle.planning.balance import plan_balance
 from monai_transfer.bundle.planning.budget import plan_budget, selects_epoch
 from monai_transfer.bundle.planning.colour import COLOURS, picture_mode, refuse_deep_colours
 from monai_transfer.bundle.planning.dense import plan_dense
 from monai_transfer.bundle.planning.intensities import by_channel, channel_modalities, normalisation
+from monai_transfer.bundle.planning.kept_classes import KeptClasses, plan_kept_classes
+from monai_transfer.bundle.planning.missing_channels import plan_missing_channels
 from monai_transfer.bundle.planning.networks import densenet
 from monai_transfer.bundle.planning.reasons import Reasons
 from monai_transfer.bundle.planning.size import Size, get_size
@@ -55,6 +57,7 @@ from monai_transfer.data.augmentation.mirroring import mirror_axes
 from monai_transfer.engine.capabilities import refuse_unfit
 from monai_transfer.errors import InputError, replace_fields
 from monai_transfer.manifest import Manifest
+from monai_transfer.manifest.laterality import mirror_pairs
 from monai_transfer.methods.base import Method
 from monai_transfer.selection.augmentation_choice import source_augmentation
 from monai_transfer.tasks import Task, task_of
@@ -96,6 +99,13 @@ class NewOptions:
         budget: ``quick``, ``standard``, ``full`` or a number of steps.
         epochs, pretrain_epochs, steps_per_epoch, batch_size: in place of the planned numbers.
         val_interval: epochs between validations.
+        keep_classes: classes that the source knows and the manifest does not annotate stay outputs of the network, and
+            fine-tuning holds them to the source's answers; ``None``: in segmentations and among findings, unless they
+            are many.
+        swap_sides: for classes that are each other's mirror image: flip from left to right, and let them change places.
+        balance: of classes and findings that are unlike in number: ``weights``, ``sampling``, ``none``, or ``auto``.
+        missing_channels: cases that lack a channel: ``leave-out``, ``zeros``, or ``auto``: zeros where there are any.
+        channel_dropout: the probability with which training leaves out each channel.
         flip: mirror images where classes named by side do not forbid it.
         trust_source: where the source cannot be read without it, run its own code: its expressions are evaluated, once,
             and a network class of its ``scripts/`` goes with the new bundle. The decision is remembered, and its hash
@@ -133,6 +143,11 @@ class NewOptions:
     augment: str = "auto"
     flip: bool = True
     trust_source: bool = False
+    keep_classes: bool | None = None
+    swap_sides: bool = False
+    balance: str = "auto"
+    missing_channels: str = "auto"
+    channel_dropout: float | None = None
 
 
 def new_bundle(
@@ -164,8 +179,13 @@ def new_bundle(
     data = Manifest.load(path)
     sites = _sites(data, wanted.source_site, wanted.target_site)
     _components(wanted, task_of(data), data, sites, Reasons())  # a wrong name is told before images are read
+    data = data.complete() if wanted.missing_channels == "leave-out" else data
+    said = Reasons()
+    kept = _kept_classes(wanted, data, task_of(data), sites, said)
+    data = data.with_classes(kept.added)
     fit = fit_data(data, sites)
-    spec, start = _planned(wanted, data, path, folder.resolve().name, sites, fit)
+    spec, start = _planned(wanted, data, path, folder.resolve().name, sites, fit, kept)
+    spec.recipe = said.to_dict() | spec.recipe
     scripts = start.trust if start.trust is not None and needs_scripts(spec.network) else None
     if scripts is not None:
         take_scripts(scripts, folder)
@@ -174,7 +194,7 @@ def new_bundle(
             fit_weights(start.source, spec, folder, start.facts)
         if spec.kind.judged:
             alone = replace(wanted, source="none", network=None, network_args=None, trust_source=False)
-            spec.scratch, _ = _planned(alone, data, path, spec.name, sites, fit)
+            spec.scratch, _ = _planned(alone, data, path, spec.name, sites, fit, kept)
     else:
         spec.start = spec.weights = PRETRAINED
     write_bundle(spec, folder)
@@ -184,7 +204,13 @@ def new_bundle(
 
 
 def _planned(
-    wanted: NewOptions, data: Manifest, path: Path, name: str, sites: tuple[str | None, str | None], fit: DataFit
+    wanted: NewOptions,
+    data: Manifest,
+    path: Path,
+    name: str,
+    sites: tuple[str | None, str | None],
+    fit: DataFit,
+    kept: KeptClasses,
 ) -> tuple[BundleSpec, _Start]:
     """The spec, with a reason for every number, and what the source brings."""
     task, mapping, reasons = task_of(data), data.label_mapping, Reasons()
@@ -199,7 +225,12 @@ def _planned(
     encoded = task.saved_as != "boxes" and (not mapping.is_identity or mapping.overlapping or partly)
     labels = task.output_names(dict(enumerate(mapping.outputs)) if encoded else data.labels)
     channels = _channels(data, fit, path, picture)
+    dropout, missing = plan_missing_channels(
+        Manifest.load(path), len(channels), wanted.missing_channels, wanted.channel_dropout, reasons
+    )
     start = _start(wanted, data, task, fit, max(1, len(labels)), channels)
+    if learning["regulariser"] is None and start.source is not None:
+        learning["regulariser"] = kept.distillation(list(labels.values()), task.activation or "softmax")
     theirs = own_scripts(scripts_folder(start.trust.folder)) if start.trust is not None else nullcontext()
     with theirs:  # a network of the source's own class is made to look at it
         pipeline = _pipeline(wanted, task, fit, max(1, len(labels)), size, start, reasons)
@@ -211,14 +242,18 @@ def _planned(
         pretrain_epochs=wanted.pretrain_epochs,
         steps_per_epoch=wanted.steps_per_epoch,
     )
+    balance = plan_balance(data, task, sites, [labels[key] for key in sorted(labels)], wanted.balance, reasons)
     mean, std = label_scale(data, *sites)
+    oriented = not fit.raster and fit.spatial_dims == 3 and (start.kept is None or start.oriented)
+    if wanted.swap_sides:
+        _check_sides(wanted, task, mapping.names if encoded else list(labels.values()), oriented or fit.raster, path)
     spec = BundleSpec(
         name=name,
         task=task.name,
         spatial_dims=fit.spatial_dims,
         labels=labels,
         channel_names=channels,
-        oriented=not fit.raster and fit.spatial_dims == 3 and (start.kept is None or start.oriented),
+        oriented=oriented,
         picture=picture,
         deep_grey=picture == "rgb" and fit.high > 255,
         min_coverage=0.01 if start.partial else 0.5,
@@ -227,7 +262,12 @@ def _planned(
         mapping=mapping.to_dict() if encoded else None,
         partly_annotated=encoded and partly,
         surface_tolerance=dict(data.surface_tolerance),
+        channel_dropout=dropout,
+        missing_channels=missing,
+        added_classes=list(kept.added),
+        kept_classes=list(kept.kept),
         flips=_mirror(wanted, fit, labels, fit.raster and task.dense, reasons),
+        swap_sides=wanted.swap_sides,
         **_augmentation(data, sites, wanted.augment, reasons),
         rotation_axes=["x", "y", "z"] if fit.spatial_dims == 3 else ["x"],
         source_site=sites[0],
@@ -249,7 +289,8 @@ def _planned(
         steps_per_epoch=budget.steps_per_epoch,
         warm_up=budget.warm_up,
         val_interval=wanted.val_interval,
-        class_weights=class_weights(data, list(sites), sorted(labels), reasons) if task.label.is_class else None,
+        class_weights=balance.weights,
+        balanced_draws=balance.sampling,
         **_selection(data, sites, wanted.n_labelled, reasons),
         **learning,
         **pipeline,
@@ -261,11 +302,50 @@ def _planned(
 
 def _mirror(wanted: NewOptions, fit: DataFit, labels: dict[int, str], texture: bool, reasons: Reasons) -> list[int]:
     """The axes that images are mirrored in."""
+    if wanted.swap_sides:
+        why = "classes are named by side: training flips from left to right and lets them change places"
+        return list(reasons.add("mirror", [], why))
     if not wanted.flip:
         return list(reasons.add("mirror", [], "no mirroring, as asked"))
     axes = mirror_axes(fit.spatial_dims, labels.values(), texture=texture)
     why = "pictures without an upright: every axis" if texture else "from left to right"
     return reasons.add("mirror", axes, why if axes else "classes are named by side: a mirror image has other names")
+
+
+def _check_sides(wanted: NewOptions, task: Task, classes: list[str], known: bool, path: Path) -> None:
+    """Hold that ``--swap-sides`` can be meant.
+
+    Raises:
+        InputError: the task has no masks, an axis is not known to be left and right, or classes have no partner.
+    """
+    if not wanted.flip:
+        raise InputError("--swap-sides and --no-flip contradict each other", hint="pass one of them")
+    if not task.dense or task.saved_as != "mask":
+        raise InputError(f"--swap-sides is for masks, and the task is {task.name}", path=path, hint="leave it out")
+    if not known:
+        hint = "leave it out; images that a source does not bring to RAS may lie in any direction"
+        raise InputError("--swap-sides needs to know which axis is left and right", path=path, hint=hint)
+    if not mirror_pairs(classes):
+        raise InputError("no class is named by side", path=path, hint="leave --swap-sides out: images are flipped")
+
+
+def _kept_classes(
+    wanted: NewOptions, data: Manifest, task: Task, sites: tuple[str | None, str | None], reasons: Reasons
+) -> KeptClasses:
+    """The source's classes that the new bundle keeps."""
+    model = nnunet_model(wanted.source)
+    source = None if model is not None else open_source(wanted.source)
+    if model is not None:
+        names, activation = list(model.labels), model.activation
+    elif source is not None:
+        names, activation = source.classes or [], head_of(described_source(source))[0]
+    else:
+        if wanted.keep_classes:
+            raise InputError("--keep-classes without --source", hint="name the source whose classes are to be kept")
+        return KeptClasses()
+    return plan_kept_classes(
+        data, task, sites[1], names, wanted.source_head or activation, wanted.keep_classes, reasons
+    )
 
 
 def _augmentation(

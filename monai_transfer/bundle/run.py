@@ -134,4 +134,6 @@ def _check_method(flow: ConfigWorkflow, name: str) -> None:
     kind = pydoc.locate(str(named.get("_target_")))
     if kind is None:
         raise InputError(f"no method {named.get('_target_')!r} can be imported", hint="give the full path of its class")
+    if named.get("kept") is not None:
+        return  # options widen what it is for; the trainer asks the object itself
     refuse_unfit(kind, info["task"], info.get("spatial_dims"))

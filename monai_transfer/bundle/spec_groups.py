@@ -20,6 +20,7 @@ class Data:
         source_site, target_site, n_labelled: as in ``DataLists``.
         channel_names: names of the image channels, in order.
         suffix: of the image files, for inference.
+        missing_channels: what becomes of cases that lack a channel: ``refuse``, ``leave-out`` or ``zeros``.
         cache_rate, num_workers: of the datasets and loaders.
     """
 
@@ -30,6 +31,7 @@ class Data:
     dataset_dir: str = "."
     manifest: str = expr("os.path.join(@dataset_dir, 'manifest.json')")
     suffix: str = ".nii.gz"
+    missing_channels: str = "refuse"
     cache_rate: float = 1.0
     num_workers: int = 0
 
@@ -46,7 +48,10 @@ class Labels:
         surface_tolerance: of the surface Dice by class, else 2; mm, of pictures pixels.
         label_mean, label_std: of a regression's training labels.
         boxes: how boxes are made of probabilities, arguments of ``boxes_from_probabilities``.
-        class_weights: of the loss of a classification; ``None``: equal.
+        class_weights: of the loss of a classification, or of a present finding; ``None``: equal.
+        balanced_draws: training draws each class as often.
+        added_classes: classes of the source that the manifest does not name, and that have an output all the same.
+        kept_classes: all classes of the source that not every case of the target tells of.
     """
 
     labels: dict[int, str]
@@ -57,6 +62,9 @@ class Labels:
     label_std: float = 1.0
     boxes: dict[str, Any] = field(default_factory=dict)
     class_weights: list[float] | None = None
+    balanced_draws: bool = False
+    added_classes: list[str] = field(default_factory=list)
+    kept_classes: list[str] = field(default_factory=list)
 
 
 @dataclass(kw_only=True)
@@ -97,11 +105,15 @@ class Augmentation:
 
     Args:
         flips, rotation_axes: axes of the random flips and rotations.
+        swap_sides: training flips from left to right and lets the classes of the two sides change places.
+        channel_dropout: the probability with which training leaves out each channel; above 0, cases may lack channels.
         augment, augment_source: presets of ``data.augmentation`` for the target's cases and for the source's.
     """
 
     flips: list[int] = field(default_factory=lambda: [0])
     rotation_axes: list[str] = field(default_factory=lambda: ["x"])
+    swap_sides: bool = False
+    channel_dropout: float = 0.0
     augment: str = "light"
     augment_source: str = "light"
 

@@ -11,6 +11,7 @@ from monai_transfer.data.held_out import deal_patients
 from monai_transfer.data.joint import joint_items
 from monai_transfer.errors import InputError
 from monai_transfer.manifest import Manifest
+from monai_transfer.manifest.checks import SPLITS
 
 __all__ = ["DataLists"]
 
@@ -35,6 +36,9 @@ class DataLists:
             classes and values balanced; this part takes the place of the test cases, and all others are trained on
             without validation. ``(0, 1)`` tests on all of them and leaves none to train on. The test cases themselves
             are never touched: this is how arms are chosen among (``strategy=auto``).
+        missing_channels: cases that lack a channel (``missing`` in the manifest) are an error (``refuse``), left out
+            (``leave-out``), or given with ``missing``, of which ``ZeroMissingd`` makes zeros (``zeros``).
+        kept_classes: classes that the source knows and the manifest does not annotate; see ``Manifest.with_classes``.
 
     Raises:
         InputError: no such file or site; a list that must hold cases is empty (raised when it is used).
@@ -62,6 +66,8 @@ class DataLists:
         seed: int = 0,
         n_replay: int | None = None,
         held_out: Sequence[int] | None = None,
+        kept_classes: Sequence[str] = (),
+        missing_channels: str = "refuse",
     ) -> None:
         self.path = Path(manifest)
         self.source_site, self.target_site = source_site, target_site
@@ -69,11 +75,22 @@ class DataLists:
         if held_out is not None and not (len(held_out) == 2 and 0 <= held_out[0] < held_out[1]):
             raise InputError(f"held_out is a part and a number of parts, such as (0, 2), not {held_out!r}")
         self.held_out = held_out
+        if missing_channels not in ("refuse", "leave-out", "zeros"):
+            raise InputError(f"missing_channels is {missing_channels!r}", hint="refuse, leave-out or zeros")
+        self.kept_classes, self.missing_channels = list(kept_classes), missing_channels
 
     @cached_property
     def manifest(self) -> Manifest:
         """The manifest, read when it is first needed."""
-        return Manifest.load(self.path)
+        manifest = Manifest.load(self.path).with_classes(self.kept_classes)
+        if self.missing_channels == "leave-out":
+            return manifest.complete()
+        lacking = [case for split in SPLITS for case in manifest.cases(split) if case.missing]
+        if lacking and self.missing_channels == "refuse":
+            hint = "make the bundle anew with --missing-channels zeros or leave-out"
+            fault = f"{len(lacking)} cases lack a channel, first {lacking[0].case!r}, and nothing here fills it"
+            raise InputError(fault, path=self.path, hint=hint)
+        return manifest
 
     def _labelled(self, split: str, site: Any, n: int | None = None, *, needed: bool = False) -> Items:
         if n is not None:

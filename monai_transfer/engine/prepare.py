@@ -17,6 +17,7 @@ from torch import nn
 from monai_transfer.engine.activation_checkpointing import checkpoint_activations as recompute
 from monai_transfer.engine.precision import channels_last as lay_out
 from monai_transfer.errors import InputError
+from monai_transfer.networks.copying import copy_network
 from monai_transfer.networks.output_forms import plain_in_evaluation
 from monai_transfer.strategies.base import Strategy
 from monai_transfer.weights import WeightReport, load_weights
@@ -42,7 +43,10 @@ class Prepared:
         missing_later: weights that are not there are an error only when ``require`` is called, so that a bundle can be
             looked at (``check_properties``) before its ``pretrain`` has run.
         loading: further words of ``load_weights``: ``channels, source_channels, target_channels, inflate, head, part,
-            only``. In a config: ``prepared::loading: {only: encoder}``.
+            only, new_classes``. In a config: ``prepared::loading: {only: encoder}``.
+        reference: what ``load_weights`` needs to fill a copy of the network with the untouched source (``source``, its
+            file, and further words): it becomes ``source``, which predicts what no case can tell. A file that is not
+            there leaves ``source`` ``None``.
 
     Raises:
         InputError: the weights are not there, or no weights of such a network.
@@ -61,10 +65,16 @@ class Prepared:
         checkpoint_activations: bool = False,
         missing_later: bool = False,
         loading: Mapping[str, Any] | None = None,
+        reference: Mapping[str, Any] | None = None,
     ) -> None:
         self.strategy = strategy if strategy is not None else Strategy()
         self.report: WeightReport | None = None
         self._missing: InputError | None = None
+        self.source: nn.Module | None = None
+        if reference is not None and Path(reference["source"]).exists():
+            twin = copy_network(network, frozen=True)
+            load_weights(twin, **reference, target_classes=target_classes)
+            self.source = plain_in_evaluation(twin).eval().to(device)
         start = None if pretrained is None or str(pretrained).lower() in ("", "none") else Path(pretrained)
         if start is not None and not start.exists():
             self._missing = InputError(

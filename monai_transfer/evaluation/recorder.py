@@ -20,6 +20,7 @@ from monai_transfer.arrays import as_array
 from monai_transfer.errors import InputError
 from monai_transfer.evaluation.guesses import Guesses
 from monai_transfer.evaluation.overlay import draw_case, draw_segmentation
+from monai_transfer.evaluation.source_answers import SOURCE_PREDICTION
 from monai_transfer.evaluation.summary import summarise
 from monai_transfer.files import write_json
 from monai_transfer.localization.prediction import SPACE
@@ -61,6 +62,8 @@ class CaseRecorder:
         iou: from which on a box has found a lesion.
         object_iou: from which on a predicted object (a connected part of a class) has found a true one.
         keys: names of image, label and prediction in the batch.
+        kept: classes that the untouched source knows; where nobody looked for one of them in a case, the prediction is
+            compared with the source's (``SourceAnswers``).
 
     Raises (while running):
         InputError: the network's output holds NaN, an item has no ``case``, shapes differ, or nothing was evaluated.
@@ -88,6 +91,7 @@ class CaseRecorder:
         iou: float = 0.1,
         object_iou: float = 0.1,
         keys: Sequence[str] = ("image", "label", "pred"),
+        kept: Sequence[str] = (),
     ) -> None:
         self.task = get_task(task)
         if self.task.name not in judged_tasks():
@@ -98,8 +102,8 @@ class CaseRecorder:
             raise InputError(f"{self.task.name} needs the class names: labels is empty")
         self.output_dir, self.split, self.figures = Path(output_dir), split, figures
         self.labels = {int(k): str(v) for k, v in sorted((labels or {}).items(), key=lambda item: int(item[0]))}
-        self.options = {"activation": activation, "tolerance": tolerance, "boxes": dict(boxes or {}), "iou": iou}
-        self.options["object_iou"] = object_iou
+        self.options: dict[str, Any] = {"activation": activation, "tolerance": tolerance, "boxes": dict(boxes or {})}
+        self.options |= {"iou": iou, "object_iou": object_iou, "kept": list(kept)}
         self.image_key, self.label_key, self.pred_key = keys
         self.rows: list[dict[str, Any]] = []
         self._guesses = self._new_guesses()
@@ -157,7 +161,8 @@ class CaseRecorder:
         flags = item.get("annotated")  # of each output, whether it was looked for
         known = [True] * len(self.labels) if flags is None else as_array(flags).astype(bool).tolist()
         unknown = [name for name, told in zip(self.labels.values(), known, strict=True) if not told]
-        case = CaseInput(prediction, truth, self.labels, affine, spacing, unit, unknown, self.options)
+        source = item.get(SOURCE_PREDICTION)
+        case = CaseInput(prediction, truth, self.labels, affine, spacing, unit, unknown, self.options, source)
         found = self.task.case(case)
         if self._guesses is not None:
             self._guesses.add(truth, item.get(self.image_key))

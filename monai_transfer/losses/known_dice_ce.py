@@ -80,7 +80,7 @@ class KnownDiceCELoss(nn.Module):
         share = known.to(each.dtype)
         if self.weight is not None:  # of the marked class; of an unmarked voxel the background's
             shape = (1, -1, *[1] * (logits.ndim - 2))
-            of_class = self.weight.to(each.dtype).reshape(shape)
+            of_class = self.weight.to(each).reshape(shape)
             share = share * torch.where(marked, (target == 1) * of_class, of_class[:, :1]).amax(1)
         return (each * share).sum() / share.sum().clamp(min=1e-8)
 

@@ -45,7 +45,7 @@ class MaskedBCELoss(nn.Module):
         known = (target == 0) | (target == 1)
         weight = None
         if self.pos_weight is not None:
-            weight = self.pos_weight.reshape(-1, *[1] * (logits.ndim - 2))
+            weight = self.pos_weight.to(logits.device).reshape(-1, *[1] * (logits.ndim - 2))
         each = F.binary_cross_entropy_with_logits(
             logits, torch.where(known, target, 0.0).to(logits.dtype), reduction="none", pos_weight=weight
         )

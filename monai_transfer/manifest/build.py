@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from monai_transfer.errors import InputError, replace_fields
 from monai_transfer.manifest.case import Case
 from monai_transfer.manifest.checksums import sha256_image
 from monai_transfer.manifest.classes import settle_task
+from monai_transfer.manifest.colour_masks import number_colours
 from monai_transfer.manifest.label_settling import Labels, settle_labels
 from monai_transfer.manifest.layouts.base import RawCase
 from monai_transfer.manifest.mask_files import binarize_masks, flatten_masks
@@ -97,6 +99,9 @@ def _label(
     if task.label.is_path:
         notes += draw_segments(founds, by_folder, options.labels, files, options.overlaps)
         notes += flatten_masks(cases, names, files, options.progress)
+        if not options.binarize:
+            coloured = number_colours(cases, names, options.labels, files, options.progress, notes)
+            options = options if coloured is None else replace(options, labels=coloured)
     labels = settle_labels(founds, by_folder, task, options, files, options.progress, notes)
     if options.binarize:
         notes += binarize_masks(cases, names, files, options.progress)

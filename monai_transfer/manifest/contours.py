@@ -76,7 +76,8 @@ def draw_contours(
     if nested not in NESTED:
         raise InputError(f"--nested {nested!r} is neither hole nor fill", hint="write --nested hole or --nested fill")
     drawing = Drawing(np.zeros(shape, dtype=bool))
-    by_slice: dict[int, list[Contour]] = defaultdict(list)
+    # contours between two slices go to the nearest; only those of one plane make holes in one another
+    by_slice: dict[tuple[int, int], list[Contour]] = defaultdict(list)
     for contour in contours:
         if contour.kind not in (_CLOSED, _XOR):
             drawing.left_out[contour.kind or "contours without a type"] += 1
@@ -85,17 +86,19 @@ def draw_contours(
         else:
             if np.ptp(contour.points[:, 2]) > 0.5:
                 raise InputError("a contour runs across slices", hint="export it on the image's own slices")
-            k = round(float(contour.points[:, 2].mean()))
+            height = float(contour.points[:, 2].mean())
+            k = round(height)
             if 0 <= k < shape[2]:
-                by_slice[k].append(contour)
+                by_slice[k, round(10 * height)].append(contour)
             else:
                 drawing.left_out["outside the images"] += 1
-    for k, group in by_slice.items():
+    for (k, _), group in by_slice.items():
         plain = [contour.points[:, :2] for contour in group if contour.kind == _CLOSED]
-        drawing.mask[:, :, k] = _union(plain, shape, pixel_area, nested, drawing)
+        plane = _union(plain, shape, pixel_area, nested, drawing)
         for contour in group:
             if contour.kind == _XOR:
-                drawing.mask[:, :, k] ^= _inside(contour.points[:, :2], shape)
+                plane ^= _inside(contour.points[:, :2], shape)
+        drawing.mask[:, :, k] |= plane
     return drawing
 
 

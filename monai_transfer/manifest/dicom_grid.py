@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ class Grid:
         origin: centre of the first voxel, of shape (3,).
         steps: the vectors to the next column, row and slice, as columns of a 3 x 3 matrix.
         distances: of every slice along the normal, ascending.
+        slices: the slice of each image file, by its SOPInstanceUID.
 
     >>> grid = Grid((64, 64, 3), np.array([-10.0, 5.0, 0.0]), np.diag([0.5, 0.5, 2.0]), np.array([0.0, 2.0, 4.0]))
     >>> grid.voxels(np.array([[-9.0, 5.0, 2.0]])).tolist()  # two columns to the left, one slice up
@@ -34,6 +35,7 @@ class Grid:
     origin: np.ndarray
     steps: np.ndarray
     distances: np.ndarray
+    slices: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def read(cls, files: list[Path]) -> Grid:
@@ -72,7 +74,8 @@ class Grid:
         step = (end - start) / (len(files) - 1) if len(files) > 1 else normal
         columns, rows = sizes.pop()
         steps = np.column_stack([across * spacing[1], down * spacing[0], step])
-        return cls((columns, rows, len(files)), start, steps, distances)
+        slices = {str(headers[n].get("SOPInstanceUID")): k for k, n in enumerate(order.tolist())}
+        return cls((columns, rows, len(files)), start, steps, distances, slices)
 
     def voxels(self, points: np.ndarray) -> np.ndarray:
         """Patient coordinates (N x 3, mm) as fractional voxel indices (column, row, slice)."""

@@ -32,12 +32,17 @@ def structure_names(path: Path) -> list[str]:
     """Names of the segments or regions of interest, with their side where a segment is coded with one."""
     dataset = pydicom.dcmread(path, stop_before_pixels=True)
     segments = [_segment_name(item) for item in dataset.get("SegmentSequence") or []]
-    return segments or [str(item.get("ROIName") or "") for item in dataset.get("StructureSetROISequence") or []]
+    return segments or [_roi_name(item) for item in dataset.get("StructureSetROISequence") or []]
+
+
+def _roi_name(roi: pydicom.Dataset) -> str:
+    return str(roi.get("ROIName") or "").strip() or f"ROI {roi.get('ROINumber')}"
 
 
 def _segment_name(segment: pydicom.Dataset) -> str:
     """The label, and the coded laterality where the label has no side: two kidneys may both be called kidney."""
-    name = str(segment.get("SegmentLabel") or "")
+    name = str(segment.get("SegmentLabel") or segment.get("SegmentDescription") or "").strip()
+    name = name or f"segment {segment.get('SegmentNumber')}"
     coded = list(segment.get("SegmentedPropertyTypeCodeSequence") or [])
     modifiers = [m for c in coded for m in c.get("SegmentedPropertyTypeModifierCodeSequence") or []]
     for region in segment.get("AnatomicRegionSequence") or []:
@@ -70,18 +75,21 @@ def read_structures(path: Path, grid: Grid, nested: str = "hole") -> dict[str, D
 
 
 def _contours(dataset: pydicom.Dataset, grid: Grid, nested: str) -> dict[str, Drawing]:
-    names = {int(roi.ROINumber): str(roi.get("ROIName") or "") for roi in dataset.StructureSetROISequence}
+    names = {int(roi.ROINumber): _roi_name(roi) for roi in dataset.get("StructureSetROISequence") or []}
     pixel = float(np.linalg.norm(np.cross(grid.steps[:, 0], grid.steps[:, 1])))
     result: dict[str, Drawing] = {}
-    for roi in dataset.ROIContourSequence:
+    for roi in dataset.get("ROIContourSequence") or []:
         contours = []
         for item in roi.get("ContourSequence") or []:
             points = np.array(item.get("ContourData") or [], dtype=float).reshape(-1, 3)
             contours.append(Contour(str(item.get("ContourGeometricType") or ""), grid.voxels(points)))
-        name = names.get(int(roi.ReferencedROINumber), "")
+        number = int(roi.get("ReferencedROINumber") or 0)
+        name = names.get(number, f"ROI {number}")
         drawn = draw_contours(contours, grid.shape, pixel, nested)
         if contours:
             result[name] = result[name].join(drawn) if name in result else drawn
+    if not result:
+        raise InputError("none of its structures has a contour", hint="export it again, or leave it out")
     return result
 
 
@@ -90,21 +98,15 @@ def _segments(dataset: pydicom.Dataset, grid: Grid, path: Path) -> dict[str, np.
     pixels = dataset.pixel_array.reshape(-1, int(dataset.Rows), int(dataset.Columns))
     kind = str(dataset.get("SegmentationType") or "BINARY")
     if kind == "FRACTIONAL":
-        pixels = pixels >= int(dataset.MaximumFractionalValue) / 2
+        pixels = pixels >= int(dataset.get("MaximumFractionalValue") or 255) / 2
     if pixels.shape[1:] != (grid.shape[1], grid.shape[0]):
         raise InputError("has another matrix than its series", path=path, hint="resample it to the series")
-    shared = dataset.SharedFunctionalGroupsSequence[0]
+    shared = (dataset.get("SharedFunctionalGroupsSequence") or [pydicom.Dataset()])[0]
     result = {name: np.zeros(grid.shape, dtype=bool) for name in names.values()}
     corners = np.array([[0, 0], [grid.shape[0] - 1, 0], [0, grid.shape[1] - 1]], dtype=float)
     for frame, group in zip(pixels, dataset.PerFrameFunctionalGroupsSequence, strict=True):
-        position = np.array(_group(group, shared, "PlanePositionSequence").ImagePositionPatient, dtype=float)
-        direction = np.array(_group(group, shared, "PlaneOrientationSequence").ImageOrientationPatient, dtype=float)
-        spacing = np.array(_group(group, shared, "PixelMeasuresSequence").PixelSpacing, dtype=float)
-        # Three corners of the frame must fall on the grid's: that holds position, direction and spacing at once.
-        points = position + corners[:, :1] * spacing[1] * direction[:3] + corners[:, 1:] * spacing[0] * direction[3:]
-        index = grid.voxels(points)
-        k = round(float(index[0, 2]))
-        if not np.allclose(index, np.column_stack([corners, np.full(3, k)]), atol=0.1) or not 0 <= k < grid.shape[2]:
+        k = _slice_of(group, shared, grid, corners)
+        if k is None:
             raise InputError("a frame does not lie on the series' grid", path=path, hint="resample it to the series")
         if kind == "LABELMAP":
             for number, name in names.items():
@@ -113,6 +115,27 @@ def _segments(dataset: pydicom.Dataset, grid: Grid, path: Path) -> dict[str, np.
             number = int(_group(group, shared, "SegmentIdentificationSequence").ReferencedSegmentNumber)
             result[names[number]][:, :, k] |= (frame > 0).T
     return result
+
+
+def _slice_of(group: pydicom.Dataset, shared: pydicom.Dataset, grid: Grid, corners: np.ndarray) -> int | None:
+    """The slice on which a frame lies, by its place, else by the image that it was derived from; ``None``: on none."""
+    places = ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
+    if all(keyword in group or keyword in shared for keyword in places):
+        position = np.array(_group(group, shared, "PlanePositionSequence").ImagePositionPatient, dtype=float)
+        direction = np.array(_group(group, shared, "PlaneOrientationSequence").ImageOrientationPatient, dtype=float)
+        spacing = np.array(_group(group, shared, "PixelMeasuresSequence").PixelSpacing, dtype=float)
+        # Three corners of the frame must fall on the grid's: that holds position, direction and spacing at once.
+        points = position + corners[:, :1] * spacing[1] * direction[:3] + corners[:, 1:] * spacing[0] * direction[3:]
+        index = grid.voxels(points)
+        k = round(float(index[0, 2]))
+        lies = np.allclose(index, np.column_stack([corners, np.full(3, k)]), atol=0.1) and 0 <= k < grid.shape[2]
+        return k if lies else None
+    for derivation in group.get("DerivationImageSequence") or []:
+        for image in derivation.get("SourceImageSequence") or []:
+            if str(image.get("ReferencedSOPInstanceUID")) in grid.slices:
+                return grid.slices[str(image.ReferencedSOPInstanceUID)]
+    hint = "export it again with plane positions"
+    raise InputError("its frames say neither where they lie nor which image they were drawn on", hint=hint)
 
 
 def _group(frame: pydicom.Dataset, shared: pydicom.Dataset, keyword: str) -> pydicom.Dataset:

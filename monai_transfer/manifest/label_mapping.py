@@ -179,6 +179,27 @@ class LabelMapping:
         """The value that each class is written back as, in the order of the class numbers."""
         return [values[0] for values in self.classes.values()]
 
+    @property
+    def written_segments(self) -> dict[str, tuple[int, ...]]:
+        """The values by which each class (but the background) or region stands in a written prediction.
+
+        >>> labels = {"background": (0,), "oedema": (2,), "tumour": (1, 4)}
+        >>> LabelMapping(labels).written_segments
+        {'oedema': (2,), 'tumour': (1,)}
+        >>> LabelMapping(labels, regions={"whole": (1, 2, 4), "core": (1, 4)}).written_segments
+        {'whole': (2, 1), 'core': (1,)}
+        """
+        if self.multi_label:
+            return {}
+        written = dict(zip(self.classes, self.written_values, strict=True))
+        if not self.regions:
+            return {name: (value,) for n, (name, value) in enumerate(written.items()) if n or not self.has_background}
+        members = {name: set(values) for name, values in self.classes.items()}
+        return {
+            region: tuple(written[name] for name in self.classes if members[name] <= set(values))
+            for region, values in self.regions.items()
+        }
+
     def class_of(self, value: int) -> int | None:
         """The class number of a file's value; ``UNKNOWN`` for an ignored one, ``None`` for one not declared."""
         if value in self.ignore:

@@ -15,8 +15,8 @@ from monai_transfer.manifest.label_arrays import NEAR
 from monai_transfer.manifest.layouts.base import derived_path
 
 __all__ = [
-    *("binarize", "is_picture_of_numbers", "label_names", "mask_target", "mask_values", "read_mask", "renumber"),
-    "write_like",
+    *("binarize", "is_picture_of_numbers", "label_names", "mask_target", "mask_values", "packed_colours", "read_mask"),
+    *("renumber", "write_like"),
 ]
 
 _MOST_CLASSES = 64
@@ -42,10 +42,37 @@ def read_mask(path: Path) -> np.ndarray:
     except Exception as error:  # each library has its own
         raise InputError(f"cannot be read as a mask ({error})", path=path, hint="export it again") from None
     if array.ndim == 3:
-        if not np.array_equal(array[..., 0], array[..., 1]):
+        if not _is_grey(array):
             raise InputError("is a colour picture", path=path, hint="store masks as one channel of class numbers")
         array = array[..., 0]
     return array
+
+
+def _is_grey(array: np.ndarray) -> bool:
+    """Whether the colours of a picture (H, W, channels), the last of 2 or 4 being alpha, are all grey."""
+    colours = array[..., : 3 if array.shape[-1] > 2 else 1]
+    return bool((colours == colours[..., :1]).all())
+
+
+def packed_colours(path: Path, *, always: bool = False) -> np.ndarray | None:
+    """The colours of a picture as one number 0xRRGGBB each (H, W); ``None`` where it is no picture, or not coloured.
+
+    Args:
+        path: any mask.
+        always: of grey pictures too, though not of palettes, whose indices are the labels.
+    """
+    if path.name.lower().endswith((".nii", ".nii.gz", ".nrrd", ".mha", ".mhd")):
+        return None
+    try:
+        with Image.open(path) as image:
+            if image.mode not in ("RGB", "RGBA") and not (always and image.mode in ("1", "L")):
+                return None
+            array = np.asarray(image.convert("RGB")).astype(np.uint32)
+    except Exception:  # damaged: whoever reads it next says so
+        return None
+    if _is_grey(array) and not always:
+        return None
+    return (array[..., 0] << 16) | (array[..., 1] << 8) | array[..., 2]
 
 
 def mask_values(path: Path) -> set[int]:
@@ -68,8 +95,9 @@ def is_picture_of_numbers(path: Path) -> bool:
 
     A file that cannot be read is none: whoever reads it next says why.
     """
+    colours = packed_colours(path)
     try:
-        array = read_mask(path)
+        array = read_mask(path) if colours is None else colours
     except InputError:
         return False
     values = np.unique(array)
@@ -141,7 +169,8 @@ def renumber(path: Path, table: Mapping[int, int], target: Path) -> None:
 
 def binarize(path: Path, target: Path) -> None:
     """Write the mask ``path > 0`` as uint8 0 and 1 to ``target``; see :func:`write_like`."""
-    write_like(path, (read_mask(path) > 0).astype(np.uint8), target)
+    colours = packed_colours(path)
+    write_like(path, ((read_mask(path) if colours is None else colours) > 0).astype(np.uint8), target)
 
 
 def write_like(path: Path, array: np.ndarray, target: Path) -> None:

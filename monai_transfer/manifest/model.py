@@ -23,6 +23,7 @@ from monai_transfer.safe_parse import read_json
 __all__ = ["Case", "Manifest", "select_labelled"]
 
 _TEXTS = ("name", "description", "task", "modality", "licence", "reference")
+_BYTE = 255  # what label files of one byte hold
 _OF_LABELS = ("regions", "regions_class_order", "ignore", "annotated", "surface_tolerance")
 
 
@@ -240,6 +241,48 @@ class Manifest:
         kept = {case.site for cases in parts.values() for case in cases}
         annotated = {name: classes for name, classes in self.annotated.items() if name in kept}
         return replace(self, **parts, annotated=annotated)
+
+    def with_classes(self, names: Sequence[str]) -> Manifest:
+        """The manifest with further classes, for which none of its cases was looked at: those that a source knows.
+
+        Each gets a value of its own: the next above those in use, or, above 255, the smallest that is free. A site or
+        case that does not say what was looked for there was looked at for the manifest's own classes. Classes that are
+        there already are left out.
+
+        Raises:
+            InputError: it declares regions, of which a further class would be none.
+
+        >>> from monai_transfer.manifest.model import Manifest
+        >>> case = {"image": "a.nii.gz", "label": "b.nii.gz", "case": "a", "patient": "p1", "site": "us"}
+        >>> labels = {"0": "background", "1": "spleen"}
+        >>> content = {"name": "tiny", "task": "segmentation", "labels": labels, "training": [case]}
+        >>> manifest = Manifest.from_dict(content).with_classes(["liver"])
+        >>> manifest.labels, manifest.annotated
+        ({'0': 'background', '1': 'spleen', '2': 'liver'}, {'us': ['spleen']})
+        """
+        more = [name for name in dict.fromkeys(names) if name not in self.labels.values()]
+        if not more:
+            return self
+        if self.regions:
+            raise InputError("declares regions, and a further class is none of them", path=self.path)
+        used = {int(key) for key in self.labels} | {v for vs in self.label_values.values() for v in vs}
+        used |= set(self.ignore)
+        labels = dict(self.labels)
+        for name in more:
+            above = max(used, default=-1) + 1
+            value = above if above <= _BYTE or above - 1 > _BYTE else next(v for v in range(above + 1) if v not in used)
+            labels[str(value)] = name
+            used.add(value)
+        if self.multi_label:  # a finding that a case does not name is unknown there
+            return replace(self, labels=_by_number(labels))
+        own = self.class_names[1:]
+        annotated = {site: list(own) for site in self.sites} | self.annotated
+        return replace(self, labels=_by_number(labels), annotated=annotated)
+
+    def complete(self) -> Manifest:
+        """The manifest without the cases that lack a channel."""
+        parts: dict[str, Any] = {split: [c for c in cases if not c.missing] for split, cases in self._splits()}
+        return replace(self, **parts)
 
     def cases(self, split: str, *, site: str | Sequence[str] | None = None, labelled: bool | None = None) -> list[Case]:
         """The cases of a split, of some sites only where asked, with or without a label only where asked.

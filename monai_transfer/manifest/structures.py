@@ -52,6 +52,7 @@ class Structures:
     left_out: Counter[tuple[str, str]] = field(default_factory=Counter)
     nested: dict[str, list[float]] = field(default_factory=dict)
     regions: dict[str, list[int]] = field(default_factory=dict)
+    _in_cases: Counter[str] = field(default_factory=Counter)
     _waiting: list[tuple[Path, Path]] = field(default_factory=list)
     _folder: Path | None = None
     _voxels: Counter[str] = field(default_factory=Counter)
@@ -110,6 +111,7 @@ class Structures:
             target: a ``.nii.gz`` file.
         """
         codes: np.ndarray | None = None
+        self._in_cases.update({self.of_name[name] for name in drawn if name in self.of_name})
         for name, one in drawn.items():
             label = self.of_name.get(name)
             if label is None:
@@ -151,7 +153,17 @@ class Structures:
         finally:
             if self._folder is not None:
                 shutil.rmtree(self._folder, ignore_errors=True)
-        return [*self._overlap_notes(order, together, lost, values), *self._contour_notes()]
+        return [*self._overlap_notes(order, together, lost, values), *self._contour_notes(), *self._partly()]
+
+    def _partly(self) -> list[str]:
+        """Which classes are drawn in some cases alone: there a voxel without a mark counts as background."""
+        total = len(self._waiting)
+        some = [label for label in self.classes if 0 < self._in_cases[label] < total]
+        if not some:
+            return []
+        shown = ", ".join(f"{label} in {self._in_cases[label]}" for label in some)
+        hint = "if nobody looked for it there, say what was looked for: --annotated SITE=..., or `annotated` in a case"
+        return [f"of {total} structure files, {shown}: elsewhere it counts as absent; {hint}"]
 
     @property
     def labels(self) -> dict[int, str]:

@@ -48,6 +48,8 @@ class Metric:
         of_prediction: it tells of the prediction alone, so it has a value where the truth is not known.
         comparable: whether runs can be compared by it (the true volume is the same for all).
         chance: the value of guessing, where it has one.
+        chance_of: where that depends on the cases: from rows to the value of giving every case the same answer, by part
+            as in ``of_set``.
         resamples: of its bootstrap.
         part: the class, for the metric of one class.
 
@@ -72,6 +74,7 @@ class Metric:
     of_prediction: bool = False
     comparable: bool = True
     chance: float | None = None
+    chance_of: Callable[[Rows], Mapping[str, float]] | None = None
     resamples: int = 2000
     part: str = ""
 
@@ -109,6 +112,16 @@ class Metric:
     def of_part(self, part: str) -> Metric:
         """The same metric of one class."""
         return replace(self, part=part)
+
+    def guessing(self, rows: Rows) -> float | None:
+        """The value of guessing on these cases, whose truth is known; None where there is none.
+
+        >>> Metric("auc", "AUC", "", 1, chance=0.5).guessing([])
+        0.5
+        """
+        if self.chance_of is None:
+            return self.chance
+        return self.chance_of(rows).get(self.part) if rows else None
 
     def in_unit_of_length(self, unit: str) -> Metric:
         """The same metric where lengths are in ``unit``, such as ``px``."""

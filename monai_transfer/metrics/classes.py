@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -143,6 +143,16 @@ def _from_confusion(metric: str):
     return of_set
 
 
+def _shares(rows: Rows) -> np.ndarray:
+    """The share of each class that occurs."""
+    counts = np.unique(_read(rows)[1], return_counts=True)[1]
+    return np.asarray(counts / counts.sum(), dtype=float)
+
+
+def _guessed(value: Callable[[np.ndarray], float]) -> Callable[[Rows], dict[str, float]]:
+    return lambda rows: {"": float(value(_shares(rows)))}
+
+
 _SHARE: dict[str, Any] = {"better": 1, "low": 0.0, "high": 1.0}
 
 CLASS_METRICS = table_of(
@@ -157,12 +167,21 @@ CLASS_METRICS = table_of(
             resamples=1000,  # ranking costs more than counting
             **_SHARE,
         ),
-        Metric("accuracy", "accuracy", "Share of cases that got the right class.", column="correct", **_SHARE),
+        Metric(
+            "accuracy",
+            "accuracy",
+            "Share of cases that got the right class; always naming the commonest class gives that class's share.",
+            column="correct",
+            chance_of=_guessed(np.max),
+            **_SHARE,
+        ),
         Metric(
             "balanced_accuracy",
             "balanced accuracy",
-            "Share of each class's cases that were recognised, averaged over classes.",
+            "Share of each class's cases that were recognised, averaged over classes: 1 is perfect, one over the "
+            "number of classes is chance.",
             of_set=_from_confusion("balanced_accuracy"),
+            chance_of=_guessed(lambda shares: 1 / len(shares)),
             **_SHARE,
         ),
         Metric(
@@ -186,7 +205,14 @@ CLASS_METRICS = table_of(
             of_set=_from_confusion("f1"),
             **_SHARE,
         ),
-        Metric("log_loss", "log loss", "Penalty for confident mistakes: 0 is perfect.", better=-1, low=0.0),
+        Metric(
+            "log_loss",
+            "log loss",
+            "Penalty for confident mistakes: 0 is perfect.",
+            better=-1,
+            low=0.0,
+            chance_of=_guessed(lambda shares: -(shares * np.log(shares)).sum()),
+        ),
     ]
 )
 """Of a classification's cases."""

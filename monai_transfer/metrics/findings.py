@@ -20,7 +20,7 @@ from monai_transfer.metrics.base import Metric, Rows, case_number, table_of
 from monai_transfer.metrics.classes import SMALLEST, binary_auc
 from monai_transfer.metrics.reading import finite_array
 
-__all__ = ["FINDING_METRICS", "average_precision", "findings_case", "has_finding"]
+__all__ = ["FINDING_METRICS", "average_precision", "difference_from_source", "findings_case", "has_finding"]
 
 
 def findings_case(probabilities: Any, truth: Any, names: Sequence[str]) -> dict[str, Any]:
@@ -62,6 +62,30 @@ def findings_case(probabilities: Any, truth: Any, names: Sequence[str]) -> dict[
     row["correct"] = float(((p > 0.5) == (t == 1))[known].mean()) if known.any() else math.nan
     row["log_loss"] = float(-np.log(np.maximum(said, SMALLEST)).mean()) if known.any() else math.nan
     return row
+
+
+def difference_from_source(
+    row: Mapping[str, Any], source: np.ndarray | None, names: Sequence[str], kept: Sequence[str]
+) -> dict[str, float]:
+    """How far the probability of each kept finding lies from the untouched source's, where the truth is not known.
+
+    Args:
+        row: the case's, as :func:`findings_case` gives it.
+        source: (F,) the source's probabilities; ``None``: it was not asked.
+        names: F names.
+        kept: findings that the source knows; NaN where the truth can tell.
+
+    >>> row = {"label_mass": math.nan, "p_mass": 0.75}
+    >>> difference_from_source(row, np.array([0.5]), ["mass"], ["mass"])
+    {'source_difference_mass': 0.25}
+    """
+    found = {}
+    for number, name in enumerate(names):
+        if name in kept:
+            told = source is None or not math.isnan(case_number(row[f"label_{name}"]))
+            away = math.nan if told or source is None else abs(row[f"p_{name}"] - float(source[number]))
+            found[f"source_difference_{name}"] = away
+    return found
 
 
 def has_finding(row: Mapping[str, Any]) -> bool:
@@ -128,6 +152,17 @@ def _balanced(score: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> n
         return (_share(True)(score, positive, weights) + _share(False)(score, positive, weights)) / 2
 
 
+def _prevalence(rows: Rows) -> dict[str, float]:
+    """Of each finding that can be judged the share of cases that have it, and their mean."""
+    found = {}
+    for name in [column.removeprefix("label_") for column in rows[0] if column.startswith("label_")]:
+        truth = np.array([case_number(row.get(f"label_{name}")) for row in rows])
+        truth = truth[~np.isnan(truth)]
+        if truth.any() and not truth.all():
+            found[name] = float(truth.mean())
+    return {"": float(np.mean(list(found.values()))), **found} if found else {}
+
+
 _RATE: dict[str, Any] = {"better": 1, "low": 0.0, "high": 1.0}
 _MEAN = "averaged over the findings that can be judged"
 
@@ -149,6 +184,7 @@ FINDING_METRICS = table_of(
             "How pure the list of cases is while it is read from the surest on until those with the finding are found: "
             f"1 is perfect, the share of cases with the finding is chance; {_MEAN}.",
             of_set=_by_finding(average_precision),
+            chance_of=_prevalence,
             resamples=1000,
             **_RATE,
         ),
@@ -183,6 +219,16 @@ FINDING_METRICS = table_of(
             **_RATE,
         ),
         Metric("log_loss", "log loss", "Penalty for confident mistakes: 0 is perfect.", better=-1, low=0.0),
+        Metric(
+            "source_difference",
+            "distance to the untouched source's probability",
+            "How far the probability lies from the untouched source's, in cases in which the finding is not known: it "
+            "says how much of the source was kept, not what is right.",
+            better=-1,
+            low=0.0,
+            high=1.0,
+            comparable=False,  # the source is at no distance from itself
+        ),
     ]
 )
 """Of cases with several findings."""

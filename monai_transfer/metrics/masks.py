@@ -28,7 +28,7 @@ from monai_transfer.metrics.base import COUNTS, LENGTH, Metric, table_of
 from monai_transfer.metrics.objects import OBJECT_METRICS, count_objects
 from monai_transfer.metrics.reading import finite_array
 
-__all__ = ["MASK_METRICS", "MaskPair", "foreground", "region_case", "segmentation_case"]
+__all__ = ["MASK_METRICS", "MaskPair", "agreement_with_source", "foreground", "region_case", "segmentation_case"]
 
 
 def foreground(labels: Mapping[Any, str]) -> dict[int, str]:
@@ -178,6 +178,32 @@ def region_case(
         )
     masks = {name: ((p > 0.5) & (t >= 0), t == 1) for name, p, t in zip(names, predicted, true, strict=True)}
     return _measure(masks, np.asarray(spacing, dtype=float), tolerance, unit, iou, unknown)
+
+
+def agreement_with_source(
+    prediction: Any, source: Any, labels: Mapping[Any, str], kept: Collection[str], unknown: Collection[str]
+) -> dict[str, float]:
+    """Dice of a prediction with the untouched source's, of classes that nobody looked for in this case.
+
+    Args:
+        prediction, source: label maps of one shape; ``source`` may be ``None``: it was not asked.
+        labels: class names by label value.
+        kept: classes that the source knows: each has a value, NaN where the truth can tell, or neither predicts it.
+        unknown: classes that nobody looked for.
+
+    >>> import numpy as np
+    >>> agreement_with_source(np.array([2, 2, 0]), np.array([2, 0, 0]), {2: "liver"}, ["liver"], ["liver"])
+    {'source_dice_liver': 0.6666666666666666}
+    """
+    values = dict.fromkeys(kept, math.nan)
+    if source is not None:
+        ours, theirs = (finite_array(each, "prediction").reshape(-1) for each in (prediction, source))
+        for value, name in foreground(labels).items():
+            if name in values and name in unknown:
+                a, b = ours == value, theirs == value
+                both = int(np.count_nonzero(a)) + int(np.count_nonzero(b))
+                values[name] = 2.0 * int(np.count_nonzero(a & b)) / both if both else math.nan
+    return {f"source_dice_{name}": value for name, value in values.items()}
 
 
 def _measure(
@@ -364,6 +390,14 @@ MASK_METRICS = table_of(
             high=1.0,
             absent=COUNTS,
             of_masks=lambda pair: float(pair.sizes[0] > 0 and pair.sizes[1] == 0),
+        ),
+        Metric(
+            "source_dice",
+            "Dice with the untouched source's prediction",
+            "Overlap with what the untouched source predicts, in cases in which nobody looked for the class: it says "
+            "how much of the source was kept, not what is right.",
+            comparable=False,  # the source agrees with itself
+            **_SHARE,
         ),
     ]
 )

@@ -44,8 +44,12 @@ def has_value(row: Mapping[str, Any]) -> bool:
     return not math.isnan(case_number(row.get("label")))
 
 
+def _truth(rows: Rows) -> np.ndarray:
+    return np.array([case_number(row["label"]) for row in rows])
+
+
 def _errors(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
-    truth = np.array([case_number(row["label"]) for row in rows])
+    truth = _truth(rows)
     return truth, np.array([case_number(row["prediction"]) for row in rows]) - truth
 
 
@@ -73,6 +77,7 @@ VALUE_METRICS = table_of(
             better=-1,
             low=0.0,
             column="absolute_error",
+            chance_of=lambda rows: {"": float(np.abs(_truth(rows) - np.median(_truth(rows))).mean())},
         ),
         Metric(
             "rmse",
@@ -81,6 +86,7 @@ VALUE_METRICS = table_of(
             better=-1,
             low=0.0,
             of_set=_rmse,
+            chance_of=lambda rows: {"": float(_truth(rows).std())},
         ),
         Metric(
             "r2",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,18 +48,26 @@ def check_highdicom() -> Any:
 
 
 def write_dicom_seg(
-    mask: str | Path, files: Sequence[str | Path], target: str | Path, names: dict[int, str], *, model: str = ""
+    mask: str | Path,
+    files: Sequence[str | Path],
+    target: str | Path,
+    names: dict[int, str],
+    *,
+    model: str = "",
+    segments: Mapping[str, Sequence[int]] | None = None,
 ) -> Path:
     """Write a label map as DICOM SEG (binary, one segment for each class but the background).
 
     Where each slice of the mask belongs is found by the slices' positions, not by their order.
 
     Args:
-        mask: NIfTI file of class numbers on the grid of the series, X x Y x Z.
+        mask: NIfTI file of class numbers, or of the values in ``segments``, on the grid of the series, X x Y x Z.
         files: the DICOM files of the series, in any order; or one multi-frame file.
         target: the file to write.
         names: class names by number; 0 is the background.
         model: name of the bundle, for the series description.
+        segments: the mask's values of each segment, where they are not the class numbers; segments may overlap, as
+            regions do.
 
     Raises:
         InputError: ``highdicom`` is missing, the mask does not lie on the slices, or the images cannot be referred to.
@@ -77,11 +85,11 @@ def write_dicom_seg(
         raise InputError(f"a prediction of shape {array.shape} is no label map", path=place, hint=_NIFTI)
     sources = _sources(files, place)
     slices = _slice_numbers(sources, image.affine, array.shape, place)
-    frames = np.stack([array[:, :, k].T for k in slices]).astype(np.uint8)
-    numbers = sorted(number for number in names if number != 0) or [1]
-    pixels = np.zeros_like(frames)
-    for segment, number in enumerate(numbers, 1):  # segments count from 1 without a gap
-        pixels[frames == number] = segment
+    frames = np.stack([array[:, :, k].T for k in slices])
+    if segments is None:
+        numbers = sorted(number for number in names if number != 0) or [1]
+        segments = {names.get(number, f"class {number}"): (number,) for number in numbers}
+    pixels = _pixels(frames, segments, place)
     digest = hashlib.sha256(f"{sources[0].SeriesInstanceUID}\0{model}\0".encode() + pixels.tobytes()).hexdigest()
     algorithm = hd.AlgorithmIdentificationSequence(
         name=(model or "monai_transfer")[:64],
@@ -91,13 +99,13 @@ def write_dicom_seg(
     descriptions = [
         hd.seg.SegmentDescription(
             segment_number=segment,
-            segment_label=names.get(number, f"class {number}")[:64],
+            segment_label=name[:64],
             segmented_property_category=hd.sr.CodedConcept(*_TISSUE),
-            segmented_property_type=_code(hd, names.get(number, f"class {number}")),
+            segmented_property_type=_code(hd, name),
             algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
             algorithm_identification=algorithm,
         )
-        for segment, number in enumerate(numbers, 1)
+        for segment, name in enumerate(segments, 1)
     ]
     logging.getLogger("highdicom").setLevel(logging.ERROR)  # it would log identifiers
     try:
@@ -125,6 +133,25 @@ def write_dicom_seg(
     with atomic_path(target) as temporary:
         made.save_as(temporary)
     return target
+
+
+def _pixels(frames: np.ndarray, segments: Mapping[str, Sequence[int]], place: Path) -> np.ndarray:
+    """Segment numbers, which count from 1 without a gap; with segments that overlap, a last axis of them.
+
+    Raises:
+        InputError: the mask holds a value of no segment.
+    """
+    known = [value for values in segments.values() for value in values]
+    odd = sorted(set(np.unique(frames).tolist()) - set(known) - {0})
+    if odd:
+        raise InputError(f"the prediction holds the value {odd[0]:g}, which is no class's", path=place, hint=_NIFTI)
+    masks = [np.isin(frames, list(values)) for values in segments.values()]
+    if len(known) > len(set(known)):
+        return np.stack(masks, axis=-1).astype(np.uint8)
+    pixels = np.zeros(frames.shape, dtype=np.uint8 if len(masks) < 256 else np.uint16)
+    for segment, mask in enumerate(masks, 1):
+        pixels[mask] = segment
+    return pixels
 
 
 def _sources(files: Sequence[str | Path], place: Path) -> list[pydicom.FileDataset]:

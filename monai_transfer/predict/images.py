@@ -26,6 +26,7 @@ from monai_transfer.bundle.run import best_weights
 from monai_transfer.bundle_reader import BundleDescription
 from monai_transfer.errors import InputError, first_cause, is_out_of_memory
 from monai_transfer.files import make_folder, move_file, no_room, unwritable
+from monai_transfer.manifest.label_mapping import LabelMapping
 from monai_transfer.predict.dicom_seg import check_highdicom, write_dicom_seg
 from monai_transfer.predict.flips import add_flips
 from monai_transfer.predict.formats import FORMATS
@@ -107,7 +108,9 @@ def predict_images(
     takes = _input_spec(flow.described)
     if tta is not None:
         add_flips(flow, bundle, tta, list(takes.names.values()), takes.dims or 3)
-    items = find_items(inputs, channels=takes.channels or 1, leave_out=output, series=series, split=split)
+    items = find_items(
+        inputs, channels=takes.channels or 1, leave_out=output, series=series, split=split, may_lack=takes.may_lack
+    )
     if format == "dicom-seg":
         check_highdicom()
         if takes.tabular or takes.kind == "boxes":
@@ -175,6 +178,8 @@ class _InputSpec:
     kind: str = ""
     names: dict[int, str] = field(default_factory=dict)
     exclusive: bool = True
+    segments: dict[str, tuple[int, ...]] | None = None
+    may_lack: bool = False
 
     @property
     def tabular(self) -> bool:
@@ -187,7 +192,19 @@ def _input_spec(found: BundleDescription) -> _InputSpec:
     kind = "boxes" if task is not None and task.saved_as == "boxes" else found.output_type or ""
     names = dict(enumerate(found.labels or []))
     exclusive = task is None or task.activation != "sigmoid"
-    return _InputSpec(found.in_channels, found.dims, kind, names=names, exclusive=exclusive)
+    told = found.metadata.get("transfer") or {}
+    segments = None
+    if isinstance(told.get("label_mapping"), dict):
+        segments = LabelMapping.from_dict(told["label_mapping"]).written_segments
+    return _InputSpec(
+        found.in_channels,
+        found.dims,
+        kind,
+        names=names,
+        exclusive=exclusive,
+        segments=segments or None,
+        may_lack=told.get("channels_may_be_missing") is True,
+    )
 
 
 def _classes(config: dict[str, Any], names: dict[int, str]) -> int | None:
@@ -255,7 +272,7 @@ def _prepare_config(flow: Any, items: list[Item], takes: _InputSpec, weights: Pa
         image = _link(item, links / str(n)) if item.linked else item.image
         # MONAI writes tables unquoted: a comma in a name would shift the columns, so such an image goes by its number
         name = _numbered(n) if takes.tabular and set(item.name) & set(',"\r\n') else item.name
-        data.append({"image": image, "name": name, "shown": item.shown})
+        data.append({"image": image, "name": name, "shown": item.shown, "missing": item.missing})
     root = str(links / "names")  # nothing lies there: MONAI's savers take the names below it
     for key, value in (("dataset_dir", root), ("output_dir", str(staged)), ("ckpt", str(weights.resolve()))):
         if key in config:
@@ -399,7 +416,8 @@ def _settle(item: Item, staged: Path, output: Path, format: str, takes: _InputSp
             raise InputError(fault, path=bundle, hint="leave --format out")
         if format == "dicom-seg":
             place = target / f"{path.name.removesuffix('.gz').removesuffix('.nii')}.dcm"
-            settled.append(write_dicom_seg(path, item.dicom, place, takes.names, model=bundle.resolve().name))
+            model = bundle.resolve().name
+            settled.append(write_dicom_seg(path, item.dicom, place, takes.names, model=model, segments=takes.segments))
             path.unlink()
         else:
             settled.append(move_file(path, target / path.name, check=check_output))

@@ -30,6 +30,7 @@ class Item:
         row: what it is called in tables; by default its name.
         dicom: the DICOM files that the image is made of.
         linked: the image must be a folder of links to ``dicom``, since other series lie beside them.
+        missing: numbers of the channels that it lacks, in whose places another file of it stands.
         fault: why it cannot be predicted on, where that is known before reading.
 
     >>> Item(["scan_t1.nii.gz", "scan_t2.nii.gz"], "scan", "scan").images
@@ -42,6 +43,7 @@ class Item:
     dicom: list[Path] = field(default_factory=list)
     row: str = ""
     linked: bool = False
+    missing: list[int] = field(default_factory=list)
     fault: InputError | None = None
 
     @property
@@ -57,6 +59,7 @@ def find_items(
     leave_out: Path | None = None,
     series: str | None = None,
     split: str | None = None,
+    may_lack: bool = False,
 ) -> list[Item]:
     """The images named, those below the folders named, and the cases of the manifests (``.json``) named.
 
@@ -69,6 +72,7 @@ def find_items(
         leave_out: a folder not to look into: predictions of an earlier call must not be predicted on.
         series: only the DICOM series of this number, or with this pattern in the description.
         split: only this split of manifests.
+        may_lack: the model learned to do without a channel, so an image may lack some.
 
     Raises:
         InputError: an input does not exist or holds nothing to predict on, or two images would share an output's name.
@@ -92,9 +96,9 @@ def find_items(
     paths, folders = list(dict.fromkeys(paths)), list(dict.fromkeys(folders))
     common = Path(os.path.commonpath([path.parent for path in [*paths, *folders]] or [Path.cwd()]))
     items = [
-        *_files(paths, common, channels),
+        *_files(paths, common, channels, may_lack),
         *(item for folder in folders for item in _series(folder, common, series)),
-        *(Item(case.image, case.case, f"case {case.case}", _dicom_files(case.image)) for case in cases),
+        *(_of_case(case, may_lack) for case in cases),
     ]
     if not items:
         if series is not None:
@@ -111,6 +115,19 @@ def _cases(path: Path, split: str | None) -> list[Case]:
     if not cases:
         raise InputError(f"the split {split} is empty", path=path)
     return cases
+
+
+def _of_case(case: Case, may_lack: bool) -> Item:
+    item = Item(case.image, case.case, f"case {case.case}", _dicom_files(case.image), missing=list(case.missing))
+    if case.missing and not may_lack:
+        item.fault = _lacks(case.missing, item.shown)
+    return item
+
+
+def _lacks(missing: Sequence[int], shown: str) -> InputError:
+    numbers = ", ".join(map(str, missing))
+    hint = "use a bundle that was trained with dropout of channels: new --missing-channels zeros"
+    return InputError(f"lacks channel {numbers}, and the model never did without one", path=shown, hint=hint)
 
 
 def _below(folder: Path, leave_out: Path | None) -> tuple[list[Path], list[Path]]:
@@ -140,7 +157,7 @@ def _named(path: Path, common: Path, stem: str | None = None) -> str:
     return (path.parent.relative_to(common) / (stem or _stem(path))).as_posix()
 
 
-def _files(paths: Iterable[Path], common: Path, channels: int) -> list[Item]:
+def _files(paths: Iterable[Path], common: Path, channels: int, may_lack: bool) -> list[Item]:
     items: list[Item] = []
     groups: dict[tuple[Path, str], dict[int, Path]] = defaultdict(dict)
     for path in paths:
@@ -152,7 +169,11 @@ def _files(paths: Iterable[Path], common: Path, channels: int) -> list[Item]:
     for (folder, stem), found in groups.items():
         files = [found[number] for number in sorted(found)]
         item = Item([str(path) for path in files], _named(files[0], common, stem), str(folder / stem))
-        if sorted(found) != list(range(channels)):
+        lost = [number for number in range(channels) if number not in found]
+        if may_lack and lost and max(found) < channels:
+            item.image = [str(found.get(number, files[0])) for number in range(channels)]
+            item.missing = lost
+        elif sorted(found) != list(range(channels)):
             here = ", ".join(f"_{number:04d}" for number in sorted(found))
             fault = f"has the channels {here}, and the model takes {channels} (_0000 to _{channels - 1:04d})"
             item.fault = InputError(fault, path=item.shown, hint="add the missing file, or take away what is too many")

@@ -10,6 +10,7 @@ from monai.transforms import apply_transform
 from monai.utils import ImageMetaKey
 from torch.utils.data import IterableDataset
 
+from monai_transfer.data.missing import ZeroMissingd
 from monai_transfer.data.readers import SafeReader
 from monai_transfer.errors import InputError, first_cause
 
@@ -29,7 +30,8 @@ class ReadableItems(IterableDataset):
     The image's file name in the metadata becomes the output's name below ``root``, by which MONAI's savers go.
 
     Args:
-        data: dictionaries with ``image`` (path or paths), ``name`` and ``shown``.
+        data: dictionaries with ``image`` (path or paths), ``name``, ``shown``, and ``missing``, the numbers of channels
+            that are to be zeros.
         transform: the bundle's preprocessing.
         root: of the outputs' names.
         channels, dims: what the network takes; ``None`` where the bundle does not say.
@@ -58,6 +60,7 @@ class ReadableItems(IterableDataset):
         self.finished: set[int] = set()
         self.current: int | None = None
         self.sample: dict[str, Any] = {}
+        self._zero = ZeroMissingd("image")
         self.done: Callable[[int], None] = lambda position: None
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -85,6 +88,8 @@ class ReadableItems(IterableDataset):
             text = (str(cause).strip().splitlines() or [type(cause).__name__])[0][:200]
             raise InputError(f"cannot be prepared for this model ({text})", path=item["shown"]) from error
         image = sample["image"]
+        if item.get("missing"):  # the last step before the network, as in training
+            image = sample["image"] = self._zero({"image": image, "missing": item["missing"]})["image"]
         self._check(int(image.shape[0]), image.ndim - 1, item)
         image.meta[ImageMetaKey.FILENAME_OR_OBJ] = str(Path(self.root) / f"{item['name']}.nii.gz")
         return sample

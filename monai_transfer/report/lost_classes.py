@@ -3,7 +3,7 @@
 A class is known from a fifth of the way from guessing to perfect on (Dice or recall .2, AUC .6), and lost where an arm
 keeps less than a fifth of what the source had. Where no test case can tell, since nobody looked for the class there,
 the predictions themselves do: the source predicts the class in at least half of the cases, and the arm in less than a
-tenth of those.
+tenth of those, or, where that was recorded, its Dice with the source's own predictions is below a fifth.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class LostClass:
         name: of the class.
         source, arm: the metric's values; or, without ``metric``, the shares of cases in which it is predicted.
         metric: for people; empty where only predictions can tell.
+        agreement: Dice of the predictions with the source's; NaN where it was not recorded.
 
     >>> LostClass("kidney", source=0.82, arm=0.0, metric="Dice").words
     'kidney (Dice 0.820 untouched, 0.000 here)'
@@ -45,15 +46,17 @@ class LostClass:
     source: float
     arm: float
     metric: str = ""
+    agreement: float = math.nan
 
     @property
     def words(self) -> str:
         """What was seen, in a clause."""
         if self.metric:
             return f"{self.name} ({self.metric} {number(self.source)} untouched, {number(self.arm)} here)"
+        same = "" if math.isnan(self.agreement) else f", with a Dice of {number(self.agreement)} between the two"
         return (
             f"{self.name} (predicted in {share(self.source)} of the cases by the untouched source, in "
-            f"{share(self.arm)} here; no test case can tell whether it is there)"
+            f"{share(self.arm)} here{same}; no test case can tell whether it is there)"
         )
 
 
@@ -86,8 +89,9 @@ def lost_classes(
                 found.append(LostClass(part, source_means[name], means[name], metric.title))
             continue
         before, after = (_predicted(kind.metrics, runs, part) for runs in (source, arm))
-        if before >= _OFTEN and after < _RARELY * before:
-            found.append(LostClass(part, before, after))
+        agreement = means.get(f"source_{metric.name}_{part}", math.nan)
+        if before >= _OFTEN and (after < _RARELY * before or agreement < _KEPT):
+            found.append(LostClass(part, before, after, agreement=agreement))
     return found
 
 

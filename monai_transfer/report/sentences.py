@@ -167,7 +167,10 @@ def _below(report: TransferReport, order: list[str]) -> list[str]:
 
 def _at_chance(report: TransferReport) -> str:
     """Where no arm is told apart from guessing: then no difference between them says anything."""
+    first = next(iter(next(iter(report.runs.values())).values()))
     chance = report.chance
+    if chance is None:
+        chance = report.measure.guessing([row for row in first.cases if first.kind.known(row)])
     lowest = 0.0 if report.measure.name == "dice" else -math.inf
     known = [arm for arm in report.arms.values() if arm.low == arm.low]
     if (

@@ -43,9 +43,9 @@ METHODS = (*file_names("methods"), *file_names("testtime"), "fourier", "histogra
 ARM_WORKFLOWS = ("train", "adapt", "evaluate")
 _ALONE = {"joint": False}  # the target's cases alone
 PRESETS = {
-    "scratch": Arm("scratch", "train", {"pretrained": "none", **_ALONE}),
+    "scratch": Arm("scratch", "train", {"pretrained": "none", "regulariser": None, **_ALONE}),
     # with the source's network and preprocessing, where `scratch` has those planned for the data
-    "scratch_same": Arm("scratch_same", "train", {"pretrained": "none", **_ALONE}),
+    "scratch_same": Arm("scratch_same", "train", {"pretrained": "none", "regulariser": None, **_ALONE}),
     "source": Arm("source", "evaluate", seeded=False),
     "fine_tuned": Arm("fine_tuned", "train", _ALONE),
     "joint": Arm("joint", "train", {"joint": True}),

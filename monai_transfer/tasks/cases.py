@@ -24,7 +24,8 @@ class CaseInput:
         spacing: of a voxel along each spatial axis of the label (empty where it is no image).
         unit: of lengths: ``mm``, or ``px`` where the image has no physical size.
         unknown: names of the classes that nobody looked for in this case.
-        options: of the evaluation: ``activation, tolerance, boxes, iou, object_iou``.
+        options: of the evaluation: ``activation, tolerance, boxes, iou, object_iou, kept``.
+        source: what the untouched source predicts, in the form of ``prediction``; ``None`` where it was not asked.
 
     >>> from monai_transfer.tasks import get_task
     >>> case = CaseInput(np.array([2.5]), np.array([2.0]), {}, affine=np.eye(4), spacing=[])
@@ -40,6 +41,7 @@ class CaseInput:
     unit: str = LENGTH
     unknown: Collection[str] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
+    source: Any = None
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 from monai_transfer.arrays import as_array
 from monai_transfer.config_text import expr
 from monai_transfer.errors import closest
-from monai_transfer.metrics.findings import FINDING_METRICS, findings_case, has_finding
+from monai_transfer.metrics.findings import FINDING_METRICS, difference_from_source, findings_case, has_finding
 from monai_transfer.metrics.training import TRAINING_FINDINGS
 from monai_transfer.tasks.base import Config, Outputs, Task
 from monai_transfer.tasks.cases import CaseInput, CaseResult
@@ -73,6 +73,9 @@ def _case(case: CaseInput) -> CaseResult:
         p = 1 / (1 + np.exp(-p))
     names = list(case.labels.values())
     row = findings_case(p, case.truth, names)
+    if kept := case.options.get("kept"):
+        source = None if case.source is None else 1 / (1 + np.exp(-as_array(case.source).astype(float).reshape(-1)))
+        row |= difference_from_source(row, source, names, kept)
     said = [f"{name} {value:.2f}" for name, value in zip(names, p, strict=True) if value > 0.5]
     return CaseResult(row, f"truth: {row['label'] or 'unknown'}   predicted: {', '.join(said[:3]) or 'no finding'}")
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from monai_transfer.arrays import as_array
 from monai_transfer.config_text import expr
-from monai_transfer.metrics.masks import MASK_METRICS, segmentation_case
+from monai_transfer.metrics.masks import MASK_METRICS, agreement_with_source, segmentation_case
 from monai_transfer.metrics.training import TRAINING_DICE
 from monai_transfer.tasks.base import Config, Outputs, Task
 from monai_transfer.tasks.cases import CaseInput, CaseResult, Maps
@@ -57,6 +57,8 @@ def _case(case: CaseInput) -> CaseResult:
     row = segmentation_case(
         case.prediction, case.truth, case.labels, case.spacing, unit=case.unit, unknown=case.unknown, **options
     )
+    if kept := case.options.get("kept"):
+        row |= agreement_with_source(case.prediction, case.source, case.labels, kept, case.unknown)
     shape = as_array(case.truth).shape[-len(case.spacing) :]
     true, predicted = (as_array(each).reshape(shape) for each in (case.truth, case.prediction))
     return CaseResult(row, Maps(np.maximum(true, 0), predicted))

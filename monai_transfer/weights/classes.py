@@ -88,21 +88,37 @@ class ClassMap:
         """The same names in the same order."""
         return self.n_source == self.n_target and self.pairs == tuple((c, c) for c in range(self.n_target))
 
-    def apply(self, source: Tensor, fresh: Tensor, axes: Sequence[int]) -> Tensor:
+    @property
+    def new(self) -> tuple[int, ...]:
+        """The network's channels that the source has not."""
+        known = {channel for channel, _ in self.pairs}
+        return tuple(channel for channel in range(self.n_target) if channel not in known)
+
+    def apply(self, source: Tensor, fresh: Tensor, axes: Sequence[int], *, like_background: bool = False) -> Tensor:
         """Copy the matching slices along every one of ``axes`` into ``fresh``; the other slices stay as they were.
 
-        In a layer that maps classes to classes, a new class keeps its fresh row and column.
+        In a layer that maps classes to classes, the old classes' outputs take nothing from the new ones' (zeros), so
+        that they are the source's.
+
+        Args:
+            source, fresh: the layer's tensor on either side.
+            axes: those that count classes.
+            like_background: the slices of new classes are those of the first class, where the source has it.
         """
         result = fresh.clone()
         if not self.pairs:
             return result
         rows, columns = (torch.tensor(side) for side in zip(*self.pairs, strict=True))
-        if len(axes) == 1:
-            return result.index_copy(axes[0], rows, source.index_select(axes[0], columns).to(fresh))
-        first, second = axes
-        inner = result.index_select(first, rows)
-        picked = source.index_select(first, columns).index_select(second, columns).to(fresh)
-        return result.index_copy(first, rows, inner.index_copy(second, rows, picked))
+        first, new = axes[0], torch.tensor(self.new, dtype=torch.long)
+        picked = source.index_select(first, columns).to(fresh)
+        if len(axes) > 1:
+            second = axes[1]
+            inner = result.index_select(first, rows).index_fill(second, new, 0.0)
+            picked = inner.index_copy(second, rows, picked.index_select(second, columns))
+        result = result.index_copy(first, rows, picked)
+        if like_background and len(new) and 0 not in self.new:
+            result = result.index_copy(first, new, result.narrow(first, 0, 1).repeat_interleave(len(new), first))
+        return result
 
 
 def names_for(names: Sequence[str] | None, width: int) -> list[str] | None:

@@ -32,6 +32,7 @@ def load_weights(
     only: str | Sequence[str] | None = None,
     source_grid: Sequence[int] | None = None,
     target_grid: Sequence[int] | None = None,
+    new_classes: str = "fresh",
     lora: str = "refuse",
     lora_scale: float | None = None,
 ) -> WeightReport:
@@ -55,6 +56,9 @@ def load_weights(
             is that of these modules.
         source_grid, target_grid: patches per axis of a vision transformer's position embeddings on either side; where
             neither they nor the network (``UNETR`` does) tell them, grids are taken to be square or cubic.
+        new_classes: how a class starts that the source has not: ``fresh``, or ``background``: as a copy of the first
+            class, less likely by log(n + 1) for n new classes, so that the network at first answers as the source did
+            (Cermelli et al., Modeling the Background, CVPR 2020, arXiv:2002.00718).
         lora: of a checkpoint with LoRA adapters, into a network without: ``refuse``: the weights beside adapters are
             left out, since without them they are others; ``merge``: the adapters' changes are added; ``drop``: the
             weights as they were before the adapters.
@@ -104,6 +108,7 @@ def load_weights(
         only=only,
         source_grid=source_grid,
         target_grid=target_grid,
+        new_classes=new_classes,
         lora=lora,
         lora_scale=lora_scale,
     )

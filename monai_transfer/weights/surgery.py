@@ -23,6 +23,7 @@ __all__ = ["Fit", "Surgery"]
 _NORM = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.PReLU)
 
 
+NEW_CLASSES = ("fresh", "background")
 _POSITIONS = re.compile(r"(position_embeddings?|pos_embed)$")
 
 
@@ -56,6 +57,7 @@ class Surgery:
         source_channels, target_channels: names of the input channels, likewise.
         channels: see ``channels.adapt_channels``. inflation: see ``inflation.inflate``.
         head: names of the layers that give the class scores, where ``find_head`` would be wrong.
+        new_classes: ``fresh`` or ``background``, see ``loading.load_weights``.
         source_grid, target_grid: patches per axis of the position embeddings on either side, where they are no cubes.
         strict_source, strict_target, strict_channels: a wrong number of class names on that side, of the source's
             channel names, raises instead of being left aside (for names that the user gave).
@@ -79,6 +81,7 @@ class Surgery:
     channels: str = "auto"
     inflation: str = "center"
     head: Sequence[str] | None = None
+    new_classes: str = "fresh"
     source_grid: Sequence[int] | None = None
     target_grid: Sequence[int] | None = None
     strict_channels: bool = True
@@ -91,6 +94,8 @@ class Surgery:
             raise InputError(f"channels is one of {', '.join(CHANNEL_MODES)}, not {self.channels!r}")
         if self.inflation not in INFLATIONS:
             raise InputError(f"inflation is one of {', '.join(INFLATIONS)}, not {self.inflation!r}")
+        if self.new_classes not in NEW_CLASSES:
+            raise InputError(f"new_classes is one of {', '.join(NEW_CLASSES)}, not {self.new_classes!r}")
         self._modules = dict(self.network.named_modules(remove_duplicate=False))
         unknown = [name for name in self.head or () if name not in self._modules]
         if unknown:
@@ -231,7 +236,13 @@ class Surgery:
                 return source, "", True
             if not mapping.pairs:
                 return source, mapping.note, False
-            return mapping.apply(source, fresh, axes), mapping.note, True
+            like = self.new_classes == "background" and 0 not in mapping.new
+            values, note = mapping.apply(source, fresh, axes, like_background=like), mapping.note
+            if like and mapping.new:
+                note = note.replace("new, as initialised", "new, as the background and less likely")
+                if parameter == "bias" and owner in self._ends["head"]:
+                    values[list(mapping.new)] -= math.log(len(mapping.new) + 1)
+            return values, note, True
         if n_source == n_target:
             return source, "", True
         hint = "pass source_classes and target_classes to keep the classes in common"

@@ -57,6 +57,7 @@ def transfer_weights(
     only: str | Sequence[str] | None = None,
     source_grid: Sequence[int] | None = None,
     target_grid: Sequence[int] | None = None,
+    new_classes: str = "fresh",
     lora: str = "refuse",
     lora_scale: float | None = None,
 ) -> WeightReport:
@@ -74,6 +75,7 @@ def transfer_weights(
         channels=channels,
         inflation=inflate,
         head=head,
+        new_classes=new_classes,
         source_grid=source_grid,
         target_grid=target_grid,
         strict_channels=source_channels is not None,

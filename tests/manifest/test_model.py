@@ -348,3 +348,37 @@ def test_few_labelled_cases_hold_the_rare_findings():
     manifest = Manifest.from_dict(findings(*labels))
     chosen = manifest.datalist("training", n_labelled=3, seed=4)
     assert sorted((item["label"]["oedema"], item["label"]["mass"]) for item in chosen) == [(0, 0), (1, 0), (1, 1)]
+
+
+@pytest.mark.parametrize(
+    ("labels", "more", "value"),
+    [
+        ({"0": "background", "1": "spleen"}, {}, 2),
+        ({"0": "background", "128": "rim", "255": "spleen"}, {}, 1),
+        ({"0": "background", "1": {"name": "spleen", "values": [1, 2]}}, {"ignore": 3}, 4),
+        ({"0": "background", "1000": "spleen"}, {}, 1001),
+    ],
+)
+def test_a_further_class_has_a_free_value_and_nobody_looked_for_it(labels, more, value):
+    case = {"image": "a.png", "label": "b.png", "case": "a", "patient": "p", "site": "us"}
+    content = {"name": "x", "task": "segmentation", "labels": labels, "training": [case], **more}
+    manifest = Manifest.from_dict(content).with_classes(["liver", "spleen"])
+    assert manifest.labels[str(value)] == "liver" and len(manifest.labels) == len(labels) + 1
+    mapping = manifest.label_mapping
+    assert mapping.classes["liver"] == (value,)
+    (item,) = manifest.datalist("training")
+    assert "liver" not in item["annotated"] and "spleen" in item["annotated"]
+    assert not mapping.annotated(item["annotated"])[mapping.outputs.index("liver")]
+    assert Manifest.from_dict(manifest.to_dict()).label_mapping == mapping
+
+
+def test_a_further_finding_is_unknown_and_regions_take_no_class():
+    case = {"image": "a.png", "label": {"oedema": 1}, "case": "a", "patient": "p", "site": "us"}
+    content = {"name": "x", "task": "classification", "labels": {"0": "oedema"}, "training": [case]}
+    manifest = Manifest.from_dict(content).with_classes(["mass"])
+    assert manifest.label_mapping.encode_findings(manifest.datalist("training")[0]["label"]) == [1.0, -1.0]
+    masks = {"image": "a.png", "label": "b.png", "case": "a", "patient": "p", "site": "us"}
+    labels = {"0": "background", "1": "core"}
+    regions = {"name": "x", "task": "segmentation", "labels": labels, "regions": {"all": [1]}, "training": [masks]}
+    with pytest.raises(InputError, match="declares regions"):
+        Manifest.from_dict(regions).with_classes(["liver"])

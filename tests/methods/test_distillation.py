@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from monai_transfer.errors import InputError
 from monai_transfer.methods.base import Fields
-from monai_transfer.methods.distillation import Distillation, distillation_loss
+from monai_transfer.methods.distillation import Distillation, distillation_loss, kept_classes_loss
 
 
 @pytest.mark.parametrize("shape", [(5, 3), (2, 4, 3, 3), (2, 2, 3, 2, 4)])
@@ -103,3 +103,43 @@ def test_bad_values():
         Distillation(temperature=0)
     with pytest.raises(ValueError):
         distillation_loss(torch.randn(2, 3), torch.randn(2, 4))
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (2, 3, 5, 6)])
+def test_kept_classes_against_the_sum_of_probabilities(shape):
+    """The new class counts as the background it was; places that the label knows have no term."""
+    student, teacher = torch.randn(*shape, dtype=torch.float64), torch.randn(*shape, dtype=torch.float64)
+    p, q = F.softmax(student, 1), F.softmax(teacher[:, [0, 2]], 1)
+    ours = torch.stack([p[:, 0] + p[:, 1], p[:, 2]], 1)
+    each = (q * (q / ours).log()).sum(1)
+    found = kept_classes_loss(student, teacher, [0, 2], temperature=1.0)
+    assert found.item() == pytest.approx(each.mean().item())
+    label = torch.ones(shape)
+    label[0, 2] = -1  # nobody looked for output 2 in the first case
+    found = kept_classes_loss(student, teacher, [0, 2], label, temperature=1.0)
+    assert found.item() == pytest.approx(each[0].mean().item())
+    assert kept_classes_loss(student, teacher, [0, 2], label.abs()).item() == 0
+    moved = kept_classes_loss(
+        student, teacher + torch.tensor([0.0, 9.0, 0.0]).reshape(3, *[1] * (len(shape) - 2)), [0, 2]
+    )
+    assert moved.item() == pytest.approx(kept_classes_loss(student, teacher, [0, 2]).item())
+
+
+def test_kept_findings_are_compared_one_by_one():
+    student, teacher = torch.randn(6, 3, dtype=torch.float64), torch.randn(6, 3, dtype=torch.float64)
+    label = torch.randint(-1, 2, (6, 3), generator=torch.Generator().manual_seed(1)).double()
+    q = teacher.sigmoid()
+    each = F.binary_cross_entropy_with_logits(student, q, reduction="none") - F.binary_cross_entropy(
+        q, q, reduction="none"
+    )
+    wanted = each[:, 1:][label[:, 1:] < 0].mean()
+    found = kept_classes_loss(student, teacher, [1, 2], label, 1.0, "sigmoid")
+    assert found.item() == pytest.approx(wanted.item())
+    assert "regression" in Distillation(kept=[1], activation="sigmoid").tasks, "several findings are trained as that"
+    assert "regression" not in Distillation(kept=[1]).tasks
+
+
+@pytest.mark.parametrize("options", [{"kept": []}, {"kept": [0], "head": nn.Linear(2, 2)}, {"activation": "relu"}])
+def test_options_that_cannot_be_meant(options):
+    with pytest.raises(InputError):
+        Distillation(**options)

@@ -158,3 +158,35 @@ def test_real_series(packaged, real_data, tmp_path):
         due[tuple(np.round(grid.voxels(world)).astype(int).T)] = True
         found.append(np.array_equal(got, due) and got.sum() == mask.sum())
     assert found == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("values", "segments"),
+    [
+        ((128, 255), {"ventricle": (128,), "lesion": (255,)}),
+        ((1000, 4), {"ventricle": (1000,), "lesion": (4,)}),
+    ],
+)
+def test_values_with_gaps_become_segments_from_one_on(series, tmp_path, values, segments):
+    mask = label_map(series, tmp_path / "mask.nii.gz")
+    image = nibabel.load(tmp_path / "mask.nii.gz")
+    table = np.array([0, *values], dtype=np.uint16)
+    nibabel.save(nibabel.Nifti1Image(table[mask], image.affine), tmp_path / "values.nii.gz")
+    files = sorted(series.iterdir())
+    path = write_dicom_seg(tmp_path / "values.nii.gz", files, tmp_path / "a.dcm", NAMES, segments=segments)
+    found = pydicom.dcmread(path)
+    assert [(s.SegmentNumber, s.SegmentLabel) for s in found.SegmentSequence] == [(1, "ventricle"), (2, "lesion")]
+    same(frames(path, files), mask, image.affine, Grid.read(files))
+    with pytest.raises(InputError, match="holds the value .*, which is no class's"):
+        write_dicom_seg(tmp_path / "values.nii.gz", files, tmp_path / "b.dcm", NAMES)
+
+
+def test_regions_become_segments_that_overlap(series, tmp_path):
+    mask = label_map(series, tmp_path / "mask.nii.gz")
+    image, files = nibabel.load(tmp_path / "mask.nii.gz"), sorted(series.iterdir())
+    segments = {"whole": (1, 2), "core": (2,)}
+    path = write_dicom_seg(tmp_path / "mask.nii.gz", files, tmp_path / "a.dcm", NAMES, segments=segments)
+    found = frames(path, files)
+    assert found["whole"].sum() == (mask > 0).sum() and found["core"].sum() == (mask == 2).sum()
+    assert (found["whole"] & found["core"]).sum() == found["core"].sum()
+    assert image.shape == mask.shape

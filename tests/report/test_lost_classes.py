@@ -92,3 +92,16 @@ def test_the_gate_does_not_pass_a_lost_class(tmp_path, capsys):
     runs = organs(tmp_path, {"source": (0.9, 0.0), "fine_tuned": (0.0, 0.97)})
     with pytest.raises(typer.Exit):
         compare(runs, gate="not-hurt")
+
+
+def test_a_class_that_is_predicted_elsewhere_than_by_the_source_is_lost(tmp_path):
+    """It is still predicted in every case, and where the source predicted it there is nothing left of it."""
+    runs = organs(tmp_path, {"source": (0.0, 0.1), "fine_tuned": (0.0, 0.97)}, told=False)
+    for run in runs:
+        rows = (run / "cases.csv").read_text().splitlines()
+        value = "1.0" if run.name.startswith("source") else "0.04"
+        (run / "cases.csv").write_text("\n".join([f"{rows[0]},source_dice_liver", *(f"{r},{value}" for r in rows[1:])]))
+    report = compare_runs(runs)
+    (lost,) = report.judgements["fine_tuned"].lost
+    assert lost.agreement == pytest.approx(0.04)
+    assert "in 100 % here, with a Dice of 0.040 between the two; no test case can tell" in lost.words

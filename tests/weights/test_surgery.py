@@ -264,3 +264,27 @@ def test_the_user_can_name_the_head():
     report = load_weights(network, source.state_dict(), head=["head"], **names)
     assert report.coverage == 1
     assert torch.equal(network["head"].weight[[2, 0]], source["head"].weight)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (nets.UNet, {"spatial_dims": 2, "in_channels": 1, "channels": (4, 8), "strides": (2,), "num_res_units": 2}),
+        (nets.UNet, {"spatial_dims": 2, "in_channels": 1, "channels": (4, 8), "strides": (2,), "norm": "batch"}),
+        (nets.BasicUNet, {"spatial_dims": 2, "in_channels": 1, "features": (4, 4, 8, 8, 8, 4)}),
+        (nets.SegResNet, {"spatial_dims": 2, "in_channels": 1, "init_filters": 8}),
+    ],
+)
+def test_a_network_with_a_new_class_at_first_answers_as_its_source(kind, options):
+    theirs, ours = kind(out_channels=2, **options).eval(), kind(out_channels=4, **options).eval()
+    names = ["background", "spleen", "liver", "cyst"]
+    classes = {"source_classes": ["background", "liver"], "target_classes": names}
+    report = load_weights(ours, theirs.state_dict(), **classes, new_classes="background")
+    assert any("less likely" in note for note in report.notes.values())
+    image = torch.randn(2, 1, 32, 32)
+    with torch.no_grad():
+        before, after = theirs(image), ours(image)
+    assert torch.allclose(after[:, [0, 2]], before, atol=1e-5), "the old classes' outputs are the source's"
+    assert (after[:, [1, 3]] < after[:, :1]).all(), "a new class is less likely than the background"
+    with pytest.raises(InputError, match="new_classes is one of"):
+        load_weights(ours, theirs.state_dict(), new_classes="zero")

@@ -66,6 +66,7 @@ def _data(s: BundleSpec) -> dict[str, Any]:
         data_source=ref("train#dataset"),
         num_samples=expr("@steps_per_epoch * @batch_size"),
         alpha=ref("balance"),
+        **({"label": "label"} if s.balanced_draws else {}),
     )
     views = {
         f"strong_{domain}": note(

@@ -10,8 +10,9 @@ from monai_transfer.bundle.configs.parts import monai, ours
 from monai_transfer.bundle.configs.reading import read
 from monai_transfer.bundle.spec import BundleSpec
 from monai_transfer.config_text import ref
+from monai_transfer.manifest.label_mapping import LabelMapping
 
-__all__ = ["appearance", "augment", "crop", "flips", "pad", "preset", "random_transforms", "rotation"]
+__all__ = ["appearance", "augment", "crop", "flips", "pad", "preset", "random_transforms", "rotation", "side_flip"]
 
 _RADIANS = 0.26
 # share of the patches about a labelled voxel, by the plan's word and the number of classes
@@ -93,7 +94,18 @@ def augment(s: BundleSpec) -> dict[str, Any]:
 def random_transforms(s: BundleSpec) -> list[Any]:
     """All that is drawn anew for every labelled training item, by the part that it is of (joint training)."""
     own = {"source": [preset(s, "augment_source")]}
-    return [ours("data.joint.SwitchOnd", key="part", cases=own, default=[preset(s, "augment")])]
+    return [ours("data.joint.SwitchOnd", key="part", cases=own, default=[preset(s, "augment")]), *side_flip(s)]
+
+
+def side_flip(s: BundleSpec) -> list[Any]:
+    """The flip from left to right in which the classes of the two sides change places, where that was asked for."""
+    if not s.swap_sides:
+        return []
+    keys = {"keys": ["image", "label"], "label_keys": ["label"], "classes": ref("class_names")}
+    if s.mapping is not None and s.kind.channels:  # the label still holds class numbers, not regions
+        keys["classes"] = list(LabelMapping.from_dict(s.mapping).names)
+    flip = ours("data.augmentation.side_flip.RandSideFlipd", **keys)
+    return [note(flip, "left and right change places, in the image and in the label")]
 
 
 def appearance(s: BundleSpec) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from monai_transfer.bundle.configs.emit import note
-from monai_transfer.bundle.configs.parts import monai
+from monai_transfer.bundle.configs.parts import monai, ours
 from monai_transfer.bundle.spec import BundleSpec
 from monai_transfer.config_text import expr
 
@@ -19,7 +19,9 @@ def intensity_steps(s: BundleSpec) -> list[Any]:
 
 def normalise(s: BundleSpec) -> dict[str, Any]:
     """The intensity transforms, as one root id that every pipeline of a config shares."""
-    return {"normalise": note(intensity_steps(s), "intensities, as the network sees them")}
+    zeros = [ours("data.missing.ZeroMissingd", keys=["image"])] if s.channel_dropout else []
+    said = "; zeros where a case lacks a channel" if zeros else ""
+    return {"normalise": note([*intensity_steps(s), *zeros], f"intensities, as the network sees them{said}")}
 
 
 def scaled(s: BundleSpec) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 
 from monai_transfer.bundle.configs.emit import note
 from monai_transfer.bundle.configs.intensities import scaled
+from monai_transfer.bundle.configs.parts import ours
 from monai_transfer.bundle.spec import BundleSpec
 from monai_transfer.config_text import expr
 
@@ -21,4 +22,7 @@ def loss(s: BundleSpec) -> dict[str, Any]:
     if s.class_weights and loss["_target_"] == "torch.nn.CrossEntropyLoss":
         loss["weight"] = expr(f"torch.tensor({[float(w) for w in s.class_weights]}, device=@device)")
         said = "the supervised loss; rare classes weigh more"
+    if s.class_weights and loss["_target_"].endswith(".MaskedBCELoss"):
+        loss = ours("losses.masked_bce.MaskedBCELoss", pos_weight=[float(w) for w in s.class_weights])
+        said = "the supervised loss; a rare finding weighs more where it is present"
     return {"loss": note(loss, said)}

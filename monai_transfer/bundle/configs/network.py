@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from monai_transfer.bundle.configs.emit import note
-from monai_transfer.bundle.configs.parts import monai, ours
+from monai_transfer.bundle.configs.parts import in_bundle, monai, ours
 from monai_transfer.bundle.spec import BundleSpec
 from monai_transfer.config_text import expr, ref
 
@@ -39,6 +39,11 @@ def prepared(s: BundleSpec) -> dict[str, Any]:
         arguments["source_classes"] = s.source_classes
     if s.loading:
         arguments["loading"] = s.loading
+    if s.kept_classes and s.source_classes:  # scratch has the outputs, and no source
+        arguments["reference"] = note(
+            {"source": in_bundle(s.start), "source_classes": s.source_classes, **s.loading},
+            "the untouched source, for comparison where no case can tell",
+        )
     arguments |= {
         "min_coverage": s.min_coverage,
         "channels_last": ref("channels_last"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from monai_transfer.bundle.configs.augmentation import preset
+from monai_transfer.bundle.configs.augmentation import preset, side_flip
 from monai_transfer.bundle.configs.emit import note
 from monai_transfer.bundle.configs.parts import ours
 from monai_transfer.bundle.spec import BundleSpec
@@ -43,7 +43,7 @@ def pretrain(s: BundleSpec) -> dict[str, Any]:
             ),
             "the preset of that name, chosen where it is auto",
         ),
-        "train::random_transforms": note([preset(s, "chosen_augment")], "all cases are the source's"),
+        "train::random_transforms": note([preset(s, "chosen_augment"), *side_flip(s)], "all cases are the source's"),
         "+run_folder::info": note({"augment": ref("chosen_augment")}, "for run.json"),
         "run_folder::info::labelled_train": note(expr("len(@lists.source_training)"), "for run.json"),
         "regulariser": note(None, "nothing to hold on to yet"),

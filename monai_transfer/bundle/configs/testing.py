@@ -58,8 +58,18 @@ def _recorder(s: BundleSpec) -> dict[str, Any]:
         more = {"boxes": ref("boxes"), "iou": note(0.1, "from which on a box has found a lesion")}
     if s.surface_tolerance:
         more["tolerance"] = note(s.surface_tolerance, "of the surface Dice by class, else 2; mm, of pictures pixels")
+    if s.kept_classes:
+        more["kept"] = note(s.kept_classes, "compared with the source's prediction where no case can tell")
     labels = {str(key): name for key, name in s.labels.items()}
     return ours("evaluation.recorder.CaseRecorder", output_dir=ref("output_dir"), task=s.task, labels=labels, **more)
+
+
+def _source(s: BundleSpec) -> list[Any]:
+    """What the untouched source says of test cases, where classes of its own are kept."""
+    if not s.kept_classes:
+        return []
+    parts = {"inferer": ref("test#inferer"), "postprocessing": ref("test#postprocessing")}
+    return [ours("evaluation.source_answers.SourceAnswers", network=expr("@prepared.source"), **parts)]
 
 
 def test(s: BundleSpec) -> dict[str, Any]:
@@ -78,7 +88,7 @@ def test(s: BundleSpec) -> dict[str, Any]:
         ),
         "dataloader": loader("test", batch_size(s), num_workers=s.num_workers),
         "postprocessing": monai("transforms.Compose", transforms=[*back, *s.kind.scored(s.outputs)]),
-        "handlers": [_recorder(s)],
+        "handlers": [*_source(s), _recorder(s)],
         "inferer": ours(
             "testtime.flips.FlipInferer",
             inferer=ref("validate#inferer"),

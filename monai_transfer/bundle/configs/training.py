@@ -105,7 +105,11 @@ def lists(s: BundleSpec, n_labelled: Any = None) -> dict[str, Any]:
         "seed",
         *(("n_replay",) if s.kind.judged else ()),
     )
-    return {"lists": note(ours("data.lists.DataLists", **{id: ref(id) for id in ids}), "the cases, by their use")}
+    more = {"kept_classes": note(s.added_classes, "the source's: no case was looked at for them")}
+    arguments = {id: ref(id) for id in ids} | (more if s.added_classes and s.kind.in_manifest else {})
+    if s.missing_channels != "refuse":
+        arguments["missing_channels"] = note(s.missing_channels, "what becomes of cases that lack a channel")
+    return {"lists": note(ours("data.lists.DataLists", **arguments), "the cases, by their use")}
 
 
 def run_folder(s: BundleSpec, info: dict[str, Any]) -> dict[str, Any]:
@@ -138,7 +142,8 @@ def train_part(s: BundleSpec, *, more: tuple[str, ...] = ()) -> dict[str, str]:
     """The expression of training's transforms, with ``more`` lists at its end."""
     middle = ["normalise"] + (["train#padding_transforms"] if s.dense else [])
     middle += ["train#label_transforms"] if s.kind.label_transforms(s.outputs) else []
-    last = ["train#target_transforms"] if targets(s) else []
+    last = ["train#channel_dropout"] if s.channel_dropout else []
+    last += ["train#target_transforms"] if targets(s) else []
     return transforms(
         "train#loading_transforms", "style", *middle, "train#random_transforms", "augmentations", *more, *last
     )
@@ -170,6 +175,9 @@ def _train(s: BundleSpec) -> dict[str, Any]:
     if s.dense:
         part["padding_transforms"] = [pad(keys)]
     part["random_transforms"] = random_transforms(s)
+    if s.channel_dropout:
+        drop = ours("data.missing.RandChannelDropoutd", keys=["image"], prob=s.channel_dropout)
+        part["channel_dropout"] = note([drop], "so that the network learns to do without a channel; never the last one")
     if last := targets(s):
         part["target_transforms"] = note(last, "last: what each case can tell of each class")
     if on_labels := s.kind.label_transforms(s.outputs):
@@ -199,8 +207,10 @@ def _train(s: BundleSpec) -> dict[str, Any]:
                 "data.joint.JointSampler",
                 data_source=ref("train#dataset"),
                 num_samples=expr("@steps_per_epoch * @batch_size"),
+                **({"label": "label"} if s.balanced_draws else {}),
             ),
-            "the same number of steps for every arm, however few the cases; sites balanced",
+            f"the same number of steps for every arm, however few the cases; sites{' and classes' * s.balanced_draws}"
+            " balanced",
         ),
         "dataloader": monai(
             "data.DataLoader",

@@ -24,6 +24,8 @@ __all__ = ["RandSideFlipd"]
 class RandSideFlipd(RandomizableTransform, MapTransform):
     """Flip images and labels from left to right, and let the classes of the two sides change places.
 
+    So do the flags under ``annotated`` (``EncodeLabelsd``), where an item has them.
+
     Args:
         keys: what is flipped, (C, spatial) each.
         label_keys: those of ``keys`` that are labels: class numbers (1, spatial), or a channel for each class.
@@ -66,6 +68,9 @@ class RandSideFlipd(RandomizableTransform, MapTransform):
         self.randomize(None)
         if not self._do_transform:
             return item
+        told = item.get("annotated")  # of each class, whether it was looked for
+        if isinstance(told, torch.Tensor) and len(told) == len(self.classes):
+            item["annotated"] = told[swapped(range(len(self.classes)), self.pairs)]
         for key in self.key_iterator(item):
             flipped = self.flip(item[key])
             item[key] = self._exchange(flipped) if key in self.label_keys else flipped
