@@ -111,7 +111,7 @@ def _cannot(data: Manifest, task: Task, names: Sequence[str] | None, activation:
         return "the source does not name its classes"
     if data.multi_label:
         return "" if activation == "sigmoid" else "the source's classes are not known to be findings, a sigmoid each"
-    if task.name != "segmentation":
+    if not (task.dense and task.exclusive and task.saved_as == "mask"):
         return f"classes are kept in a segmentation or among findings, and the task is {task.name}"
     if same_name(names[0]) not in _BACKGROUND or activation == "sigmoid":
         return f"the source's outputs ({', '.join(names[:4])}) are not classes beside a background"
