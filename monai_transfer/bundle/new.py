@@ -335,6 +335,8 @@ def _kept_classes(
     """The source's classes that the new bundle keeps."""
     model = nnunet_model(wanted.source)
     source = None if model is not None else open_source(wanted.source)
+    names: list[str]
+    activation: str | None
     if model is not None:
         names, activation = list(model.labels), model.activation
     elif source is not None:
