@@ -136,12 +136,40 @@ def _judge(error: BaseException, command: str = "") -> tuple[str, int]:
     if isinstance(cause, (InputError, CoverageError)):
         return str(cause), 2
     if isinstance(cause, OSError) and cause.errno in _FULL:
-        return str(unwritable(os.fsdecode(cause.filename), cause) if cause.filename else describe(cause)), 2
+        return str(unwritable(os.fsdecode(cause.filename) if cause.filename else _nameless(cause), cause)), 2
     if is_out_of_memory(error):
         return f"{describe(error)}; {_MEMORY.get(command, 'close other programs, or use smaller images')}", 1
     if type(cause).__name__ == "NonFiniteLossError":
         return str(cause), 1
     return f"{describe(error)} (--debug shows where)", 1
+
+
+def _nameless(error: BaseException) -> str:
+    """What could not be written where the error names no file: files of ours are always named."""
+    frames = {frame.f_globals.get("__name__") for frame, _ in traceback.walk_tb(error.__traceback__)}
+    if frames & {"rich.console", "click.utils"}:
+        return "standard output"
+    for name, stream in (("standard output", sys.stdout), ("standard error", sys.stderr)):
+        try:
+            stream.flush()
+        except OSError:
+            return name
+    return "an output"
+
+
+def _flushed(code: int) -> int:
+    """The exit code once all that was printed is out: a full disk behind ``>`` is an error, and said once."""
+    try:
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        code = code or 141
+    except OSError as error:
+        if code == 0:
+            print(f"error: {unwritable('standard output', error)}", file=sys.stderr)
+        code = code or 2
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python's own end would try again
+    return code
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -163,8 +191,12 @@ def main(arguments: list[str] | None = None) -> None:
         if debug:
             traceback.print_exc()
         message, code = _judge(error, words[0])
-        print(f"error: {message}", file=sys.stderr)
+        cause = first_cause(error)
+        if isinstance(cause, BrokenPipeError) and _nameless(cause) == "standard output":
+            code = 141  # `| head` has read enough
+        else:
+            print(f"error: {message}", file=sys.stderr)
     stopping.leave_if_stopped()
     if code == 130:
         print(f"interrupted: {stopping.kept()}", file=sys.stderr)
-    sys.exit(code if isinstance(code, int) else 0)
+    sys.exit(_flushed(code if isinstance(code, int) else 0))

@@ -136,6 +136,15 @@ def test_module_and_command_are_the_same():
         assert (again.returncode, again.stderr) == (done.returncode, done.stderr)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk that is full")
+def test_a_full_disk_behind_the_standard_output_is_said_once():
+    with Path("/dev/full").open("wb") as full:
+        words = [sys.executable, "-m", "monai_transfer", "--help"]
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: standard output: cannot be written (no space left on device)")
+
+
 def test_no_words_print_the_help(capsys):
     code, out, _ = call(capsys)
     assert code == 0 and "Usage" in out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -18,7 +19,7 @@ from typing import Any
 from monai_transfer import stopping
 from monai_transfer.bundle.command_line import AUTO
 from monai_transfer.errors import InputError, describe, first_cause
-from monai_transfer.files import write_json
+from monai_transfer.files import unwritable, write_json
 from monai_transfer.library_logging import silence_libraries
 from monai_transfer.runs.progress import listening
 from monai_transfer.runs.record import read_status
@@ -101,9 +102,16 @@ def _log_to(path: Path) -> Iterator[None]:
         os.dup2(stream.fileno(), 2)
     try:
         yield
-    finally:
         sys.stdout.flush()
         sys.stderr.flush()
+    except OSError as error:
+        if error.filename is None:  # a full disk, as the streams tell it
+            raise unwritable(path, error) from error
+        raise
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):  # told above, or the run has failed of something else
+                stream.flush()
         os.dup2(saved[0], 1)
         os.dup2(saved[1], 2)
         os.close(saved[0])

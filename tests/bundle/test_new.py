@@ -125,7 +125,7 @@ def _root(error: BaseException) -> BaseException:
     ("task", "dims"),
     [
         ("segmentation", 3),
-        ("segmentation", 2),
+        pytest.param("segmentation", 2, marks=pytest.mark.slow),
         ("classification", 2),
         pytest.param("classification", 3, marks=pytest.mark.slow),
         ("regression", 3),
@@ -302,7 +302,10 @@ def test_a_patch_that_the_network_cannot_take_is_refused(tmp_path, task):
     assert min(new_bundle(tmp_path / "b", data, **SMALL).patch) == 16
 
 
-@pytest.mark.parametrize("name", ["l2_sp", "bss", "co_tuning", "distillation", "ewc"])
+@pytest.mark.parametrize(
+    "name",
+    ["l2_sp", "co_tuning", *(pytest.param(n, marks=pytest.mark.slow) for n in ("bss", "distillation", "ewc"))],
+)
 def test_a_method_without_target_images_is_fine_tunings(tiny_set, tmp_path, name):
     data = tiny_set("classification", 2)
     spec = new_bundle(tmp_path / "my_classification", data, method=name, **SMALL)
@@ -334,7 +337,7 @@ def test_augmentation_joint_training_and_mirroring_are_fitted(tiny_set, tmp_path
     assert new_bundle(tmp_path / "sided", sided, **SMALL).flips == []
 
 
-@pytest.mark.parametrize("kind", ["segmentation", "classification", "regression"])
+@pytest.mark.parametrize("kind", ["segmentation", pytest.param("classification", marks=pytest.mark.slow), "regression"])
 def test_joint_training_with_all_options_runs(kind, tiny_set, tmp_path):
     new_bundle(tmp_path / "b", tiny_set(kind, 3), **SMALL, pretrain_epochs=1)
     run_workflow(tmp_path / "b", "pretrain", SHORT, log=False)
