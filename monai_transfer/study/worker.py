@@ -109,9 +109,9 @@ def _log_to(path: Path) -> Iterator[None]:
             raise unwritable(path, error) from error
         raise
     finally:
-        for stream in (sys.stdout, sys.stderr):
+        for printed in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError):  # told above, or the run has failed of something else
-                stream.flush()
+                printed.flush()
         os.dup2(saved[0], 1)
         os.dup2(saved[1], 2)
         os.close(saved[0])
