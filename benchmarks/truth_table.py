@@ -4,6 +4,8 @@
                                      [--skip translation] [--argument translation:steps=200]
                                      [--write docs/truth_table.md] [--name NAME] [--render]
 
+What the table has cost so far, and what is left, in seconds of processor time, is printed first.
+
 The bundle's own weights are the source; a bundle without is pretrained first. Every arm has the same number of steps of
 the same batch size, keeps its last epoch, and stands at the defaults that its documentation gives: nothing is tuned to
 the set. ``monai_transfer/study/method_arms.py`` says what each is compared with. A killed table continues with the same
@@ -134,6 +136,7 @@ def run(options: argparse.Namespace, trials: Sequence[MethodArm], console: Conso
                     own["fresh"] = True  # what failed starts over, perhaps under a fixed configuration
                 overrides = {**shared, **budget(options.steps), **trial.arm.overrides, **own}
                 jobs.append(Job(str(options.bundle), trial.arm.workflow, overrides, f"{trial.name}, seed {seed}"))
+        console.print(cost(out, jobs))
         since = time.time()
 
         def done(job: Job, error: BaseException | None, seconds: float) -> None:
@@ -148,6 +151,15 @@ def run(options: argparse.Namespace, trials: Sequence[MethodArm], console: Conso
 
         run_jobs(jobs, pool, "cells", console, done)
         console.print(f"minutes: {(time.time() - since) / 60:.1f}")
+
+
+def cost(out: Path, jobs: Sequence[Job]) -> str:
+    """Processor time of the cells that are there, and of those left: a cell costs what the finished ones did."""
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((out / "cells").glob("*.json"))]
+    spent = [float(cell["seconds"]) for cell in found if cell["status"] == "finished"]
+    left = sum(read_status(job.output) != "finished" for job in jobs)
+    ahead = f"about {left * sum(spent) / len(spent):.0f} s" if spent else "not known before the first cell"
+    return f"processor time: {sum(spent):.0f} s for {len(spent)} cells so far; {left} of {len(jobs)} left, {ahead}"
 
 
 def reason_of(out: Path, name: str, seed: int) -> str:
@@ -169,6 +181,7 @@ def table(options: argparse.Namespace, trials: Sequence[MethodArm], console: Con
                 failures.setdefault(trial.name, {})[seed] = reason.replace(f"{options.out.resolve()}/", "")
     if not runs:
         raise InputError("holds no finished cell", path=options.out, hint="run the table first")
+    steps = max((r.steps or 0 for of_seed in runs.values() for r in of_seed.values()), default=0)
     first = next(iter(next(iter(runs.values())).values()))
     rows = []
     for trial in trials:
@@ -179,28 +192,36 @@ def table(options: argparse.Namespace, trials: Sequence[MethodArm], console: Con
                 runs,
                 trial.controls,
                 failures=failures.get(trial.name),
-                remarks=(trial.remark, trial.refused),
+                remarks=(trial.remark, trial.refused, _older(runs.get(trial.name, {}), steps)),
                 compare_with=INTENSITY,
             )  # fmt: skip
         )
         if trial.refused:
             rows[-1].word = "does not apply"
-    steps = max((r.steps or 0 for of_seed in runs.values() for r in of_seed.values()), default=0)
     patients = len({row["patient"] for row in first.cases})
     command = " ".join(["python benchmarks/truth_table.py", options.bundle.name, *_said(options)])
     name = options.name or options.bundle.resolve().name
     versions = f"torch {version('torch').split('+')[0]}, MONAI {version('monai')}"
+    days = sorted({str(r.record.get("ended"))[:10] for of_seed in runs.values() for r in of_seed.values()})
+    measured = f"measured {' to '.join(dict.fromkeys((days[0], days[-1])))}"
     words = [row.word for row in rows]
     judged = [row for row in rows if row.group not in ("reference", "control") and row.mean is not None]
     return "\n".join(
         [
             f"## {name}", "", f"    {command}", "",
             f"{first.record.get('source_site')} to {first.record.get('target_site')}: {patients} test patients, "
-            f"{len(first.cases)} cases; {steps} steps for every arm that trains; {options.seeds} seeds; {versions}. "
+            f"{len(first.cases)} cases; {steps} steps for every arm that trains; {options.seeds} seeds; {versions}; "
+            f"{measured}. "
             f"Of {len(judged)} methods {words.count('helped')} helped and {words.count('hurt')} hurt.", "",
             markdown(rows, first.metric(first.kind.primary_metric)),
         ]
     )  # fmt: skip
+
+
+def _older(of_seed: dict[int, Run], steps: int) -> str:
+    """Which of an arm's trained cells had another number of steps than the table, and when."""
+    found = {f"{r.steps} steps, of {str(r.record.get('ended'))[:10]}" for r in of_seed.values() if r.steps}
+    return "; ".join(sorted(text for text in found if not text.startswith(f"{steps} steps")))
 
 
 def _said(options: argparse.Namespace) -> list[str]:

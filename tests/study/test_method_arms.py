@@ -15,6 +15,7 @@ from monai_transfer.bundle.new import new_bundle
 from monai_transfer.errors import InputError
 from monai_transfer.study.arms import parse_arms
 from monai_transfer.study.method_arms import cost_of, find_method_arms, resolve_arms
+from monai_transfer.study.pool import Job
 from monai_transfer.study.run_arms import run_study
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -95,6 +96,23 @@ def test_test_time_arms_run_and_the_report_says_what_they_are(bundle, tmp_path):
     text = report.read_text(encoding="utf-8")
     assert "adapts the source model without source data" in text
     assert "adapted to a scan in" in (tmp_path / "dg_tta-0" / "log.txt").read_text(encoding="utf-8")
+
+
+def test_what_a_table_costs_is_told_from_its_finished_cells(tmp_path):
+    cells = tmp_path / "cells"
+    cells.mkdir()
+    for name, status, seconds in (
+        ("dann-0", "finished", 40.0),
+        ("coral-0", "finished", 20.0),
+        ("mmd-0", "failed", 0.0),
+    ):
+        (cells / f"{name}.json").write_text(json.dumps({"status": status, "seconds": seconds}))
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text(json.dumps({"status": status}))
+    jobs = [Job("b", "adapt", {"output_dir": str(tmp_path / f"{n}-0")}, n) for n in ("dann", "coral", "mmd", "cdan")]
+    told = load_benchmark().cost(tmp_path, jobs)
+    assert told == "processor time: 60 s for 2 cells so far; 2 of 4 left, about 60 s"
+    assert "not known" in load_benchmark().cost(tmp_path / "empty", jobs)
 
 
 @pytest.mark.slow
