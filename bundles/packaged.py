@@ -106,7 +106,7 @@ def _classification() -> BundleSpec:
             "pretrain": "test AUC 0.89 at site_a (accuracy 0.83)",
             "evaluate": "test AUC 0.65 at site_b with the packaged weights: the shift",
             "train": "test AUC 0.76 at site_b after 16 labelled slices",
-            "adapt": "test AUC 0.77 at site_b without its labels; DANN gave 0.80, no term at all 0.79: no gain is shown",
+            "adapt": "test AUC 0.77 at site_b without its labels; DANN gave 0.80, no term at all 0.79: no gain shown",
             "inference": "probabilities of lesion and no lesion in predictions.csv",
         },
     )

@@ -15,6 +15,7 @@ from monai_transfer.networks.domain_norms import DomainNorms
 
 __all__ = ["DomainStatistics"]
 
+MODES = ("both", "target", "kept", "domain")
 _TARGET_PASSES = {f"target_{view}{what}" for view in ("", "strong_") for what in ("logits", "features")}
 
 
@@ -22,8 +23,9 @@ class DomainStatistics:
     """Tells the norm layers whose batch comes next.
 
     Args:
-        mode: ``"both"`` domains count in the running averages, ``"target"`` alone, or each ``"domain"`` has layers of
-            its own (``networks.domain_norms``); ``None``: what the method declares.
+        mode: ``"both"`` domains count in the running averages, ``"target"`` alone, neither (``"kept"``: the source's
+            stay), or each ``"domain"`` has layers of its own (``networks.domain_norms``); ``None``: what the method
+            declares.
         method: the method that is used.
 
     Raises:
@@ -42,10 +44,10 @@ class DomainStatistics:
 
     def __init__(self, mode: str | None, method: Method) -> None:
         mode = method.statistics if mode is None else mode
-        if mode not in ("both", "target", "domain"):
-            raise InputError(f"no statistics {mode!r}", hint="one of both, target, domain")
+        if mode not in MODES:
+            raise InputError(f"no statistics {mode!r}", hint=f"one of {', '.join(MODES)}")
         self.mode = "domain" if method.domain_norms else mode
-        if self.mode != "both" and method.needs.isdisjoint(_TARGET_PASSES):
+        if self.mode not in ("both", "kept") and method.needs.isdisjoint(_TARGET_PASSES):
             raise InputError(
                 f"{type(method).__name__} passes no target image through the network, whose statistics could count",
                 hint='pass statistics "both", or use it in fine-tuning',
@@ -61,7 +63,7 @@ class DomainStatistics:
         Raises:
             InputError: layers for each domain, and no optimizer of the network that says how they learn.
         """
-        self._running = RunningStatistics(network) if self.mode == "target" else None
+        self._running = RunningStatistics(network) if self.mode in ("target", "kept") else None
         if self.mode == "domain" and self._norms is None:
             if optimizer is None:
                 raise InputError(
@@ -83,10 +85,18 @@ class DomainStatistics:
 
     def use_target(self) -> None:
         """A target batch comes next, or validation."""
-        if self._running is not None:
+        if self._running is not None and self.mode == "kept":
+            self._running.pause()
+        elif self._running is not None:
             self._running.resume()
         if self._norms is not None:
             self._norms.use_target()
+
+    def finish(self) -> None:
+        """The run is over: layers count as they did before it; with ``"domain"`` they are the target's."""
+        self.use_target()
+        if self._running is not None:
+            self._running.resume()
 
     def state_dict(self) -> dict[str, Any] | None:
         """What is kept for the source and its optimizer's state; None where nothing is."""

@@ -51,7 +51,8 @@ class MethodStep:
         layer: module name of the network whose output is the features; default: what enters the class head.
         weight: factor of the term.
         pool: how B x F x spatial features become B x F: ``"mean"``, ``"max"``, or ``None`` to leave them.
-        statistics: whose batches count in the norm layers, ``"both"``, ``"target"`` or ``"domain"``; see ``Adapt``.
+        statistics: whose batches count in the norm layers: ``"both"``, ``"target"``, ``"kept"`` or ``"domain"``; see
+            ``Adapt``.
         keys: what image, label, strong view and order are called in a batch, where not so.
         epochs, epoch_length: of the run, in passes and in calls per pass: terms follow the share that is done.
         scaler: the loop's ``GradScaler``, where it has one.
@@ -96,6 +97,7 @@ class MethodStep:
         self.method, self.weight, self.scaler = method, weight, scaler
         method.layer, method.pool = layer, method.default_pool if pool == "mean" else pool
         self.statistics = DomainStatistics(statistics, method)
+        method.counted = self.statistics.mode
         self.collector = FieldCollector(method, target_loader, layer, method.pool, self.statistics, keys)
         self.own = OwnOptimizers(method, self.statistics)
         self.progress = RunProgress(epochs, epoch_length)
@@ -160,7 +162,7 @@ class MethodStep:
 
     def finish(self) -> None:
         """The run is over: the network is left as it is validated, without hooks."""
-        self.statistics.use_target()
+        self.statistics.finish()
         self.collector.release()
         self.ratio.finish()
         for hook in self._hooks:

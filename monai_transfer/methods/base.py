@@ -74,6 +74,7 @@ class Method(nn.Module):
     Attributes that ``Adapt`` sets before ``setup``, for methods that look into a copy of the network:
         layer: name of the module whose output is the features; ``None``: what enters the class head.
         pool: how the features were pooled.
+        counted: whose batches count in the norm layers' running averages (``Adapt``'s ``statistics``).
 
     Peers, teachers and critics are submodules, made in ``setup``. Their parameters get an optimizer of their own
     (``make_optimizer``), never the user's. All state that must survive a resume lies in ``state_dict()``.
@@ -106,6 +107,7 @@ class Method(nn.Module):
     repeats: int = 1
     layer: str | None = None
     pool: str | None = "mean"
+    counted: str = "both"
 
     def setup(self, network: nn.Module, batch: Fields) -> None:
         """Size the method's own parts from the first batch; called once, before the first ``forward``.

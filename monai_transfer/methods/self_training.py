@@ -17,10 +17,12 @@ image. Errors feed on themselves: start from a network that has learnt on the so
 collapse alarm of ``evaluation.unlabelled_scores``. Both are kept: the run's result is the teacher, or by
 ``keep="student"`` the student; ``models/student.pt`` holds the latter.
 
-Normalisation statistics: estimated on the target's plain images. Where norm layers keep running averages, the teacher's
-pass is normalised by its own batch and counts in them (the first batch alone at first, then a momentum of 0.1), and the
-student takes them over after each step, so that both are evaluated with the target's; whatever ``Adapt``'s
-``statistics`` says. In training each of the student's batches is normalised by itself.
+Normalisation statistics: with ``Adapt(statistics="target")``, the default, they are estimated on the target's plain
+images: the teacher's pass is normalised by its own batch and counts in its norm layers' running averages (the first
+batch alone at first, then a momentum of 0.1), and the student takes them over after each step. Otherwise the teacher
+runs on the student's averages: ``"both"`` blends, and ``"kept"`` leaves the source's, which is better where the source
+was trained under randomised contrast (docs/fine_tuning.md). In training each of the student's batches is normalised by
+itself.
 """
 
 from __future__ import annotations
@@ -73,7 +75,9 @@ class SelfTraining(Method):
 
     needs = frozenset({"target_image", "target_strong_logits"})
     tasks = CLASSES
-    norm_statistics = "both networks: the target's plain images, which the teacher's pass counts"
+    norm_statistics = "both networks: the target's plain images, which the teacher's pass counts; or as asked"
+    statistics = "target"
+    counted = "target"
 
     def __init__(
         self,
@@ -128,7 +132,7 @@ class SelfTraining(Method):
         """The teacher's probabilities on plain images, whose statistics it counts."""
         assert self.teacher is not None, "setup() comes before forward()"
         self.teacher.eval()
-        for layer in _statistic_layers(self.teacher):
+        for layer in _statistic_layers(self.teacher) if self.counted == "target" else ():
             layer.train()
             layer.momentum = max(_MOMENTUM, 1.0 / (int(self.step) + 1))  # the first batch takes the source's place
         taught = probabilities(main_scores(self.teacher, image))
@@ -138,6 +142,9 @@ class SelfTraining(Method):
     def after_step(self, network: nn.Module, progress: float) -> None:
         assert self.teacher is not None, "setup() comes before after_step()"
         self.step += 1
+        if self.counted != "target":
+            ema_update(self.teacher, network, min(self.decay, 1.0 - 1.0 / int(self.step)))
+            return
         layers = list(zip(_statistic_layers(self.teacher), _statistic_layers(network), strict=True))
         counted = [{name: buffer.clone() for name, buffer in ours.named_buffers()} for ours, _ in layers]
         ema_update(self.teacher, network, min(self.decay, 1.0 - 1.0 / int(self.step)))

@@ -48,6 +48,26 @@ def test_statistics_are_those_of_plain_target_images():
     assert not any(module.training for module in method.teacher.modules())
 
 
+@pytest.mark.parametrize("statistics", ["kept", "both", "target"])
+def test_whose_statistics_serve_is_for_adapt_to_say(statistics):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    network[1].running_mean.fill_(3.0)
+    batches = [{"image": torch.randn(8, 1, 2, 2), "label": torch.tensor([0, 1] * 4)} for _ in range(3)]
+    target = [{"image": b["image"] + 10, "strong": b["image"] + 50} for b in batches]
+    method = SelfTraining()
+    trainer = SupervisedTrainer(
+        device="cpu", max_epochs=20, train_data_loader=batches, network=network, decollate=False,
+        optimizer=torch.optim.SGD(network.parameters(), 0.01), loss_function=nn.CrossEntropyLoss(),
+        train_handlers=[Adapt(method, target, statistics=statistics)],
+    )  # fmt: skip
+    trainer.run()
+    means = {"kept": (3.0, 3.0), "both": (15.0, 40.0), "target": (9.0, 11.0)}[statistics]
+    for mean in (network[1].running_mean, method.teacher[1].running_mean):
+        assert all(means[0] <= value <= means[1] for value in mean.tolist()), mean
+    assert network[1].momentum == 0.1, "left as it was"
+
+
 @pytest.mark.parametrize("wrong", [{"keep": "both"}, {"portion": 0.0}, {"portion": 1.5}])
 def test_refused(wrong):
     with pytest.raises(InputError):

@@ -32,7 +32,9 @@ def _method(s: BundleSpec) -> dict[str, Any]:
         "layer": note(s.layer, "module whose output the method aligns; null: what enters the class head"),
         "weight": note(s.method_weight, "of the method's term"),
         "statistics": note(
-            "target", "whose batches count in BatchNorm's running averages: the target's alone, or \"both\""
+            "kept" if s.augment_source == "randomised" and not s.weights_note else "target",
+            "whose batches count in BatchNorm's running averages: target, both, or nobody's (kept: the source's stay,\n"
+            "for a source trained under randomised contrast)",
         ),
         "method": note(s.method, "what is added to the loss"),
         "domain_picture": note(
