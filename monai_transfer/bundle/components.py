@@ -88,7 +88,7 @@ def default_method(task: Task, classes: int = 2, *, source_images: bool = True) 
         return "cdan", "alignment of features class by class: of seven methods the best on the embedded slices"
     if not task.dense:
         return "mcc", "class confusion on the target's predictions: of all terms the best on ten digits"
-    return "self_training", "a mean teacher's surest answers teach a strongly augmented view"
+    return "self_training", "a mean teacher's surest answers teach a strongly augmented view; it does not always help"
 
 
 def method_kind(method: dict[str, Any]) -> str:

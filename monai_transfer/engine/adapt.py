@@ -43,10 +43,9 @@ class Adapt:
         pool: how B x F x spatial features become B x F: ``"mean"``, ``"max"``, or ``None`` to leave them.
         statistics: whose batches count in BatchNorm's running averages, which evaluation uses: ``"both"`` domains, as
             in most papers, or ``"target"`` alone, for a network that will only serve the target. ``"kept"``: nobody's,
-            the source's stay: for a source trained under randomised contrast, which they serve better than the
-            target's own. Training normalises each batch by its own whatever is said here. ``"domain"`` goes further
-            (DSBN, ``networks.domain_norms``): each domain has its own scale and shift as well, and the network is left
-            with the target's. It and ``"target"`` need a method that passes target images through. ``None``: what the
+            the source's stay. Training normalises each batch by its own whatever is said here. ``"domain"`` goes
+            further (DSBN, ``networks.domain_norms``): each domain has its own scale and shift as well, and the network
+            is left with the target's. It and ``"target"`` need a method that passes target images through. ``None``: what the
             method declares, which mostly is ``"both"``.
         name: the name of its entry in the checkpoint, for two of them on one trainer.
         keys: what image, label, strong view and order are called in the batches, where not so: ``{"image": "img"}``.

@@ -20,9 +20,9 @@ collapse alarm of ``evaluation.unlabelled_scores``. Both are kept: the run's res
 Normalisation statistics: with ``Adapt(statistics="target")``, the default, they are estimated on the target's plain
 images: the teacher's pass is normalised by its own batch and counts in its norm layers' running averages (the first
 batch alone at first, then a momentum of 0.1), and the student takes them over after each step. Otherwise the teacher
-runs on the student's averages: ``"both"`` blends, and ``"kept"`` leaves the source's, which is better where the source
-was trained under randomised contrast (docs/fine_tuning.md). In training each of the student's batches is normalised by
-itself.
+runs on the student's averages: ``"both"`` blends, which is better where the source was trained under randomised
+contrast (docs/fine_tuning.md), and ``"kept"`` leaves the source's. In training each of the student's
+batches is normalised by itself.
 """
 
 from __future__ import annotations

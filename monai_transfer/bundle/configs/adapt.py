@@ -32,9 +32,10 @@ def _method(s: BundleSpec) -> dict[str, Any]:
         "layer": note(s.layer, "module whose output the method aligns; null: what enters the class head"),
         "weight": note(s.method_weight, "of the method's term"),
         "statistics": note(
-            "kept" if s.augment_source == "randomised" and not s.weights_note else "target",
-            "whose batches count in BatchNorm's running averages: target, both, or nobody's (kept: the source's stay,\n"
-            "for a source trained under randomised contrast)",
+            # measured on nuclei, on validation images: docs/fine_tuning.md
+            "both" if s.augment_source == "randomised" and not s.weights_note else "target",
+            "whose batches count in BatchNorm's running averages: the target's alone, both (where the source was\n"
+            "trained under randomised contrast), or kept: nobody's, the source's stay",
         ),
         "method": note(s.method, "what is added to the loss"),
         "domain_picture": note(
