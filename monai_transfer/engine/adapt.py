@@ -45,8 +45,8 @@ class Adapt:
             in most papers, or ``"target"`` alone, for a network that will only serve the target. ``"kept"``: nobody's,
             the source's stay. Training normalises each batch by its own whatever is said here. ``"domain"`` goes
             further (DSBN, ``networks.domain_norms``): each domain has its own scale and shift as well, and the network
-            is left with the target's. It and ``"target"`` need a method that passes target images through. ``None``: what the
-            method declares, which mostly is ``"both"``.
+            is left with the target's. It and ``"target"`` need a method that passes target images through. ``None``:
+            what the method declares, which mostly is ``"both"``.
         name: the name of its entry in the checkpoint, for two of them on one trainer.
         keys: what image, label, strong view and order are called in the batches, where not so: ``{"image": "img"}``.
 
