@@ -64,7 +64,7 @@ NAMES = st.lists(PIECES | st.text(max_size=6), min_size=1, max_size=6).map("".jo
 
 
 @pytest.mark.filterwarnings("ignore")
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
 @given(lesion=NAMES, site=NAMES, channel=NAMES, modality=NAMES, suffix=NAMES)
 @example(lesion=CODE, site=CODE, channel=CODE, modality=CODE, suffix=CODE)
 @example(lesion="%a.json::b", site="@::x", channel="#", modality="'''", suffix='"""')
