@@ -264,7 +264,11 @@ class Manifest:
         if not more:
             return self
         if self.regions:
-            raise InputError("declares regions, and a further class is none of them", path=self.path)
+            raise InputError(
+                "declares regions, and a further class is none of them",
+                path=self.path,
+                hint="--no-keep-classes leaves out what the source knows beyond them",
+            )
         used = {int(key) for key in self.labels} | {v for vs in self.label_values.values() for v in vs}
         used |= set(self.ignore)
         labels = dict(self.labels)

@@ -151,7 +151,10 @@ class Distillation(Method):
     ) -> None:
         super().__init__()
         if activation not in ("softmax", "sigmoid"):
-            raise InputError(f"activation {activation!r} is not softmax or sigmoid")
+            raise InputError(
+                f"activation {activation!r} is not softmax or sigmoid",
+                hint="softmax where classes exclude each other, sigmoid where they do not",
+            )
         if kept is not None and (head is not None or not kept):
             fault = "kept names no output" if not kept else "kept and head are both given"
             raise InputError(fault, hint="kept: the outputs that the source knows; head: for a teacher with others")

@@ -5,6 +5,7 @@ In this process: a dozen that each load MONAI anew take a minute more.
 
 from __future__ import annotations
 
+import logging
 import runpy
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
 
-SLOW = ("weak_localization.py", "prediction.py", "large_sets.py", "auto_rules.py")
+SLOW = ("weak_localization.py", "prediction.py", "large_sets.py", "auto_rules.py", "kept_classes.py")
 OTHERS = (
     "zoo_bundles.py",  # it reads a checkout of the model zoo, which nobody has by default
     "nnunet_rival.py",  # it runs in an environment with nnunetv2
@@ -34,4 +35,6 @@ def test_runs(script, monkeypatch, capsys):
         runpy.run_path(str(script), run_name="__main__")
     except SystemExit as stop:
         assert not stop.code, stop.code
+    finally:
+        logging.disable(logging.NOTSET)  # some scripts silence logging for their process, which is ours here
     assert ": " in capsys.readouterr().out

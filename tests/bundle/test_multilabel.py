@@ -71,7 +71,7 @@ def test_every_workflow_and_the_comparison(bundle, tmp_path):
         rows = list(csv.DictReader(stream))
     assert {row["label_mass"] for row in rows} == {"0.0", "1.0", ""}, "an open label stays open"
     report = compare_runs([*runs, source])
-    assert report.task == "multilabel" and set(report.arms) == {"fine_tuned", "adapted", "source"}
+    assert report.task == "multilabel" and set(report.arms) == {"joint", "adapted", "source"}
     by_finding = compare_runs([*runs, source], metric="auc_mass")
     assert by_finding.measure.heading == "AUC, mass"
     with (runs[0] / "metrics.csv").open() as stream:

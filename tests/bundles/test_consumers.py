@@ -18,10 +18,19 @@ from monai.fl.utils.constants import ExtraItems
 from monai.fl.utils.exchange_object import ExchangeObject
 
 from monai_transfer.bundle.export import export_bundle
+from tests.bundles.conftest import NAMES
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 TINY = {"max_epochs": 1, "steps_per_epoch": 2}
 # an exported bundle must run where this package is not installed
+
+
+def quick_for(*names: str) -> pytest.MarkDecorator:
+    """Every packaged bundle; those not named only among the slow tests (each is a process that loads MONAI anew)."""
+    params = [pytest.param(name, marks=() if name in names else pytest.mark.slow) for name in NAMES]
+    return pytest.mark.parametrize("bundle", params, indirect=True)
+
+
 BLOCK = "import sys; sys.modules['monai_transfer'] = None\n"
 
 
@@ -52,6 +61,7 @@ def test_verify_net_in_out(bundle, config, monkeypatch):
     )
 
 
+@quick_for("head_mr_slice_classification")
 def test_ckpt_export_from_the_command_line(bundle, python):
     words = ["-m", "monai.bundle", "ckpt_export", "--net_id", "network_def", "--filepath", "models/model.ts"]
     words += ["--ckpt_file", "models/model.pt", "--meta_file", "configs/metadata.json"]
@@ -89,6 +99,7 @@ def test_weights_are_small_and_hashed(bundle):
 
 
 # ---------------------------------------------------------------------- plain MONAI, without this package
+@quick_for("head_mr_lesion_localization", "head_mr_segmentation")
 def test_inference_at_once_from_a_fresh_clone_without_this_package(bundle, task, python):
     files = list((bundle / "sample").iterdir())
     assert files, "a bundle brings a sample"
@@ -120,6 +131,7 @@ def test_inference_at_once_from_a_fresh_clone_without_this_package(bundle, task,
             assert np.isfinite(float(scores[0])) and len(scores) == 1
 
 
+@quick_for("head_mr_lesion_localization")
 def test_inference_script_keeps_equal_names_apart_without_this_package(bundle, task, python, tmp_path):
     (sample,) = (bundle / "sample").iterdir()
     for patient in "ab":
@@ -246,6 +258,7 @@ def test_two_processes(bundle, overlay, python):
     _torchrun(bundle, overlay, python)
 
 
+@pytest.mark.slow  # tests/engine/test_adapt.py holds quickly that two ranks equal one process
 def test_two_processes_adapt(segmentation, python):
     _torchrun(segmentation, ["adapt"], python)
 

@@ -284,7 +284,7 @@ def _worker(rank: int, size: int, folder: str, accumulation: int) -> None:
         dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("accumulation", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_two_ranks_equal_one_process(tmp_path, accumulation):
     _worker(0, 1, str(tmp_path), accumulation)
     mp.spawn(_worker, args=(2, str(tmp_path), accumulation), nprocs=2)

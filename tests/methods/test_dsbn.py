@@ -91,5 +91,5 @@ def test_any_method_can_have_it(adapt, batches, moons, accuracy):
     assert (kept - ours).abs().mean() < 0.5 * (kept - theirs).abs().mean()
     with pytest.raises(InputError, match="no BatchNorm layer"):
         adapt(Dsbn(), nn.Linear(2, 2), source, target, epochs=1)
-    with pytest.raises(InputError, match="one of both, target, domain"):
+    with pytest.raises(InputError, match="one of both, target, kept, domain"):
         Adapt(Coral(), [], statistics="source")
