@@ -22,6 +22,7 @@ from monai_transfer.bundle_reader.component import Component
 from monai_transfer.bundle_reader.table import lookup, table
 from monai_transfer.config_text import given_to_config
 from monai_transfer.errors import InputError, closest
+from monai_transfer.networks.arguments import INPUTS, OUTPUTS, argument_of, with_channels
 from monai_transfer.safe_parse import parse_yaml
 from monai_transfer.tasks import Task
 from monai_transfer.weights import Source
@@ -30,9 +31,6 @@ from monai_transfer.weights.families import Family, find_family
 __all__ = ["BareCheckpoint", "bare_checkpoint", "named_network", "parse_network_args"]
 
 logger = logging.getLogger(__name__)
-
-_OUTPUTS = ("out_channels", "num_classes", "n_classes")
-_INPUTS = ("in_channels", "n_input_channels", "input_channels")
 
 
 @dataclass(frozen=True)
@@ -190,7 +188,7 @@ def _found(
 
 def _agreeing(given: Mapping[str, Any], seen: Mapping[str, Any], source: Source) -> dict[str, Any]:
     """What the user says of the network and, where he says nothing, what the file's shapes say."""
-    taken = {key: value for key, value in seen.items() if key not in ("_target_", *_INPUTS, *_OUTPUTS, "spatial_dims")}
+    taken = {key: value for key, value in seen.items() if key not in ("_target_", *INPUTS, *OUTPUTS, "spatial_dims")}
     for key, value in given.items():
         if key in taken and _listed(taken[key]) != _listed(value):
             hint = f"leave {key} out, or give {key}={taken[key]}"
@@ -237,10 +235,10 @@ def _filled(made: Any, arguments: Mapping[str, Any], fit: DataFit, outputs: int)
     filled = dict(arguments)
     if "spatial_dims" in parameters:
         filled.setdefault("spatial_dims", fit.spatial_dims)
-    for names, value in ((_INPUTS, fit.channels), (_OUTPUTS, outputs)):
-        name = next((name for name in names if name in parameters), None)
+    for names, value in ((INPUTS, fit.channels), (OUTPUTS, outputs)):
+        name = argument_of(names, parameters)
         if name is not None and filled.get(name, value) != value:
-            what = "channels" if names is _INPUTS else "classes"
+            what = "channels" if names is INPUTS else "classes"
             raise InputError(f"{name}={filled[name]}, and the data have {value} {what}", hint=f"leave {name} out")
         if name is not None:
             filled[name] = value
@@ -271,18 +269,14 @@ def _of_family(family: Family, source: Source, task: Task, fit: DataFit, outputs
         for key in ("conv1_t_size", "conv1_t_stride"):
             if isinstance(config.get(key), list):
                 config[key] = [config[key][0]] * fit.spatial_dims
-    for names, value in ((_INPUTS, fit.channels), (_OUTPUTS, outputs)):
-        for name in names:
-            if name in config:
-                config[name] = value
-    return config
+    return with_channels(config, fit.channels, outputs)
 
 
 def _head(family: Family | None, asked: str | None, task: Task, outputs: int) -> dict[str, Any]:
     """What is known of the outputs; nothing is said of a head that does not go over in any case."""
     if asked is None and family is not None and family.head is None:
-        told = next((family.network[name] for name in _OUTPUTS if name in family.network), None)
-        if told != outputs or family.partial:
+        name = argument_of(OUTPUTS, family.network)
+        if name is None or family.network[name] != outputs or family.partial:
             return {}
     return head_facts(family.head if family is not None else None, "its family", asked, task)
 

@@ -7,7 +7,9 @@ it, its expressions are evaluated here, once, and a network class of its own ``s
 from __future__ import annotations
 
 import copy
+import inspect
 import logging
+import pydoc
 import shutil
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from monai_transfer.config_text import expr
 from monai_transfer.engine.checkpoint import save_checkpoint
 from monai_transfer.errors import InputError, first_cause
 from monai_transfer.files import make_folder, sha256_file, write_text
+from monai_transfer.networks.arguments import INPUTS, OUTPUTS, argument_of, with_channels
 from monai_transfer.weights import Source, load_weights
 from monai_transfer.weights.large_files import LargeFile, write_large_files
 
@@ -32,10 +35,6 @@ __all__ = [
     "described_source", "fit_weights", "needs_scripts", "open_source", "source_network", "source_spacing",
     "take_scripts", "trust_in",
 ]  # fmt: skip
-
-_CLASSES = ("out_channels", "num_classes", "n_classes")
-_CHANNELS = ("in_channels", "n_input_channels")
-
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +45,9 @@ def open_source(source: str | Path) -> Source | None:
         return None
     path = Path(source)
     if not path.exists():
-        raise InputError("no such source", path=source, hint="a bundle folder, a run folder, or none")
+        raise InputError(
+            "no such source", path=source, hint="a bundle, run or nnU-Net results folder, a checkpoint file, or none"
+        )
     if not (path / "run.json").is_file():
         return Source.load(path)
     weights = path / "models" / "model.pt"
@@ -130,15 +131,7 @@ def source_network(given: Source, classes: int, fit: DataFit, trust: Trust | Non
         if dims != 2 or "spatial_dims" not in config:
             raise InputError(f"the source is {dims}D and the data are {fit.spatial_dims}D", path=given.path)
         config["spatial_dims"] = 3  # its 2D kernels are inflated on loading, and reported
-    return _fitted(config, classes, fit)
-
-
-def _fitted(config: dict[str, Any], classes: int, fit: DataFit) -> dict[str, Any]:
-    for names, value in ((_CLASSES, classes), (_CHANNELS, fit.channels)):
-        for name in names:
-            if name in config:
-                config[name] = value
-    return config
+    return with_channels(config, fit.channels, classes)
 
 
 def _own_network(trust: Trust, classes: int, fit: DataFit, patch: list[int]) -> dict[str, Any]:
@@ -156,8 +149,8 @@ def _own_network(trust: Trust, classes: int, fit: DataFit, patch: list[int]) -> 
         raise InputError(f"its {key} is no network", path=trust.folder, hint="name another source")
     with own_scripts(scripts_folder(trust.folder)):
         known = _arguments_of(made["_target_"])
-        for names, value in ((_CLASSES, classes), (_CHANNELS, fit.channels)):
-            name = next((name for name in names if name in made or name in known), None)
+        for names, value in ((OUTPUTS, classes), (INPUTS, fit.channels)):
+            name = argument_of(names, known | made.keys())
             if name is not None:
                 made[name] = value
         network = _built(made, trust.folder)
@@ -172,18 +165,15 @@ def _own_network(trust: Trust, classes: int, fit: DataFit, patch: list[int]) -> 
     first = out[0] if isinstance(out, (list, tuple)) else out
     if isinstance(first, torch.Tensor) and first.ndim > 1 and first.shape[1] != classes:
         fault = f"its network has {first.shape[1]} outputs, and the data need {classes}"
-        hint = f"give {made['_target_']} an argument {_CLASSES[0]}, by which they are set"
+        hint = f"give {made['_target_']} an argument {OUTPUTS[0]}, by which they are set"
         raise InputError(fault, path=trust.folder, hint=hint)
     return made
 
 
 def _arguments_of(target: str) -> set[str]:
     """Names of the arguments of a class, as far as they can be told."""
-    import inspect
-    from pydoc import locate
-
     try:
-        return set(inspect.signature(locate(target)).parameters)  # type: ignore[arg-type]
+        return set(inspect.signature(pydoc.locate(target)).parameters)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         return set()
 

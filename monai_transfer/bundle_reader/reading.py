@@ -17,6 +17,7 @@ from monai_transfer.bundle_reader.references import Resolver
 from monai_transfer.bundle_reader.table import ARGUMENTS, DEFAULT_OFF
 from monai_transfer.config_text import from_config
 from monai_transfer.errors import InputError
+from monai_transfer.networks.arguments import INPUTS, argument_of
 from monai_transfer.safe_parse import MAX_CONFIG_BYTES, read_json, read_mapping
 
 __all__ = ["config_file", "read_bundle", "read_metadata"]
@@ -279,7 +280,7 @@ def _finish(found: BundleDescription) -> None:
         arguments = translate(found.network.name, found.network.arguments)[0]
         dims = arguments.get("spatial_dims")
         found.dims = dims if isinstance(dims, int) else found.dims
-        channels = arguments.get("in_channels", arguments.get("n_input_channels"))
+        channels = arguments.get(argument_of(INPUTS, arguments) or "")
         found.in_channels = channels if isinstance(channels, int) else found.in_channels
     for step in found.postprocessing:
         for name in ("softmax", "sigmoid"):

@@ -9,7 +9,7 @@ from typing import Any
 
 from monai_transfer.discovery import class_name, file_names, lazy_class
 
-_BASE = ("Fields", "Method")
+_BASE = ("Fields", "Method", "TeacherMethod")
 
 
 def __getattr__(name: str) -> Any:

@@ -60,6 +60,7 @@ class Adda(Method):
     norm_statistics = "source copy: frozen; the network's running averages are the target's alone"
     statistics = "target"
     default_pool: ClassVar[str | None] = None
+    lr: float
 
     def __init__(self, hidden: int = 500, lr: float = 1e-3, places: int = 1024) -> None:
         super().__init__()

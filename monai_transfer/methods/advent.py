@@ -96,6 +96,7 @@ class Advent(Method):
         "regression": "it works on class probabilities",
     }
     caution = "at its paper's weight its gradient is about a thousandth of the task's on small networks: raise weight"
+    lr: float
 
     def __init__(
         self,

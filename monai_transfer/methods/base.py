@@ -12,9 +12,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from monai_transfer.tasks.for_methods import ANY_TASK
+from monai_transfer.errors import InputError
+from monai_transfer.networks.copying import copy_network
+from monai_transfer.networks.moving_average import ema_update
+from monai_transfer.networks.schedules import sigmoid_ramp
+from monai_transfer.tasks.for_methods import ANY_TASK, CLASSES
 
-__all__ = ["FIELDS", "Fields", "Method", "rows_of"]
+__all__ = ["FIELDS", "Fields", "Method", "TeacherMethod", "rows_of"]
 
 FIELDS = frozenset(
     f"{domain}_{what}"
@@ -67,6 +71,7 @@ class Method(nn.Module):
         repeats: steps of the network per iteration; those after the first are on ``again`` alone.
         domain_norms: each domain has BatchNorm layers of its own (``Adapt(statistics="domain")``, always).
         statistics: what ``Adapt`` takes where its ``statistics`` are not given.
+        lr: of the optimizer of its own parameters; ``None``: 1e-3.
         follows_lr: its own parameters learn as the network's do: an optimizer of the same kind and options, at its
             learning rate (the largest of its groups) at each step.
         constant: passes that build no graph, among target, target_strong, source_strong: their fields are labels.
@@ -101,6 +106,7 @@ class Method(nn.Module):
     default_pool: ClassVar[str | None] = "mean"
     domain_norms: ClassVar[bool] = False
     statistics: ClassVar[str] = "both"
+    lr: float | None = None
     follows_lr: bool = False
     constant: ClassVar[frozenset[str]] = frozenset()
     replaces_weight_decay: ClassVar[bool] = False
@@ -148,7 +154,7 @@ class Method(nn.Module):
     def make_optimizer(self) -> torch.optim.Optimizer | None:
         """The optimizer of the method's own learnable parameters, or ``None`` where it has none."""
         parameters = [p for p in self.parameters() if p.requires_grad]
-        return torch.optim.Adam(parameters, lr=1e-3) if parameters else None
+        return torch.optim.Adam(parameters, lr=1e-3 if self.lr is None else self.lr) if parameters else None
 
     def log(self) -> Mapping[str, float | Tensor]:
         """Extra numbers of the last step for the log, e.g. the discriminator's accuracy; scalars or 0-d tensors."""
@@ -168,3 +174,72 @@ def rows_of(features: Tensor, most: int | None = None) -> Tensor:
     if most is not None and len(features) > most:
         features = features[torch.linspace(0, len(features) - 1, most, device=features.device).long()]
     return features
+
+
+class TeacherMethod(Method):
+    """A method whose target is the answer of ``teacher``, a moving average of the network; define ``forward``.
+
+    Args:
+        decay: largest a of the moving average.
+        weight: factor of the term.
+        ramp: share of the run after which the term has its full weight.
+        keep: which of the two is the run's result, ``"student"`` or ``"teacher"``.
+
+    Raises:
+        InputError: ``keep`` is neither of the two.
+
+    Paper: Tarvainen and Valpola, Mean teachers are better role models, NeurIPS 2017, arXiv:1703.01780
+
+        teacher <- a * teacher + (1 - a) * network after every step,   a = min(decay, 1 - 1 / step)
+
+    The first steps follow the network closely, however slow the average is to be later:
+
+    >>> import torch
+    >>> from monai_transfer.methods.base import TeacherMethod
+    >>> method = TeacherMethod(decay=0.99, weight=1.0, ramp=0.3, keep="teacher")
+    >>> method.step += 2
+    >>> method.rate, method.ramp_factor(1.0)
+    (0.5, 1.0)
+    """
+
+    needs = frozenset({"target_image", "target_strong_logits"})
+    tasks = CLASSES
+
+    def __init__(self, decay: float, weight: float, ramp: float, keep: str) -> None:
+        super().__init__()
+        if keep not in ("student", "teacher"):
+            raise InputError(f"{type(self).__name__} cannot keep {keep!r}", hint="one of student, teacher")
+        self.decay, self.weight, self.ramp, self.keep = decay, weight, ramp, keep
+        self.teacher: nn.Module | None = None
+        self.step: Tensor
+        self.register_buffer("step", torch.zeros((), dtype=torch.long))
+        self._log: dict[str, Tensor | float] = {}
+
+    def setup(self, network: nn.Module, batch: Fields) -> None:
+        self.teacher = copy_network(network, frozen=True)
+
+    def train(self, mode: bool = True) -> TeacherMethod:
+        super().train(mode)
+        if self.teacher is not None:
+            self.teacher.eval()
+        return self
+
+    def ramp_factor(self, progress: float) -> float:
+        return sigmoid_ramp(progress, self.ramp)
+
+    @property
+    def rate(self) -> float:
+        """a of the step that was just made."""
+        return min(self.decay, 1.0 - 1.0 / int(self.step))
+
+    def after_step(self, network: nn.Module, progress: float) -> None:
+        assert self.teacher is not None, "setup() comes before after_step()"
+        self.step += 1
+        ema_update(self.teacher, network, self.rate)
+
+    def deployed(self, network: nn.Module) -> dict[str, Tensor] | None:
+        return self.teacher.state_dict() if self.keep == "teacher" and self.teacher is not None else None
+
+    def log(self) -> dict[str, Tensor | float]:
+        """The term of the last step, unweighted, and its weight."""
+        return dict(self._log)

@@ -116,9 +116,6 @@ class Cdan(Method):
         width = self.projection if randomised else classes * width
         self.discriminator = domain_discriminator(width, self.hidden).to(features.device)
 
-    def make_optimizer(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.parameters(), lr=self.lr)
-
     def conditioned(self, features: Tensor, logits: Tensor) -> Tensor:
         """What the discriminator sees: h, N x (C F) or N x d. The predictions are constants."""
         features, predicted = at_least_float32(pool_features(features)), pool_features(probabilities(logits.detach()))

@@ -115,11 +115,6 @@ class CoTraining(Method):
         self._network = (network,)
         self.peer = peer_network(network)
 
-    def make_optimizer(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(
-            (p for p in self.parameters() if p.requires_grad), lr=1e-3 if self.lr is None else self.lr
-        )
-
     def ramp_factor(self, progress: float) -> float:
         return sigmoid_ramp(progress, self.ramp)
 

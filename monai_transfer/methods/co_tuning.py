@@ -101,6 +101,7 @@ class CoTuning(Method):
         "regression": "it learns which source classes a target class looks like",
     }
     norm_statistics = "source model: frozen copy, eval mode; network: the trainer's own forward pass"
+    lr: float
 
     def __init__(
         self,

@@ -77,9 +77,6 @@ class Dann(Method):
         discriminator = domain_discriminator(features.shape[1], self.hidden, features.ndim - 2)
         self.discriminator = discriminator.to(features.device)
 
-    def make_optimizer(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.parameters(), lr=self.lr)
-
     def ramp_factor(self, progress: float) -> float:
         return dann_lambda(progress)
 

@@ -24,6 +24,7 @@ from monai_transfer.methods.base import Fields, Method
 from monai_transfer.networks.copying import copy_network
 from monai_transfer.networks.output_forms import main_scores
 from monai_transfer.networks.outputs import log_probabilities, probabilities
+from monai_transfer.networks.pseudo_labels import IGNORE, labelled_cross_entropy
 from monai_transfer.networks.schedules import dann_lambda
 from monai_transfer.tasks.for_methods import CLASSES
 
@@ -80,8 +81,8 @@ class Dsbn(Method):
         label, confidence = mixed_labels(taught, fields.target_logits.detach(), progress)
         chosen = confidence >= self.threshold
         self._log = {"selected": chosen.float().mean()}
-        picked = log_probabilities(fields.target_logits).gather(1, label.unsqueeze(1)).squeeze(1)
-        return -self.weight * (picked * chosen).sum() / chosen.sum().clamp_min(1)
+        labels = label.masked_fill(~chosen, IGNORE)
+        return self.weight * labelled_cross_entropy(log_probabilities(fields.target_logits), labels)
 
     def log(self) -> dict[str, Tensor]:
         """``selected``: share of the last batch's cases or voxels that had a label."""

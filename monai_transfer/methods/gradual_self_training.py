@@ -24,6 +24,7 @@ from monai_transfer.methods.base import Fields, Method
 from monai_transfer.networks.copying import copy_network
 from monai_transfer.networks.output_forms import main_scores
 from monai_transfer.networks.outputs import log_probabilities, probabilities
+from monai_transfer.networks.pseudo_labels import IGNORE, labelled_cross_entropy
 from monai_transfer.tasks.for_methods import CLASSES
 
 __all__ = ["GradualSelfTraining"]
@@ -81,8 +82,8 @@ class GradualSelfTraining(Method):
             count = max(round((1 - self.drop) * confidence.numel()), 1)
             kept = confidence >= confidence.flatten().topk(count).values[-1]
             self._log = {"stage": self.stage.float(), "selected": kept.float().mean()}
-        picked = log_probabilities(logits[members]).gather(1, labels.unsqueeze(1)).squeeze(1)
-        return -self.weight * (picked * kept).sum() / kept.sum()
+        labels = labels.masked_fill(~kept, IGNORE)
+        return self.weight * labelled_cross_entropy(log_probabilities(logits[members]), labels)
 
     def after_step(self, network: nn.Module, progress: float) -> None:
         if self._stage_of(progress) != int(self.stage):

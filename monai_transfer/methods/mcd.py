@@ -96,9 +96,6 @@ class Mcd(Method):
             nn.Sequential(layer(width, self.hidden), nn.ReLU(), layer(self.hidden, classes)) for _ in range(2)
         ).to(batch.source_features.device)
 
-    def make_optimizer(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.parameters(), lr=self.lr)
-
     def _losses(self, fields: Fields, constant_heads: bool) -> tuple[Tensor, Tensor]:
         """The heads' summed cross-entropy on the source, and their discrepancy on the target."""
         assert self.heads is not None, "setup() comes before forward()"

@@ -24,16 +24,12 @@ its running averages blend both domains.
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from monai_transfer.errors import InputError
-from monai_transfer.methods.base import Fields, Method
-from monai_transfer.networks.copying import copy_network
+from monai_transfer.methods.base import Fields, TeacherMethod
 from monai_transfer.networks.moving_average import ema_update
 from monai_transfer.networks.output_forms import main_scores
 from monai_transfer.networks.outputs import probabilities
-from monai_transfer.networks.schedules import sigmoid_ramp
-from monai_transfer.tasks.for_methods import CLASSES
 
 __all__ = ["MeanTeacher", "consistency_loss", "ema_update"]
 
@@ -50,7 +46,7 @@ def consistency_loss(student: Tensor, teacher: Tensor) -> Tensor:
     return (probabilities(student) - probabilities(teacher.detach())).square().mean()
 
 
-class MeanTeacher(Method):
+class MeanTeacher(TeacherMethod):
     """Consistency with a moving average of the network, its ``teacher``.
 
     Args:
@@ -74,31 +70,10 @@ class MeanTeacher(Method):
     0.0
     """
 
-    needs = frozenset({"target_image", "target_strong_logits"})
-    tasks = CLASSES
     norm_statistics = "teacher: the student's running averages, copied; student: separate batches, blended averages"
 
     def __init__(self, decay: float = 0.999, weight: float = 1.0, ramp: float = 0.3, keep: str = "student") -> None:
-        super().__init__()
-        if keep not in ("student", "teacher"):
-            raise InputError(f"mean teacher cannot keep {keep!r}", hint="one of student, teacher")
-        self.decay, self.weight, self.ramp, self.keep = decay, weight, ramp, keep
-        self.teacher: nn.Module | None = None
-        self.step: Tensor
-        self.register_buffer("step", torch.zeros((), dtype=torch.long))
-        self._log: dict[str, Tensor | float] = {}
-
-    def setup(self, network: nn.Module, batch: Fields) -> None:
-        self.teacher = copy_network(network, frozen=True)
-
-    def train(self, mode: bool = True) -> MeanTeacher:
-        super().train(mode)
-        if self.teacher is not None:
-            self.teacher.eval()
-        return self
-
-    def ramp_factor(self, progress: float) -> float:
-        return sigmoid_ramp(progress, self.ramp)
+        super().__init__(decay, weight, ramp, keep)
 
     def forward(self, fields: Fields, progress: float) -> Tensor:
         assert self.teacher is not None, "setup() comes before forward()"
@@ -108,14 +83,6 @@ class MeanTeacher(Method):
         loss = consistency_loss(fields.target_strong_logits, taught)
         self._log = {"consistency": loss.detach(), "consistency_weight": weight}
         return weight * loss
-
-    def after_step(self, network: nn.Module, progress: float) -> None:
-        assert self.teacher is not None, "setup() comes before after_step()"
-        self.step += 1
-        ema_update(self.teacher, network, min(self.decay, 1.0 - 1.0 / int(self.step)))
-
-    def deployed(self, network: nn.Module) -> dict[str, Tensor] | None:
-        return self.teacher.state_dict() if self.keep == "teacher" and self.teacher is not None else None
 
     def log(self) -> dict[str, Tensor | float]:
         """``consistency`` (unweighted) and ``consistency_weight`` of the last step."""

@@ -94,9 +94,6 @@ class Mme(Method):
             raise InputError("MME for a segmentation needs unpooled features", hint="Adapt(..., pool=None)")
         self.prototypes = Prototypes(features.shape[1], classes, self.temperature).to(features.device)
 
-    def make_optimizer(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.parameters(), lr=self.lr)
-
     def forward(self, fields: Fields, progress: float) -> Tensor:
         assert self.prototypes is not None, "setup() comes before forward()"
         source, target = fields.source_features, fields.target_features

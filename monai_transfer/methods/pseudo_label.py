@@ -22,7 +22,13 @@ from torch import Tensor, nn
 from monai_transfer.errors import InputError
 from monai_transfer.methods.base import Fields, Method
 from monai_transfer.networks.outputs import log_probabilities
-from monai_transfer.networks.pseudo_labels import IGNORE, class_thresholds, move_thresholds, select_labels
+from monai_transfer.networks.pseudo_labels import (
+    IGNORE,
+    class_thresholds,
+    labelled_cross_entropy,
+    move_thresholds,
+    select_labels,
+)
 from monai_transfer.tasks.for_methods import CLASSES
 
 __all__ = ["PseudoLabel", "class_thresholds", "select_labels"]
@@ -81,10 +87,8 @@ class PseudoLabel(Method):
         done = (progress - self.start) / max(1.0 - self.start, 1e-6)
         portion = self.portion[0] + (self.portion[1] - self.portion[0]) * done
         labels = select_labels(predicted, move_thresholds(self.thresholds, predicted, portion, self.momentum))
-        chosen = labels != IGNORE
-        picked = logs.gather(1, labels.clamp_min(0).unsqueeze(1)).squeeze(1)
-        self._log = {"selected": chosen.float().mean()}
-        return -self.weight * (picked * chosen).sum() / chosen.sum().clamp_min(1)
+        self._log = {"selected": (labels != IGNORE).float().mean()}
+        return self.weight * labelled_cross_entropy(logs, labels)
 
     def log(self) -> dict[str, Tensor]:
         """``selected``: share of the last batch's cases or voxels that had a label."""

@@ -32,21 +32,17 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from monai_transfer.errors import InputError
-from monai_transfer.methods.base import Fields, Method
-from monai_transfer.networks.copying import copy_network
-from monai_transfer.networks.moving_average import ema_update
+from monai_transfer.methods.base import Fields, TeacherMethod
 from monai_transfer.networks.output_forms import main_scores
 from monai_transfer.networks.outputs import log_probabilities, probabilities
-from monai_transfer.networks.pseudo_labels import IGNORE, move_thresholds, select_labels
-from monai_transfer.networks.schedules import sigmoid_ramp
-from monai_transfer.tasks.for_methods import CLASSES
+from monai_transfer.networks.pseudo_labels import IGNORE, labelled_cross_entropy, move_thresholds, select_labels
 
 __all__ = ["SelfTraining"]
 
 _MOMENTUM = 0.1  # of the running averages, torch's default
 
 
-class SelfTraining(Method):
+class SelfTraining(TeacherMethod):
     """Cross-entropy of the student's strong view against a mean teacher's class-balanced labels.
 
     Args:
@@ -73,8 +69,6 @@ class SelfTraining(Method):
     (0.6931, 0.5)
     """
 
-    needs = frozenset({"target_image", "target_strong_logits"})
-    tasks = CLASSES
     norm_statistics = "both networks: the target's plain images, which the teacher's pass counts; or as asked"
     statistics = "target"
     counted = "target"
@@ -88,43 +82,25 @@ class SelfTraining(Method):
         ramp: float = 0.3,
         keep: str = "teacher",
     ) -> None:
-        super().__init__()
-        if keep not in ("student", "teacher"):
-            raise InputError(f"self-training cannot keep {keep!r}", hint="one of student, teacher")
+        super().__init__(decay, weight, ramp, keep)
         if not 0 < portion <= 1:
             raise InputError(f"the portion of a class is a share in (0, 1], not {portion}", hint="0.5 is the default")
-        self.portion, self.weight, self.decay = portion, weight, decay
-        self.momentum, self.ramp, self.keep = momentum, ramp, keep
-        self.teacher: nn.Module | None = None
-        self.step: Tensor
+        self.portion, self.momentum = portion, momentum
         self.thresholds: Tensor
-        self.register_buffer("step", torch.zeros((), dtype=torch.long))
         self.register_buffer("thresholds", torch.empty(0))
-        self._log: dict[str, Tensor | float] = {}
 
     def setup(self, network: nn.Module, batch: Fields) -> None:
-        self.teacher = copy_network(network, frozen=True)
+        super().setup(network, batch)
         logits = batch.target_strong_logits
         self.thresholds = torch.full((max(logits.shape[1], 2),), float("nan"), device=logits.device)
-
-    def train(self, mode: bool = True) -> SelfTraining:
-        super().train(mode)
-        if self.teacher is not None:
-            self.teacher.eval()
-        return self
-
-    def ramp_factor(self, progress: float) -> float:
-        return sigmoid_ramp(progress, self.ramp)
 
     def forward(self, fields: Fields, progress: float) -> Tensor:
         taught = self._answers(fields.target_image)
         logs = log_probabilities(fields.target_strong_logits)
         labels = select_labels(taught, move_thresholds(self.thresholds, taught, self.portion, self.momentum))
-        chosen = labels != IGNORE
-        picked = logs.gather(1, labels.clamp_min(0).unsqueeze(1)).squeeze(1)
-        weight = self.weight * self.ramp_factor(progress)
-        loss = -(picked * chosen).sum() / chosen.sum().clamp_min(1)
-        self._log = {"selected": chosen.float().mean(), "self_training": loss.detach(), "self_training_weight": weight}
+        weight, loss = self.weight * self.ramp_factor(progress), labelled_cross_entropy(logs, labels)
+        selected = (labels != IGNORE).float().mean()
+        self._log = {"selected": selected, "self_training": loss.detach(), "self_training_weight": weight}
         return weight * loss
 
     @torch.no_grad()
@@ -141,20 +117,16 @@ class SelfTraining(Method):
 
     def after_step(self, network: nn.Module, progress: float) -> None:
         assert self.teacher is not None, "setup() comes before after_step()"
-        self.step += 1
         if self.counted != "target":
-            ema_update(self.teacher, network, min(self.decay, 1.0 - 1.0 / int(self.step)))
+            super().after_step(network, progress)
             return
         layers = list(zip(_statistic_layers(self.teacher), _statistic_layers(network), strict=True))
         counted = [{name: buffer.clone() for name, buffer in ours.named_buffers()} for ours, _ in layers]
-        ema_update(self.teacher, network, min(self.decay, 1.0 - 1.0 / int(self.step)))
+        super().after_step(network, progress)
         for buffers, pair in zip(counted, layers, strict=True):
             for layer in pair:
                 for name, buffer in layer.named_buffers():
                     buffer.data.copy_(buffers[name])
-
-    def deployed(self, network: nn.Module) -> dict[str, Tensor] | None:
-        return self.teacher.state_dict() if self.keep == "teacher" and self.teacher is not None else None
 
     def log(self) -> dict[str, Tensor | float]:
         """``selected``: share of the last batch's cases or voxels that had a label; the term, and its weight."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["IGNORE", "class_thresholds", "move_thresholds", "select_labels"]
+__all__ = ["IGNORE", "class_thresholds", "labelled_cross_entropy", "move_thresholds", "select_labels"]
 
 IGNORE = -1
 """What stands where there is no label."""
@@ -74,3 +74,21 @@ def select_labels(probabilities: Tensor, thresholds: Tensor) -> Tensor:
     ratio = probabilities / thresholds.view(1, -1, *([1] * (probabilities.ndim - 2)))
     best, label = ratio.max(1)
     return torch.where(best >= 1, label, torch.full_like(label, IGNORE))
+
+
+def labelled_cross_entropy(log_probabilities: Tensor, labels: Tensor) -> Tensor:
+    """Mean of -log p_y over the cases or voxels that have a label; 0, with a gradient of 0, where none has.
+
+    Args:
+        log_probabilities: B x C x spatial.
+        labels: B x spatial; ``IGNORE`` where there is none.
+
+    >>> import torch
+    >>> from monai_transfer.networks.pseudo_labels import IGNORE, labelled_cross_entropy
+    >>> logs = torch.tensor([[0.5, 0.5], [0.9, 0.1]]).log()
+    >>> round(labelled_cross_entropy(logs, torch.tensor([0, IGNORE])).item(), 4)  # ln 2: the second does not count
+    0.6931
+    """
+    chosen = labels != IGNORE
+    picked = log_probabilities.gather(1, labels.clamp_min(0).unsqueeze(1)).squeeze(1)
+    return -(picked * chosen).sum() / chosen.sum().clamp_min(1)

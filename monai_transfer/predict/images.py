@@ -27,6 +27,7 @@ from monai_transfer.bundle_reader import BundleDescription
 from monai_transfer.errors import InputError, first_cause, is_out_of_memory
 from monai_transfer.files import make_folder, move_file, no_room, unwritable
 from monai_transfer.manifest.label_mapping import LabelMapping
+from monai_transfer.networks.arguments import OUTPUTS, argument_of
 from monai_transfer.predict.dicom_seg import check_highdicom, write_dicom_seg
 from monai_transfer.predict.flips import add_flips
 from monai_transfer.predict.formats import FORMATS
@@ -210,11 +211,9 @@ def _input_spec(found: BundleDescription) -> _InputSpec:
 def _classes(config: dict[str, Any], names: dict[int, str]) -> int | None:
     """How many scores a voxel gets: as the network is made, else as many as there are names."""
     network = config.get("network_def")
-    for key in ("out_channels", "num_classes", "n_classes"):
-        value = network.get(key) if isinstance(network, dict) else None
-        if isinstance(value, int):
-            return value
-    return len(names) or None
+    name = argument_of(OUTPUTS, network) if isinstance(network, dict) else None
+    value = network[name] if isinstance(network, dict) and name is not None else None
+    return value if isinstance(value, int) else len(names) or None
 
 
 def _run(work: _Work, *, in_slabs: bool, max_memory: int | None, bf16: bool) -> Predictions:
