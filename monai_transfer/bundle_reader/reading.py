@@ -29,6 +29,7 @@ _INFERERS = ("inferer", "validate::inferer", "validate::evaluator::inferer", "te
 _POSTPROCESSING = ("postprocessing", "validate::postprocessing", "test::postprocessing")
 _LOSSES = ("loss", "loss_function", "loss_fn", "criterion", "train::loss", "train::loss_function",
            "train::trainer::loss_function")  # fmt: skip
+_BY_NAME = ("network_data_format", "transfer", "data_statistics")
 _CONVERT = re.compile(r"\bconvert\(\s*(['\"])(L|RGB)\1\s*\)")
 
 
@@ -45,12 +46,20 @@ def config_file(folder: str | Path, *names: str) -> Path | None:
 def read_metadata(folder: str | Path) -> dict[str, Any]:
     """``configs/metadata.json`` of a bundle; ``{}`` where it has none.
 
+    A foreign bundle's ``network_data_format``, ``transfer`` or ``data_statistics`` without entries by name are left
+    out: whoever reads them may rely on a dictionary.
+
     Raises:
-        InputError: it is no readable JSON.
+        InputError: it is not JSON.
     """
     path = Path(folder) / "configs" / "metadata.json"
-    content = read_json(path, max_bytes=MAX_CONFIG_BYTES) if path.is_file() else {}
-    return from_config(content) if isinstance(content, dict) else {}
+    return _usable(from_config(read_json(path, max_bytes=MAX_CONFIG_BYTES)) if path.is_file() else {})
+
+
+def _usable(content: Any) -> dict[str, Any]:
+    content = _mapping(content)
+    odd = [key for key in _BY_NAME if not isinstance(content.get(key, {}), dict)]
+    return {key: value for key, value in content.items() if key not in odd}
 
 
 def read_bundle(folder: str | Path, *, values: Mapping[str, Any] | None = None) -> BundleDescription:
@@ -71,8 +80,7 @@ def read_bundle(folder: str | Path, *, values: Mapping[str, Any] | None = None) 
     if (folder / "run.json").is_file() and (folder / "config.yaml").is_file():
         found.run = read_mapping(folder / "run.json")
         found.config = read_mapping(folder / "config.yaml")
-        meta = from_config(found.config.get("_meta_"))
-        found.metadata = meta if isinstance(meta, dict) else {}
+        found.metadata = _usable(from_config(found.config.get("_meta_")))
         found.files = [folder / "config.yaml", folder / "run.json"]
         training = found.config
     else:

@@ -196,7 +196,14 @@ def _input_spec(found: BundleDescription) -> _InputSpec:
     told = found.metadata.get("transfer") or {}
     segments = None
     if isinstance(told.get("label_mapping"), dict):
-        segments = LabelMapping.from_dict(told["label_mapping"]).written_segments
+        try:
+            segments = LabelMapping.from_dict(told["label_mapping"]).written_segments
+        except InputError:
+            raise
+        except (ValueError, TypeError, AttributeError, KeyError) as error:
+            path = found.folder / "configs" / "metadata.json"
+            hint = "copy the bundle again from where it came"
+            raise InputError(f"broken label_mapping ({error})", path=path, hint=hint) from error
     return _InputSpec(
         found.in_channels,
         found.dims,

@@ -133,7 +133,7 @@ def test_faults_of_folders(folder, tmp_path):
     with pytest.raises(InputError, match=r"holds no plans.json and dataset.json; name a results folder"):
         read_model(tmp_path)
     (folder / "dataset.json").write_text("{")
-    with pytest.raises(InputError, match="dataset.json: is no readable JSON"):
+    with pytest.raises(InputError, match="dataset.json: is not JSON"):
         read_model(folder)
     edit_labels = {"channel_names": {"0": "MRI"}, "labels": {"a": 1}}
     (folder / "dataset.json").write_text(json.dumps(edit_labels))

@@ -240,6 +240,10 @@ ATTACKS: dict[str, Callable[[Bundle, str], None]] = {
     ),
     "metadata 200,000 levels deep": _file("configs/metadata.json", lambda c: "[" * 200_000 + "]" * 200_000),
     "metadata of another kind": _file("configs/metadata.json", lambda c: {"network_data_format": [1], "transfer": "x"}),
+    "label mapping of another kind": _file(
+        "configs/metadata.json",
+        lambda c: METADATA | {"transfer": {"label_mapping": {"labels": {"x": [1]}, "regions": 3}}},
+    ),
     "config 200,000 levels deep": _file("configs/inference.json", lambda c: '{"a":' * 200_000 + "}" * 200_000),
     "aliases of aliases": _file("configs/inference.yaml", lambda c: _ALIASES, instead="configs/inference.json"),
     "object in YAML": _file(
