@@ -36,8 +36,13 @@ from monai_transfer.errors import InputError, describe
 from monai_transfer.predict.images import predict_images
 
 COLUMNS = ("bundle", "network", "read", "built", "steps kept", "same image", "trained", "same mask", "TorchScript")
-SMALL = ("SwinUNETR",)
-"""Networks that halve their input five times: they take 64 voxels per axis at least."""
+
+
+def least_size(found: BundleDescription) -> int:
+    """Voxels per axis that the network takes at least: 64 where it halves its input five times."""
+    strides = found.network.arguments.get("strides", []) if found.network is not None else []
+    deep = len([s for s in strides if s != 1]) >= 5 if isinstance(strides, list) else False
+    return 64 if deep or (found.network is not None and found.network.name == "SwinUNETR") else 32
 
 
 def synthetic(folder: Path, found: BundleDescription, segments: bool) -> Path:
@@ -106,8 +111,9 @@ def outputs(folder: Path) -> list[np.ndarray]:
         if found:
             return [np.asarray(nib.load(p).dataobj) if suffix != "*.png" else np.asarray(Image.open(p)) for p in found]
     tables = sorted(folder.rglob("*.csv"))
-    lines = tables[0].read_text(encoding="utf-8").splitlines()[1:] if tables else []
-    return [np.asarray([float(v) for v in line.split(",") if _is_number(v)]) for line in lines]
+    lines = tables[0].read_text(encoding="utf-8").splitlines() if tables else []
+    rows = [np.asarray([float(v) for v in line.split(",") if _is_number(v)]) for line in lines]
+    return [row for row in rows if row.size]  # a heading has no numbers; MONAI's saver writes none
 
 
 def _is_number(text: str) -> bool:
@@ -158,7 +164,7 @@ def agreement(ours: list[np.ndarray], theirs: list[np.ndarray]) -> str:
 def row(bundle: Path, work: Path, window: int) -> dict[str, Any]:
     """What became of one bundle."""
     copy = shutil.copytree(bundle, work / bundle.name)
-    cut_windows(copy, window)
+    cut_windows(copy, max(window, least_size(read_bundle(copy))))
     for listed in copy.glob("large_files.y*ml"):  # it tells the checksums of the real weights
         listed.unlink()
     found = read_bundle(copy)
@@ -177,7 +183,7 @@ def row(bundle: Path, work: Path, window: int) -> dict[str, Any]:
         manifest = synthetic(data, found, "seg" in bundle.name or found.roi_size is not None)
         made = work / f"{bundle.name}_new_segmentation"
         whole = json.loads(manifest.read_text(encoding="utf-8"))["task"] != "segmentation"
-        patch = [64 if found.network.name in SMALL else 32] * (found.dims or 3)
+        patch = [least_size(found)] * (found.dims or 3)
         more = {} if whole else {"patch": patch}
         new_bundle(made, manifest, source=copy, epochs=1, steps_per_epoch=1, batch_size=2, budget="quick", **more)
         note = json.loads((made / "models" / "source.json").read_text())

@@ -61,10 +61,10 @@ _numbers = itertools.count()
 _swept: set[str] = set()
 
 
-def unwritable(path: str | Path, error: OSError) -> OutputError:
-    """The error for a file or folder that cannot be written, with what to do about it."""
+def unwritable(path: str | Path, error: OSError, hint: str | None = None) -> OutputError:
+    """The error for a file or folder that cannot be written, with what to do about it (``hint``: in place of that)."""
     reason = (error.strerror or type(error).__name__).lower()
-    return OutputError(f"cannot be written ({reason})", path=path, hint=_HINTS.get(error.errno or 0))
+    return OutputError(f"cannot be written ({reason})", path=path, hint=hint or _HINTS.get(error.errno or 0))
 
 
 @contextmanager

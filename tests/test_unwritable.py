@@ -13,6 +13,7 @@ from monai_transfer.cli import main
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 BUNDLES = Path(__file__).parents[1] / "bundles"
+OLD_RUN = Path(__file__).parent / "fixtures" / "version_0_1" / "run"
 SLICES = BUNDLES / "head_mr_slice_classification"
 
 
@@ -42,14 +43,19 @@ COMMANDS = {
     "predict": ["predict", "{bundle}", "{bundle}/sample", "-o", "{out}/predictions"],
     "export": ["export", "{bundle}", "--to", "bundle", "-o", "{out}/deploy"],
     "torchscript": ["export", "{bundle}", "--to", "torchscript", "-o", "{out}/m.ts"],
+    "onnx": ["export", "{bundle}", "--to", "onnx", "-o", "{out}/m.onnx"],
+    "study": ["study", "{bundle}", "--arms", "source", "--seeds", "1", "--jobs", "1", "--out", "{out}/study"],
+    "demo": ["demo", "--out", "{out}/demo"],
+    "compare": ["compare", str(OLD_RUN), "-o", "{out}/report.html"],
 }  # fmt: skip
-SLOW = ("gap", "torchscript")
+SLOW = ("gap", "torchscript", "onnx", "study", "demo", "compare")
 
 
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in COMMANDS]
 )
-def test_where_no_file_may_grow(name, data, tmp_path, capsys):
+def test_where_no_file_may_grow(name, data, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("MONAI_TRANSFER_CACHE", str(tmp_path / "out" / "cache"))
     bundle = shutil.copytree(SLICES, tmp_path / "bundle", ignore=shutil.ignore_patterns("runs"))
     (tmp_path / "out").mkdir()
     images = sorted(path.name for path in (data / "images").iterdir())

@@ -65,6 +65,9 @@ def kept_from_bundle(
     inferer: dict[str, Any] = {"_target_": "monai.inferers.SimpleInferer"}
     if dense and found.inferer is not None:
         inferer = as_config(found.inferer)
+        if found.inferer.name == "SliceInferer" and dims == 2:  # it cuts volumes only: pictures are its slices
+            windows = {key: value for key, value in inferer.items() if key not in ("_target_", "spatial_dim")}
+            inferer = {"_target_": "monai.inferers.SlidingWindowInferer", **windows}
     elif dense:
         inferer = {"_target_": "monai.inferers.SlidingWindowInferer", "sw_batch_size": 4, "overlap": 0.25}
     said = f"the source's own inferer and steps ({', '.join(step.name for step in steps) or 'none'})"

@@ -404,10 +404,11 @@ def _picture(
         if wanted.channels is not None:
             raise InputError("--channels is for pictures, and these images are none", hint="leave it out")
         return None
-    cases = [case for site in dict.fromkeys(sites) for case in data.cases("training", site=site)]
-    if any(len(case.images) > 1 for case in cases):
+    cases = {str(site): data.cases("training", site=site) for site in dict.fromkeys(sites)}
+    if any(len(case.images) > 1 for found in cases.values() for case in found):
         return str(reasons.add("channels", "grey", "several files make one image"))
-    return picture_mode([case.images[0] for case in cases], wanted.channels, _source_channels(wanted.source), reasons)
+    paths = {site: [case.images[0] for case in found] for site, found in cases.items() if found}
+    return picture_mode(paths, wanted.channels, _source_channels(wanted.source), reasons)
 
 
 def _source_channels(source: str | Path) -> int | None:

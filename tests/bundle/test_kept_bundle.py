@@ -9,11 +9,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.networks.nets import UNet
 from scipy import ndimage
 
+from monai_transfer.bundle.kept_bundle import kept_from_bundle
 from monai_transfer.bundle.new import new_bundle
+from monai_transfer.bundle_reader import read_bundle
 from monai_transfer.errors import InputError
 
 LABELS = {"0": "background", "1": "spleen"}
@@ -142,6 +144,21 @@ def test_the_untouched_source_predicts_as_its_own_bundle(source, data, tmp_path)
     note = json.loads((made / "models" / "source.json").read_text())
     assert "ScaleIntensityRanged" in note["preprocessing"]
     assert note["parity"]["apart"] == 0
+
+
+def test_pictures_are_the_slices_of_a_slice_inferer(tmp_path):
+    flat = {**SPLEEN["network_def"], "spatial_dims": 2}
+    scaled = {"_target_": "ScaleIntensityd", "keys": "image"}
+    steps = {"_target_": "Compose", "transforms": [*SPLEEN["preprocessing"]["transforms"][:2], scaled]}
+    slices = {"_target_": "SliceInferer", "roi_size": [16, 24], "spatial_dim": 2}
+    config = {**SPLEEN, "network_def": flat, "preprocessing": steps, "inferer": slices}
+    found = read_bundle(write_source(tmp_path / "slices", config))
+    kept, why = kept_from_bundle(found, dense=True, dims=2)
+    assert kept is not None and why == ""
+    inferer = ConfigParser({"inferer": kept.inferer_config(alone=True)}).get_parsed_content("inferer")
+    seen = []
+    made = inferer(torch.zeros(1, 1, 32, 24), lambda window: seen.append(tuple(window.shape[2:])) or window * 2)
+    assert made.shape == (1, 1, 32, 24) and set(seen) == {(16, 24)}
 
 
 def test_fitted_to_the_data_on_request(source, data, tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -18,11 +18,16 @@ COLOURS = ("red", "green", "blue")
 _LOOKED = 12
 
 
-def picture_mode(paths: Sequence[str], asked: str | None, source_channels: int | None, reasons: Reasons) -> str:
+def picture_mode(
+    paths: Mapping[str, Sequence[str]], asked: str | None, source_channels: int | None, reasons: Reasons
+) -> str:
     """``grey`` or ``rgb``.
 
+    Colours are read where every site's pictures hold some. What is learnt at a site without any knows nothing of
+    colours: from fluorescence to stained histology a source read in colour was of no use (docs/real_data.md).
+
     Args:
-        paths: some of the training pictures.
+        paths: some of the training pictures of each site.
         asked: by the user, ``grey`` or ``rgb``; ``None``: as the pictures are.
         source_channels: of the source's first layer; ``None`` without a source.
         reasons: where the reason goes.
@@ -37,14 +42,27 @@ def picture_mode(paths: Sequence[str], asked: str | None, source_channels: int |
     if source_channels in (1, 3):
         mode = "grey" if source_channels == 1 else "rgb"
         return str(reasons.add("channels", mode, f"the source's weights take {source_channels}"))
+    counts = {site: _coloured(pictures) for site, pictures in paths.items()}
+    looked, coloured = sum(n for n, _ in counts.values()), sum(n for _, n in counts.values())
+    grey = [site for site, (_, n) in counts.items() if n == 0]
+    if not coloured:
+        return str(reasons.add("channels", "grey", f"{looked} pictures hold no colour"))
+    if grey:
+        why = (
+            f"pictures of {', '.join(grey)} hold no colour, so none is learnt there (--channels rgb reads the others')"
+        )
+        return str(reasons.add("channels", "grey", why))
+    return str(reasons.add("channels", "rgb", f"{coloured} of {looked} pictures hold colours"))
+
+
+def _coloured(paths: Sequence[str]) -> tuple[int, int]:
+    """How many pictures were looked at, and how many of them hold colours."""
     reader, coloured = SafeReader(), 0
     looked = list(paths)[:: max(1, len(paths) // _LOOKED)][:_LOOKED]
     for path in looked:
         array = reader.read_volume(path).array
         coloured += int(array.ndim == 3 and np.any(array != array[..., :1]))
-    if coloured:
-        return str(reasons.add("channels", "rgb", f"{coloured} of {len(looked)} pictures hold colours"))
-    return str(reasons.add("channels", "grey", f"{len(looked)} pictures hold no colour"))
+    return len(looked), coloured
 
 
 def refuse_deep_colours(cases: Sequence[Case]) -> None:

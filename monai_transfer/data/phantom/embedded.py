@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from monai_transfer.errors import InputError
+from monai_transfer.files import unwritable
 
 from .sets import TASKS, write_set
 
@@ -50,8 +51,7 @@ def embedded_set(task: str = "segmentation", folder: str | Path | None = None) -
         try:
             _make(task, target)
         except OSError as error:
-            hint = "give a folder that you may write to (MONAI_TRANSFER_CACHE sets the default)"
-            raise InputError(f"cannot hold the embedded set ({error.strerror})", path=root, hint=hint) from error
+            raise unwritable(root, error, "name another folder for embedded data by MONAI_TRANSFER_CACHE") from error
     return str(target)
 
 

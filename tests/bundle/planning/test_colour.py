@@ -71,6 +71,16 @@ def test_grey_pictures_with_three_channels_are_grey(tmp_path):
         new_bundle(tmp_path / "d", data, channels="pink", **SITES)
 
 
+def test_colours_that_only_one_site_has_are_left(tmp_path):
+    data = pictures(tmp_path, True)
+    for path in tmp_path.glob("north_*.png"):
+        Image.open(path).convert("L").convert("RGB").save(path)
+    spec = new_bundle(tmp_path / "b", data, **SITES)
+    assert spec.picture == "grey" and "pictures of north hold no colour" in spec.recipe["channels"]["reason"]
+    alone = new_bundle(tmp_path / "c", data, target_site="south", source_site="south", size="small")
+    assert alone.picture == "rgb", "no other site has to be understood"
+
+
 @pytest.mark.parametrize("kind", ["colour", "grey", "palette", "opaque", "turned"])
 def test_training_and_inference_read_the_same_colours(tmp_path, kind):
     bundle = tmp_path / "tint_classification"
