@@ -33,6 +33,7 @@ from monai_transfer.bundle.new import new_bundle
 from monai_transfer.bundle.run import run_workflow
 from monai_transfer.bundle_reader import BundleDescription, read_bundle
 from monai_transfer.errors import InputError, describe
+from monai_transfer.networks.input_sizes import input_sizes
 from monai_transfer.predict.images import predict_images
 
 COLUMNS = ("bundle", "network", "read", "built", "steps kept", "same image", "trained", "same mask", "TorchScript")
@@ -180,7 +181,8 @@ def row(bundle: Path, work: Path, window: int) -> dict[str, Any]:
         result["built"] = "yes"
         data = work / f"{bundle.name}_data"
         data.mkdir()
-        manifest = synthetic(data, found, "seg" in bundle.name or found.roi_size is not None)
+        sizes = input_sizes(found.build_network(), found.in_channels or 1, found.dims or 3)
+        manifest = synthetic(data, found, found.roi_size is not None or (sizes is not None and sizes.dense))
         made = work / f"{bundle.name}_new_segmentation"
         whole = json.loads(manifest.read_text(encoding="utf-8"))["task"] != "segmentation"
         patch = [least_size(found)] * (found.dims or 3)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from monai_transfer.config_text import expr, ref
@@ -37,6 +37,18 @@ class KeptPipeline:
     said: str = ""
     before_inverse: list[dict[str, Any]] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
+
+    def padded(self, factor: int) -> KeptPipeline:
+        """With images that are inferred whole padded to multiples of ``factor``: others stop the source itself."""
+        if factor == 1 or not self.inferer["_target_"].endswith("SimpleInferer"):
+            return self
+        pad = {"_target_": "monai.transforms.DivisiblePadd", "k": factor}
+        return replace(
+            self,
+            image=[*self.image, {**pad, "keys": ["image"]}],
+            both=[*self.both, {**pad, "keys": ["image", "label"]}],
+            said=f"{self.said}; images padded to multiples of {factor}, which its network needs",
+        )
 
     def steps(self, keys: list[str], *, alone: bool) -> list[Any]:
         """The steps for these keys; ``alone``: without this package."""

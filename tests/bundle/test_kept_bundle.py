@@ -15,8 +15,11 @@ from scipy import ndimage
 
 from monai_transfer.bundle.kept_bundle import kept_from_bundle
 from monai_transfer.bundle.new import new_bundle
+from monai_transfer.bundle.run import run_workflow
 from monai_transfer.bundle_reader import read_bundle
 from monai_transfer.errors import InputError
+from monai_transfer.predict.images import predict_images
+from tests.bundle.planning.test_colour import pictures
 
 LABELS = {"0": "background", "1": "spleen"}
 SPLEEN = {  # in the manner of the model zoo's spleen_ct_segmentation, references and all
@@ -159,6 +162,31 @@ def test_pictures_are_the_slices_of_a_slice_inferer(tmp_path):
     seen = []
     made = inferer(torch.zeros(1, 1, 32, 24), lambda window: seen.append(tuple(window.shape[2:])) or window * 2)
     assert made.shape == (1, 1, 32, 24) and set(seen) == {(16, 24)}
+
+
+def test_images_that_are_inferred_whole_are_padded(data, tmp_path):
+    steps = SPLEEN["preprocessing"]["transforms"]
+    unresampled = {"_target_": "Compose", "transforms": [*steps[:3], *steps[4:]]}
+    config = {**SPLEEN, "inferer": {"_target_": "SimpleInferer"}, "preprocessing": unresampled}
+    for path in data.glob("*.nii.gz"):
+        image = nib.load(path)
+        nib.save(nib.Nifti1Image(np.asanyarray(image.dataobj)[:-1, :-2], image.affine), path)
+    bundle = tmp_path / "whole_segmentation"
+    source = write_source(tmp_path / "whole", config)
+    new_bundle(bundle, data / "manifest.json", source=source, epochs=1, steps_per_epoch=1, batch_size=2)
+    assert "multiples of 4" in json.loads((bundle / "models" / "source.json").read_text())["preprocessing"]
+    run = run_workflow(bundle, "train", {}, log=False)
+    path = data / "c3_image.nii.gz"
+    done = predict_images(bundle, [path], tmp_path / "out", run=run)
+    assert nib.load(done.written[0]).shape == nib.load(path).shape and nib.load(path).shape[0] % 4
+
+
+def test_a_source_of_another_kind_of_answer_is_refused(source, tmp_path):
+    flat = {**SPLEEN, "network_def": {**SPLEEN["network_def"], "spatial_dims": 2}}
+    whole = write_source(tmp_path / "flat", flat)
+    fault = "has an answer for every voxel, and the task is classification: one answer for a whole image; name a source"
+    with pytest.raises(InputError, match=fault):
+        new_bundle(tmp_path / "b", pictures(tmp_path / "data", False), source=whole, target_site="south")
 
 
 def test_fitted_to_the_data_on_request(source, data, tmp_path):
