@@ -90,7 +90,9 @@ def compare_runs(
                 lost = lost_classes(task, arms[FIXED], arms[arm], results[FIXED].metrics, results[arm].metrics)
             below = {}
             if found.word != HURT and measure.better:
-                below = below_baselines(tables.values, arm, BASELINES, sign)
+                without_labels = FIXED in arms and all(run.labelled == 0 for run in arms[arm].values())
+                fair = (FIXED,) if without_labels else BASELINES  # from scratch there are labels to learn from
+                below = below_baselines(tables.values, arm, fair, sign)
             sentence = useless_sentence(arm_name(arm), results[arm].mean, blob)
             sentence += lost_sentence(arm_name(arm), lost)
             sentence += verdict_sentence(arm, measure, results[arm], found, gap, tables, reach)

@@ -32,6 +32,18 @@ def test_below_a_baseline_in_all_seeds_is_the_headline(study):
     assert not better.judgements["fine_tuned"].below and "is below" not in better.conclusion
 
 
+def test_an_arm_without_labels_is_held_against_the_source(study):
+    effects = {"scratch": 0.80, "source": 0.60, "adapted": 0.65}
+    runs = study.write(effects, seeds=3, luck=0.001)
+    for arm, count in (("scratch", 4), ("source", 0), ("adapted", 0)):
+        edit([r for r in runs if r.name.startswith(arm)], "run.json", labelled_target=count, workflow="adapt")
+    report = compare_runs(runs)
+    assert not report.judgements["adapted"].below and "is below" not in report.conclusion
+    worse = study.write({**effects, "adapted": 0.55}, seeds=3, luck=0.001)
+    edit([r for r in worse if r.name.startswith("adapted")], "run.json", labelled_target=0, workflow="adapt")
+    assert list(compare_runs(worse).judgements["adapted"].below) == ["source"]
+
+
 @pytest.mark.parametrize("patients", [1, 2])
 def test_one_or_two_patients_have_no_interval_and_no_green(study, patients):
     report = compare_runs(study.write({"scratch": 0.4, "source": 0.5, "fine_tuned": 0.9}, patients=patients))
