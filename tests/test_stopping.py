@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 
 from monai_transfer.runs.record import epochs_kept, read_record, read_status
 from tests.tiny_sets import copied
@@ -134,3 +135,56 @@ def test_a_stop_while_libraries_load(bundle):
     process = start("predict", bundle, bundle / "sample", "-o", bundle / "out")
     time.sleep(1.5)
     assert stop(process, signal.SIGTERM)[0] == 143
+
+
+@pytest.mark.slow
+def test_an_interrupted_adaptation_ends_as_an_uninterrupted_one(bundle, data, tmp_path):
+    words = ["run", bundle, "adapt", "--max_epochs", 6, "--steps_per_epoch", 10, "--dataset_dir", data]
+    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
+    _, err = start(*words, "--output_dir", straight).communicate(timeout=300)
+    assert read_status(straight) == "finished", err
+    process = start(*words, "--output_dir", stopped)
+    wait_for(lambda: epochs_kept(stopped) > 1, process)
+    code, err = stop(process, signal.SIGTERM)
+    assert code == 143 and "the same command continues" in err and 1 < epochs_kept(stopped) < 6
+    _, err = start(*words, "--output_dir", stopped).communicate(timeout=300)
+    assert read_status(stopped) == "finished", err
+    one, two = (torch.load(f / "models" / "model.pt", weights_only=True) for f in (straight, stopped))
+    assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
+    tables = [(folder / "cases.csv").read_text() for folder in (straight, stopped)]
+    assert tables[0] == tables[1]
+
+
+WORK = {
+    "evaluate": ["run", "{bundle}", "evaluate", "--dataset_dir", "{data}", "--output_dir", "{out}/run"],
+    "predict": ["predict", "{bundle}", "{images}", "-o", "{out}/predictions"],
+    "export": ["export", "{bundle}", "--to", "torchscript", "-o", "{out}/m.ts"],
+    "check": ["check", "{data}/manifest.json"],
+    "gap": ["gap", "{data}/manifest.json", "--site-a", "site_a", "--site-b", "site_b", "-o", "{out}/gap.html"],
+    "rank": ["rank", "{data}/manifest.json", "--sources", "{bundle}"],
+    "demo": ["demo", "--out", "{out}/demo", "--task", "classification"],
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [0.3, 3.0, 6.0, 9.0])
+@pytest.mark.parametrize("name", WORK)
+def test_every_command_ends_at_once_and_leaves_nothing_half(name, seconds, bundle, data, tmp_path):
+    out, images = tmp_path / "out", tmp_path / "images"
+    out.mkdir()
+    images.mkdir()
+    for number in range(200):
+        sample = next((bundle / "sample").glob("*.png"))
+        (images / f"image_{number}.png").write_bytes(sample.read_bytes())
+    places = {"bundle": bundle, "data": data, "out": out, "images": images}
+    process = start(*(word.format(**places) for word in WORK[name]))
+    time.sleep(seconds)
+    if process.poll() is None:
+        code, err = stop(process, signal.SIGTERM)
+        if code == -signal.SIGTERM:  # Python itself was starting: shells report 143 too
+            assert seconds < 1 and err == ""
+            return
+        assert code == 143 and "Traceback" not in err, err
+        assert err.splitlines()[-1].startswith("interrupted by SIGTERM"), err
+    left = [path for path in out.rglob("*") if ".tmp" in path.name or path.name.startswith(".predicting")]
+    assert left == [] and not [path for path in out.rglob("*") if path.is_file() and not path.stat().st_size]

@@ -17,6 +17,7 @@ from monai_transfer.methods.base import FIELDS, Fields, Method
 from monai_transfer.networks.output_forms import main_output
 from monai_transfer.networks.outputs import at_least_float32, pool_features
 from monai_transfer.networks.tap import Tap, first_tensor
+from monai_transfer.networks.wrappers import buffers_as_they_are
 
 __all__ = ["FieldCollector"]
 
@@ -58,6 +59,7 @@ class FieldCollector:
         self.forward: Callable[..., Any] | None = None
         self.target_image: Tensor | None = None
         self._network: nn.Module | None = None
+        self._wrapped: nn.Module | None = None
         self._tap: Tap | None = None
         self._device, self._non_blocking = torch.device("cpu"), False
         self._warned = False
@@ -70,15 +72,28 @@ class FieldCollector:
         return any(field.startswith("target_") for field in self.method.needs)
 
     def bind(
-        self, network: nn.Module, forward: Callable[..., Any], device: torch.device, non_blocking: bool = False
+        self,
+        network: nn.Module,
+        forward: Callable[..., Any],
+        device: torch.device,
+        non_blocking: bool = False,
+        wrapped: nn.Module | None = None,
     ) -> None:
         """Tap the bare network; ``forward(image, ...)`` passes an image through it as its loop does.
+
+        Args:
+            network: the bare network.
+            forward: passes an image through it.
+            device: of the images.
+            non_blocking: how target batches are copied to it.
+            wrapped: the network as it is trained, where ``DistributedDataParallel`` is around it.
 
         Raises:
             InputError: no such layer.
         """
         self.release()
         self._network, self.forward, self._device, self._non_blocking = network, forward, device, non_blocking
+        self._wrapped = wrapped if wrapped is not None else network
         if any(field.endswith("features") for field in self.method.needs):
             self._tap = Tap(network, self.layer)
 
@@ -157,9 +172,9 @@ class FieldCollector:
     def _pass(self, fields: Fields, image: Tensor, prefix: str, *arguments: Any, **options: Any) -> None:
         if not self._needs(f"{prefix}_logits", f"{prefix}_features"):
             return
-        assert self.forward is not None
+        assert self.forward is not None and self._wrapped is not None
         without = prefix in self.method.constant
-        with torch.no_grad() if without else contextlib.nullcontext():
+        with torch.no_grad() if without else contextlib.nullcontext(), buffers_as_they_are(self._wrapped):
             logits = self.main(self.forward(image, *arguments, **options), image)
         if self._tap is not None:
             fields[f"{prefix}_features"] = self._features()

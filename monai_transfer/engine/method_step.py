@@ -142,7 +142,7 @@ class MethodStep:
         bare = unwrap(network)
         if device is None:
             device = next((p.device for p in bare.parameters()), torch.device("cpu"))
-        self.collector.bind(bare, forward or network, torch.device(device), non_blocking)
+        self.collector.bind(bare, forward or network, torch.device(device), non_blocking, network)
         self.method.to(device)
         self.statistics.bind(bare, optimizer)
         self.stepped = True

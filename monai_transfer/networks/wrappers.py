@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 from torch import nn
 
-__all__ = ["unwrap"]
+__all__ = ["buffers_as_they_are", "unwrap"]
 
 
 def unwrap(network: nn.Module) -> nn.Module:
@@ -23,3 +26,24 @@ def unwrap(network: nn.Module) -> nn.Module:
             network = inner
         else:
             return network
+
+
+@contextlib.contextmanager
+def buffers_as_they_are(network: nn.Module) -> Iterator[None]:
+    """Within it a ``DistributedDataParallel`` around the network does not copy rank 0's buffers before a forward pass.
+
+    For further passes within one step: the copy is written in place, and the first pass's graph holds the running
+    statistics that it would overwrite (torch 2.10 refuses the backward pass then, 2.13 does not).
+    """
+    while not isinstance(network, nn.parallel.DistributedDataParallel):
+        inner = getattr(network, "_orig_mod", None)
+        if not isinstance(inner, nn.Module):
+            yield
+            return
+        network = inner
+    before = network.require_forward_param_sync
+    network.require_forward_param_sync = False
+    try:
+        yield
+    finally:
+        network.require_forward_param_sync = before
