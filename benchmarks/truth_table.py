@@ -71,13 +71,13 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     return found
 
 
-def choose(trials: Sequence[MethodArm], methods: str | None, skip: str, quick: bool = False) -> list[MethodArm]:
-    """The trials to run: the named ones with all that they are compared with.
+def choose(arms: Sequence[MethodArm], methods: str | None, skip: str, quick: bool = False) -> list[MethodArm]:
+    """The arms to run: the named ones with all that they are compared with.
 
     Raises:
         InputError: an unknown name.
     """
-    known = {t.name: t for t in trials}
+    known = {t.name: t for t in arms}
     left_out = set(filter(None, skip.split(",")))
     wanted = list(filter(None, (methods or "").split(","))) or list(known)
     for name in [*wanted, *left_out]:
@@ -86,24 +86,24 @@ def choose(trials: Sequence[MethodArm], methods: str | None, skip: str, quick: b
     needed = {"source", *wanted} | (set() if quick else {"oracle", INTENSITY})
     for _ in range(2):  # controls have controls
         needed |= {c for name in needed for c in known[name].controls}
-    return [t for t in trials if t.name in needed - left_out and not t.refused]
+    return [t for t in arms if t.name in needed - left_out and not t.refused]
 
 
-def with_arguments(trials: Sequence[MethodArm], pairs: Sequence[str]) -> list[MethodArm]:
-    """Trials with other arguments than a method's defaults, and a remark that says which.
+def with_arguments(arms: Sequence[MethodArm], pairs: Sequence[str]) -> list[MethodArm]:
+    """Arms with other arguments than a method's defaults, and a remark that says which.
 
     Raises:
         InputError: not of the form NAME:KEY=VALUE, or no such method in the adapt workflow.
     """
-    found = {t.name: t for t in trials}
+    found = {t.name: t for t in arms}
     for pair in pairs:
         name, _, setting = pair.partition(":")
-        trial = found.get(name)
-        if trial is None or "=" not in setting or "method" not in trial.arm.overrides:
+        arm = found.get(name)
+        if arm is None or "=" not in setting or "method" not in arm.arm.overrides:
             raise InputError(f"cannot set {pair!r}", hint="write it like translation:steps=200, of a method")
-        method = {**trial.arm.overrides["method"], **parse_overrides([f"--{setting}"])}
-        arm = replace(trial.arm, overrides={**trial.arm.overrides, "method": method})
-        found[name] = replace(trial, arm=arm, remark="; ".join(filter(None, [trial.remark, f"with {setting}"])))
+        method = {**arm.arm.overrides["method"], **parse_overrides([f"--{setting}"])}
+        changed = replace(arm.arm, overrides={**arm.arm.overrides, "method": method})
+        found[name] = replace(arm, arm=changed, remark="; ".join(filter(None, [arm.remark, f"with {setting}"])))
     return list(found.values())
 
 
@@ -115,7 +115,7 @@ def budget(steps: int) -> dict[str, Any]:
     return {**fixed, "test#handlers#0#figures": 0}
 
 
-def run(options: argparse.Namespace, trials: Sequence[MethodArm], console: Console) -> None:
+def run(options: argparse.Namespace, arms: Sequence[MethodArm], console: Console) -> None:
     """Run the cells that are not finished yet, seed by seed, so that a table cut short is short of seeds."""
     shared = dict(options.overrides)
     out: Path = options.out.resolve()
@@ -128,14 +128,14 @@ def run(options: argparse.Namespace, trials: Sequence[MethodArm], console: Conso
             shared |= dict.fromkeys(("pretrained", "ckpt"), str(home / "models" / "model.pt"))
         jobs = []
         for seed in range(options.seeds):
-            for trial in trials:
-                if seed and not trial.arm.seeded:
+            for arm in arms:
+                if seed and not arm.arm.seeded:
                     continue
-                own: dict[str, Any] = {"arm": trial.name, "seed": seed, "output_dir": str(out / f"{trial.name}-{seed}")}
-                if reason_of(out, trial.name, seed):
+                own: dict[str, Any] = {"arm": arm.name, "seed": seed, "output_dir": str(out / f"{arm.name}-{seed}")}
+                if reason_of(out, arm.name, seed):
                     own["fresh"] = True  # what failed starts over, perhaps under a fixed configuration
-                overrides = {**shared, **budget(options.steps), **trial.arm.overrides, **own}
-                jobs.append(Job(str(options.bundle), trial.arm.workflow, overrides, f"{trial.name}, seed {seed}"))
+                overrides = {**shared, **budget(options.steps), **arm.arm.overrides, **own}
+                jobs.append(Job(str(options.bundle), arm.arm.workflow, overrides, f"{arm.name}, seed {seed}"))
         console.print(cost(out, jobs))
         since = time.time()
 
@@ -168,35 +168,35 @@ def reason_of(out: Path, name: str, seed: int) -> str:
     return json.loads(cell.read_text(encoding="utf-8"))["reason"] if cell.is_file() else ""
 
 
-def table(options: argparse.Namespace, trials: Sequence[MethodArm], console: Console) -> str:
+def table(options: argparse.Namespace, arms: Sequence[MethodArm], console: Console) -> str:
     """The section's text, from the cells that are there."""
     runs: dict[str, dict[int, Run]] = {}
     failures: dict[str, dict[int, str]] = {}
-    for trial in trials:
+    for arm in arms:
         for seed in range(options.seeds):
-            home = options.out / f"{trial.name}-{seed}"
+            home = options.out / f"{arm.name}-{seed}"
             if read_status(home) == "finished":
-                runs.setdefault(trial.name, {})[seed] = Run.load(home)
-            elif reason := reason_of(options.out, trial.name, seed):
-                failures.setdefault(trial.name, {})[seed] = reason.replace(f"{options.out.resolve()}/", "")
+                runs.setdefault(arm.name, {})[seed] = Run.load(home)
+            elif reason := reason_of(options.out, arm.name, seed):
+                failures.setdefault(arm.name, {})[seed] = reason.replace(f"{options.out.resolve()}/", "")
     if not runs:
         raise InputError("holds no finished cell", path=options.out, hint="run the table first")
     steps = max((r.steps or 0 for of_seed in runs.values() for r in of_seed.values()), default=0)
     first = next(iter(next(iter(runs.values())).values()))
     rows = []
-    for trial in trials:
+    for arm in arms:
         rows.append(
             measure(
-                trial.name,
-                trial.group,
+                arm.name,
+                arm.group,
                 runs,
-                trial.controls,
-                failures=failures.get(trial.name),
-                remarks=(trial.remark, trial.refused, _older(runs.get(trial.name, {}), steps)),
+                arm.controls,
+                failures=failures.get(arm.name),
+                remarks=(arm.remark, arm.refused, _older(runs.get(arm.name, {}), steps)),
                 compare_with=INTENSITY,
             )  # fmt: skip
         )
-        if trial.refused:
+        if arm.refused:
             rows[-1].word = "does not apply"
     patients = len({row["patient"] for row in first.cases})
     command = " ".join(["python benchmarks/truth_table.py", options.bundle.name, *_said(options)])
@@ -238,10 +238,10 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         options = arguments(words)
         silence_libraries()
-        trials = with_arguments(find_method_arms(options.bundle), options.argument)
+        arms = with_arguments(find_method_arms(options.bundle), options.argument)
         if not options.render:
-            run(options, choose(trials, options.methods, options.skip, options.quick), console)
-        text = table(options, trials, console)
+            run(options, choose(arms, options.methods, options.skip, options.quick), console)
+        text = table(options, arms, console)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2

@@ -78,11 +78,14 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
     """The content of a YAML or JSON file that must hold entries by name.
 
     Raises:
-        InputError: as ``read_config``; or it holds something else.
+        InputError: as ``read_config``; or it holds something else, or an id that is no text.
     """
     content = read_config(path)
     if not isinstance(content, dict):
         raise InputError("holds no entries by name", path=path, hint="see MONAI's bundle specification")
+    odd = next((key for key in content if not isinstance(key, str)), None)
+    if odd is not None or None in content:
+        raise InputError(f"has an id that is no text ({odd!r})", path=path, hint="write it in quotation marks")
     return content
 
 

@@ -31,6 +31,7 @@ FLOORS = [
             "errors",
             "config_text",
             "component_table",
+            "content_kinds",
             "stopping",
             "files",
             "free_memory",

@@ -16,7 +16,8 @@ from fire.parser import DefaultParseValue
 from monai_transfer.config_text import given_to_config, to_config
 from monai_transfer.discovery import file_names
 from monai_transfer.errors import InputError, closest
-from monai_transfer.safe_parse import read_config, read_json
+from monai_transfer.runs.record import read_record
+from monai_transfer.safe_parse import read_config
 
 __all__ = [
     "AUTO",
@@ -154,8 +155,8 @@ def equal_command(bundle: str | Path, workflow: str, overrides: Mapping[str, Any
 
 def _trained_without_source(run: Path) -> bool:
     try:
-        return bool(read_json(run / "run.json").get("workflow") == "scratch")
-    except (InputError, AttributeError):
+        return (read_record(run) or {}).get("workflow") == "scratch"
+    except InputError:
         return False
 
 

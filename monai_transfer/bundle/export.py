@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
+import math
 import re
 import shutil
 import tempfile
@@ -33,6 +34,10 @@ from monai_transfer.weights.provenance import Provenance, provenance_of
 __all__ = ["export_bundle"]
 
 KINDS = ("bundle", "torchscript", "onnx")
+_ANY_SIZE = 64
+"""Voxels a side of the image that a model is traced with, where nothing says one: most networks halve a few times."""
+_MAX_VALUES = 1 << 28
+"""Of that image: 512 voxels a side, two channels."""
 
 
 def export_bundle(
@@ -90,7 +95,7 @@ def _export(
         place = Path(output) if output else home.with_name(f"{home.name}_deploy")
         return _export_folder(bundle, weights, place, metadata, config)
     metadata |= _origin(provenance_of(weights))
-    example = _example(metadata)
+    example = _example(bundle, metadata)
     with torch.no_grad():
         expected = network(example)
     path = Path(output) if output else bundle / "models" / ("model.ts" if to == "torchscript" else "model.onnx")
@@ -105,10 +110,25 @@ def _origin(known: Provenance) -> dict[str, str]:
     return {key: value for key, value in pairs.items() if value}
 
 
-def _example(metadata: dict[str, Any]) -> torch.Tensor:
-    image = metadata["network_data_format"]["inputs"]["image"]
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(2, image["num_channels"], *[int(n) for n in image["spatial_shape"]], generator=generator)
+def _image_format(metadata: dict[str, Any]) -> dict[str, Any]:
+    inputs = (metadata.get("network_data_format") or {}).get("inputs") or {}
+    return inputs.get("image") or next((entry for entry in inputs.values() if entry), {})
+
+
+def _example(bundle: Path, metadata: dict[str, Any]) -> torch.Tensor:
+    """Two random images of the size in the metadata, or of the sliding window where these give none in numbers."""
+    found, told = read_bundle(bundle), _image_format(metadata)
+    channels = told.get("num_channels") or found.in_channels
+    sizes = [found.patch, found.roi_size or [], [_ANY_SIZE] * (found.dims or 0)]
+    shape = next((size for size in sizes if size and len(size) == found.dims and min(size) > 0), None)
+    path = bundle / "configs" / "metadata.json"
+    if not channels or channels < 0 or shape is None:
+        fault = "network_data_format::inputs::image does not say num_channels and spatial_shape"
+        raise InputError(fault, path=path, hint="see MONAI's bundle specification")
+    if channels * math.prod(shape) > _MAX_VALUES:
+        fault = f"network_data_format::inputs::image has {channels} channels of {shape} voxels"
+        raise InputError(fault, path=path, hint="write the size of one patch there")
+    return torch.randn(2, channels, *shape, generator=torch.Generator().manual_seed(0))
 
 
 def _agree(got: torch.Tensor, expected: torch.Tensor, path: Path) -> None:
@@ -172,7 +192,7 @@ def _onnx(
     import onnxruntime
 
     axes = {0: "batch"}
-    if metadata["network_data_format"]["inputs"]["image"]["is_patch_data"]:
+    if _image_format(metadata).get("is_patch_data"):
         axes |= {i + 2: f"axis{i}" for i in range(example.ndim - 2)}
     with atomic_path(path) as temporary:
         torch.onnx.export(

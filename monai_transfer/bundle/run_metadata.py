@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from monai_transfer.bundle.fit import fit_data
+from monai_transfer.bundle_reader.metadata_kinds import usable_metadata
 from monai_transfer.bundle_reader.references import Resolver
 from monai_transfer.files import sha256_file
 from monai_transfer.inspection.run_statistics import run_statistics
 from monai_transfer.manifest import Manifest
+from monai_transfer.runs.record import read_record
 from monai_transfer.safe_parse import read_mapping
 
 __all__ = ["run_metadata"]
@@ -36,14 +38,14 @@ def run_metadata(bundle: str | Path, run: str | Path | None = None) -> dict[str,
         InputError: the metadata or the run's record cannot be read.
     """
     path = Path(bundle) / "configs" / "metadata.json"
-    metadata = _read(path)
+    metadata = usable_metadata(_read(path))
     transfer = metadata.get("transfer")
     if run is None or not isinstance(transfer, dict) or "data_statistics" not in transfer:
         return metadata
     run = Path(run)
-    record = _read(run / "run.json") if (run / "run.json").is_file() else {}
+    record = read_record(run) or {}
     config = _read(run / "config.yaml") if (run / "config.yaml").is_file() else {}
-    told = (config.get("_meta_") or {}).get("transfer") or transfer
+    told = usable_metadata(config.get("_meta_")).get("transfer") or transfer
     site = record.get("target_site")
     statistics = run_statistics(told, site) if record and _same_manifest(Path(bundle), config) else None
     if statistics is None:

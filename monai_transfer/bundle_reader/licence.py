@@ -21,16 +21,22 @@ _LICENCES = {
 }
 
 
+_READ = 1 << 16
+"""Bytes of the file that are looked at: the longest licences have some 35 kB."""
+
+
 def bundle_licence(folder: Path, metadata: Mapping[str, Any]) -> str | None:
     """From the metadata, else recognised in the bundle's LICENSE file, else that file's first line."""
     for key in ("licence", "license"):
         if isinstance(metadata.get(key), str):
             return metadata[key]
     names = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE")
-    path = next((folder / name for name in names if (folder / name).is_file()), None)
-    if path is None:
+    files = [folder / name for name in names if (folder / name).is_file()]
+    path = next((file for file in files if file.resolve().is_relative_to(folder.resolve())), None)
+    if path is None:  # a link may lead to any file of the user's, whose first line would be shown
         return None
-    text = path.read_text(encoding="utf-8", errors="replace")
+    with path.open("rb") as stream:
+        text = stream.read(_READ).decode("utf-8", "replace")
     for pattern, name in _LICENCES.items():
         if re.search(pattern, text[:4000], re.IGNORECASE):
             return name

@@ -11,6 +11,7 @@ from typing import Any
 from monai_transfer.bundle_reader.component import Component, Unread, unread_in
 from monai_transfer.bundle_reader.description import BundleDescription, step_kind
 from monai_transfer.bundle_reader.licence import bundle_licence
+from monai_transfer.bundle_reader.metadata_kinds import usable_metadata
 from monai_transfer.bundle_reader.older_arguments import translate
 from monai_transfer.bundle_reader.pipeline import ImageLoading
 from monai_transfer.bundle_reader.references import Resolver
@@ -18,6 +19,7 @@ from monai_transfer.bundle_reader.table import ARGUMENTS, DEFAULT_OFF
 from monai_transfer.config_text import from_config
 from monai_transfer.errors import InputError
 from monai_transfer.networks.arguments import INPUTS, argument_of
+from monai_transfer.runs.record import read_record
 from monai_transfer.safe_parse import MAX_CONFIG_BYTES, read_json, read_mapping
 
 __all__ = ["config_file", "read_bundle", "read_metadata"]
@@ -29,7 +31,6 @@ _INFERERS = ("inferer", "validate::inferer", "validate::evaluator::inferer", "te
 _POSTPROCESSING = ("postprocessing", "validate::postprocessing", "test::postprocessing")
 _LOSSES = ("loss", "loss_function", "loss_fn", "criterion", "train::loss", "train::loss_function",
            "train::trainer::loss_function")  # fmt: skip
-_BY_NAME = ("network_data_format", "transfer", "data_statistics")
 _CONVERT = re.compile(r"\bconvert\(\s*(['\"])(L|RGB)\1\s*\)")
 
 
@@ -46,20 +47,13 @@ def config_file(folder: str | Path, *names: str) -> Path | None:
 def read_metadata(folder: str | Path) -> dict[str, Any]:
     """``configs/metadata.json`` of a bundle; ``{}`` where it has none.
 
-    A foreign bundle's ``network_data_format``, ``transfer`` or ``data_statistics`` without entries by name are left
-    out: whoever reads them may rely on a dictionary.
+    Fields that hold another kind of value than they should are left out (``metadata_kinds``).
 
     Raises:
         InputError: it is not JSON.
     """
     path = Path(folder) / "configs" / "metadata.json"
-    return _usable(from_config(read_json(path, max_bytes=MAX_CONFIG_BYTES)) if path.is_file() else {})
-
-
-def _usable(content: Any) -> dict[str, Any]:
-    content = _mapping(content)
-    odd = [key for key in _BY_NAME if not isinstance(content.get(key, {}), dict)]
-    return {key: value for key, value in content.items() if key not in odd}
+    return usable_metadata(from_config(read_json(path, max_bytes=MAX_CONFIG_BYTES)) if path.is_file() else {})
 
 
 def read_bundle(folder: str | Path, *, values: Mapping[str, Any] | None = None) -> BundleDescription:
@@ -78,9 +72,9 @@ def read_bundle(folder: str | Path, *, values: Mapping[str, Any] | None = None) 
     found = BundleDescription(folder)
     training: Mapping[str, Any] = {}
     if (folder / "run.json").is_file() and (folder / "config.yaml").is_file():
-        found.run = read_mapping(folder / "run.json")
+        found.run = read_record(folder)
         found.config = read_mapping(folder / "config.yaml")
-        found.metadata = _usable(from_config(found.config.get("_meta_")))
+        found.metadata = usable_metadata(from_config(found.config.get("_meta_")))
         found.files = [folder / "config.yaml", folder / "run.json"]
         training = found.config
     else:

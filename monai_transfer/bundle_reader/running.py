@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -239,11 +240,15 @@ def _has_target(value: Any) -> bool:
 
 
 _open: list[str] = []
+_NOWHERE = str(Path(os.devnull) / "compiled")
 
 
 @contextmanager
 def own_scripts(folder: str | Path) -> Iterator[None]:
-    """Make ``scripts.*`` of a bundle importable, and of this bundle only: modules of another one are put aside."""
+    """Make ``scripts.*`` of a bundle importable, and of this bundle only: modules of another one are put aside.
+
+    Its ``__pycache__`` is not looked at: the decision to trust was about the source beside it.
+    """
     folder = str(Path(folder).resolve())
     if _open[-1:] == [folder]:  # once more inside: classes stay the same objects
         yield
@@ -252,11 +257,14 @@ def own_scripts(folder: str | Path) -> Iterator[None]:
     for name in before:
         del sys.modules[name]
     sys.path.insert(0, folder)
+    compiled, sys.pycache_prefix = sys.pycache_prefix, _NOWHERE
+    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     _open.append(folder)
     try:
         yield
     finally:
         _open.pop()
+        sys.pycache_prefix, sys.dont_write_bytecode = compiled, writes
         sys.path.remove(folder)
         for name in [name for name in sys.modules if name.split(".")[0] == "scripts"]:
             del sys.modules[name]

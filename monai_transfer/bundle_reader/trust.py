@@ -25,7 +25,13 @@ __all__ = ["Trust", "code_sha256", "decide", "scripts_folder", "untrusted"]
 log = logging.getLogger("monai_transfer")
 MAX_FILES = 5000
 """Files of code in a bundle: the largest of the model zoo has some 60."""
-_CODE = (".py", ".json", ".yaml", ".yml", ".conf", ".so", ".pyd", ".pyc")
+MAX_FOLDERS = 20_000
+"""Folders of a bundle, its runs included: a link to ``/`` would be followed through the whole disk."""
+_MODULES = (".py", ".so", ".pyd", ".pyc")
+"""What Python imports, from any folder of the bundle."""
+_CODE = (*_MODULES, ".json", ".yaml", ".yml", ".conf")
+_MADE_LATER = ("runs", "predictions", "models")
+"""Folders whose records and reports come and go; modules in them count."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,7 @@ def scripts_folder(folder: str | Path) -> Path:
 def code_sha256(folder: str | Path) -> str:
     """One SHA-256 of all files of a bundle that can be code: configs, scripts, Python files; their names count.
 
+    What lies behind links counts as if it lay here. Compiled code in ``__pycache__`` is never used (``own_scripts``).
     Of a run folder, the scripts of the bundle that it lies in count as well.
 
     Raises:
@@ -63,21 +70,32 @@ def code_sha256(folder: str | Path) -> str:
     """
     folder = Path(folder)
     digest = hashlib.sha256()
-    files = []
-    for root, names, found in os.walk(folder):
-        names[:] = sorted(
-            name for name in names if name not in ("runs", "predictions", "__pycache__", "models") or name == "configs"
-        )
-        files += [Path(root) / name for name in found if Path(name).suffix.lower() in _CODE]
-        if len(files) > MAX_FILES:
-            raise InputError(f"holds more than {MAX_FILES} files of code", path=folder, hint="name the bundle's folder")
-    for path in sorted(files):
+    for path in sorted(_files_of_code(folder)):
         if path.is_file():
             digest.update(f"{path.relative_to(folder).as_posix()}\0{sha256_file(path)}\n".encode())
     home = scripts_folder(folder)
     if home != folder:
         digest.update(code_sha256(home).encode())
     return digest.hexdigest()
+
+
+def _files_of_code(folder: Path) -> list[Path]:
+    files: list[Path] = []
+    seen: set[str] = set()
+    for root, names, found in os.walk(folder, followlinks=True):
+        real = os.path.realpath(root)
+        if real in seen:  # a link that leads back
+            names.clear()
+            continue
+        seen.add(real)
+        names[:] = sorted(name for name in names if name != "__pycache__")
+        inside = Path(root).relative_to(folder).parts
+        kinds = _MODULES if inside and inside[0] in _MADE_LATER else _CODE
+        files += [Path(root) / name for name in found if Path(name).suffix.lower() in kinds]
+        if len(files) > MAX_FILES or len(seen) > MAX_FOLDERS:
+            fault = f"holds more than {MAX_FILES} files of code, or {MAX_FOLDERS} folders"
+            raise InputError(fault, path=folder, hint="name the bundle's folder")
+    return files
 
 
 def decide(folder: str | Path, trust_source: bool = False) -> Trust | None:

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from monai_transfer.errors import InputError
+from monai_transfer.manifest.itk_headers import check_itk_header
 from monai_transfer.manifest.label_arrays import NEAR
 from monai_transfer.manifest.layouts.base import derived_path
 
@@ -34,6 +35,7 @@ def read_mask(path: Path) -> np.ndarray:
         if name.endswith((".nii", ".nii.gz")):
             return np.asanyarray(nibabel.load(path).dataobj)
         if name.endswith((".nrrd", ".mha", ".mhd")):
+            check_itk_header(path)
             return itk.array_from_image(itk.imread(str(path)))
         with Image.open(path) as image:
             if image.mode == "1":
@@ -185,6 +187,7 @@ def write_like(path: Path, array: np.ndarray, target: Path) -> None:
         elif target.name.endswith(".png"):
             Image.fromarray(array).save(temporary)
         else:
+            check_itk_header(path)
             source, image = itk.imread(str(path)), itk.image_from_array(array)
             image.CopyInformation(source)
             itk.imwrite(image, str(temporary), compression=True)

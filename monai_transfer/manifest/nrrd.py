@@ -12,6 +12,7 @@ from monai_transfer.errors import InputError
 
 __all__ = ["read_header", "read_layers"]
 
+_MAX_HEADER = 4 << 20  # bytes: a segmentation of 3D Slicer has some 400 for each segment
 _TYPES = {
     **dict.fromkeys(("unsigned char", "uchar", "uint8", "uint8_t"), "u1"),
     **dict.fromkeys(("signed char", "int8", "int8_t"), "i1"),
@@ -27,14 +28,16 @@ def read_header(path: Path) -> tuple[dict[str, str], int]:
     """The fields of a NRRD header (``key: value`` and ``key:=value``), and where the data begin.
 
     Raises:
-        InputError: it is no NRRD file.
+        InputError: it is no NRRD file, or its header has no end.
     """
     fields: dict[str, str] = {}
     try:
         with path.open("rb") as stream:
             if not stream.readline().startswith(b"NRRD"):
                 raise InputError("is no NRRD file", path=path, hint="export it again as .nrrd")
-            for line in stream:
+            while line := stream.readline(_MAX_HEADER):
+                if stream.tell() > _MAX_HEADER:
+                    raise InputError("its header has no end", path=path, hint="export it again as .nrrd")
                 text = line.decode("utf-8", "replace").rstrip("\r\n")
                 if not text:
                     break

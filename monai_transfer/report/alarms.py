@@ -24,16 +24,17 @@ _CUT_ABOUT = (
 )
 
 
-def alarms(arms: Mapping[str, Mapping[int, Run]], tables: Tables, metric: Metric, useless: bool = False) -> list[str]:
+def alarms(arms: Mapping[str, Mapping[int, Run]], tables: Tables, metric: Metric, useless: int = 0) -> list[str]:
     """The sentences, the gravest first; an empty list where all is well.
 
     Args:
         arms: runs by arm and seed.
         tables: their values, patient by patient.
         metric: that they are compared by.
-        useless: some arm does not beat an ellipsoid in the middle of the image, which the headline says.
+        useless: how many arms do not beat an ellipsoid in the middle of the image. The headline names them; of one
+            alone there is no order to warn of.
     """
-    found = [_few_patients(len(tables.patients)), _CUT_ABOUT if useless else "", _coarse_grid(arms)]
+    found = [_few_patients(len(tables.patients)), _CUT_ABOUT if useless > 1 else "", _coarse_grid(arms)]
     found += [_memorised(arm, list(seeds.values())) for arm, seeds in arms.items() if arm not in (FIXED, ORACLE)]
     return [sentence for sentence in found if sentence]
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from monai_transfer.content_kinds import refuse_odd_fields
 from monai_transfer.report.run import Run
 from monai_transfer.report.wording import number
+from monai_transfer.safe_parse import read_json
 
 __all__ = ["BLOB", "blob_of", "useless_sentence", "useless_summary"]
 
@@ -23,10 +23,10 @@ def blob_of(runs: Sequence[Run], metric: str) -> float | None:
     ):
         path = Path(folder) / BLOB
         if path.is_file():
-            told = json.loads(path.read_text(encoding="utf-8"))
-            value = told.get("value")
-            if told.get("metric") == metric and isinstance(value, (int, float)) and math.isfinite(value):
-                return float(value)
+            told = read_json(path)
+            refuse_odd_fields(told, {"metric": str, "value": float}, path, "delete it; the study measures it again")
+            if told.get("metric") == metric and told.get("value") is not None:
+                return float(told["value"])
     return None
 
 

@@ -79,7 +79,7 @@ def compare_runs(
     blob = blob_of(loaded, metric)
     if blob is None:
         blob = guessed_blob(arms, measure)
-    useless = blob is not None and any(mean <= blob for mean in means.values())
+    useless = sum(mean <= blob for mean in means.values()) if blob is not None else 0
     for arm in arms:
         if arm not in (*BASELINES, ORACLE):
             found = _judge(arm, tables, measure, sign)

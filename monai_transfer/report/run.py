@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from monai_transfer.content_kinds import refuse_odd_fields
 from monai_transfer.errors import InputError
 from monai_transfer.metrics.base import Metric
+from monai_transfer.runs.kinds import RECORD, SUMMARY, WEIGHTS
 from monai_transfer.safe_parse import read_json
 from monai_transfer.tables import plain_cell
 from monai_transfer.tasks import TASKS, Task, judged_tasks
@@ -67,7 +69,7 @@ class Run:
             raise InputError(
                 f"task {record.get('task')!r} is not one of {', '.join(judged_tasks())}", path=path, hint=hint
             )
-        _check_kinds(record, _RECORD, path)
+        refuse_odd_fields(record, RECORD, path, _HINT)
         if not isinstance(record.get("seed"), int):
             raise InputError(f"seed {record.get('seed')!r} is not a whole number", path=path)
         cases_path = folder / "cases.csv"
@@ -84,9 +86,10 @@ class Run:
             raise InputError(f"holds the case {twice} twice", path=cases_path)
         summary_path = folder / "summary.json"
         summary = _json(summary_path) if summary_path.is_file() else {}
+        refuse_odd_fields(summary, SUMMARY, summary_path, _HINT)
         curves_path, weights_path = folder / "metrics.csv", folder / "weights.json"
         weights = _json(weights_path) if weights_path.is_file() else None
-        _check_kinds(weights or {}, _WEIGHTS, weights_path)
+        refuse_odd_fields(weights or {}, WEIGHTS, weights_path, _HINT)
         return cls(
             folder,
             record,
@@ -94,7 +97,7 @@ class Run:
             _table(curves_path, ("epoch", "split")) if curves_path.is_file() else [],
             weights,
             str(summary.get("unit_of_length") or "mm"),
-            guesses if isinstance(guesses := summary.get("guesses"), dict) else {},
+            summary.get("guesses") or {},
         )
 
     @property
@@ -153,22 +156,7 @@ class Run:
         return self.folder.resolve().name
 
 
-_RECORD: dict[str, Any] = dict.fromkeys(("labels", "versions", "machine", "trusted"), dict)
-_RECORD |= dict.fromkeys(
-    ("steps", "n_labelled", "labelled_train", "labelled_target", "labelled_validation", "spatial_dims"), int
-)
-_RECORD |= dict.fromkeys(("arm", "bundle", "workflow", "selected_by", "primary_metric", "about"), str)
-_WEIGHTS: dict[str, Any] = dict.fromkeys(("loaded", "adapted", "skipped", "missing", "unused"), list)
-_WEIGHTS |= {"notes": dict, "coverage": (int, float)}
-
-
-def _check_kinds(content: Mapping[str, Any], kinds: Mapping[str, Any], path: Path) -> None:
-    """Refuse values of another kind than a run writes: what reads them relies on it."""
-    for name, kind in kinds.items():
-        value = content.get(name)
-        if value is not None and not isinstance(value, kind):
-            hint = "it is no file that a run wrote: leave the run out"
-            raise InputError(f"{name} is {str(value)[:40]!r}, which no run writes", path=path, hint=hint)
+_HINT = "it is no file that a run wrote: leave the run out"
 
 
 def _json(path: Path) -> dict[str, Any]:

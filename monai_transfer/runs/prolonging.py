@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
+from monai_transfer.errors import InputError
+from monai_transfer.safe_parse import read_config
 
 __all__ = ["EPOCHS", "IGNORED", "UNTRAINED", "differences", "epochs_asked", "is_longer"]
 
@@ -14,7 +15,6 @@ EPOCHS = "max_epochs"
 # where it is written and how it is called decide nothing of the result, and neither does what an hour's steps were
 IGNORED = {"output_dir", "fresh", "bundle_root", "run", "initialize", "finalize", "arm", "cache_dir", "budget"}
 UNTRAINED = ("evaluate", "infer")
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def _deciding(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -35,8 +35,8 @@ def _kept(folder: str | Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)  # noqa: S506 - a safe loader
-    except (OSError, ValueError, yaml.YAMLError):
+        content = read_config(path)
+    except InputError:
         return None
     return content if isinstance(content, dict) else None
 

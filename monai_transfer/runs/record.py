@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import re
 import time
 from collections.abc import Iterator
@@ -10,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from monai_transfer.content_kinds import refuse_odd_fields
 from monai_transfer.errors import InputError
 from monai_transfer.files import write_json
+from monai_transfer.runs.kinds import RECORD, SUMMARY
 from monai_transfer.runs.lock import holder
 from monai_transfer.safe_parse import MAX_CONFIG_BYTES, read_json
 
@@ -26,6 +29,9 @@ __all__ = [
     "state_of",
     "what_is_kept",
 ]
+
+_EPOCH = re.compile(r"[0-9]{1,9}")
+_HINT = "it is no record that a run wrote: leave the run out, or delete it"
 
 
 @dataclass
@@ -69,6 +75,7 @@ def read_record(folder: str | Path) -> dict[str, Any] | None:
     content = read_json(path, max_bytes=MAX_CONFIG_BYTES, hint=hint)
     if not isinstance(content, dict) or not isinstance(content.get("status"), str):
         raise InputError("not a readable run record", path=path, hint=hint)
+    refuse_odd_fields(content, RECORD, path, _HINT)
     return content
 
 
@@ -106,8 +113,11 @@ def _rows(folder: Path) -> list[dict[str, str]]:
     path = folder / "metrics.csv"
     if not path.is_file():
         return []
-    with path.open(newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
+    try:
+        with path.open(newline="", encoding="utf-8") as stream:
+            return [row for row in csv.DictReader(stream) if None not in row]
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return []  # of a run that was cut short; `compare` names what is wrong with it
 
 
 def epochs_kept(folder: str | Path) -> int:
@@ -116,7 +126,7 @@ def epochs_kept(folder: str | Path) -> int:
     checkpoint = folder / "models" / "last.pt"
     if not checkpoint.is_file():
         return 0
-    epochs = [int(row["epoch"]) for row in _rows(folder) if (row.get("epoch") or "").isdigit()]
+    epochs = [int(row["epoch"]) for row in _rows(folder) if _EPOCH.fullmatch(row.get("epoch") or "")]
     if not epochs:
         return 0
     younger = (folder / "metrics.csv").stat().st_mtime > checkpoint.stat().st_mtime
@@ -181,19 +191,24 @@ def _best(folder: Path, record: dict[str, Any]) -> tuple[str | None, float | Non
     chosen = record.get("selected_by")
     name = chosen if chosen in names else names[0] if names else None
     if name is not None:
-        values = [float(row[name]) for row in rows if row.get(name)]
-        values = [value for value in values if value == value]
+        values = [value for row in rows if not math.isnan(value := _number(row.get(name)))]
         if values:
             return name, max(values) if record.get("higher_is_better", True) else min(values)
     path = folder / "summary.json"
     if path.is_file():
         summary = read_json(path)
-        name = summary.get("primary_metric") if isinstance(summary, dict) else None
-        metrics = summary.get("metrics") if isinstance(summary, dict) else None
-        value = (metrics.get(name) if isinstance(metrics, dict) else None) or {}
-        value = value.get("mean") if isinstance(value, dict) else None
-        return (f"test {name}", value) if value is not None else (None, None)
+        refuse_odd_fields(summary, SUMMARY, path, _HINT)
+        name = summary.get("primary_metric")
+        mean = ((summary.get("metrics") or {}).get(name) or {}).get("mean")
+        return (f"test {name}", mean) if mean is not None else (None, None)
     return None, None
+
+
+def _number(cell: str | None) -> float:
+    try:
+        return float(cell or "nan")
+    except ValueError:
+        return math.nan
 
 
 def find_runs(root: str | Path) -> Iterator[RunState]:

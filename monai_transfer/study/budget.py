@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from monai_transfer.bundle.planning.budget import in_short
 from monai_transfer.bundle.timed_budget import budget_overrides
 from monai_transfer.files import write_json
+from monai_transfer.safe_parse import read_mapping
 
 __all__ = ["study_budget"]
 
@@ -30,7 +30,7 @@ def study_budget(
         InputError: see ``bundle.timed_budget.budget_overrides``.
     """
     path = Path(out) / "budget.json"
-    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    before = read_mapping(path) if path.is_file() else {}
     found, known = budget_overrides(bundle, "train", budget, overrides, before=before)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, known)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_transfer.errors import InputError
+from monai_transfer.runs.record import read_record
 
 __all__ = ["Job", "refuse_changed", "settings_of"]
 
@@ -78,7 +78,7 @@ def refuse_changed(job: Job) -> None:
     Raises:
         InputError: which settings differ. Runs without a record of them pass.
     """
-    record = json.loads((job.output / "run.json").read_text(encoding="utf-8")).get("job")
+    record = (read_record(job.output) or {}).get("job")
     asked = settings_of(job)
     if record is None:
         return

@@ -15,7 +15,6 @@ Methods are found in their folders, so a new file is in the next table. All stan
 from __future__ import annotations
 
 import inspect
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +26,7 @@ from monai_transfer.data.order import with_order
 from monai_transfer.discovery import classes_in
 from monai_transfer.errors import InputError
 from monai_transfer.methods.base import Method
+from monai_transfer.runs.record import read_record
 from monai_transfer.study.arms import ALL, PRESETS, Arm, are_default
 from monai_transfer.tasks import get_task
 from monai_transfer.testtime.base import SourceFree
@@ -162,7 +162,7 @@ def cost_of(bundle: str | Path, arms: Sequence[Arm], seeds: int, jobs: int, over
     text = f"{len(arms)} arms: {runs} runs, {trained} of them of {steps} steps"
     rates = []
     for path in sorted(Path(bundle).glob("runs/**/run.json")):
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_record(path.parent) or {}
         if record.get("status") == "finished" and record.get("steps") and record.get("workflow") in ("train", "adapt"):
             rates.append(float(record.get("seconds") or 0) / record["steps"])
     if not rates:

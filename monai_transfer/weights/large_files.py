@@ -7,6 +7,7 @@ the origin of weights that it does carry stand beside it under ``sources``, by p
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
@@ -25,7 +26,7 @@ __all__ = ["LargeFile", "find_file", "read_large_files", "write_large_files"]
 NAMES = ("large_files.yml", "large_files.yaml", "large_files.json")
 _HASHES = ("sha256", "sha512", "sha1", "md5")
 UNKNOWN = "unknown"
-_MEND = "list path, url, hash_type and hash_val of each file"
+_HINT = "list path, url, hash_type and hash_val of each file"
 
 
 @dataclass(frozen=True)
@@ -77,11 +78,11 @@ def read_large_files(bundle: str | Path) -> list[LargeFile]:
     for part in ("large_files", "sources"):
         listed = content.get(part) if isinstance(content, dict) else None
         if not isinstance(listed or [], list) or any(not isinstance(entry, dict) for entry in listed or []):
-            raise InputError(f"{part} is no list of entries", path=source, hint=_MEND)
+            raise InputError(f"{part} is no list of entries", path=source, hint=_HINT)
         for entry in listed or []:
             path = PurePosixPath(str(entry.get("path") or ""))
             if path == PurePosixPath(".") or path.is_absolute() or ".." in path.parts:
-                raise InputError(f"an entry has the path {str(entry.get('path'))!r}", path=source, hint=_MEND)
+                raise InputError(f"an entry has the path {str(entry.get('path'))!r}", path=source, hint=_HINT)
             entries.setdefault(str(path), {}).update({k: v for k, v in entry.items() if v not in (None, "")})
     return [_entry(path, entry, source) for path, entry in entries.items()]
 
@@ -112,8 +113,8 @@ def find_file(bundle: str | Path, entry: LargeFile, folders: Sequence[str | Path
         return place
     named = os.environ.get("WEIGHTS_DIR")
     looked = [Path(folder) for folder in folders if folder] if folders is not None else [Path(named)] if named else []
-    names = {place.name, entry.url.rpartition("/")[2].partition("?")[0]} - {""}
-    seen = [file for folder in looked for name in sorted(names) for file in sorted(folder.rglob(name))]
+    names = {place.name, entry.url.rpartition("/")[2].partition("?")[0]} - {"", "..", "."}
+    seen = [file for folder in looked for name in sorted(names) for file in sorted(folder.rglob(glob.escape(name)))]
     for file in seen:
         if file.is_file() and entry.fits(file):
             return file

@@ -7,12 +7,14 @@ what the bundle started from.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from monai_transfer.bundle_reader.reading import read_metadata
+from monai_transfer.content_kinds import without_odd_fields
 from monai_transfer.errors import InputError
+from monai_transfer.runs.kinds import WEIGHTS
 from monai_transfer.safe_parse import read_json
 from monai_transfer.weights.large_files import read_large_files
 
@@ -48,9 +50,9 @@ def provenance_of(file: str | Path) -> Provenance:
     listed = next((e for e in read_large_files(root) if root / e.path == file), None)
     if listed is not None and (listed.licence or listed.description):
         return Provenance(listed.licence, listed.description, listed.url, _channels_of(file))
-    for record in (_json(root / "weights.json"), _json(root / "configs" / "metadata.json").get("transfer", {})):
-        note = record.get("weights", record) if isinstance(record, Mapping) else {}
-        if isinstance(note, Mapping) and (note.get("licence") or note.get("source") or note.get("description")):
+    report = without_odd_fields(_json(root / "weights.json"), WEIGHTS)
+    for note in (report, (_metadata(root).get("transfer") or {}).get("weights") or {}):
+        if note.get("licence") or note.get("source") or note.get("description"):
             start = note.get("description") or note.get("source")
             return Provenance(note.get("licence"), f"trained from {start}" if start else "", note.get("url") or "")
     return Provenance()
@@ -66,6 +68,13 @@ def is_non_commercial(licence: str | None) -> bool:
     """Whether a licence, by its name or text, forbids commercial use."""
     text = (licence or "").lower()
     return any(sign in text for sign in ("-nc", " nc", "non-commercial", "noncommercial", "non commercial", "ncls"))
+
+
+def _metadata(root: Path) -> dict[str, Any]:
+    try:
+        return read_metadata(root)
+    except InputError:
+        return {}
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -8,8 +8,10 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from monai_transfer.content_kinds import refuse_odd_fields
 from monai_transfer.errors import InputError
 from monai_transfer.files import write_json
+from monai_transfer.runs.kinds import WEIGHTS
 from monai_transfer.safe_parse import read_json
 from monai_transfer.weights.provenance import is_non_commercial
 
@@ -77,11 +79,12 @@ class WeightReport:
         """The inverse of ``to_dict``.
 
         Raises:
-            InputError: there is a key that a report does not have.
+            InputError: there is a key that a report does not have, or a value of another kind.
         """
         unknown = set(content) - {f.name for f in fields(cls)}
         if unknown:
             raise InputError(f"a weight report has no {sorted(unknown)[0]!r}", hint="read a file written by `save`")
+        refuse_odd_fields(content, WEIGHTS, "weights.json", "read a file written by `save`")
         return cls(**content)
 
     def save(self, path: str | Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import py_compile
 import sys
 
 import pytest
@@ -68,6 +70,47 @@ def test_the_hash_is_of_names_and_content(bundle):
     (bundle / "scripts" / "net.py").rename(bundle / "scripts" / "net2.py")
     assert code_sha256(bundle) != first
     assert decide(bundle) is None and decide(bundle / "nowhere") is None
+
+
+@pytest.mark.parametrize("place", ["models/net.py", "runs/train-0/net.py", "predictions/net.pyc", "net.so"])
+def test_modules_count_wherever_they_lie(bundle, place):
+    first = code_sha256(bundle)
+    (bundle / place).parent.mkdir(parents=True, exist_ok=True)
+    (bundle / place).write_text("import os")
+    assert code_sha256(bundle) != first
+    second = code_sha256(bundle)
+    (bundle / "runs" / "train-1").mkdir(parents=True)
+    (bundle / "runs" / "train-1" / "run.json").write_text("{}")
+    assert code_sha256(bundle) == second, "a run is no code of the bundle"
+
+
+def test_code_behind_a_link_counts(bundle, tmp_path):
+    (bundle / "scripts").rename(tmp_path / "elsewhere")
+    (bundle / "scripts").symlink_to(tmp_path / "elsewhere")
+    (bundle / "scripts" / "again").symlink_to(bundle)
+    assert Source.load(bundle).network(trust_source=True).in_features == 3
+    code = tmp_path / "elsewhere" / "net.py"
+    code.write_text(code.read_text() + "# more\n")
+    with pytest.raises(InputError, match="--trust-source"):
+        Source.load(bundle).network()
+
+
+def test_a_link_to_the_whole_disk_is_refused(bundle):
+    (bundle / "scripts" / "disk").symlink_to("/")
+    with pytest.raises(InputError, match="holds more than"):
+        code_sha256(bundle)
+
+
+def test_compiled_code_beside_the_source_is_not_used(bundle, tmp_path):
+    code = bundle / "scripts" / "net.py"
+    sound = code.read_text()
+    code.write_text(sound.replace("width, 2", "width, 7"))
+    times = code.stat()
+    py_compile.compile(str(code), doraise=True)
+    code.write_text(sound)
+    os.utime(code, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert list((bundle / "scripts" / "__pycache__").iterdir())
+    assert Source.load(bundle).network(trust_source=True).out_features == 2
 
 
 def test_a_broken_memory_forgets(bundle, tmp_path, monkeypatch):

@@ -84,6 +84,15 @@ def test_a_blob_and_a_coarse_grid(study):
     assert len(report.alarms) == 1 and report.conclusion.startswith("Every arm is useless here")
 
 
+def test_one_arm_below_a_blob_has_no_order_to_warn_of(study):
+    folders = study.write({"scratch": 0.2, "source": 0.6, "fine_tuned": 0.7}, seeds=2)
+    edit(folders, "summary.json", guesses={"blob": {"tumour": 0.4}, "everything": {"tumour": 0.1}})
+    report = compare_runs(folders)
+    assert report.conclusion.startswith("Useless here") and "not above it: from scratch." in report.conclusion
+    assert not any("order of arms" in alarm for alarm in report.alarms)
+    assert "Read nothing into the order" not in render(report)
+
+
 def test_dice_at_chance(study):
     folders = study.write({"scratch": 0.1, "source": 0.1, "fine_tuned": 0.1}, seeds=3)
     edit(folders, "summary.json", guesses={"everything": {"tumour": 0.2}})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import pickle
 import zipfile
 from collections.abc import Callable
@@ -153,6 +154,44 @@ def _flipped(path: Path) -> None:
     path.with_name("model.pt.sha256").write_text(f"{'0' * 64}  model.pt\n")
 
 
+def _metadata(change: dict[str, Any]) -> Callable[[Bundle, str], None]:
+    """Fields of the metadata by their place, ``a::b``."""
+
+    def attack(bundle: Bundle, canary: str) -> None:
+        for where, value in change.items():
+            node = bundle["configs/metadata.json"]
+            *parents, last = where.split("::")
+            for name in parents:
+                node = node.setdefault(name, {})
+            node[last] = value
+
+    return attack
+
+
+def _link(target: str | Callable[[str], str]) -> Callable[[str], Callable[[Path], None]]:
+    return lambda canary: lambda path: path.symlink_to(target(canary) if callable(target) else target)
+
+
+def _bundle_in_a_zip(canary: str) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("bundle/configs/inference.json", json.dumps({"network_def": _touch(canary)}))
+            archive.writestr("bundle/scripts/__init__.py", _script(canary))
+            archive.writestr("bundle/data.pkl", pickle.dumps(_Runs(canary)))
+            archive.writestr("../../canary", "x")
+
+    return write
+
+
+_IMAGE, _PRED = "network_data_format::inputs::image", "network_data_format::outputs::pred"
+_OTHER_KINDS = {f"{_IMAGE}::num_channels": "x", f"{_IMAGE}::spatial_shape": {"a": [1]}, f"{_IMAGE}::channel_def": [1]}
+_OTHER_KINDS |= {f"{_PRED}::channel_def": {"0": {"a": 1}, "x": None}, f"{_PRED}::type": ["image"], "name": {"a": 1}}
+_OTHER_KINDS |= {"version": [1], "modality": 3, "licence": {"a": 1}, "transfer::task": ["segmentation"]}
+_OTHER_KINDS |= {"transfer::spacing": "x", "transfer::orientation": 7, "transfer::weights": [1]}
+_OTHER_KINDS |= {"transfer::data_statistics": {"shape": "x", "intensity": [1], "labels": {"a": 1}, "other_sites": [1]}}
+_BEYOND = {f"{_IMAGE}::num_channels": 1 << 70, f"{_IMAGE}::spatial_shape": [1 << 70, -1], "transfer::spacing": [1e400]}
+_BEYOND |= {"transfer::task": "segmentation", "transfer::data_statistics": {"intensity": {"mean": 1e400}, "dims": -3}}
+_HASHES = f"{'0' * 64}  ../../canary\n{'0' * 64}  /etc/passwd\n{'0' * 64}  \nxyz\n{'f' * 64}  models\n"
 _LETTERS = "abcdefghij"
 _ALIASES = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"{new}: &{new} [{','.join([f'*{old}'] * 9)}]\n" for old, new in zip(_LETTERS, _LETTERS[1:], strict=False)
@@ -264,13 +303,81 @@ ATTACKS: dict[str, Callable[[Bundle, str], None]] = {
     "safetensors that lie": _file(
         "models/model.safetensors", lambda c: (1 << 40).to_bytes(8, "little") + b"{}", instead="models/model.pt"
     ),
+    "metadata fields of another kind": _metadata(_OTHER_KINDS),
+    "metadata beyond numbers": _metadata(_BEYOND),
+    "metadata that are null": _file("configs/metadata.json", lambda c: "null"),
+    "metadata with an empty format": _metadata({_IMAGE: {}, _PRED: {}}),
+    "hashes of files elsewhere": _file("hashes.sha256", lambda c: _HASHES),
+    "hashes that are no text": _file("hashes.sha256", lambda c: b"\xff\x00" * 5000),
+    "licence behind a link": _file("LICENSE", _link("/etc/passwd")),
+    "weights behind a link to a device": _file("models/model.pt", _link("/dev/zero")),
+    "config behind a link to a device": _file("configs/train.json", _link("/dev/zero")),
+    "scripts behind a link": _both(
+        _in("network_def", lambda c: {"_target_": "scripts.net.Net", "in_features": 2, "out_features": 2}),
+        _file("elsewhere/net.py", _script),
+        _file("scripts", _link("elsewhere")),
+    ),
+    "configs that are pipes": _both(
+        *(_file(f"configs/{n}", lambda c: os.mkfifo) for n in ("train.yaml", "large.json")),
+        _file("large_files.yml", lambda c: os.mkfifo),
+    ),
+    "bundle inside an archive": _file("models/model.pt", _bundle_in_a_zip),
+    "ids that shadow others": _both(
+        _in("network_def::norm", lambda c: "batch"),
+        _file("configs/inference.yaml", lambda c: "network_def: {_target_: os.system}\n"),
+        *(_in(key, _touch) for key in ("network_def#norm", "@network_def", "", "_meta_", "bundle_root", "image_key")),
+    ),
+    "keys that are no text": _file(
+        "configs/inference.yaml",
+        lambda c: "1: a\nnull: b\n2020-01-01: c\n1.5: d\ntrue: e\nnetwork_def: {1: 2, null: 3, _target_: 5}\n",
+        instead="configs/inference.json",
+    ),
+    "keys inside that are no text": _file(
+        "configs/inference.yaml",
+        lambda c: "network_def: {1: 2, null: 3, 2020-01-01: x, _target_: 5}\ninferer: {_target_: [1], 1: 2}\n",
+        instead="configs/inference.json",
+    ),
+    "target of another kind": _in("network_def::_target_", lambda c: [{"a": 1}]),
+    "windows beyond numbers": _both(
+        _in("inferer::roi_size", lambda c: [1e400, -5]), _in("inferer::overlap", lambda c: 1e400)
+    ),
+    "batches of windows without an end": _in("inferer::sw_batch_size", lambda c: 1 << 60),
+    "network beyond numbers": _both(
+        _in("network_def::channels", lambda c: [1e400, -8]), _in("network_def::strides", lambda c: [0])
+    ),
+    "images resized without an end": _in(
+        f"{_STEPS}::3", lambda c: {"_target_": "Resized", "keys": "image", "spatial_size": [1 << 20, 1 << 20]}
+    ),
+    "spacing of an atom": _in(
+        f"{_STEPS}::2", lambda c: {"_target_": "Spacingd", "keys": "image", "pixdim": [1e-9, 1e-9]}
+    ),
+    "zoom without an end": _in(f"{_STEPS}::3", lambda c: {"_target_": "Zoomd", "keys": "image", "zoom": 1e6}),
+    "padding without an end": _in(
+        f"{_STEPS}::3", lambda c: {"_target_": "BorderPadd", "keys": "image", "spatial_border": 1 << 30}
+    ),
+    "channels repeated without an end": _in(
+        f"{_STEPS}::3", lambda c: {"_target_": "RepeatChanneld", "keys": "image", "repeats": 1 << 40}
+    ),
+    "blur without an end": _in(
+        f"{_STEPS}::3", lambda c: {"_target_": "GaussianSmoothd", "keys": "image", "sigma": 1e9}
+    ),
+    "ending elsewhere": _in("postprocessing::transforms::1::output_ext", lambda c: "/../../canary"),
+    "postfix with a null": _in("postprocessing::transforms::1::output_postfix", lambda c: "a\0b"),
+    "large file by a pattern": _file(
+        "large_files.yml", lambda c: "large_files: [{path: models/**, url: 'http://127.0.0.1:9/[*', hash_val: [1]}]"
+    ),
+    "run record of another kind": _both(
+        _file("run.json", lambda c: {"status": "finished", "labels": 7, "task": [1], "target_site": {"a": 1}}),
+        _file("config.yaml", lambda c: json.dumps({"network_def": NETWORK, "_meta_": [1]})),
+    ),
 }
 """Each changes a sound bundle; the file named by its second argument must never appear."""
 
 HARMLESS = (
     "none", "requirement", "requirement of a step", "imports", "initialize", "run", "handlers", "evaluator", "dataset",
     "device", "unused entry", "writer by its path", "output elsewhere", "formatter that is code", "logging",
-    "own scripts under a known name", "names that are code",
+    "own scripts under a known name", "names that are code", "hashes of files elsewhere", "hashes that are no text",
+    "licence behind a link", "config behind a link to a device", "metadata with an empty format",
 )  # fmt: skip
 """Attacks in parts that are not needed: the bundle is read and used without them."""
 

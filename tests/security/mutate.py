@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import signal
 import sys
@@ -52,6 +53,27 @@ def changed(data: bytes, rng: random.Random) -> bytes:
     return bytes(out)
 
 
+KINDS: list[Any] = [None, [], {}, "x", -1, True, 1e400, 1 << 70, [[1, {"a": 2}]], {"a": [1]}, "$open('canary','w')"]
+
+
+def of_another_kind(text: bytes, rng: random.Random) -> bytes:
+    """A JSON file with one value, at a random place, of another kind; other files are changed by bytes."""
+    try:
+        content = json.loads(text)
+    except ValueError:
+        return changed(text, rng)
+    parents, node = [], content
+    while isinstance(node, (dict, list)) and node and rng.random() < 0.8:
+        key = rng.choice(list(node)) if isinstance(node, dict) else rng.randrange(len(node))
+        parents.append((node, key))
+        node = node[key]
+    if not parents:
+        return json.dumps(rng.choice(KINDS)).encode()
+    node, key = parents[-1]
+    node[key] = rng.choice(KINDS)
+    return json.dumps(content).replace("Infinity", "1e400").encode()
+
+
 def doors() -> dict[str, Callable[[Path], Any]]:
     """What opens a bundle, without training."""
     from monai_transfer import Source
@@ -93,9 +115,9 @@ def main() -> int:
         folder = keep / str(tried)
         canary = folder / "canary"
         bundle = make_bundle(folder / "bundle", rng.choice(list(ATTACKS)), canary)
-        files = sorted(path for path in bundle.rglob("*") if path.is_file())
+        files = sorted(path for path in bundle.rglob("*") if path.is_file() and not path.is_symlink())
         for path in rng.sample(files, rng.randint(1, min(2, len(files)))):
-            path.write_bytes(changed(path.read_bytes(), rng))
+            path.write_bytes(rng.choice((changed, of_another_kind))(path.read_bytes(), rng))
         fault = ""
         for name, door in opened.items():
             signal.alarm(SECONDS)

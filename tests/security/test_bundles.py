@@ -94,6 +94,7 @@ def attacked(door: Callable[[Path, Path, Path], object], attack: str, data: Path
     assert code in (0, 1, 2), text
     assert "Traceback" not in text and "--debug shows" not in text, text
     assert "weights_only=False" not in text, "a weaker setting is no advice"
+    assert "root:" not in text, "what another file says is not printed"
     if code == 2:
         assert text.count("error:") == 1 and len(text.strip().splitlines()[-1]) < 1000, text
     assert _used() - before < GIBIBYTES

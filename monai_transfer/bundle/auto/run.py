@@ -8,7 +8,6 @@ while the work goes on, so that it can be continued), without their weights.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import math
 import shutil
@@ -323,7 +322,7 @@ def _claim(bundle: str | Path, work: Path, given: Mapping[str, Any]) -> None:
     settings = {**told, "configs": configs}
     path = work / "settings.json"
     if path.is_file():
-        if json.loads(path.read_text(encoding="utf-8")) != settings:
+        if read_json(path) != settings:
             raise InputError(
                 "holds candidates that were made under other settings",
                 path=work,

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import math
-import re
 import zlib
 from pathlib import Path
 from typing import Any
@@ -15,17 +13,10 @@ from monai.data.utils import orientation_ras_lps
 
 from monai_transfer.data.readers.base import CheckedReader, Volume, check_memory, check_spacing, check_values, existing
 from monai_transfer.errors import InputError
+from monai_transfer.manifest.itk_headers import check_itk_header, itk_format, meta_image_header
+from monai_transfer.manifest.nrrd import read_header
 
 __all__ = ["ItkReader", "itk_format"]
-
-
-def itk_format(start: bytes) -> str | None:
-    """``"NRRD"`` or ``"MetaImage"`` by a file's first bytes, else ``None``."""
-    if start.startswith(b"NRRD000"):
-        return "NRRD"
-    if start.startswith((b"ObjectType", b"NDims", b"Comment")) and b"=" in start:
-        return "MetaImage"
-    return None
 
 
 class ItkReader(CheckedReader):
@@ -53,11 +44,11 @@ class ItkReader(CheckedReader):
     def read_volume(self, path: str | Path) -> Volume:
         """Read one file. ``InputError`` for damaged files, 4D volumes, implausible spacing, NaN, too much memory."""
         path = existing(path)
+        due = check_itk_header(path)
         with path.open("rb") as stream:
             name = itk_format(stream.read(64))
-        if name is None:
-            raise InputError("neither NRRD nor MetaImage", path=path, hint="convert it to NIfTI")
-        _check_nrrd(path) if name == "NRRD" else _check_meta_image(path)
+        check_memory(due, self.max_memory, path)
+        _unpack_nrrd(path, due) if name == "NRRD" else _unpack_meta_image(path, due)
         itk.ProcessObject.SetGlobalWarningDisplay(False)
         io: Any = itk.NrrdImageIO.New() if name == "NRRD" else itk.MetaImageIO.New()
         try:
@@ -90,86 +81,51 @@ class ItkReader(CheckedReader):
         return Volume(array, np.asarray(orientation_ras_lps(affine)), channel_last)
 
 
-def _check_nrrd(path: Path) -> None:
+def _unpack_nrrd(path: Path, due: int) -> None:
     """Read packed data to its end, so that its CRC-32 is verified; ITK stops before."""
+    given, start = read_header(path)
+    fields = {key.lower(): value for key, value in given.items()}
+    if "data file" in fields or "datafile" in fields or fields["encoding"].lower() not in ("gz", "gzip"):
+        return
+    length = 0
     try:
         with path.open("rb") as stream:
-            header = b""
-            for line in stream:
-                header += line
-                if not line.strip() or len(header) > 2**20:
-                    break
-            detached = re.search(rb"(?im)^data ?file: *(.*?)\s*$", header)
-            if detached:
-                _check_beside(detached[1].decode(errors="replace"), path)
-            if detached or not re.search(rb"(?i)encoding: *gz(ip)?\s", header):
-                return
+            stream.seek(start)
             with gzip.GzipFile(fileobj=stream) as unpacked:
-                while unpacked.read(2**22):
-                    pass
+                while length <= due and (block := unpacked.read(2**22)):
+                    length += len(block)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"damaged gzip data ({error})", path=path, hint="copy or export it again") from error
+    if length > due:
+        raise InputError(f"packs more than the {due} bytes of its header", path=path, hint="export it again")
 
 
-def _check_meta_image(path: Path) -> None:
+def _unpack_meta_image(path: Path, due: int) -> None:
     """Unpack packed data once: where that fails, ITK gives an image of what the memory held before.
 
     Refused, too: an intensity scaling, which ITK leaves out.
     """
-    fields: dict[str, str] = {}
-    with path.open("rb") as stream:
-        for line in stream:
-            key, sign, value = line.decode(errors="replace").partition("=")
-            fields[key.strip().lower()] = value.strip()
-            if not sign or key.strip().lower() == "elementdatafile" or stream.tell() > 2**20:
-                break
-        start = stream.tell()
+    fields, start = meta_image_header(path)
     for key, plain in (("elementtointensityfunctionslope", 1.0), ("elementtointensityfunctionoffset", 0.0)):
         if key in fields and fields[key] not in (str(plain), str(int(plain))):
             raise InputError(
-                f"an intensity scaling ({key} {fields[key]}), which is not applied here",
+                f"an intensity scaling ({key} {fields[key][:40]}), which is not applied here",
                 path=path,
                 hint="apply it and export again",
             )
-    data = fields.get("elementdatafile", "LOCAL")
-    if data.lower() != "local":
-        _check_beside(data, path)
     if fields.get("compresseddata", "").lower() != "true":
         return
+    data = fields["elementdatafile"]
     source = path if data.lower() == "local" else path.with_name(data)
     unpacker, length = zlib.decompressobj(zlib.MAX_WBITS | 32), 0
     try:
         with source.open("rb") as stream:
             stream.seek(start if source == path else 0)
-            while not unpacker.eof and (packed := unpacker.unconsumed_tail or stream.read(2**20)):
+            while not unpacker.eof and length <= due and (packed := unpacker.unconsumed_tail or stream.read(2**20)):
                 length += len(unpacker.decompress(packed, 2**22))
     except (OSError, zlib.error) as error:
         raise InputError(f"damaged packed data ({error})", path=path, hint="copy or export it again") from error
-    due = _length(fields)
-    if not unpacker.eof or (due is not None and length != due):
+    if not unpacker.eof or length != due:
         raise InputError(
             f"its packed data holds {length} bytes where its header promises {due}", path=path, hint="export it again"
         )
-
-
-_BYTES = {"char": 1, "uchar": 1, "short": 2, "ushort": 2, "int": 4, "uint": 4, "long": 4, "ulong": 4, "float": 4}
-_BYTES |= {"long_long": 8, "ulong_long": 8, "double": 8}
-
-
-def _length(fields: dict[str, str]) -> int | None:
-    """The bytes that a MetaImage header promises, where that can be told."""
-    width = _BYTES.get(fields.get("elementtype", "").lower().removeprefix("met_").removesuffix("_array"))
-    sizes = fields.get("dimsize", "").split() + [fields.get("elementnumberofchannels", "1")]
-    if width is None or not all(size.isdecimal() for size in sizes):
-        return None
-    return width * math.prod(map(int, sizes))
-
-
-def _check_beside(name: str, path: Path) -> None:
-    """A header may name a file of its own folder; any other would bring in what nobody meant."""
-    if Path(name).is_absolute() or ".." in Path(name).parts:
-        raise InputError(
-            f"its header names a data file outside its folder ({name})", path=path, hint="put both into one folder"
-        )
-    if "%" not in name and not name.upper().startswith("LIST") and not (path.parent / name).is_file():
-        raise InputError(f"its data file {name} is not beside it", path=path, hint="copy both")

@@ -29,6 +29,7 @@ from monai_transfer.manifest.dicom_copies import copy_series
 from monai_transfer.manifest.dicom_grid import Grid
 from monai_transfer.manifest.dicom_headers import Series, check_keywords, gather, has_magic
 from monai_transfer.manifest.dicom_masks import read_structures, referenced_series, structure_names
+from monai_transfer.manifest.itk_headers import check_itk_header, itk_format
 from monai_transfer.manifest.layouts.base import (
     FolderContents,
     Options,
@@ -247,6 +248,9 @@ def _plain_mask(path: Path, series: Series, target: Path) -> Path:
             source = nibabel.load(path)
             data, affine = np.asanyarray(source.dataobj), source.affine
         else:
+            with path.open("rb") as stream:
+                if itk_format(stream.read(64)):
+                    check_itk_header(path)
             image = itk.imread(str(path))
             data = itk.array_from_image(image).T
             affine = np.eye(4)
