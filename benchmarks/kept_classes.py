@@ -2,10 +2,10 @@
 
     python benchmarks/kept_classes.py [--seeds 5] [--steps 200] [--labelled 4] [--out DIR]
 
-The north marks the liver alone and trains the source; the south, of less contrast, a brighter
-bottom and more noise, marks the spleen alone; the source still finds most of the livers there. Every arm starts from the same source and takes the same steps on the same few southern cases; arms with
-source cases see half northern ones in each batch. Dice is that of written predictions with the drawn truth on test
-patients, mean over seeds, lowest and highest seed in brackets.
+The north marks the liver alone and trains the source; the south, of less contrast, a brighter bottom and more noise,
+marks the spleen alone; the source still finds most of the livers there. Every arm starts from the same source and takes
+the same steps on the same few southern cases; arms with source cases see half northern ones in each batch. Dice is that
+of written predictions with the drawn truth on test patients, mean over seeds, lowest and highest seed in brackets.
 """
 
 from __future__ import annotations
