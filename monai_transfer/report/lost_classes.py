@@ -5,8 +5,8 @@ keeps less than a fifth of what the source had. Where no test case can tell, sin
 the predictions themselves do: the source predicts the class in at least half of the cases, and the arm in less than a
 tenth of those, or, where that was recorded, its Dice with the source's own predictions is below a fifth.
 
-Where every test case says that a class is not there, the same fall may be a class that is lost, since nobody looked for it
-and the manifest does not say so, or false findings that are gone. Both are said, and no gate decides.
+Where every test case says that a class is not there, the same fall may be a class that is lost, since nobody looked for
+it and the manifest does not say so, or false findings that are gone. Both are said, and no gate decides.
 """
 
 from __future__ import annotations
