@@ -112,4 +112,6 @@ class BundleSpec(Data, Labels, Preprocessing, Augmentation, Budget, Transfer, Te
         arguments = {key: value for key, value in self.network.items() if key != "_target_"}
         if not may_give_several(self.network["_target_"], arguments):
             return loss
-        return {"_target_": "monai_transfer.networks.deep_supervision.HeadsLoss", "loss": loss}
+        # told, not guessed: a label with a channel for each output looks like a volume of class numbers
+        target = "monai_transfer.networks.deep_supervision.HeadsLoss"
+        return {"_target_": target, "loss": loss, "dims": self.spatial_dims}

@@ -49,6 +49,8 @@ class Adapt:
             what the method declares, which mostly is ``"both"``.
         name: the name of its entry in the checkpoint, for two of them on one trainer.
         keys: what image, label, strong view and order are called in the batches, where not so: ``{"image": "img"}``.
+        task: of the network, as in ``monai_transfer.tasks``; default: as far as the first outputs and labels tell it.
+            Regions (findings) no two of which meet in the first batch look like classes: say ``"regions"``.
 
     Raises:
         InputError: ``method`` is none, needs a target loader and none was given, asks for an unknown field, or is not
@@ -86,10 +88,10 @@ class Adapt:
         statistics: str | None = None,
         name: str = "adapt",
         keys: Mapping[str, str] | None = None,
+        task: str | None = None,
     ) -> None:
-        self.step = MethodStep(
-            method, None, target_loader, layer=layer, weight=weight, pool=pool, statistics=statistics, keys=keys
-        )
+        shared: dict[str, Any] = {"layer": layer, "weight": weight, "pool": pool, "keys": keys, "task": task}
+        self.step = MethodStep(method, None, target_loader, statistics=statistics, **shared)
         self.name = name
         self._first = _FirstIteration()
 

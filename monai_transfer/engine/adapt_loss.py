@@ -33,8 +33,8 @@ class AdaptLoss:
         target_loader: batches of the other domain; see ``MethodStep``.
         optimizer: the network's.
         name: the name of its entry in the checkpoint.
-        options: as of ``MethodStep``: ``layer``, ``weight``, ``pool``, ``statistics``, ``keys``, ``scaler``, and
-            ``epochs`` and ``epoch_length`` where no engine is followed.
+        options: as of ``MethodStep``: ``layer``, ``weight``, ``pool``, ``statistics``, ``keys``, ``task``, ``scaler``,
+            and ``epochs`` and ``epoch_length`` where no engine is followed.
 
     Raises:
         InputError: as ``MethodStep``.

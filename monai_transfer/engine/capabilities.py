@@ -19,13 +19,13 @@ from monai_transfer.errors import InputError
 from monai_transfer.files import write_text
 from monai_transfer.methods.base import Method
 from monai_transfer.networks.mil import Mil
-from monai_transfer.tasks import get_task, method_tasks
+from monai_transfer.tasks import get_task, independent_tasks, method_tasks
 from monai_transfer.testtime.base import SourceFree
 
 __all__ = ["Capability", "capabilities", "refuse_unfit", "table"]
 
 TASKS = method_tasks()
-"""What a method's ``tasks`` may name."""
+"""What a method's ``tasks`` may name, beside those whose outputs do not exclude each other."""
 BEGIN, END = "<!-- generated: python -m monai_transfer.engine.capabilities --write docs/methods.md -->", "<!-- end -->"
 
 
@@ -90,46 +90,51 @@ def capabilities() -> list[Capability]:
 def refuse_unfit(method: Any, task: str, dims: int | None = None) -> None:
     """Refuse a method (its class or an object, whose options may narrow it) for what it does not declare.
 
-    A task is asked for by the name that it is trained as. A class that declares nothing (the user's own) passes.
+    A class that declares nothing (the user's own) passes.
 
     Raises:
         InputError: with the reason, and the methods that fit.
     """
-    asked, task = get_task(task).name, get_task(task).as_method_sees_it
-    tasks, able = getattr(method, "tasks", TASKS), getattr(method, "dims", (2, 3))
+    kind = get_task(task)
+    asked, tasks, able = kind.name, getattr(method, "tasks", TASKS), getattr(method, "dims", (2, 3))
     name = getattr(method, "__name__", type(method).__name__)
-    if task in tasks and (dims is None or dims in able):
+    if kind.fits(tasks) and (dims is None or dims in able):
         return
-    if task not in tasks:
-        reason = getattr(method, "limits", {}).get(task)
+    if not kind.fits(tasks):
+        limits = {**Method.limits, **getattr(method, "limits", {})}
+        reason = limits.get(asked) or limits.get(kind.as_method_sees_it)
         fault = f"{name} is not for {asked}" + (f", since {reason}" if reason else "")
     else:
         fault = f"{name} is not for {dims}D images"
     fitting = [
         c.name.split("/")[1]
         for c in capabilities()
-        if issubclass(c.cls, Method) and task in c.cls.tasks and (dims is None or dims in c.cls.dims)
+        if issubclass(c.cls, Method) and kind.fits(c.cls.tasks) and (dims is None or dims in c.cls.dims)
     ]
     raise InputError(fault, hint=f"for {asked} there are {', '.join(fitting)}")
 
 
 def table() -> str:
     """The capability table in Markdown."""
-    head = ["method", *TASKS, "dims", "kind", "needs", "normalisation statistics", "mark", "paper"]
+    tasks = (*TASKS, *independent_tasks())
+    head = ["method", *tasks, "dims", "kind", "needs", "normalisation statistics", "mark", "paper"]
     rows = [head, ["---"] * len(head)]
     for entry in capabilities():
         cls = entry.cls
-        cells = ["yes" if task in cls.tasks else "no" for task in TASKS]
+        cells = ["yes" if get_task(task).fits(cls.tasks) else "no" for task in tasks]
         dims = ", ".join(f"{d}D" for d in cls.dims)
         mark = "experimental" if cls.experimental else ""
         mark = "; ".join(filter(None, [mark, getattr(cls, "caution", "")]))
         rows.append([f"`{entry.name}`", *cells, dims, entry.kind, entry.needs, cls.norm_statistics, mark, entry.papers])
+    others = independent_tasks()
+    general = {task: Method.limits[task] for task in others}
     reasons = [
         f"- `{entry.name}`: not for {task}, since {reason}."
         for entry in capabilities()
         for task, reason in getattr(entry.cls, "limits", {}).items()
-        if task not in entry.cls.tasks
+        if not get_task(task).fits(entry.cls.tasks) and general.get(task) != reason
     ]
+    reasons.append(f"- Of any other: not for {' and '.join(others)}, since {general[others[0]]}.")
     lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
     return "\n".join([*lines, "", *reasons])
 

@@ -39,7 +39,8 @@ class LightningAdapt(Callback):
         network: where in the module the network is, by name (``"net"``); default: the module's ``network``, ``model``
             or ``net``, else the module itself.
         name: the name of its entry in the checkpoint, for two of them on one trainer.
-        options: as of ``MethodStep``: ``layer``, ``weight``, ``pool``, ``statistics``, ``keys``.
+        options: as of ``MethodStep``: ``layer``, ``weight``, ``pool``, ``statistics``, ``keys``,
+            ``task``.
 
     Raises:
         InputError: lightning is not installed, or as ``MethodStep``.

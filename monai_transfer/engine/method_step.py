@@ -28,7 +28,7 @@ from monai_transfer.errors import InputError
 from monai_transfer.methods.base import Fields, Method
 from monai_transfer.networks.tap import first_tensor
 from monai_transfer.networks.wrappers import unwrap
-from monai_transfer.tasks import recognise
+from monai_transfer.tasks import get_task, recognise
 
 __all__ = ["MethodStep"]
 
@@ -54,6 +54,8 @@ class MethodStep:
         statistics: whose batches count in the norm layers: ``"both"``, ``"target"``, ``"kept"`` or ``"domain"``; see
             ``Adapt``.
         keys: what image, label, strong view and order are called in a batch, where not so.
+        task: of the network, as in ``monai_transfer.tasks``; default: as far as the first outputs and labels tell it.
+            Regions (findings) no two of which meet in the first batch look like classes: say ``"regions"``.
         epochs, epoch_length: of the run, in passes and in calls per pass: terms follow the share that is done.
         scaler: the loop's ``GradScaler``, where it has one.
 
@@ -85,6 +87,7 @@ class MethodStep:
         pool: str | None = "mean",
         statistics: str | None = None,
         keys: Mapping[str, str] | None = None,
+        task: str | None = None,
         epochs: int | None = None,
         epoch_length: int | None = None,
         scaler: Any = None,
@@ -95,6 +98,7 @@ class MethodStep:
                 hint="give an object such as monai_transfer.methods.coral.Coral(); docs/methods.md says what each is",
             )
         self.method, self.weight, self.scaler = method, weight, scaler
+        self.task = None if task is None else get_task(task)
         method.layer, method.pool = layer, method.default_pool if pool == "mean" else pool
         self.statistics = DomainStatistics(statistics, method)
         method.counted = self.statistics.mode
@@ -251,14 +255,14 @@ class MethodStep:
         return {key: float(total) / max(self._count, 1) for key, total in self._sums.items()}
 
     def _check_task(self, image: Any, label: Any, logits: Any) -> None:
-        if image is None or logits is None:
-            return
-        image, label = first_tensor(image), first_tensor(label)
-        logits = self.collector.main(logits, image)
-        dims = image.ndim - 2 if image.ndim > 3 else None
-        task = recognise(logits, label)
+        task, dims = self.task, None
+        if image is not None and logits is not None:
+            image, label = first_tensor(image), first_tensor(label)
+            dims = image.ndim - 2 if image.ndim > 3 else None
+            task = task or recognise(self.collector.main(logits, image), label)
         if task is not None:
             refuse_unfit(self.method, task.name, dims)
+            self.method.exclusive = not task.independent
 
     def _setup(self, fields: Fields) -> None:
         """Size the method's parts from the first fields; a state loaded before is applied now."""

@@ -30,6 +30,7 @@ class SourceFreeRun:
         network: with its source weights.
         loader: unlabelled target batches.
         output_dir: the run folder.
+        task: of the network, where its outputs do not exclude each other; None: they do.
 
     >>> import tempfile, torch
     >>> from monai_transfer.testtime import Adabn
@@ -43,7 +44,16 @@ class SourceFreeRun:
     tensor([7.])
     """
 
-    def __init__(self, method: SourceFree, network: nn.Module, loader: Iterable[Any], output_dir: str | Path) -> None:
+    def __init__(
+        self,
+        method: SourceFree,
+        network: nn.Module,
+        loader: Iterable[Any],
+        output_dir: str | Path,
+        task: str | None = None,
+    ) -> None:
+        if task is not None:
+            method.for_task(task)
         self.method, self.source, self.loader, self.output_dir = method, network, loader, Path(output_dir)
         wrap = getattr(method, "wrap", None)
         self.network: nn.Module = network if wrap is None else wrap(network)

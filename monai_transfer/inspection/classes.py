@@ -15,13 +15,18 @@ __all__ = ["check_classes"]
 
 
 def check_classes(manifest: Manifest, inspected: Inspected, file: str | None) -> list[Finding]:
-    """Classes that a split with labels, or a site that was annotated for them, never shows."""
+    """Classes that a split with labels, or a site that was annotated for them, never shows.
+
+    Of a split or site with a mask that could not be read, which is an error of its own, nothing is claimed.
+    """
     if not get_task(manifest.task).needs_names:
         return []
     present = [(split, case, classes_of(manifest, case, r)) for split, case, r in inspected if case.label is not None]
+    masks = get_task(manifest.task).label.is_path
+    unread = [(split, case.site) for split, case, r in inspected if masks and case.label and not r.label_values]
     findings = []
     for split in ("training", "validation", "test"):
-        if not manifest.cases(split):
+        if not manifest.cases(split) or any(where == split for where, _ in unread):
             continue
         seen = [classes for where, _, classes in present if where == split]
         if not seen:
@@ -32,18 +37,20 @@ def check_classes(manifest: Manifest, inspected: Inspected, file: str | None) ->
             fault = f"the class {name!r} never occurs in the split {split}"
             hint = "it can be neither learned nor measured there"
             findings.append(Finding("warning", fault, "absent-class", file, split=split, hint=hint))
-    return findings + _sites(manifest, present, file)
+    return findings + _sites(manifest, present, file, {site for _, site in unread})
 
 
 def _absent(manifest: Manifest, seen: list[set[str]]) -> list[str]:
     return [name for name in manifest.label_mapping.names if not any(name in classes for classes in seen)]
 
 
-def _sites(manifest: Manifest, present: list[tuple[str, Case, set[str]]], file: str | None) -> list[Finding]:
+def _sites(
+    manifest: Manifest, present: list[tuple[str, Case, set[str]]], file: str | None, unread: set[str | None]
+) -> list[Finding]:
     """A class that never occurs at a site was perhaps not looked for there; one that does must have been."""
     findings = []
     mapping = manifest.label_mapping
-    sites = sorted({case.site for _, case, _ in present})
+    sites = sorted({case.site for _, case, _ in present} - unread)
     absent_at: dict[str, list[str]] = defaultdict(list)
     for site in sites:
         here = [(case, classes) for _, case, classes in present if case.site == site]

@@ -127,6 +127,8 @@ def _splits(manifest: Manifest, file: str | None) -> list[Finding]:
         patients = len({case.patient for case in cases})
         if not cases:
             fault, hint = f"the split {split} is empty", "build the manifest with a share for it"
+            if split == "test" and len(manifest.sites) > 1:
+                hint += "; study --leave-one-site-out needs none"
             findings.append(Finding("warning", fault, "empty-split", file, hint=hint))
         elif patients < TINY:
             fault = f"the split {split} holds {patients} patient{'s' if patients > 1 else ''} ({len(cases)} cases)"

@@ -165,7 +165,8 @@ def _assemble(
         first |= {key: value for key, value in found.texts.items() if key not in first}
     same = all(found.channel_names == founds[0].channel_names for found in founds)
     channels = founds[0].channel_names if same else {}
-    default = first.get("name", paths[0].stem) if len(paths) == 1 else "+".join(path.stem for path in paths)
+    names = [path.name if path.is_dir() else path.stem for path in paths]  # CheXpert-v1.0-small has no suffix
+    default = first.get("name", names[0]) if len(paths) == 1 else "+".join(names)
     return Manifest(
         name=options.name or default,
         task=task.name,

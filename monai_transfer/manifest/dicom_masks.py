@@ -16,6 +16,8 @@ __all__ = ["read_structures", "referenced_series", "structure_names"]
 
 _SIDES = {"7771000": "left", "24028007": "right", "G-A101": "left", "G-A100": "right"}
 """Laterality as SNOMED codes, of both generations."""
+_CODES = ("SegmentedPropertyTypeCodeSequence", "RTROIIdentificationCodeSequence")
+"""What a segment, and what a region of interest, is coded as."""
 
 
 def referenced_series(path: Path) -> set[str]:
@@ -29,23 +31,35 @@ def referenced_series(path: Path) -> set[str]:
 
 
 def structure_names(path: Path) -> list[str]:
-    """Names of the segments or regions of interest, with their side where a segment is coded with one."""
+    """Names of the segments or regions of interest, with their side where they are coded with one."""
     dataset = pydicom.dcmread(path, stop_before_pixels=True)
     segments = [_segment_name(item) for item in dataset.get("SegmentSequence") or []]
-    return segments or [_roi_name(item) for item in dataset.get("StructureSetROISequence") or []]
+    return segments or list(_roi_names(dataset).values())
 
 
-def _roi_name(roi: pydicom.Dataset) -> str:
-    return str(roi.get("ROIName") or "").strip() or f"ROI {roi.get('ROINumber')}"
+def _roi_names(dataset: pydicom.Dataset) -> dict[int, str]:
+    """By number; the side is coded in a region's observation (PS3.3 C.8.8.8)."""
+    names = {
+        int(roi.get("ROINumber") or 0): str(roi.get("ROIName") or "").strip() or f"ROI {roi.get('ROINumber')}"
+        for roi in dataset.get("StructureSetROISequence") or []
+    }
+    for observation in dataset.get("RTROIObservationsSequence") or []:
+        number = int(observation.get("ReferencedROINumber") or 0)
+        if number in names:
+            names[number] = _sided(names[number], observation)
+    return names
 
 
 def _segment_name(segment: pydicom.Dataset) -> str:
-    """The label, and the coded laterality where the label has no side: two kidneys may both be called kidney."""
     name = str(segment.get("SegmentLabel") or segment.get("SegmentDescription") or "").strip()
-    name = name or f"segment {segment.get('SegmentNumber')}"
-    coded = list(segment.get("SegmentedPropertyTypeCodeSequence") or [])
+    return _sided(name or f"segment {segment.get('SegmentNumber')}", segment)
+
+
+def _sided(name: str, item: pydicom.Dataset) -> str:
+    """The name, and the coded laterality where it has no side: two kidneys may both be called kidney."""
+    coded = [c for key in _CODES for c in item.get(key) or []]
     modifiers = [m for c in coded for m in c.get("SegmentedPropertyTypeModifierCodeSequence") or []]
-    for region in segment.get("AnatomicRegionSequence") or []:
+    for region in item.get("AnatomicRegionSequence") or []:
         modifiers += list(region.get("AnatomicRegionModifierSequence") or [])
     side = next((_SIDES[str(m.get("CodeValue"))] for m in modifiers if str(m.get("CodeValue")) in _SIDES), None)
     return f"{name} {side}" if side and not find_sides([name]) else name
@@ -75,7 +89,7 @@ def read_structures(path: Path, grid: Grid, nested: str = "hole") -> dict[str, D
 
 
 def _contours(dataset: pydicom.Dataset, grid: Grid, nested: str) -> dict[str, Drawing]:
-    names = {int(roi.ROINumber): _roi_name(roi) for roi in dataset.get("StructureSetROISequence") or []}
+    names = _roi_names(dataset)
     pixel = float(np.linalg.norm(np.cross(grid.steps[:, 0], grid.steps[:, 1])))
     result: dict[str, Drawing] = {}
     for roi in dataset.get("ROIContourSequence") or []:

@@ -80,6 +80,7 @@ def _read(path: Path, files: Path, options: BuildOptions) -> Folder:
         findings=() if options.table else options.findings,
         uncertain=options.uncertain,
         unmentioned=options.unmentioned,
+        table=options.table,
         **shared,
     )
     found = module.read(path, told)

@@ -31,7 +31,7 @@ from monai_transfer.errors import InputError
 from monai_transfer.methods.base import Fields, Method
 from monai_transfer.networks.adversarial import discriminator_accuracy, frozen_call, patch_discriminator
 from monai_transfer.networks.outputs import log_probabilities, mean_entropy
-from monai_transfer.tasks.for_methods import VOXEL_CLASSES
+from monai_transfer.tasks.for_methods import VOXEL_CLASSES, VOXEL_PRESENCES
 
 __all__ = ["Advent", "entropy_loss", "patch_discriminator", "self_information"]
 
@@ -90,8 +90,9 @@ class Advent(Method):
     """
 
     needs = frozenset({"source_logits", "target_logits"})
-    tasks = VOXEL_CLASSES
+    tasks = (*VOXEL_CLASSES, *VOXEL_PRESENCES)
     limits = {
+        "multilabel": "it judges maps of predictions; dann judges features",
         "classification": "it judges maps of predictions; dann and cdan judge features",
         "regression": "it works on class probabilities",
     }
@@ -121,20 +122,23 @@ class Advent(Method):
     def setup(self, network: nn.Module, batch: Fields) -> None:
         logits = batch.target_logits
         if self.adversarial:
-            channels = max(logits.shape[1], 2)
+            channels = self._maps(logits).shape[1]
             self.discriminator = patch_discriminator(channels, tuple(logits.shape[2:]), self.width).to(logits.device)
 
     def make_optimizer(self) -> torch.optim.Optimizer | None:
         return torch.optim.Adam(self.parameters(), lr=self.lr, betas=(0.9, 0.99)) if self.adversarial else None
 
     def _maps(self, logits: Tensor) -> Tensor:
-        return self_information(logits) if self.space == "self_information" else log_probabilities(logits).exp()
+        """What the discriminator sees; of outputs that do not exclude each other absent and present for each."""
+        cases = self.as_cases(logits)
+        maps = self_information(cases) if self.space == "self_information" else log_probabilities(cases).exp()
+        return maps.reshape(len(logits), -1, *maps.shape[2:])
 
     def forward(self, fields: Fields, progress: float) -> Tensor:
         with torch.no_grad():
-            self._log["target_entropy"] = entropy_loss(fields.target_logits, self.foreground)
+            self._log["target_entropy"] = entropy_loss(self.as_cases(fields.target_logits), self.foreground)
         if not self.adversarial:
-            return self.weight * entropy_loss(fields.target_logits, self.foreground)
+            return self.weight * entropy_loss(self.as_cases(fields.target_logits), self.foreground)
         assert self.discriminator is not None, "setup() comes before forward()"
         judged = frozen_call(self.discriminator, self._maps(fields.target_logits)).float()
         return self.weight * F.binary_cross_entropy_with_logits(judged, torch.zeros_like(judged))

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from monai_transfer.errors import InputError
 from monai_transfer.networks.copying import copy_network
 from monai_transfer.networks.moving_average import ema_update
+from monai_transfer.networks.outputs import each_alone
 from monai_transfer.networks.schedules import sigmoid_ramp
-from monai_transfer.tasks.for_methods import ANY_TASK, CLASSES
+from monai_transfer.tasks.for_methods import ANY_TASK, CLASSES, PRESENCES
 
 __all__ = ["FIELDS", "Fields", "Method", "TeacherMethod", "rows_of"]
 
@@ -59,7 +60,8 @@ class Method(nn.Module):
     Class attributes:
         needs: the names in ``FIELDS`` that ``forward`` reads; nothing else is computed.
         supervised: ``False`` drops the trainer's own loss, so the term stands alone.
-        tasks: what the method makes sense for, among classification, segmentation, regression.
+        tasks: what the method makes sense for, among classification, segmentation, regression; multilabel and regions,
+            to which all that is for regression fits as well.
         dims: the numbers of spatial dimensions it makes sense for.
         limits: why not for each task that ``tasks`` leaves out, as a clause that follows "since".
         norm_statistics: what happens to normalisation statistics, in one clause, for the capability table.
@@ -80,6 +82,8 @@ class Method(nn.Module):
         layer: name of the module whose output is the features; ``None``: what enters the class head.
         pool: how the features were pooled.
         counted: whose batches count in the norm layers' running averages (``Adapt``'s ``statistics``).
+        exclusive: whether the outputs are classes that exclude each other; False where each is present or absent, such
+            as findings and regions that overlap. A method that names such tasks reads logits through ``as_cases``.
 
     Peers, teachers and critics are submodules, made in ``setup``. Their parameters get an optimizer of their own
     (``make_optimizer``), never the user's. All state that must survive a resume lies in ``state_dict()``.
@@ -99,7 +103,10 @@ class Method(nn.Module):
     supervised: ClassVar[bool] = True
     tasks: ClassVar[tuple[str, ...]] = ANY_TASK
     dims: ClassVar[tuple[int, ...]] = (2, 3)
-    limits: ClassVar[Mapping[str, str]] = {"regression": "it works on class probabilities"}
+    limits: ClassVar[Mapping[str, str]] = {
+        "regression": "it works on class probabilities",
+        **dict.fromkeys(PRESENCES, "it works on probabilities of classes that exclude each other"),
+    }
     norm_statistics: ClassVar[str] = "separate: each domain's batch is normalised and counted on its own"
     experimental: ClassVar[bool] = True
     caution: ClassVar[str] = ""
@@ -114,6 +121,7 @@ class Method(nn.Module):
     layer: str | None = None
     pool: str | None = "mean"
     counted: str = "both"
+    exclusive: bool = True
 
     def setup(self, network: nn.Module, batch: Fields) -> None:
         """Size the method's own parts from the first batch; called once, before the first ``forward``.
@@ -132,6 +140,10 @@ class Method(nn.Module):
         ``fields`` holds what comes of the target's images alone; the critic's parameters stand still.
         """
         raise TypeError(f"{type(self).__name__} repeats no step")
+
+    def as_cases(self, logits: Tensor) -> Tensor:
+        """Logits as formulas of class probabilities read them: outputs that do not exclude each other one by one."""
+        return logits if self.exclusive else each_alone(logits)
 
     def ramp_factor(self, progress: float) -> float:
         """The factor by which the whole term grows over the run; what is said of its strength is freed of it."""

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from monai_transfer.methods.base import Fields, Method
 from monai_transfer.networks.outputs import log_probabilities, probabilities
-from monai_transfer.tasks.for_methods import CLASSES
+from monai_transfer.tasks.for_methods import CLASSES, PRESENCES
 
 __all__ = ["Fixmatch", "fixmatch_loss"]
 
@@ -61,7 +61,7 @@ class Fixmatch(Method):
 
     needs = frozenset({"target_logits", "target_strong_logits"})
     constant = frozenset({"target"})
-    tasks = CLASSES
+    tasks = (*CLASSES, *PRESENCES)
     experimental = False  # docs/truth_table.md: nuclei, though from .01 to .15 only
     norm_statistics = "separate: source, plain and strong target view each by its own batch; averages blend all three"
 
@@ -71,7 +71,8 @@ class Fixmatch(Method):
         self._selected = torch.tensor(float("nan"))
 
     def forward(self, fields: Fields, progress: float) -> Tensor:
-        loss, self._selected = fixmatch_loss(fields.target_logits, fields.target_strong_logits, self.threshold)
+        weak, strong = self.as_cases(fields.target_logits), self.as_cases(fields.target_strong_logits)
+        loss, self._selected = fixmatch_loss(weak, strong, self.threshold)
         return self.weight * loss
 
     def log(self) -> dict[str, Tensor]:

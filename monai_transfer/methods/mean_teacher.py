@@ -30,6 +30,7 @@ from monai_transfer.methods.base import Fields, TeacherMethod
 from monai_transfer.networks.moving_average import ema_update
 from monai_transfer.networks.output_forms import main_scores
 from monai_transfer.networks.outputs import probabilities
+from monai_transfer.tasks.for_methods import CLASSES, PRESENCES
 
 __all__ = ["MeanTeacher", "consistency_loss", "ema_update"]
 
@@ -70,6 +71,7 @@ class MeanTeacher(TeacherMethod):
     0.0
     """
 
+    tasks = (*CLASSES, *PRESENCES)
     norm_statistics = "teacher: the student's running averages, copied; student: separate batches, blended averages"
 
     def __init__(self, decay: float = 0.999, weight: float = 1.0, ramp: float = 0.3, keep: str = "student") -> None:
@@ -80,7 +82,7 @@ class MeanTeacher(TeacherMethod):
         with torch.no_grad():
             taught = main_scores(self.teacher.eval(), fields.target_image)
         weight = self.weight * self.ramp_factor(progress)
-        loss = consistency_loss(fields.target_strong_logits, taught)
+        loss = consistency_loss(self.as_cases(fields.target_strong_logits), self.as_cases(taught))
         self._log = {"consistency": loss.detach(), "consistency_weight": weight}
         return weight * loss
 

@@ -26,10 +26,11 @@ from monai_transfer.networks.pseudo_labels import (
     IGNORE,
     class_thresholds,
     labelled_cross_entropy,
-    move_thresholds,
     select_labels,
+    sure_labels,
+    unset_thresholds,
 )
-from monai_transfer.tasks.for_methods import CLASSES
+from monai_transfer.tasks.for_methods import CLASSES, PRESENCES
 
 __all__ = ["PseudoLabel", "class_thresholds", "select_labels"]
 
@@ -54,7 +55,7 @@ class PseudoLabel(Method):
     """
 
     needs = frozenset({"target_logits"})
-    tasks = CLASSES
+    tasks = (*CLASSES, *PRESENCES)
 
     def __init__(
         self,
@@ -76,17 +77,16 @@ class PseudoLabel(Method):
         self._log: dict[str, Tensor] = {}
 
     def setup(self, network: nn.Module, batch: Fields) -> None:
-        classes = max(batch.target_logits.shape[1], 2)
-        self.thresholds = torch.full((classes,), float("nan"), device=batch.target_logits.device)
+        self.thresholds = unset_thresholds(batch.target_logits, self.exclusive)
 
     def forward(self, fields: Fields, progress: float) -> Tensor:
-        logs = log_probabilities(fields.target_logits)
+        logs = log_probabilities(self.as_cases(fields.target_logits))
         if progress < self.start:
             return 0.0 * logs.sum()
         predicted = logs.detach().exp()
         done = (progress - self.start) / max(1.0 - self.start, 1e-6)
         portion = self.portion[0] + (self.portion[1] - self.portion[0]) * done
-        labels = select_labels(predicted, move_thresholds(self.thresholds, predicted, portion, self.momentum))
+        labels = sure_labels(self.thresholds, predicted, portion, self.momentum)
         self._log = {"selected": (labels != IGNORE).float().mean()}
         return self.weight * labelled_cross_entropy(logs, labels)
 

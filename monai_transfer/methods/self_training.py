@@ -35,7 +35,8 @@ from monai_transfer.errors import InputError
 from monai_transfer.methods.base import Fields, TeacherMethod
 from monai_transfer.networks.output_forms import main_scores
 from monai_transfer.networks.outputs import log_probabilities, probabilities
-from monai_transfer.networks.pseudo_labels import IGNORE, labelled_cross_entropy, move_thresholds, select_labels
+from monai_transfer.networks.pseudo_labels import IGNORE, labelled_cross_entropy, sure_labels, unset_thresholds
+from monai_transfer.tasks.for_methods import CLASSES, PRESENCES
 
 __all__ = ["SelfTraining"]
 
@@ -69,6 +70,7 @@ class SelfTraining(TeacherMethod):
     (0.6931, 0.5)
     """
 
+    tasks = (*CLASSES, *PRESENCES)
     norm_statistics = "both networks: the target's plain images, which the teacher's pass counts; or as asked"
     statistics = "target"
     counted = "target"
@@ -91,13 +93,12 @@ class SelfTraining(TeacherMethod):
 
     def setup(self, network: nn.Module, batch: Fields) -> None:
         super().setup(network, batch)
-        logits = batch.target_strong_logits
-        self.thresholds = torch.full((max(logits.shape[1], 2),), float("nan"), device=logits.device)
+        self.thresholds = unset_thresholds(batch.target_strong_logits, self.exclusive)
 
     def forward(self, fields: Fields, progress: float) -> Tensor:
         taught = self._answers(fields.target_image)
-        logs = log_probabilities(fields.target_strong_logits)
-        labels = select_labels(taught, move_thresholds(self.thresholds, taught, self.portion, self.momentum))
+        logs = log_probabilities(self.as_cases(fields.target_strong_logits))
+        labels = sure_labels(self.thresholds, taught, self.portion, self.momentum)
         weight, loss = self.weight * self.ramp_factor(progress), labelled_cross_entropy(logs, labels)
         selected = (labels != IGNORE).float().mean()
         self._log = {"selected": selected, "self_training": loss.detach(), "self_training_weight": weight}
@@ -111,7 +112,7 @@ class SelfTraining(TeacherMethod):
         for layer in _statistic_layers(self.teacher) if self.counted == "target" else ():
             layer.train()
             layer.momentum = max(_MOMENTUM, 1.0 / (int(self.step) + 1))  # the first batch takes the source's place
-        taught = probabilities(main_scores(self.teacher, image))
+        taught = probabilities(self.as_cases(main_scores(self.teacher, image)))
         self.teacher.eval()
         return taught
 

@@ -46,6 +46,7 @@ class Metric:
         averaged: whether the mean over a case's classes is a value, too.
         overview: whether a report's table of further metrics shows it.
         of_prediction: it tells of the prediction alone, so it has a value where the truth is not known.
+        of_truth: it tells of the truth alone.
         comparable: whether runs can be compared by it (the true volume is the same for all).
         chance: the value of guessing, where it has one.
         chance_of: where that depends on the cases: from rows to the value of giving every case the same answer, by part
@@ -72,6 +73,7 @@ class Metric:
     averaged: bool = False
     overview: bool = True
     of_prediction: bool = False
+    of_truth: bool = False
     comparable: bool = True
     chance: float | None = None
     chance_of: Callable[[Rows], Mapping[str, float]] | None = None

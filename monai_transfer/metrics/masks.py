@@ -310,6 +310,7 @@ def _sizes() -> list[Metric]:
                 better=0,
                 low=0.0,
                 of_masks=lambda pair: pair.sizes[1] * pair.scale,
+                of_truth=True,
                 comparable=False,
                 **more,
             ),

@@ -72,6 +72,8 @@ class HeadsLoss(nn.Module):
         """The images' spatial dimensions, told by the label's axes: B x spatial or B x channels x spatial."""
         if self.dims is not None or not isinstance(output, Tensor):
             return self.dims
+        if output.ndim == 6:
+            return 3  # B x heads x C x H x W x D: images have three dimensions at most
         more = output.ndim - label.ndim
         stacked = more == 2 or (more == 1 and label.shape[1:] != output.shape[2:])
         if more == 1 and label.shape[1:] == output.shape[2:] and label.is_floating_point() and output.ndim == 5:

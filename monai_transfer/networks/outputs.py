@@ -22,6 +22,7 @@ __all__ = [
     "probabilities",
     "supervised_loss",
     "at_least_float32",
+    "each_alone",
 ]
 
 
@@ -41,6 +42,18 @@ def log_probabilities(logits: Tensor) -> Tensor:
 def probabilities(logits: Tensor) -> Tensor:
     """Class probabilities, B x C x spatial; one channel becomes two (background, foreground)."""
     return log_probabilities(logits).exp()
+
+
+def each_alone(logits: Tensor) -> Tensor:
+    """Outputs that do not exclude each other, each as a case of its own: (B C) x 1 x spatial of B x C x spatial.
+
+    One channel is read as two classes, so that every formula of class probabilities is then one of Bernoulli variables.
+    The outputs of a case follow one another: those of output k are ``[k::C]``.
+
+    >>> probabilities(each_alone(torch.zeros(1, 3))).tolist()  # absent and present, for each of three findings
+    [[0.5, 0.5], [0.5, 0.5], [0.5, 0.5]]
+    """
+    return logits.flatten(0, 1).unsqueeze(1)
 
 
 def entropy(logits: Tensor) -> Tensor:

@@ -13,7 +13,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["IGNORE", "class_thresholds", "labelled_cross_entropy", "move_thresholds", "select_labels"]
+__all__ = [
+    *("IGNORE", "class_thresholds", "labelled_cross_entropy", "move_thresholds", "select_labels", "sure_labels"),
+    "unset_thresholds",
+]
 
 IGNORE = -1
 """What stands where there is no label."""
@@ -74,6 +77,38 @@ def select_labels(probabilities: Tensor, thresholds: Tensor) -> Tensor:
     ratio = probabilities / thresholds.view(1, -1, *([1] * (probabilities.ndim - 2)))
     best, label = ratio.max(1)
     return torch.where(best >= 1, label, torch.full_like(label, IGNORE))
+
+
+def sure_labels(kept: Tensor, probabilities: Tensor, portion: float, momentum: float) -> Tensor:
+    """Move the averages ``kept`` and label by them: ``move_thresholds``, then ``select_labels``.
+
+    Args:
+        kept: C values (in place); or K x 2, where outputs do not exclude each other, of absent and present for each.
+        probabilities: B x C x spatial; or (B K) x 2 x spatial, the K outputs of a case following one another.
+        portion, momentum: as in ``move_thresholds``.
+
+    Returns:
+        B x spatial, or (B K) x spatial.
+
+    Of the cases with a rare finding the surer half is selected as well:
+
+    >>> import torch
+    >>> from monai_transfer.networks.pseudo_labels import sure_labels
+    >>> present = torch.tensor([[0.9, 0.4], [0.7, 0.3], [0.2, 0.6], [0.1, 0.1]]).flatten()  # 4 cases, 2 findings
+    >>> kept = torch.full((2, 2), float("nan"))
+    >>> sure_labels(kept, torch.stack([1 - present, present], 1), portion=0.5, momentum=0.9).view(4, 2).tolist()
+    [[1, -1], [-1, 0], [-1, 1], [0, 0]]
+    """
+    if kept.ndim == 1:
+        return select_labels(probabilities, move_thresholds(kept, probabilities, portion, momentum))
+    parts = [sure_labels(one, probabilities[k :: len(kept)], portion, momentum) for k, one in enumerate(kept)]
+    return torch.stack(parts, 1).flatten(0, 1)
+
+
+def unset_thresholds(logits: Tensor, exclusive: bool) -> Tensor:
+    """What ``sure_labels`` starts from for B x C x spatial logits: NaN, C of them, or C x 2."""
+    size = (max(logits.shape[1], 2),) if exclusive else (logits.shape[1], 2)
+    return torch.full(size, float("nan"), device=logits.device)
 
 
 def labelled_cross_entropy(log_probabilities: Tensor, labels: Tensor) -> Tensor:

@@ -61,7 +61,7 @@ def compare(
         if choice:
             typer.echo(choice.sentence)
     words = {judged.word for judged in report.judgements.values()}
-    hurt = HURT in words or any(judged.lost for judged in report.judgements.values())
+    hurt = HURT in words or any(judged.has_lost for judged in report.judgements.values())
     if (gate == "helped" and HELPED not in words) or (gate == "not-hurt" and hurt):
         raise typer.Exit(1)
 

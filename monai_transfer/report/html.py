@@ -83,7 +83,7 @@ def render(report: TransferReport) -> str:
 
 def _tone(report: TransferReport) -> str:
     words = {j.word for j in report.judgements.values()}
-    if any(j.lost or j.below for j in report.judgements.values()):
+    if any(j.has_lost or j.below for j in report.judgements.values()):
         return "bad"
     return "bad" if HURT in words and HELPED not in words else "good" if HELPED in words else "open"
 

@@ -4,6 +4,9 @@ A class is known from a fifth of the way from guessing to perfect on (Dice or re
 keeps less than a fifth of what the source had. Where no test case can tell, since nobody looked for the class there,
 the predictions themselves do: the source predicts the class in at least half of the cases, and the arm in less than a
 tenth of those, or, where that was recorded, its Dice with the source's own predictions is below a fifth.
+
+Where every test case says that a class is not there, the same fall may be a class that is lost, since nobody looked for
+it and the manifest does not say so, or false findings that are gone. Both are said, and no gate decides.
 """
 
 from __future__ import annotations
@@ -37,6 +40,7 @@ class LostClass:
         source, arm: the metric's values; or, without ``metric``, the shares of cases in which it is predicted.
         metric: for people; empty where only predictions can tell.
         agreement: Dice of the predictions with the source's; NaN where it was not recorded.
+        unmarked: no test case is marked with it, though none says that nobody looked for it.
 
     >>> LostClass("kidney", source=0.82, arm=0.0, metric="Dice").words
     'kidney (Dice 0.820 untouched, 0.000 here)'
@@ -47,6 +51,7 @@ class LostClass:
     arm: float
     metric: str = ""
     agreement: float = math.nan
+    unmarked: bool = False
 
     @property
     def words(self) -> str:
@@ -56,7 +61,8 @@ class LostClass:
         same = "" if math.isnan(self.agreement) else f", with a Dice of {number(self.agreement)} between the two"
         return (
             f"{self.name} (predicted in {share(self.source)} of the cases by the untouched source, in "
-            f"{share(self.arm)} here{same}; no test case can tell whether it is there)"
+            f"{share(self.arm)} here{same}; "
+            + ("no test case is marked with it)" if self.unmarked else "no test case can tell whether it is there)")
         )
 
 
@@ -87,8 +93,14 @@ def lost_classes(
             if before >= _KNOWN and after < _KEPT * before:
                 name = own.full_name
                 found.append(LostClass(part, source_means[name], means[name], metric.title))
-            continue
+            if not _nowhere(kind.metrics, source, part):
+                continue
+        unmarked = not math.isnan(before)
         before, after = (_predicted(kind.metrics, runs, part) for runs in (source, arm))
+        if unmarked:
+            if before >= _OFTEN and after < _RARELY * before:
+                found.append(LostClass(part, before, after, unmarked=True))
+            continue
         agreement = means.get(f"source_{metric.name}_{part}", math.nan)
         if before >= _OFTEN and (after < _RARELY * before or agreement < _KEPT):
             found.append(LostClass(part, before, after, agreement=agreement))
@@ -97,9 +109,15 @@ def lost_classes(
 
 def lost_sentence(arm_name: str, lost: list[LostClass]) -> str:
     """What stands first in a verdict; empty where nothing was lost."""
-    if not lost:
-        return ""
-    return f"{arm_name} has lost what the source knew: {', '.join(one.words for one in lost)}. "
+    sure = ", ".join(one.words for one in lost if not one.unmarked)
+    open_ = ", ".join(one.words for one in lost if one.unmarked)
+    parts = [f"{arm_name} has lost what the source knew: {sure}. "] if sure else []
+    if open_:
+        parts.append(
+            f"{arm_name} no longer predicts {open_}: lost, if nobody looked for it at this site (declare in the "
+            "manifest what was, `annotated`), else false findings that are gone. "
+        )
+    return "".join(parts)
 
 
 def _parts(metric: Metric, means: Mapping[str, float], row: Mapping[str, str]) -> list[str]:
@@ -111,6 +129,13 @@ def _above_chance(metric: Metric, value: float) -> float:
     """0 for guessing, 1 for perfect."""
     chance = metric.chance or 0.0
     return (value - chance) / (metric.high - chance)
+
+
+def _nowhere(metrics: Mapping[str, Metric], runs: Mapping[int, Run], part: str) -> bool:
+    """Whether every case says that the class is not there; False where the true size is not recorded."""
+    rows = [row for run in runs.values() for row in run.cases]
+    columns = [metric.of_part(part).case_column for metric in metrics.values() if metric.of_truth]
+    return any(all(column in row and case_number(row[column]) == 0 for row in rows) for column in columns)
 
 
 def _predicted(metrics: Mapping[str, Metric], runs: Mapping[int, Run], part: str) -> float:

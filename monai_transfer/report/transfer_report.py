@@ -84,6 +84,11 @@ class Judgement:
     lost: list[LostClass] = field(default_factory=list)
     below: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def has_lost(self) -> bool:
+        """Whether a class is lost for sure, not only predicted no more where no case is marked with it."""
+        return any(not one.unmarked for one in self.lost)
+
 
 @dataclass
 class SiteResult:

@@ -190,8 +190,7 @@ def _path(kind: Any) -> str:
 
 
 def _refusal(kind: Any, configs: _Configs) -> str:
-    trained = get_task(configs.task).as_method_sees_it
-    if trained not in kind.tasks:
+    if not get_task(configs.task).fits(kind.tasks):
         return f"not for {configs.task}"
     return "" if configs.dims in kind.dims else f"not for {configs.dims}D"
 
@@ -292,10 +291,11 @@ def _test_time(name: str, kind: Any, configs: _Configs) -> MethodArm:
     """A method that adapts the source's network without its data: by ``fit`` before the test, or by ``wrap`` in it."""
     steps = {"run_folder#info#steps": 0}
     overrides: dict[str, Any] = {"method": {"_target_": _path(kind)}, **_without_term(configs), **steps}
+    told = f"@method.for_task({configs.task!r})"
     if hasattr(kind, "fit"):
-        overrides["run"] = [_TRAINED[0], "$@method.fit(@network, @target#dataloader)", *_TRAINED[2:]]
+        overrides["run"] = [_TRAINED[0], f"${told}.fit(@network, @target#dataloader)", *_TRAINED[2:]]
     else:
         per_scan = "$@method.attach(@test#evaluator.network, @test#evaluator)"
-        overrides["test#evaluator#network"] = "$@method.wrap(@network)"
+        overrides["test#evaluator#network"] = f"${told}.wrap(@network)"
         overrides["run"] = [_TRAINED[0], per_scan, *_TRAINED[2:]]
     return MethodArm(Arm(name, "adapt", overrides), "test time", (), _refusal(kind, configs), _remark(kind))

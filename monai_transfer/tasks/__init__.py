@@ -29,6 +29,7 @@ __all__ = [
     "Outputs",
     "Task",
     "get_task",
+    "independent_tasks",
     "judged_tasks",
     "manifest_tasks",
     "may_have",
@@ -83,7 +84,8 @@ def recognise(logits: Any, label: Any) -> Task | None:
     """
     if not hasattr(label, "is_floating_point"):
         return None
-    return next((task for task in TASKS.values() if task.seen_in is not None and task.seen_in(logits, label)), None)
+    forms_first = sorted(TASKS.values(), key=lambda task: task.form_of is None)  # regions are a segmentation too
+    return next((task for task in forms_first if task.seen_in is not None and task.seen_in(logits, label)), None)
 
 
 def manifest_tasks() -> list[str]:
@@ -109,6 +111,18 @@ def may_have(name: str, kind: LabelKind) -> bool:
     (True, False)
     """
     return any(task.label is kind for task in TASKS.values() if name in (task.name, task.form_of))
+
+
+def independent_tasks(*, dense: bool | None = None) -> tuple[str, ...]:
+    """The tasks whose outputs do not exclude each other, which a method's ``tasks`` may name beside ``method_tasks``.
+
+    Args:
+        dense: only those with, or without, an output for every voxel.
+
+    >>> independent_tasks(), independent_tasks(dense=True)
+    (('multilabel', 'regions'), ('regions',))
+    """
+    return tuple(task.name for task in TASKS.values() if task.independent and dense in (None, task.dense))
 
 
 def method_tasks(*, exclusive: bool | None = None, dense: bool | None = None) -> tuple[str, ...]:

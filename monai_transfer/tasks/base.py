@@ -84,7 +84,7 @@ class Task:
         saved_as: what inference writes: ``mask``, ``boxes``, ``table`` (a row for each image) or ``features``.
         output_type, output_format: of ``network_data_format`` in a bundle's metadata; format None: the image's.
         seen_in: whether a training batch's logits and labels look like this task; None: it cannot be told from them.
-        trained_as: the task that a method's ``tasks`` must name; None: this one's own name.
+        trained_as: a task whose methods do for this one as well; None: none but those that name this one.
         in_manifest: the ``task`` of a manifest may be this one.
         form_of, applies: a manifest of the task ``form_of`` for which ``applies(manifest)`` is true is of this one.
 
@@ -127,8 +127,18 @@ class Task:
 
     @property
     def as_method_sees_it(self) -> str:
-        """The task that a method's ``tasks`` must name."""
+        """The task that a method's ``tasks`` names, where it does not name this one."""
         return self.trained_as or self.name
+
+    def fits(self, tasks: Sequence[str]) -> bool:
+        """Whether a method that names these tasks is for this one.
+
+        >>> from monai_transfer.tasks import get_task
+        >>> regions = get_task("regions")
+        >>> regions.fits(["regression"]), regions.fits(["regions"]), regions.fits(["segmentation"])
+        (True, True, False)
+        """
+        return self.name in tasks or self.as_method_sees_it in tasks
 
     @property
     def judged(self) -> bool:
@@ -139,6 +149,11 @@ class Task:
     def exclusive(self) -> bool:
         """Whether outputs are classes of which each case or voxel has exactly one."""
         return self.activation == "softmax"
+
+    @property
+    def independent(self) -> bool:
+        """Whether outputs are classes that do not exclude each other: each is present or absent."""
+        return self.activation == "sigmoid"
 
     @property
     def has_classes(self) -> bool:

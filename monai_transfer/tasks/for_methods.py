@@ -6,9 +6,9 @@
 
 from __future__ import annotations
 
-from monai_transfer.tasks import method_tasks
+from monai_transfer.tasks import independent_tasks, method_tasks
 
-__all__ = ["ANY_TASK", "CLASSES", "IMAGE_CLASSES", "VOXEL_CLASSES"]
+__all__ = ["ANY_TASK", "CLASSES", "IMAGE_CLASSES", "PRESENCES", "VOXEL_CLASSES", "VOXEL_PRESENCES"]
 
 ANY_TASK = method_tasks()
 """Nothing is asked."""
@@ -18,3 +18,7 @@ IMAGE_CLASSES = method_tasks(exclusive=True, dense=False)
 """One class for every image."""
 VOXEL_CLASSES = method_tasks(exclusive=True, dense=True)
 """One class for every voxel."""
+PRESENCES = independent_tasks()
+"""Outputs that are each present or absent, whatever the others are; see ``Method.exclusive``."""
+VOXEL_PRESENCES = independent_tasks(dense=True)
+"""The same for every voxel."""

@@ -6,6 +6,8 @@ values: each set of regions has the value that the label mapping gives it.
 
 from __future__ import annotations
 
+from typing import Any
+
 from monai_transfer.arrays import as_array
 from monai_transfer.config_text import expr
 from monai_transfer.metrics.masks import MASK_METRICS, region_case
@@ -62,6 +64,13 @@ def _case(case: CaseInput) -> CaseResult:
     return CaseResult(row, Maps(true.sum(0), predicted.sum(0)))  # how many regions hold a voxel
 
 
+def _overlapping(logits: Any, label: Any) -> bool:
+    if logits.ndim < 3 or logits.shape[1] < 2 or label.shape != logits.shape:
+        return False
+    whole = bool(((label == 0) | (label == 1) | (label == -1)).all())
+    return whole and bool(((label == 1).sum(1) > 1).any())  # of classes that exclude each other one holds a voxel
+
+
 REGIONS = Task(
     name="regions",
     description="regions that may overlap, for every voxel",
@@ -86,6 +95,7 @@ REGIONS = Task(
     output_format="segmentation",
     needs_names=True,
     channels=True,
+    seen_in=_overlapping,
     trained_as="regression",
     in_manifest=False,
     form_of="segmentation",

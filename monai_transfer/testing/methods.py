@@ -18,7 +18,7 @@ from monai.inferers import SimpleInferer
 from monai_transfer.engine.checkpoint import Checkpoint, load_checkpoint
 from monai_transfer.engine.epoch_seed import EpochSeed
 from monai_transfer.methods.base import FIELDS, Method
-from monai_transfer.tasks import method_tasks
+from monai_transfer.tasks import independent_tasks, method_tasks
 from monai_transfer.tasks.for_methods import VOXEL_CLASSES
 from monai_transfer.testing.problems import DEVICE, batches_for, network_for, same, trainer_for
 from monai_transfer.testtime.base import SourceFree
@@ -84,7 +84,8 @@ def check_declarations(method: Factory, *, paper: bool = False) -> None:
     assert isinstance(made, (Method, SourceFree)), f"{name} is neither a Method nor a SourceFree"
     assert cls.__doc__, f"{name} has no docstring"
     tasks, dims = set(made.tasks), set(made.dims)
-    assert tasks and tasks <= set(TASKS), f"{name}.tasks are some of {TASKS}, not {made.tasks}"
+    able = {*TASKS, *independent_tasks()}
+    assert tasks and tasks <= able, f"{name}.tasks are some of {sorted(able)}, not {made.tasks}"
     assert dims and dims <= {2, 3}, f"{name}.dims are 2, 3 or both, not {made.dims}"
     assert cls.norm_statistics, f"{name}.norm_statistics does not say what happens to normalisation statistics"
     for task in set(TASKS) - tasks:
@@ -219,6 +220,7 @@ def check_test_time(method: Factory, task: str, dims: int) -> None:
     made, network = method(), network_for(task, dims)
     loader = batches_for(task, dims, 1, False)
     before = {key: value.clone() for key, value in network.state_dict().items()}
+    made.for_task(task)
     adapted = made.wrap(network) if hasattr(made, "wrap") else made.fit(network, loader)
     output = adapted.eval()(loader[0]["image"])
     assert torch.isfinite(output).all(), f"the outputs of {type(made).__name__} are not finite"

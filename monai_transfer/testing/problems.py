@@ -21,7 +21,7 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def network_for(task: str, dims: int) -> nn.Module:
-    """A network with BatchNorm and dropout for 1-channel images: 3 classes, 2 of a segmentation, 1 number."""
+    """A network with BatchNorm and dropout for 1-channel images: 3 classes or findings, 2 for voxels, 1 number."""
     kind = get_task(task)
     if kind.dense:
         return UNet(dims, 1, 2, (4, 8), (2,), norm="batch", dropout=0.1)
@@ -52,6 +52,10 @@ def batches_for(task: str, dims: int, seed: int, labelled: bool, rank: int = 0) 
 
 
 def _label(kind: Task, image: torch.Tensor) -> torch.Tensor:
+    if kind.independent:  # one inside the other
+        shares = (0.0, 0.5) if kind.dense else (-0.1, 0.0, 0.1)
+        seen = image if kind.dense else image.flatten(1).mean(1, keepdim=True)
+        return torch.cat([(seen > image.mean() + share).float() for share in shares], 1)
     if kind.dense:
         return (image > image.mean()).float()
     return torch.tensor([0, 1, 2, 0]) if kind.has_classes else image.flatten(1).mean(1, keepdim=True)
@@ -60,6 +64,8 @@ def _label(kind: Task, image: torch.Tensor) -> torch.Tensor:
 def loss_for(task: str) -> Callable[[Any, Any], torch.Tensor]:
     """The supervised loss of a task."""
     kind = get_task(task)
+    if kind.independent:
+        return lambda pred, label: nn.functional.binary_cross_entropy_with_logits(pred.float(), label)
     if kind.dense:
         return lambda pred, label: nn.functional.cross_entropy(pred, label[:, 0].long())
     if not kind.has_classes:  # on CUDA, torch's has no backward pass for two dtypes
@@ -81,7 +87,8 @@ def trainer_for(
     **options: Any,
 ) -> tuple[Adapt, Engine]:
     """A stock MONAI trainer that accumulates over two batches, and its ``Adapt`` handler; nothing has run yet."""
-    handler = Adapt(method, batches_for(task, dims, 1, False, rank), pool=pool)
+    told = task if get_task(task).independent else None
+    handler = Adapt(method, batches_for(task, dims, 1, False, rank), pool=pool, task=told)
     if state is not None:
         handler.load_state_dict(state)
     network = network.to(DEVICE)

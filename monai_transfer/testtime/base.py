@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from monai_transfer.errors import InputError
-from monai_transfer.tasks.for_methods import ANY_TASK
+from monai_transfer.tasks.for_methods import ANY_TASK, PRESENCES
 
 __all__ = ["SourceFree", "affine_norms", "images", "norm_layers", "statistic_norms"]
 
@@ -22,7 +22,7 @@ class SourceFree:
     One of two interfaces: ``wrap(network)`` returns a network that adapts while it predicts; ``fit(network, loader)``
     adapts a network in place on unlabelled cases and returns it in eval mode.
 
-    Class attributes: as in ``monai_transfer.methods.base.Method``.
+    Class attributes: as in ``monai_transfer.methods.base.Method``, and ``exclusive`` as there.
 
     A method of one's own that wraps the network; here it makes every answer surer:
 
@@ -36,10 +36,23 @@ class SourceFree:
 
     tasks: ClassVar[tuple[str, ...]] = ANY_TASK
     dims: ClassVar[tuple[int, ...]] = (2, 3)
-    limits: ClassVar[Mapping[str, str]] = {"regression": "it works on class probabilities"}
+    limits: ClassVar[Mapping[str, str]] = {
+        "regression": "it works on class probabilities",
+        **dict.fromkeys(PRESENCES, "it works on probabilities of classes that exclude each other"),
+    }
+    exclusive: bool = True
     norm_statistics: ClassVar[str] = ""
     experimental: ClassVar[bool] = True
     learns_nothing: ClassVar[bool] = False
+
+    def for_task(self, task: str) -> Self:
+        """This method, told what the outputs are: ``exclusive`` is False where each is present or absent.
+
+        >>> SourceFree().for_task("regions").exclusive
+        False
+        """
+        self.exclusive = task not in PRESENCES
+        return self
 
     @staticmethod
     def attach(wrapped: nn.Module, engine: Any) -> None:

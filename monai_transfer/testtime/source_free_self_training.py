@@ -27,7 +27,7 @@ from monai_transfer.errors import InputError
 from monai_transfer.methods.base import Fields
 from monai_transfer.methods.self_training import SelfTraining
 from monai_transfer.networks.output_forms import main_scores
-from monai_transfer.tasks.for_methods import CLASSES
+from monai_transfer.tasks.for_methods import CLASSES, PRESENCES
 from monai_transfer.testtime.adabn import Adabn
 from monai_transfer.testtime.base import SourceFree, images, norm_layers
 
@@ -60,8 +60,8 @@ class SourceFreeSelfTraining(SourceFree):
     False
     """
 
-    tasks = CLASSES
-    limits = {"regression": "its labels are classes that exclude each other"}
+    tasks = (*CLASSES, *PRESENCES)
+    limits = {"regression": "its labels are classes"}
     norm_statistics = "re-estimated on the target's plain images, then followed by the teacher"
     needs = frozenset({"target_strong_logits"})
 
@@ -99,6 +99,7 @@ class SourceFreeSelfTraining(SourceFree):
             self.steps,
         )
         method, device = SelfTraining(**self.options), learning[0].device
+        method.exclusive = self.exclusive
         optimizer = torch.optim.AdamW(learning, self.lr)
         step = 0
         network.train()

@@ -30,8 +30,8 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from monai_transfer.networks.copying import copy_network
 from monai_transfer.networks.output_forms import main_output
-from monai_transfer.networks.outputs import mean_entropy
-from monai_transfer.tasks.for_methods import CLASSES
+from monai_transfer.networks.outputs import each_alone, mean_entropy
+from monai_transfer.tasks.for_methods import CLASSES, PRESENCES
 from monai_transfer.testtime.base import SourceFree, affine_norms, norm_layers
 
 __all__ = ["AdaptingNetwork", "Tent"]
@@ -57,7 +57,7 @@ class Tent(SourceFree):
     torch.Size([4, 2])
     """
 
-    tasks = CLASSES
+    tasks = (*CLASSES, *PRESENCES)
     norm_statistics = "BatchNorm: those of each test batch"
 
     def __init__(
@@ -122,7 +122,7 @@ class AdaptingNetwork(nn.Module):
                 output = self.network(x, *more)
                 logits = main_output(output, x.ndim - 2, self.network)
                 self._optimizer.zero_grad()
-                loss = mean_entropy(logits, self._options.foreground)
+                loss = mean_entropy(logits if self._options.exclusive else each_alone(logits), self._options.foreground)
                 if not torch.isfinite(loss):  # one broken image must not spoil the weights for all that follow
                     break
                 loss.backward()

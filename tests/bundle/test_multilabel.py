@@ -91,5 +91,22 @@ def test_predictions_list_what_is_there(bundle, tmp_path):
 
 
 def test_a_method_for_exclusive_classes_is_refused(bundle, tmp_path):
-    with pytest.raises(InputError, match="Mcc is not for multilabel|is not for multilabel"):
-        new_bundle(tmp_path / "b", bundle.parent / "data/manifest.json", source_site="north", method="mean_teacher")
+    with pytest.raises(InputError, match="Mcc is not for multilabel, since .* exclude each other") as told:
+        new_bundle(tmp_path / "b", bundle.parent / "data/manifest.json", source_site="north", method="mcc")
+    assert "self_training" in told.value.hint and "mean_teacher" in told.value.hint
+
+
+@pytest.mark.parametrize("method", ["methods.self_training.SelfTraining", "testtime.tent.Tent"])
+def test_methods_that_take_each_finding_by_itself(bundle, tmp_path, method):
+    manifest = bundle.parent / "data/manifest.json"
+    budget = {"epochs": 1, "steps_per_epoch": 2, "batch_size": 8}
+    sites = {"source_site": "north", "target_site": "south"}
+    new_bundle(
+        tmp_path / "b", manifest, source=bundle / "runs/pretrain-0", method=method.split(".")[1], **sites, **budget
+    )
+    told = yaml.safe_load((tmp_path / "b/configs/adapt.yaml").read_text())
+    (adapt,) = [h for h in [*told["+train::handlers"], told.get("adaptation", {})] if h.get("task")]
+    assert adapt["task"] == "multilabel"
+    run = run_workflow(tmp_path / "b", "adapt", {}, log=False)
+    assert json.loads((run / "run.json").read_text())["method"] == f"monai_transfer.{method}"
+    assert json.loads((run / "summary.json").read_text())["metrics"]["auc"]["mean"] > 0.6

@@ -15,7 +15,9 @@ from monai_transfer.methods.cdan import Cdan
 from monai_transfer.methods.coral import Coral
 from monai_transfer.methods.label_spreading import LabelSpreading
 from monai_transfer.methods.mmd import Mmd
+from monai_transfer.methods.self_training import SelfTraining
 from monai_transfer.testtime.base import SourceFree
+from monai_transfer.testtime.tent import Tent
 
 PAGE = Path(__file__).parents[2] / "docs" / "methods.md"
 
@@ -69,11 +71,41 @@ def test_localization_is_trained_as_a_segmentation_and_own_classes_pass():
     refuse_unfit(nn.Module, "regression", 3)
 
 
-def train(method, network, image, label):
+def test_what_names_findings_and_what_a_regression_may_have():
+    """Outputs that do not exclude each other: methods that name them, and those that look at no class."""
+    for method in (Coral, SelfTraining, Tent):
+        refuse_unfit(method, "multilabel")
+        refuse_unfit(method, "regions", 3)
+    for task in ("multilabel", "regions"):
+        with pytest.raises(InputError, match=f"Cdan is not for {task}, since .*exclude each other; .*self_training"):
+            refuse_unfit(Cdan, task)
+    refuse_unfit(Advent, "regions")
+    with pytest.raises(InputError, match="Advent is not for multilabel, since it judges maps"):
+        refuse_unfit(Advent, "multilabel")
+
+
+def test_a_trainer_tells_a_method_what_the_outputs_are():
+    image, network = torch.randn(4, 1, 8, 8), nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    for label, exclusive in ((torch.tensor([0, 1, 2, 0]), True), (torch.tensor([[1.0, 1, 0]] * 4), False)):
+        method = SelfTraining()
+        train(method, network, image, label)
+        assert method.exclusive is exclusive
+        assert method.thresholds.shape == ((3,) if exclusive else (3, 2))
+    one_each = torch.eye(3)[[0, 1, 2, 0]]  # findings of which each case has just one look like classes
+    method = SelfTraining()
+    train(method, network, image, one_each, task="multilabel")
+    assert method.exclusive is False
+    maps, regions = UNet(2, 1, 2, (4, 8), (2,)), torch.cat([image > 0, image > 1], 1).float()
+    with pytest.raises(InputError, match="Cdan is not for regions"):
+        train(Cdan(), maps, image, regions)
+    train(Cdan(), maps, image, torch.cat([image > 0, image <= 0], 1).float())  # one-hot
+
+
+def train(method, network, image, label, **options):
     SupervisedTrainer(
         device="cpu", max_epochs=1, train_data_loader=[{"image": image, "label": label}], network=network,
         optimizer=torch.optim.SGD(network.parameters(), 0.1), loss_function=lambda p, _: p.square().mean(),
-        train_handlers=[Adapt(method, [{"image": image}])], decollate=False,
+        train_handlers=[Adapt(method, [{"image": image}], **options)], decollate=False,
     ).run()  # fmt: skip
 
 

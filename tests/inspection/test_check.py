@@ -341,6 +341,16 @@ def test_a_class_that_never_occurs_at_a_site_is_said_with_the_line_to_add(data):
     assert '"annotated": {"south": ["liver"]}' in str(finding.hint)
 
 
+def test_nothing_is_claimed_of_classes_where_a_mask_cannot_be_read(data):
+    """The spleen may stand in the mask that is broken: that one is the fault, and the only one."""
+    last = 17
+    assert two_organs(data, lambda n: (1, 2) if n == last else (1, 1)) != []
+    data.label(last).write_bytes(b"broken")
+    data.hash()
+    codes = {f.code for f in check_manifest(data.manifest())}
+    assert "unreadable" in codes and "absent-class-at-site" not in codes
+
+
 def test_a_class_that_was_not_looked_for_is_no_fault_but_its_occurrence_is(data):
     annotated = {"annotated": {"south": ["liver"]}}
     assert two_organs(data, lambda n: (1, 1) if n % 2 else (1, 2), **annotated) == []

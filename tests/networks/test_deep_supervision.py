@@ -13,6 +13,8 @@ from monai_transfer.engine.memory import MemoryAdvice
 from monai_transfer.engine.refuse_probabilities import RefuseProbabilities
 from monai_transfer.engine.training_metrics import TrainingMetrics
 from monai_transfer.errors import InputError
+from monai_transfer.losses.known_dice_bce import KnownDiceBCELoss
+from monai_transfer.losses.known_dice_ce import KnownDiceCELoss
 from monai_transfer.methods.coral import Coral
 from monai_transfer.methods.mean_teacher import MeanTeacher
 from monai_transfer.networks.deep_supervision import HeadsLoss
@@ -57,6 +59,16 @@ def test_a_stack_is_weighted_by_place(label):
     given = {"channel": truth, "indices": truth[:, 0], "one-hot": one_hot}[label]
     loss = HeadsLoss(cross_entropy if label != "one-hot" else F.cross_entropy)
     assert torch.isclose(loss(stack, given), by_hand)
+
+
+@pytest.mark.parametrize(("shape", "dims"), [((2, 3, 4, 5, 6), None), ((2, 3, 8, 8), 2)])
+def test_a_stack_beside_targets_of_whole_numbers(shape, dims):
+    """Regions and partial labels: a channel of 1, 0 and -1 for each output, which is no map of class numbers."""
+    torch.manual_seed(0)
+    stack, targets = torch.randn(2, 2, *shape[1:]), torch.randint(-1, 2, shape, dtype=torch.int8)
+    for loss in (KnownDiceBCELoss(), KnownDiceCELoss()):
+        by_hand = (loss(stack[:, 0], targets) + 0.5 * loss(stack[:, 1], targets)) / 1.5
+        assert torch.isclose(HeadsLoss(loss, dims=dims)(stack, targets), by_hand)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

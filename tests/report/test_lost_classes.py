@@ -64,6 +64,26 @@ def test_predictions_tell_where_no_case_can(tmp_path):
     assert "Cases that<br>can tell" in page
 
 
+def test_a_class_that_no_case_is_marked_with_may_be_lost(tmp_path):
+    """The manifest does not say that nobody looked for livers: what the source finds counts as false, and goes."""
+    runs = []
+    for arm, ml in (("source", 900.0), ("fine_tuned", 0.0), ("adapted", 850.0)):
+        for seed in range(5):
+            rows = []
+            for i in range(8):
+                dice = {"dice_liver": float("nan") if ml == 0 else 0.0, "dice_spleen": 0.6}
+                sizes = {"volume_true_ml_liver": 0.0, "volume_pred_ml_liver": ml, "volume_true_ml_spleen": 90.0}
+                rows.append({"case": f"c{i}", "patient": f"p{i}", "dice": 0.3 if ml else 0.6, **dice, **sizes})
+            runs.append(write(tmp_path, arm, seed, "segmentation", rows))
+    report = compare_runs(runs)
+    judged = report.judgements["fine_tuned"]
+    assert judged.sentence.startswith("fine-tuned no longer predicts liver (predicted in 100 % of the cases by the")
+    assert "in 0 % here; no test case is marked with it): lost, if nobody looked for it at this site" in judged.sentence
+    assert report.conclusion.startswith("Fine-tuned no longer predicts liver")
+    assert not judged.has_lost and report.judgements["adapted"].lost == []
+    compare(runs, gate="not-hurt")  # nothing is known to be lost
+
+
 def test_a_class_that_the_source_never_knew_is_not_lost(tmp_path):
     report = compare_runs(organs(tmp_path, {"source": (0.1, 0.5), "fine_tuned": (0.0, 0.6)}))
     assert report.judgements["fine_tuned"].lost == []

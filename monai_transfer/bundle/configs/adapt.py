@@ -9,7 +9,7 @@ from monai_transfer.bundle.configs.augmentation import pad, preset
 from monai_transfer.bundle.configs.datasets import cached, loader, transforms
 from monai_transfer.bundle.configs.emit import note
 from monai_transfer.bundle.configs.grid import space
-from monai_transfer.bundle.configs.parts import monai, ours
+from monai_transfer.bundle.configs.parts import monai, ours, told
 from monai_transfer.bundle.configs.reading import read
 from monai_transfer.bundle.configs.training import train_part
 from monai_transfer.bundle.configs.validation import batch_size, evaluator
@@ -183,6 +183,7 @@ def _handlers(s: BundleSpec) -> list[Any]:
             layer=ref("layer"),
             weight=ref("weight"),
             statistics=ref("statistics"),
+            **told(s),
         ),
         ours(
             "evaluation.domain_picture.DomainPicture",
@@ -219,6 +220,7 @@ def _source_free(s: BundleSpec) -> dict[str, Any]:
         network=ref("network"),
         loader=ref("target#dataloader"),
         output_dir=ref("output_dir"),
+        **told(s),
     )
     looked = [expr("@unlabelled.look(@adaptation.network)")] if s.kind.exclusive else []
     steps = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from monai_transfer.bundle.configs.intensities import scaled
-from monai_transfer.bundle.configs.parts import monai, ours
+from monai_transfer.bundle.configs.parts import monai, ours, told
 from monai_transfer.bundle.planning.budget import ENOUGH_PATIENTS
 from monai_transfer.bundle.spec import BundleSpec
 from monai_transfer.config_text import expr, ref
@@ -87,6 +87,7 @@ def train_handlers(s: BundleSpec) -> list[Any]:
             "engine.adapt.Adapt",
             method=ref("regulariser"),
             name="regulariser",
+            **told(s),
             _disabled_=expr("@regulariser is None"),
         ),
     ]

@@ -8,7 +8,7 @@ from monai_transfer.bundle.configs.emit import note
 from monai_transfer.bundle.spec import BundleSpec
 from monai_transfer.config_text import expr, quoted
 
-__all__ = ["amp", "device", "image_keys", "in_bundle", "monai", "ours"]
+__all__ = ["amp", "device", "image_keys", "in_bundle", "monai", "ours", "told"]
 
 
 def monai(name: str, /, **arguments: Any) -> dict[str, Any]:
@@ -24,6 +24,11 @@ def ours(name: str, /, **arguments: Any) -> dict[str, Any]:
 def image_keys(s: BundleSpec) -> list[str]:
     """The keys of a training item that hold images."""
     return ["image", "label"] if s.dense else ["image"]
+
+
+def told(s: BundleSpec) -> dict[str, str]:
+    """The task, for methods, where a first batch need not tell that outputs do not exclude each other."""
+    return {"task": s.task} if s.kind.independent else {}
 
 
 def in_bundle(path: str) -> Any:

@@ -121,6 +121,7 @@ class Options(LayoutOptions):
         labels: class names as the user gives them; needed where structures are drawn into masks.
         label_column: column of a table in the folder, where its name is unusual.
         findings, uncertain, unmentioned: columns of such a table that are findings, and what their cells mean.
+        table: the table that the user gave, which may be one in the folder.
     """
 
     files: Path
@@ -129,6 +130,7 @@ class Options(LayoutOptions):
     findings: Sequence[str] = ()
     uncertain: str = "ignore"
     unmentioned: str = "ignore"
+    table: str | Path | None = None
 
 
 def stem(path: str | Path) -> str:

@@ -33,9 +33,30 @@ _MASK_COLUMNS = ("mask", "segmentation", "mask_path", "label_path")
 def find_table(folder: Path, options: Options) -> tuple[Table, str] | None:
     """The one table directly in ``folder`` whose rows name image files, with the column that does so.
 
+    Of several it is the one that the user gave as ``options.table`` (NIH's boxes name images too).
+
     Raises:
-        InputError: several do, and they are not the splits of one.
+        InputError: several do, none of them was given, and they are not the splits of one.
     """
+    hits = _naming_images(folder, options)
+    given = Path(options.table).resolve() if options.table else None
+    hits = [hit for hit in hits if hit[0].path.resolve() == given] or hits
+    if len(hits) < 2:
+        return hits[0] if hits else None
+    splits = [split_name(table.path.stem) for table, _ in hits]
+    first, column = hits[0]
+    if None in splits or len(set(splits)) < len(splits) or any(t.columns != first.columns for t, _ in hits):
+        names = ", ".join(table.path.name for table, _ in hits)
+        hint = f"say which with --table {first.path}, or call tables of equal columns train, valid and test"
+        raise InputError(f"several tables name image files: {names}", path=folder, hint=hint)
+    if first.column("split"):
+        return Table(first.path, first.columns, [row for table, _ in hits for row in table.rows]), column
+    rows = [row | {"split": str(split)} for (table, _), split in zip(hits, splits, strict=True) for row in table.rows]
+    return Table(first.path, [*first.columns, "split"], rows), column
+
+
+def _naming_images(folder: Path, options: Options) -> list[tuple[Table, str]]:
+    """Every table directly in ``folder`` whose rows name image files, with the column that does so."""
     hits: list[tuple[Table, str]] = []
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() not in (".csv", ".tsv") or path.name.startswith("."):
@@ -49,18 +70,7 @@ def find_table(folder: Path, options: Options) -> tuple[Table, str] | None:
             raise
         if column and table.rows and Files(folder).find(table.rows[0][column]) is not None:
             hits.append((table, column))
-    if len(hits) < 2:
-        return hits[0] if hits else None
-    splits = [split_name(table.path.stem) for table, _ in hits]
-    first, column = hits[0]
-    if None in splits or len(set(splits)) < len(splits) or any(t.columns != first.columns for t, _ in hits):
-        names = ", ".join(table.path.name for table, _ in hits)
-        hint = "leave one in the folder, or call tables of equal columns train, valid and test"
-        raise InputError(f"several tables name image files: {names}", path=folder, hint=hint)
-    if first.column("split"):
-        return Table(first.path, first.columns, [row for table, _ in hits for row in table.rows]), column
-    rows = [row | {"split": str(split)} for (table, _), split in zip(hits, splits, strict=True) for row in table.rows]
-    return Table(first.path, [*first.columns, "split"], rows), column
+    return hits
 
 
 class Files:
@@ -92,8 +102,8 @@ class Files:
 
 
 def detect(folder: Path) -> float:
-    """0.5 where exactly such a table is there."""
-    return 0.5 if folder.is_dir() and find_table(folder, Options(files=folder)) else 0.0
+    """0.5 where such a table is there; which of several is meant, ``read`` says."""
+    return 0.5 if folder.is_dir() and _naming_images(folder, Options(files=folder)) else 0.0
 
 
 def read(folder: Path, options: Options) -> FolderContents:

@@ -83,7 +83,7 @@ def test_thick_ct(tmp_path):
     assert spec.network["kernel_size"][0] == [3, 3, 1] and spec.layer == "bottleneck"
     assert config(bundle)["selector"] is None and "2 validation patients" in recipe["select"]["reason"]
     assert config(bundle)["lr_scheduler"]["_target_"] == "monai_transfer.engine.learning_rate.warm_up_cosine"
-    assert config(bundle)["loss"]["_target_"].endswith("HeadsLoss"), "deep supervision"
+    assert config(bundle)["loss"]["_target_"].endswith("HeadsLoss") and config(bundle)["loss"]["dims"] == 3
     for workflow in ("pretrain", "train", "adapt"):
         run = run_workflow(bundle, workflow, SHORT, log=False)
         record = json.loads((run / "run.json").read_text())

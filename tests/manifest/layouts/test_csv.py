@@ -53,6 +53,19 @@ def test_nih_lists_findings_in_one_cell(tmp_path):
     assert chosen.class_names == ["Edema"] and any("left out by --labels: Cardiomegaly" in note for note in notes)
 
 
+def test_the_table_that_is_given_is_the_one_of_several(tmp_path):
+    """NIH's own folder has a second table that names images, with its boxes."""
+    folder = nih(tmp_path / "d")
+    table(folder / "BBox_List_2017.csv", "Image Index,Finding Label,Bbox [x", "00000000_000.png,Edema,3")
+    with pytest.raises(InputError, match="several tables name image files") as told:
+        build_manifest(folder, tmp_path / "m.json")
+    assert "--table" in told.value.hint
+    given, _ = build_manifest(folder, tmp_path / "m.json", table=folder / "Data_Entry_2017.csv")
+    (folder / "BBox_List_2017.csv").unlink()
+    alone, _ = build_manifest(folder, tmp_path / "alone.json")
+    assert given.labels == alone.labels and every(given) == every(alone)
+
+
 def chexpert(folder: Path) -> Path:
     columns = "Path,Sex,Age,Frontal/Lateral,AP/PA,No Finding,Cardiomegaly,Edema,Support Devices"
     cells = ("1.0,,,1.0", ",1.0,-1.0,", ",0.0,1.0,0.0", ",,,")
@@ -69,6 +82,7 @@ def chexpert(folder: Path) -> Path:
 def test_chexpert_has_a_column_for_each(tmp_path):
     manifest, notes = build_manifest(chexpert(tmp_path / "CheXpert-v1.0-small"), tmp_path / "m.json")
     assert manifest.class_names == ["Cardiomegaly", "Edema", "Support Devices"]
+    assert manifest.name == "CheXpert-v1.0-small"
     assert {case.patient for case in manifest.validation} == {f"patient{i:05d}" for i in range(8, 16)} - {
         case.patient for case in manifest.unlabeled
     }

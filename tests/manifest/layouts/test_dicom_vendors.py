@@ -9,6 +9,7 @@ from monai.transforms import LoadImage
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
+from monai_transfer.data.augmentation.mirroring import has_sides
 from monai_transfer.manifest import build_manifest
 from tests.manifest.layouts.test_dicom import COLUMNS, ROWS, SLICES, box, every, rtstruct, save, series
 
@@ -48,6 +49,39 @@ def test_a_structure_set_with_private_tags_and_without_names_and_references(tmp_
     manifest, _, mask = drawn(tmp_path)
     assert manifest.class_names == ["background", "GTV", "ROI 2"]
     assert (mask == 1).sum() == 16 and (mask == 2).sum() == 4
+
+
+@pytest.mark.parametrize("where", ["identification", "region"])
+def test_the_side_that_a_region_of_interest_is_coded_with(tmp_path, where):
+    """Two structures of one name that only their observations tell apart (PS3.3 C.8.8.8)."""
+    files, path = series(tmp_path / "d" / "image"), tmp_path / "d" / "rs.dcm"
+    organs = {"Kidney": [box(1, 2, 1, 2, 1)], "other": [box(5, 7, 1, 2, 1)], "left cord": [box(1, 1, 4, 4, 1)]}
+    rtstruct(path, files[0], organs)
+
+    def change(dataset):
+        dataset.StructureSetROISequence[1].ROIName = "Kidney"
+        observations = []
+        for number, code in ((1, "7771000"), (2, "G-A100"), (3, "24028007")):
+            side = Dataset()
+            side.CodeValue, side.CodingSchemeDesignator, side.CodeMeaning = code, "SCT", "side"
+            inner, observation = Dataset(), Dataset()
+            observation.ObservationNumber = observation.ReferencedROINumber = number
+            observation.RTROIInterpretedType = "ORGAN"
+            if where == "region":
+                inner.AnatomicRegionModifierSequence = [side]
+                observation.AnatomicRegionSequence = [inner]
+            else:
+                inner.SegmentedPropertyTypeModifierCodeSequence = [side]
+                observation.RTROIIdentificationCodeSequence = [inner]
+            observations.append(observation)
+        dataset.RTROIObservationsSequence = observations
+
+    changed(path, change)
+    manifest, _, mask = drawn(tmp_path)
+    assert set(manifest.class_names) == {"background", "Kidney left", "Kidney right", "left cord"}
+    sizes = {name: int((mask == number).sum()) for number, name in enumerate(manifest.class_names) if number}
+    assert sizes == {"Kidney left": 4, "Kidney right": 6, "left cord": 1}
+    assert has_sides(manifest.class_names), "no flip from left to right"
 
 
 def test_a_structure_set_without_contours_is_no_empty_mask(tmp_path):
