@@ -3,10 +3,11 @@
     python benchmarks/auto_rules.py rows BUNDLE --study DIR --out ROWS.csv [--name SET]     # of a finished study's runs
     python benchmarks/auto_rules.py table ROWS.csv [ROWS.csv ...] [--write FILE.md]
 
-``rows`` reads a study of the arms scratch, source, fine_tuned, joint, averaged and head_only with ``--fractions``; it
-scores the untouched source on each run's labelled cases (training and validation, never test cases), which trains
-nothing, and adds one row per seed, number of labels and arm: ``set,seed,k,arm,score,level,patients``. ``score`` is the
-test mean, larger better (errors negated, over the spread of the truth); ``level`` is how much the source knows there.
+``rows`` reads a study of the arms scratch, source, fine_tuned, joint, averaged and head_only, or of some of them (the
+table takes those that all sets have), with ``--fractions`` or without. It scores the untouched source on each run's
+labelled cases (training and validation, never test cases), which trains nothing, and adds one row per seed, number of
+labels and arm: ``set,seed,k,arm,score,level,patients``. ``score`` is the test mean, larger better (errors negated, over
+the spread of the truth); ``level`` is how much the source knows there.
 
 ``table`` prints, for every rule, the mean and the worst regret against the best arm, and how often the result is more
 than .02 below the untouched source; then, set by set, the rule that the *other* sets chose (least mean regret) and what
@@ -79,6 +80,8 @@ RULES: dict[str, Callable[[Cell], str]] = {
     "averaged if level >= .3, else fine-tuned": _by_level(0.3, "averaged", "fine_tuned"),
     "averaged if level >= .7, else fine-tuned": _by_level(0.7, "averaged", "fine_tuned"),
 }
+ARMS = {"scratch", "source", "fine_tuned", "joint", "averaged", "head_only"}
+"""What the rules choose among."""
 WEIGHTS_ALONE = [name for name in RULES if "joint" not in name and name != "auto's fixed rule"]
 
 
@@ -99,13 +102,13 @@ def _scored(folder: Path) -> tuple[float, Run]:
 def rows_of(bundle: Path, study: Path, name: str) -> list[dict[str, Any]]:
     """One row for each run of the study; scores the source on the labelled cases where that was not done yet."""
     found = []
-    source = next((study / "any-labelled").glob("source-*"))
+    folders = sorted(study.glob("labelled-*"))
+    source = next((study / "any-labelled" if folders else study).glob("source-*"))
     base, _ = _scored(source)
-    for folder in sorted(study.glob("labelled-*")):
-        count = int(folder.name.split("-")[1])
-        seeds = sorted(
-            {int(path.name.rsplit("-", 1)[1]) for path in folder.glob("*-*") if (path / "run.json").is_file()}
-        )
+    for folder in folders or [study]:
+        seeds = sorted({int(path.parent.name.rsplit("-", 1)[1]) for path in folder.glob("fine_tuned-*/run.json")})
+        first = json.loads((folder / f"fine_tuned-{seeds[0]}" / "run.json").read_text(encoding="utf-8"))
+        count = int(folder.name.split("-")[1]) if folders else int(first["n_labelled"])
         for seed in seeds:
             look = study / "levels" / f"{count}-{seed}"
             if read_status(look) != "finished":
@@ -120,7 +123,7 @@ def rows_of(bundle: Path, study: Path, name: str) -> list[dict[str, Any]]:
             told["patients"] = len({row["patient"] for row in own.cases})
             found.append({**told, "arm": "source", "score": base})
             for path in sorted(folder.glob(f"*-{seed}")):
-                if read_status(path) == "finished":
+                if read_status(path) == "finished" and not path.name.startswith(("source-", "pretrain-")):
                     score, run = _scored(path)
                     found.append({**told, "arm": run.arm, "score": round(score, 6)})
     return found
@@ -138,8 +141,15 @@ def cells_of(rows: Sequence[Mapping[str, str]]) -> list[Cell]:
              "home": case_number(row.get("home", "")), "scores": {}},
         )  # fmt: skip
         cell["scores"][row["arm"]] = float(row["score"])
-    whole = max((len(cell["scores"]) for cell in cells.values()), default=0)
-    return [cell for cell in cells.values() if len(cell["scores"]) == whole]
+    own: dict[str, set[str]] = {}
+    for cell in cells.values():
+        own.setdefault(cell["set"], set()).update(cell["scores"])
+    shared = set.intersection(*own.values()) & ARMS if own else set()  # the arms that all sets have
+    found = []
+    for cell in cells.values():
+        if shared <= cell["scores"].keys():
+            found.append({**cell, "scores": {arm: cell["scores"][arm] for arm in sorted(shared)}})
+    return found
 
 
 def regret(cell: Cell, rule: str) -> float:

@@ -107,14 +107,17 @@ def by_fixed_rule(
     )
 
 
-def by_cross_validation(scores: Mapping[str, Mapping[str, float]]) -> Decision:
-    """The simplest arm that is within one standard error of the best.
+def by_cross_validation(scores: Mapping[str, Mapping[str, float]], guess: float = math.nan) -> Decision:
+    """The simplest arm that is within one standard error of the best, and told apart from guessing.
 
-    The error is that of the paired differences over patients.
+    The error is that of the paired differences over patients. Where all arms do badly that error is large, and the
+    simplest would be a source that knows nothing: an arm is not taken for its simplicity unless its own mean lies two
+    standard errors above guessing.
 
     Args:
         scores: arm -> patient -> score on cases that the arm did not train on, larger is better; patients of which any
             arm has no value are left out.
+        guess: what guessing scores; NaN where that is not known.
 
     Raises:
         ValueError: no arm, or no patient that all have.
@@ -124,6 +127,9 @@ def by_cross_validation(scores: Mapping[str, Mapping[str, float]]) -> Decision:
     'source'
     >>> by_cross_validation({"source": {"a": 0.5, "b": 0.6, "c": 0.5}, "joint": better}).taken
     'joint'
+    >>> near = {"source": {"a": 0.3, "b": 0.8, "c": 0.5}, "scratch": {"a": 0.9, "b": 0.6, "c": 0.7}}
+    >>> by_cross_validation(near).taken, by_cross_validation(near, guess=0.5).taken
+    ('source', 'scratch')
     """
     patients = sorted(set.intersection(*[{p for p, v in own.items() if math.isfinite(v)} for own in scores.values()]))
     if not patients:
@@ -131,12 +137,13 @@ def by_cross_validation(scores: Mapping[str, Mapping[str, float]]) -> Decision:
     values = {arm: np.array([scores[arm][p] for p in patients]) for arm in _ordered(scores)}
     means = {arm: float(own.mean()) for arm, own in values.items()}
     best = max(means, key=lambda arm: means[arm])
-    near = []
+    near, guessing = [], []
     for arm, own in values.items():
         loss = values[best] - own
-        error = float(loss.std(ddof=1)) / math.sqrt(len(loss)) if len(loss) > 1 else 0.0
-        if arm == best or float(loss.mean()) <= error:
+        if arm == best:
             near.append(arm)
+        elif float(loss.mean()) <= _error(loss):
+            (guessing if means[arm] - 2 * _error(own) <= guess else near).append(arm)
     taken = near[0]
     reason = f"cross-validated on {len(patients)} labelled patients: {_words(taken)} has the best mean"
     if taken != best:
@@ -144,7 +151,14 @@ def by_cross_validation(scores: Mapping[str, Mapping[str, float]]) -> Decision:
             f"cross-validated on {len(patients)} labelled patients: {_words(best)} has the best mean, and "
             f"{_words(taken)} is the simplest arm within one standard error of it"
         )
+    if guessing:
+        reason += f"; not told apart from guessing: {', '.join(map(_words, guessing))}"
     return Decision(taken, "cross-validation", reason, means)
+
+
+def _error(values: np.ndarray) -> float:
+    """The standard error of a mean over patients."""
+    return float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else 0.0
 
 
 def by_validators(

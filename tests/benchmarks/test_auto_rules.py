@@ -38,4 +38,12 @@ def test_regret_and_leave_one_set_out(rules):
 
 def test_cells_that_lack_an_arm_are_left_out(rules):
     whole = rows("a", 0.5, source=0.5, scratch=0.4, fine_tuned=0.6, joint=0.6)
-    assert len(rules["cells_of"](whole + rows("b", 0.5, source=0.5, scratch=0.4))) == 1
+    unfinished = [{**row, "seed": "1"} for row in rows("a", 0.5, source=0.5, scratch=0.4)]
+    assert len(rules["cells_of"](whole + unfinished)) == 1
+
+
+def test_sets_are_judged_by_the_arms_that_all_have(rules):
+    more = rows("a", 0.5, source=0.5, scratch=0.4, fine_tuned=0.6, joint=0.6, averaged=0.9, adapted=0.95)
+    cells = rules["cells_of"](more + rows("b", 0.5, source=0.5, scratch=0.4, fine_tuned=0.6, joint=0.5))
+    assert [sorted(cell["scores"]) for cell in cells] == [["fine_tuned", "joint", "scratch", "source"]] * 2
+    assert rules["regret"](cells[0], "always joint") == 0

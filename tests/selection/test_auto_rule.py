@@ -48,6 +48,22 @@ def test_one_standard_error_in_favour_of_the_simpler():
         by_cross_validation({"source": {"a": math.nan}})
 
 
+def test_simplicity_is_no_reason_to_take_an_arm_that_guesses():
+    rng = np.random.default_rng(1)
+    patients = [f"p{n}" for n in range(64)]
+
+    def scores(mean, spread):
+        drawn = rng.normal(0, spread, 64)
+        return dict(zip(patients, mean + drawn - drawn.mean(), strict=True))
+
+    poor = {"source": scores(0.55, 0.4), "fine_tuned": scores(0.59, 0.4), "scratch": scores(0.60, 0.4)}
+    assert by_cross_validation(poor).taken == "source"
+    found = by_cross_validation(poor, guess=0.5)
+    assert found.taken == "scratch" and "not told apart from guessing: source, fine tuned" in found.reason
+    sound = {"source": scores(0.80, 0.3), "scratch": scores(0.82, 0.3)}
+    assert by_cross_validation(sound, guess=0.5).taken == "source"
+
+
 def test_patients_without_a_value_are_left_out():
     found = by_cross_validation({"source": {"a": 0.5, "b": 0.9}, "joint": {"a": 0.8, "b": math.nan}})
     assert found.scores == {"source": 0.5, "joint": 0.8} and "1 labelled patients" in found.reason

@@ -138,6 +138,7 @@ class _Bench:
 
     def _cross_validated(self, source: Run | None) -> Decision:
         scores = {} if source is None else {"source": _values(source)}
+        guess = math.nan if source is None else guess_of(source)
         if "statistics" in self.arms:
             run = self._run("statistics", "statistics", held_out=(0, 1))
             if run is not None:
@@ -149,10 +150,11 @@ class _Bench:
                 whole = replace(done[0], cases=[row for run in done for row in run.cases])
                 self.metric = whole.kind.primary_metric
                 scores[arm] = _values(whole)
+                guess = guess_of(whole)
         if not scores:
             raise InputError("no arm could be run", hint="; ".join(f"{a}: {r}" for a, r in self.left_out.items()))
         try:
-            return by_cross_validation(scores)
+            return by_cross_validation(scores, guess)
         except ValueError:
             # a metric of the whole set that these few cases do not give, such as an AUC of one class
             trainable = [arm for arm in self.plan.compared if arm not in self.left_out]
@@ -277,14 +279,20 @@ def level_of(run: Run) -> float:
 
     Guessing is the metric's chance; of a Dice, calling everything foreground; of a quantity, the mean of the truth.
     """
-    metric, mean = _primary(run), _mean(run)
+    metric, guess = _primary(run), guess_of(run)
+    if metric.better < 0:
+        return 1.0 + _mean(run) / guess if guess < 0 else math.nan
+    high = metric.high if math.isfinite(metric.high) else 1.0
+    return (_mean(run) - guess) / (high - guess)
+
+
+def guess_of(run: Run) -> float:
+    """What guessing scores on a run's cases, larger is better; NaN where they cannot tell."""
+    metric = _primary(run)
     if metric.better < 0:
         truth = np.array([case_number(row.get("label")) for row in run.cases])
-        spread = float(np.abs(truth - truth.mean()).mean()) if len(truth) > 1 else math.nan
-        return 1.0 - mean / spread if spread > 0 else math.nan
-    chance = chance_of({run.arm: {run.seed: run}}, metric) or 0.0
-    high = metric.high if math.isfinite(metric.high) else 1.0
-    return (mean - chance) / (high - chance)
+        return -float(np.abs(truth - truth.mean()).mean()) if len(truth) > 1 else math.nan
+    return chance_of({run.arm: {run.seed: run}}, metric) or 0.0
 
 
 def _primary(run: Run) -> Metric:
