@@ -17,7 +17,7 @@ from monai_transfer.errors import InputError, printable
 
 __all__ = [
     "MAX_CONFIG_BYTES", "MAX_DEPTH", "MAX_JSON_BYTES", "MAX_JSON_NODES", "MAX_NUMBER_LENGTH", "MAX_YAML_NODES",
-    "parse_json", "parse_yaml", "read_config", "read_json", "read_mapping",
+    "config_file", "parse_json", "parse_yaml", "read_config", "read_json", "read_mapping",
 ]  # fmt: skip
 
 MAX_JSON_BYTES = 64 << 20
@@ -38,6 +38,27 @@ _DAMAGED = "copy or export the file again"
 _LONG_NUMBER = re.compile(
     rf"(?<![\w.])[-+]?(?:\d[0-9_:.]{{{MAX_NUMBER_LENGTH},}}|0[xXbBoO][0-9a-fA-F_]{{{MAX_NUMBER_LENGTH},}})"
 )
+
+
+def config_file(folder: str | Path, *names: str) -> Path | None:
+    """The first of ``configs/<name>.yaml|yml|json`` that is there.
+
+    Whatever reads, judges or runs a config asks here: of two files of one name all must take the same.
+
+    Args:
+        folder: a bundle.
+        names: of configs, in the order of preference.
+
+    >>> import tempfile
+    >>> bundle = Path(tempfile.mkdtemp())
+    >>> (bundle / "configs").mkdir()
+    >>> for name in ("train.json", "inference.json", "inference.yaml"):
+    ...     _ = (bundle / "configs" / name).write_text("{}")
+    >>> config_file(bundle, "inference").name, config_file(bundle, "train").name, config_file(bundle, "other")
+    ('inference.yaml', 'train.json', None)
+    """
+    paths = (Path(folder) / "configs" / f"{name}.{end}" for name in names for end in ("yaml", "yml", "json"))
+    return next((path for path in paths if path.is_file()), None)
 
 
 def read_json(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 
@@ -44,3 +45,43 @@ def test_readme_commands_exist():
     commands = set(get_command(app).commands)  # type: ignore[attr-defined]
     named = set(re.findall(r"^\| `([a-z]+)` \|", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE))
     assert named == commands
+
+
+FREE = ("run", "study")
+"""Commands that take any id of the bundle's configs as an option."""
+
+
+@pytest.fixture(scope="module")
+def options():
+    """Options by command."""
+    import typer
+
+    from monai_transfer.cli import COMMANDS
+
+    found = {}
+    for name, home in COMMANDS.items():
+        app = typer.Typer()
+        app.command()(getattr(importlib.import_module(home.module), name))
+        found[name] = {
+            word for each in typer.main.get_command(app).params for word in (*each.opts, *each.secondary_opts)
+        }
+    return found
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
+def test_commands_and_options_exist(path, options):
+    text = re.sub(r"\\\n\s*", " ", path.read_text(encoding="utf-8"))
+    lines = re.findall(r"^ {4,}monai-transfer (\w+)(.*)$|`monai-transfer (\w+)([^`]*)`", text, re.MULTILINE)
+    for command, words in [(a or c, b or d) for a, b, c, d in lines]:
+        assert command in options, command
+        named = set(re.findall(r"(?<=\s)--?[a-z][\w-]*", words.partition("#")[0]))
+        assert command in FREE or named <= options[command], (command, sorted(named - options[command]))
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
+def test_scripts_that_are_shown_exist(path):
+    for line in re.findall(r"^ {4,}python (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE):
+        words = line.split()
+        place = ROOT / (words[1].replace(".", "/") if words[0] == "-m" else words[0])
+        known = words[0] == "-m" and words[1].startswith("monai.")
+        assert known or place.is_dir() or place.with_suffix(".py").is_file(), line

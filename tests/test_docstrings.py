@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import doctest
+import functools
 import importlib
 import logging
 from pathlib import Path
@@ -20,6 +21,8 @@ WITH_EXAMPLES = [
 TAUGHT = ["localization", "losses", "methods", "metrics", "networks", "pretraining", "strategies", "tasks", "testtime"]
 SHARE = 0.6
 """Of all public classes, those that have an example; may only rise."""
+SHARE_OF_FUNCTIONS = 0.24
+"""The same of all public functions."""
 WITHOUT = {
     "ParamGroup": "a dictionary that optimizers take",
     "ScanAdaptedNetwork": "made by `DgTta.wrap`",
@@ -39,15 +42,25 @@ def test_examples_print_what_stands_under_them(name):
     assert tried and not failed
 
 
+@functools.cache
+def parsed(path: Path) -> list[ast.stmt]:
+    return ast.parse(path.read_text(encoding="utf-8")).body
+
+
 def public(path: Path, kind: type) -> list[ast.ClassDef]:
-    body = ast.parse(path.read_text(encoding="utf-8")).body
-    return [node for node in body if isinstance(node, kind) and not node.name.startswith("_")]
+    return [node for node in parsed(path) if isinstance(node, kind) and not node.name.startswith("_")]
 
 
 def test_most_public_classes_have_an_example():
     nodes = [node for path in ROOT.rglob("*.py") for node in public(path, ast.ClassDef)]
     share = sum(">>> " in (ast.get_docstring(node) or "") for node in nodes) / len(nodes)
     assert len(nodes) > 300 and share >= SHARE
+
+
+def test_public_functions_with_an_example_do_not_become_fewer():
+    nodes = [node for path in ROOT.rglob("*.py") for node in public(path, ast.FunctionDef)]
+    share = sum(">>> " in (ast.get_docstring(node) or "") for node in nodes) / len(nodes)
+    assert len(nodes) > 800 and share >= SHARE_OF_FUNCTIONS
 
 
 @pytest.mark.parametrize("package", TAUGHT)

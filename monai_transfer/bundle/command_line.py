@@ -17,7 +17,7 @@ from monai_transfer.config_text import given_to_config, to_config
 from monai_transfer.discovery import file_names
 from monai_transfer.errors import InputError, closest
 from monai_transfer.runs.record import read_record
-from monai_transfer.safe_parse import read_config
+from monai_transfer.safe_parse import config_file, read_config
 
 __all__ = [
     "AUTO",
@@ -58,16 +58,15 @@ def config_files(bundle: str | Path, workflow: str) -> list[str]:
     bundle = Path(bundle)
     if not (bundle / "configs").is_dir():
         raise InputError("not a MONAI bundle: it has no configs folder", path=bundle)
+    home = bundle.resolve()  # the folder alone: a config that is a link belongs to this bundle, not to where it leads
     if workflow not in WORKFLOWS:
         raise InputError(f"no workflow {workflow!r}", hint=f"one of {', '.join(WORKFLOWS)}")
     files = []
     for name in WORKFLOWS[workflow]:
-        found = next(
-            (p for end in ("yaml", "yml", "json") if (p := bundle / "configs" / f"{name}.{end}").is_file()), None
-        )
+        found = config_file(home, name)
         if found is None:
             raise InputError(f"this bundle has no configs/{name}.yaml, so no workflow {workflow!r}", path=bundle)
-        files.append(str(found.resolve()))
+        files.append(str(found))
     return files
 
 

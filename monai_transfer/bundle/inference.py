@@ -7,6 +7,7 @@ which all expressions are ours; so a bundle of the model zoo predicts without a 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from monai_transfer.bundle_reader.running import own_scripts
 from monai_transfer.bundle_reader.trust import Trust, decide, untrusted
 from monai_transfer.component_table import share_table
 from monai_transfer.config_text import expr, ref, to_config
-from monai_transfer.errors import InputError
+from monai_transfer.errors import InputError, describe, first_cause, is_out_of_memory
 
 __all__ = ["Inference", "open_inference", "own_code", "stand_alone"]
 
@@ -105,7 +106,31 @@ def open_inference(bundle: str | Path, *, trust_source: bool = False) -> Any:
         raise untrusted(bundle, missing, "inference")
     flow: Any = open_workflow(bundle, "infer", {}, log=False)
     flow.described, flow.trust = found, trust
+    if trust is None:  # its config holds what we write, but need not hold together
+        flow.initialize = _one_error(flow.initialize, bundle)
+        flow.parser.get_parsed_content = _one_error(flow.parser.get_parsed_content, bundle, KeyError)
     return flow
+
+
+def _one_error(call: Callable[..., Any], bundle: Path, *passed: type[Exception]) -> Callable[..., Any]:
+    """A call of MONAI's parser, of which anything that it raises is one line about the bundle.
+
+    Errors of the kinds ``passed`` go on as they are: of an id that is not there the caller knows whether it is needed.
+    """
+
+    def guarded(*args: Any, **options: Any) -> Any:
+        try:
+            return call(*args, **options)
+        except passed:
+            raise
+        except Exception as error:
+            cause = first_cause(error)
+            if isinstance(cause, InputError) or is_out_of_memory(error):
+                raise
+            fault = f"its inference cannot be set up ({' '.join(describe(error).split())[:200]})"
+            raise InputError(fault, path=bundle, hint="get it again from where it came, or ask its author") from error
+
+    return guarded
 
 
 def own_code(flow: Any) -> AbstractContextManager[None]:

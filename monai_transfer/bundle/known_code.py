@@ -80,21 +80,27 @@ _LATER = {"saver": ("output_dir", "data_root_dir", "separate_folder")}
 
 
 def foreign_code(bundle: str | Path) -> list[Unread]:
-    """What of a bundle's inference config and scripts is code that this package does not write.
+    """What of a bundle's inference config, metadata and scripts is code that this package does not write.
+
+    MONAI makes the metadata a part of the config (``@_meta_::name``), so they are judged likewise.
 
     Args:
         bundle: its folder.
 
     Raises:
-        InputError: the config cannot be read.
+        InputError: a file of these cannot be read.
     """
     path = config_file(bundle, "inference")
     if path is None:
         return []
     config = read_mapping(path)
+    metadata = path.with_name("metadata.json")
+    if metadata.is_file():
+        config |= {"_meta_": read_mapping(metadata)}
     resolver = Resolver(config)
     found = [item for item in _strings(config, "") if _is_foreign(*item, resolver)]
     foreign = [Unread(where, text[:120], "is code of its own") for where, text in found]
+    foreign += [Unread(key, "", "is an id that changes another part of the config") for key in _paths(config)]
     for component in components_in(resolver.get_all()):
         try:
             later = _LATER.get(component.kind, ("transforms",))  # each of these is looked at by itself
@@ -102,10 +108,23 @@ def foreign_code(bundle: str | Path) -> list[Unread]:
         except InputError as error:
             if not list(unread_in(component.arguments)):  # those were judged by their text
                 foreign.append(Unread(component.where, "", error.fault))
+    for where, text in _strings(config, ""):
+        named = re.search(r"run_path\(.*/(scripts/\w+\.py)", text)
+        if named is not None and not (Path(bundle) / named[1]).is_file():
+            foreign.append(Unread(where, "", f"runs {named[1]}, which is not there"))
     for script in sorted((Path(bundle) / "scripts").rglob("*")):
         if script.is_file() and script.suffix != ".pyc" and not _is_ours(script):
             foreign.append(Unread(f"scripts/{script.name}", "", "is a script of its own"))
     return foreign
+
+
+def _paths(node: Any) -> Iterator[str]:
+    """Keys that MONAI takes for a path into the config, or for a sign to merge: they would change what was judged."""
+    for key, value in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
+        if isinstance(key, str) and ("::" in key or "#" in key or key.startswith(("+", "~"))):
+            yield key
+        if key != "_meta_":  # data, of which texts alone are judged
+            yield from _paths(value)
 
 
 def _strings(node: Any, where: str) -> Iterator[tuple[str, str]]:
@@ -128,7 +147,7 @@ def _is_foreign(where: str, text: str, resolver: Resolver) -> bool:
         return True
     if not text.startswith("$") or text in _EXPRESSIONS or _ENCODER.fullmatch(text):
         return False
-    return any(True for _ in unread_in(resolver.get(where)))
+    return not resolver.has(where) or any(True for _ in unread_in(resolver.get(where)))
 
 
 def _is_ours(script: Path) -> bool:

@@ -20,11 +20,10 @@ from monai_transfer.config_text import from_config
 from monai_transfer.errors import InputError
 from monai_transfer.networks.arguments import INPUTS, argument_of
 from monai_transfer.runs.record import read_record
-from monai_transfer.safe_parse import MAX_CONFIG_BYTES, read_json, read_mapping
+from monai_transfer.safe_parse import MAX_CONFIG_BYTES, config_file, read_json, read_mapping
 
 __all__ = ["config_file", "read_bundle", "read_metadata"]
 
-_ENDS = ("json", "yaml", "yml")
 _NETWORKS = ("network_def", "network", "net", "model", "net_def")
 _PREPROCESSING = ("preprocessing", "validate::preprocessing", "test::preprocessing", "val::preprocessing")
 _INFERERS = ("inferer", "validate::inferer", "validate::evaluator::inferer", "test::inferer", "evaluator::inferer")
@@ -32,16 +31,6 @@ _POSTPROCESSING = ("postprocessing", "validate::postprocessing", "test::postproc
 _LOSSES = ("loss", "loss_function", "loss_fn", "criterion", "train::loss", "train::loss_function",
            "train::trainer::loss_function")  # fmt: skip
 _CONVERT = re.compile(r"\bconvert\(\s*(['\"])(L|RGB)\1\s*\)")
-
-
-def config_file(folder: str | Path, *names: str) -> Path | None:
-    """The first of ``configs/<name>.json|yaml|yml`` that is there."""
-    for name in names:
-        for end in _ENDS:
-            path = Path(folder) / "configs" / f"{name}.{end}"
-            if path.is_file():
-                return path
-    return None
 
 
 def read_metadata(folder: str | Path) -> dict[str, Any]:

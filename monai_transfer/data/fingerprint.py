@@ -49,6 +49,16 @@ def fingerprint_item(item: Mapping[str, Any]) -> str:
 
     Raises:
         InputError: the item holds something that cannot be told apart from other values.
+
+    A file counts by its content, wherever it lies:
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> for name in ("a.nii", "b.nii"):
+    ...     _ = (folder / name).write_bytes(b"voxels")
+    >>> fingerprint_item({"image": str(folder / "a.nii")}) == fingerprint_item({"image": str(folder / "b.nii")})
+    True
     """
     return _digest({str(key): _content(value) for key, value in item.items()})
 

@@ -48,6 +48,12 @@ def fit_landmarks(
 
     Raises:
         InputError: there is no image, or one has no voxel to count.
+
+    Least value, median and greatest, each the mean over both images:
+
+    >>> import numpy as np
+    >>> fit_landmarks([np.array([0.0, 1.0, 2.0]), np.array([0.0, 3.0, 4.0])], count=3)
+    [0.0, 2.0, 3.0]
     """
     if count < 2:
         raise InputError(f"at least two landmarks are needed, not {count}")

@@ -29,6 +29,12 @@ def with_order(
 
     Raises:
         InputError: an item has no number under ``key``, or a value that ``near_to_far`` does not name.
+
+    The latest acquisition is 1, the earliest 0:
+
+    >>> scans = [{"image": "a", "acquired": 40}, {"image": "b", "acquired": 3}, {"image": "c", "acquired": 9}]
+    >>> [(scan["image"], scan["order"]) for scan in with_order(scans)]
+    [('a', 1.0), ('b', 0.0), ('c', 0.5)]
     """
     ordered = [dict(item) for item in items]
     if near_to_far is not None:

@@ -90,6 +90,12 @@ def sensitivity_at(
     """Sensitivity at each rate of false positives per image, (B, rates); their mean is the FROC score.
 
     Beyond the curve's end the last sensitivity holds: no lower threshold was offered.
+
+    Two scans, a lesion each: one is found at score 0.9; the other only below the score of a false box.
+
+    >>> found = Detections([[0.9], [0.3]], [[], [0.4]])
+    >>> sensitivity_at(found, [0.25, 0.5]).tolist()
+    [[0.5, 1.0]]
     """
     false, sensitivity = froc_curve(found, weights)
     # where several points share a rate, the last and highest one counts, as in numpy's interpolation from the right
@@ -97,7 +103,13 @@ def sensitivity_at(
 
 
 def average_precision(found: Detections, weights: np.ndarray | None = None) -> np.ndarray:
-    """Average precision, (B,); extra boxes count as false. NaN without any lesion, 0 without any box."""
+    """Average precision, (B,); extra boxes count as false. NaN without any lesion, 0 without any box.
+
+    One of two lesions is found before any false box:
+
+    >>> average_precision(Detections([[0.9], [float("nan")]], [[], [0.4]])).tolist()
+    [0.5]
+    """
     w = np.ones((1, found.n)) if weights is None else np.asarray(weights, dtype=float)
     hits, wrong = found.counts(w, 0), found.counts(w, 1, 2)
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -41,6 +41,15 @@ def activation_map(
 
     Raises:
         InputError: no such kind or layer.
+
+    The class is the mean of the feature map, so the bright corner of the image speaks for it:
+
+    >>> import torch
+    >>> parts = torch.nn.Conv2d(1, 1, 1, bias=False), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
+    >>> network = torch.nn.Sequential(*parts)
+    >>> _ = torch.nn.init.ones_(network[0].weight)
+    >>> activation_map(network, torch.tensor([[[[0.0, 0.0], [0.0, 4.0]]]]), "0", class_index=0).tolist()
+    [[[[0.0, 0.0], [0.0, 1.0]]]]
     """
     if kind not in _KINDS:
         raise InputError(f"no activation map {kind!r}", hint=f"one of {', '.join(_KINDS)}")

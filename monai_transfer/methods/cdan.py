@@ -45,7 +45,15 @@ def multilinear_map(features: Tensor, probabilities: Tensor) -> Tensor:
 
 
 def randomised_map(features: Tensor, probabilities: Tensor, r_features: Tensor, r_classes: Tensor) -> Tensor:
-    """(R_f f) * (R_g g) / sqrt(d), with ``r_features`` F x d and ``r_classes`` C x d: N x d."""
+    """(R_f f) * (R_g g) / sqrt(d), with ``r_features`` F x d and ``r_classes`` C x d: N x d.
+
+    Each of d = 4 entries is the sum of 3 features times the sum of the probabilities, 1, over sqrt(4):
+
+    >>> import torch
+    >>> features, probabilities = torch.ones(4, 3), torch.full((4, 2), 0.5)
+    >>> randomised_map(features, probabilities, torch.ones(3, 4), torch.ones(2, 4)).tolist()[0]
+    [1.5, 1.5, 1.5, 1.5]
+    """
     return (features @ r_features) * (probabilities @ r_classes) / math.sqrt(r_features.shape[1])
 
 

@@ -57,6 +57,14 @@ def adversarial_example(network: nn.Module, image: Tensor, eps: float, label: Te
         image: B x C x spatial.
         eps: size of the step, in units of the image.
         label: class indices; default: the network's own answer.
+
+    The step moves each input by ``eps`` so that the loss of the given label rises:
+
+    >>> import torch
+    >>> network = torch.nn.Linear(2, 2, bias=False)
+    >>> _ = network.weight.data.copy_(torch.eye(2))
+    >>> adversarial_example(network, torch.tensor([[1.0, 0.0]]), 0.1, torch.tensor([0]))
+    tensor([[0.9000, 0.1000]])
     """
     modes = [(module, module.training) for module in network.modules()]
     network.eval()

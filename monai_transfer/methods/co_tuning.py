@@ -54,6 +54,14 @@ def category_relationship(predictions: Tensor, labels: Tensor, classes: int | No
 
     Returns:
         C_t x C_s; rows sum to one, those of classes without a case are zero.
+
+    Cases of the target's class 0 look to the source model like its class 1, those of class 1 like either:
+
+    >>> import torch
+    >>> predictions = torch.tensor([[0.1, 0.9], [0.3, 0.7], [0.5, 0.5]])
+    >>> category_relationship(predictions, torch.tensor([0, 0, 1]))
+    tensor([[0.2000, 0.8000],
+            [0.5000, 0.5000]])
     """
     classes = int(labels.max()) + 1 if classes is None else classes
     predictions = at_least_float32(predictions)

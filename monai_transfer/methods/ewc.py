@@ -71,6 +71,14 @@ def fisher_information(network: nn.Module, images: Tensor | Iterable[Any]) -> di
 
     Raises:
         InputError: there is not a single case.
+
+    An input that is always zero tells nothing about its weights:
+
+    >>> import torch
+    >>> _ = torch.manual_seed(0)
+    >>> found = fisher_information(torch.nn.Linear(2, 2), torch.tensor([[1.0, 0.0], [2.0, 0.0]]))
+    >>> (found["weight"] > 0).tolist()
+    [[True, False], [True, False]]
     """
     named = {name: p for name, p in network.named_parameters() if p.is_floating_point()}
     device = next(iter(named.values())).device

@@ -51,6 +51,13 @@ def gaussian_kernels(features: Tensor, powers: Sequence[int] = POWERS, sigma: fl
     Args:
         powers: u of each kernel's sigma_u^2 = 2^u * mean squared distance of distinct rows.
         sigma: one kernel of this fixed width instead.
+
+    exp(-1/2) for rows that lie one ``sigma`` apart:
+
+    >>> import torch
+    >>> gaussian_kernels(torch.tensor([[0.0], [1.0]]), sigma=1.0)
+    tensor([[1.0000, 0.6065],
+            [0.6065, 1.0000]])
     """
     distances = _squared_distances(at_least_float32(features))
     if sigma is not None:
@@ -115,6 +122,15 @@ def joint_mmd_loss(
 
     Raises:
         InputError: as ``mmd_loss``.
+
+    Equal features with exchanged classes are apart in the joint distribution, which ``mmd_loss`` cannot see:
+
+    >>> import torch
+    >>> features, classes = torch.tensor([[0.0], [1.0]]), torch.eye(2)
+    >>> float(joint_mmd_loss(features, features, classes, classes))
+    0.0
+    >>> float(joint_mmd_loss(features, features, classes, classes.flip(0))) > 0.5
+    True
     """
     kernel = gaussian_kernels(_both(source, target), powers)
     kernel = kernel * gaussian_kernels(_both(source_probabilities, target_probabilities), sigma=PREDICTION_SIGMA)

@@ -23,6 +23,15 @@ def copy_network(network: nn.Module, *, frozen: bool = True) -> nn.Module:
     drag its owner along, and a shared one would see the copy's activations. Hooks that are plain functions
     (those of frozen norm layers) belong to the network and are copied. Activations that a network keeps from its last
     pass (``DynUNet`` does) are copied without their graph.
+
+    A frozen copy, as a teacher needs it, does not follow the original:
+
+    >>> import torch
+    >>> network = torch.nn.Linear(1, 1)
+    >>> teacher = copy_network(network)
+    >>> _ = torch.nn.init.constant_(network.weight, 5.0)
+    >>> teacher.weight.requires_grad, bool(teacher.weight == 5)
+    (False, False)
     """
     memo: dict[int, Any] = {id(t): t.detach().clone() for t in _kept_tensors(network) if t.grad_fn is not None}
     twin = _structural_copy(network, memo)

@@ -98,6 +98,11 @@ def depth_groups(network: nn.Module, groups: Sequence[str | Sequence[str]] | Non
 
     Raises:
         InputError: ``groups`` leaves parameters out or names what the network has not.
+
+    >>> import torch
+    >>> network = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.Flatten(), torch.nn.Linear(8, 2))
+    >>> depth_groups(network)
+    [['0.weight', '0.bias'], ['2.weight', '2.bias']]
     """
     return _order(unwrap(network), groups)[0]
 

@@ -64,6 +64,17 @@ def freeze(module: nn.Module) -> None:
     """Freeze ``module`` and all its submodules: no gradients, and norm statistics and dropout in eval mode.
 
     The hook stands on every submodule, since a parent may call its children without passing through this module.
+
+    The frozen layers get no gradient, and a pass in training mode leaves the running statistics as they are:
+
+    >>> import torch
+    >>> network = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3), torch.nn.Linear(3, 1)).train()
+    >>> freeze(network[:2])
+    >>> [name for name, parameter in network.named_parameters() if parameter.requires_grad]
+    ['2.weight', '2.bias']
+    >>> _ = network(torch.ones(4, 2))
+    >>> network[1].num_batches_tracked.item()
+    0
     """
     for child in module.modules():
         freeze_parameters(child)
@@ -116,7 +127,14 @@ def hold(network: nn.Module, names: Collection[str], *, gradients: bool = False)
 
 
 def learnable(network: nn.Module) -> set[str]:
-    """Names of the parameters that learn, or would after ``thaw``."""
+    """Names of the parameters that learn, or would after ``thaw``.
+
+    >>> import torch
+    >>> network = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Linear(3, 1))
+    >>> _ = network[0].requires_grad_(False)
+    >>> sorted(learnable(network))
+    ['1.bias', '1.weight']
+    """
     names = set()
     for prefix, module in network.named_modules():
         frozen: set[str] = getattr(module, _PARAMETERS, set())
@@ -132,6 +150,15 @@ def thaw(network: nn.Module, training: bool | None = None) -> None:
     ``training`` is the mode that released modules go on in until the next ``train()``; default, that of ``network``.
 
     What the network itself does not learn (fixed position embeddings) or its user froze by hand stays as it was.
+
+    >>> import torch
+    >>> network = torch.nn.Linear(2, 3)
+    >>> freeze(network)
+    >>> network.weight.requires_grad
+    False
+    >>> thaw(network)
+    >>> network.weight.requires_grad
+    True
     """
     training = network.training if training is None else training
     for module in network.modules():

@@ -79,6 +79,14 @@ def find_features(network: nn.Module) -> str | None:
 
     Not an auxiliary output of deep supervision, and not the second layer of a residual output block, whose input are
     class scores already. ``None`` where ``find_head`` finds nothing.
+
+    The linear layer of a DenseNet, and the last convolution of a U-Net:
+
+    >>> from monai.networks.nets import DenseNet, UNet
+    >>> find_features(DenseNet(2, 1, 3, init_features=4, growth_rate=4, block_config=(2, 2)))
+    'class_layers.out'
+    >>> find_features(UNet(2, 1, 3, (4, 8), (2,)))
+    'model.2.conv'
     """
     head = find_head(network)
     if not head:
@@ -99,6 +107,12 @@ def find_stem(network: nn.Module) -> list[str]:
 
     A residual first block has two (its convolution and its shortcut); ``UNETR`` and ``SwinUNETR`` have three. Empty
     for a network without any convolution or linear layer.
+
+    The first block of a residual U-Net has two:
+
+    >>> from monai.networks.nets import UNet
+    >>> find_stem(UNet(2, 1, 3, (4, 8), (2,), num_res_units=2))
+    ['model.0.conv.unit0.conv', 'model.0.residual']
     """
     layers = _layers(network)
     if not layers:

@@ -95,6 +95,12 @@ def output_activation(network: nn.Module, prediction: Tensor | None = None) -> t
     Two kinds of evidence: the type of its last module; and, with a ``prediction`` (B x C x spatial), channels that are
     all non-negative and sum to 1 within 1e-4 (half precision: its rounding) everywhere in at least two cases or voxels
     (their exponentials, for the logarithm). Values in [0, 1] alone prove nothing, nor does a single channel.
+
+    >>> import torch
+    >>> output_activation(torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Softmax(1)))
+    ('softmax', 'ends in Softmax')
+    >>> output_activation(torch.nn.Linear(3, 2)) is None
+    True
     """
     last = _last_module(network)
     if isinstance(last, SOFTMAX):

@@ -106,7 +106,14 @@ class MaskedPatchLoss(nn.Module):
 
 
 def patches_of(image: Tensor, patch_size: int | Sequence[int]) -> Tensor:
-    """B x C x spatial as B x N x (voxels of a patch times C), patches in the order of MONAI's patch embedding."""
+    """B x C x spatial as B x N x (voxels of a patch times C), patches in the order of MONAI's patch embedding.
+
+    A 4 x 4 image in patches of 2 x 2:
+
+    >>> import torch
+    >>> patches_of(torch.arange(16.0).reshape(1, 1, 4, 4), 2)[0].tolist()
+    [[0.0, 1.0, 4.0, 5.0], [2.0, 3.0, 6.0, 7.0], [8.0, 9.0, 12.0, 13.0], [10.0, 11.0, 14.0, 15.0]]
+    """
     dims = image.ndim - 2
     sizes = ensure_tuple_rep(patch_size, dims)
     if any(n % p for n, p in zip(image.shape[2:], sizes, strict=True)):

@@ -75,5 +75,10 @@ def as_probabilities(probabilities: Any) -> np.ndarray:
 
 
 def is_regression(labels: Any) -> bool:
-    """Whether labels are quantities rather than classes: a float dtype says so."""
+    """Whether labels are quantities rather than classes: a float dtype says so.
+
+    >>> import numpy as np
+    >>> is_regression(np.array([0.5, 2.0])), is_regression(np.array([0, 1])), is_regression(["a", "b"])
+    (True, False, False)
+    """
     return as_array(labels).dtype.kind == "f"

@@ -51,6 +51,9 @@ def get_task(name: str | Task) -> Task:
 
     Raises:
         InputError: there is none.
+
+    >>> get_task("segmentation").primary_metric, get_task("regression").primary_metric
+    ('dice', 'mae')
     """
     if isinstance(name, Task):
         return name
@@ -71,7 +74,11 @@ def task_of(manifest: Any) -> Task:
 
 
 def judged_tasks() -> list[str]:
-    """Names of the tasks whose test cases are judged against a label."""
+    """Names of the tasks whose test cases are judged against a label.
+
+    >>> judged_tasks()
+    ['classification', 'segmentation', 'regression', 'localization', 'multilabel', 'regions']
+    """
     return [task.name for task in TASKS.values() if task.judged]
 
 
@@ -81,6 +88,11 @@ def recognise(logits: Any, label: Any) -> Task | None:
     Args:
         logits: B x C (x spatial), a tensor.
         label: what they are compared with; a tensor.
+
+    >>> import torch
+    >>> masks, classes = torch.zeros(2, 1, 8, 8), torch.tensor([0, 2])
+    >>> recognise(torch.zeros(2, 3, 8, 8), masks).name, recognise(torch.zeros(2, 3), classes).name
+    ('segmentation', 'classification')
     """
     if not hasattr(label, "is_floating_point"):
         return None

@@ -72,6 +72,13 @@ def statistic_norms(network: nn.Module) -> list[_NormBase]:
 
     Raises:
         InputError: there is none, with the reason.
+
+    BatchNorm keeps them, InstanceNorm by default does not:
+
+    >>> import torch
+    >>> network = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.BatchNorm2d(2), torch.nn.InstanceNorm2d(2))
+    >>> statistic_norms(network)
+    [BatchNorm2d(2, eps=1e-05, momentum=0.1, affine=True, bias=True, track_running_stats=True)]
     """
     found = [m for m in norm_layers(network) if isinstance(m, _NormBase) and m.running_mean is not None]
     if not found:

@@ -22,6 +22,9 @@ def class_names(names: Sequence[str] | Mapping[str, str] | None, what: str = "cl
 
     Raises:
         InputError: two have one name (names are compared without case), or keys are no numbers from 0 on.
+
+    >>> class_names({"1": "liver", "0": "background"})
+    ['background', 'liver']
     """
     if names is None:
         return None

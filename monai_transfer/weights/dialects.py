@@ -61,6 +61,11 @@ def find_state_dicts(content: Any) -> dict[str, dict[str, Tensor]]:
 
     Raises:
         InputError: there is none.
+
+    >>> import torch
+    >>> weights = {"conv.weight": torch.ones(1)}
+    >>> {path: list(found) for path, found in find_state_dicts({"epoch": 3, "net": {"ema": weights}}).items()}
+    {'net/ema': ['conv.weight']}
     """
     found: dict[str, dict[str, Tensor]] = {}
     _collect(content, "", found, depth=0)

@@ -29,6 +29,20 @@ def verify_file(path: str | Path) -> None:
 
     Raises:
         InputError: it differs; names the place of the hash.
+
+    One byte is changed after the hash was written:
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "model.pt"
+    >>> _ = path.write_bytes(b"weights")
+    >>> _ = path.with_name("model.pt.sha256").write_text(sha256_file(path))
+    >>> verify_file(path)
+    >>> _ = path.write_bytes(b"veights")
+    >>> try:
+    ...     verify_file(path)
+    ... except InputError as error:
+    ...     print(error.fault)
+    is damaged or another file: its SHA-256 is not the one in model.pt.sha256
     """
     path = Path(path)
     beside = path.with_name(path.name + ".sha256")
@@ -75,6 +89,18 @@ def changed_files(bundle: str | Path) -> list[str]:
     """What of a released bundle is no more as it was: files that differ, are gone, or came to it, one line each.
 
     An empty list where it carries no hashes.
+
+    One byte of a config was changed after ``write_hashes``:
+
+    >>> import tempfile
+    >>> bundle = Path(tempfile.mkdtemp())
+    >>> _ = (bundle / "train.yaml").write_text("lr: 0.1")
+    >>> _ = write_hashes(bundle)
+    >>> changed_files(bundle)
+    []
+    >>> _ = (bundle / "train.yaml").write_text("lr: 0.2")
+    >>> changed_files(bundle)
+    ['train.yaml has changed']
     """
     bundle = Path(bundle)
     known = _released(bundle)

@@ -69,6 +69,12 @@ def read_large_files(bundle: str | Path) -> list[LargeFile]:
 
     Raises:
         InputError: the file cannot be read, or an entry has no path, one outside the bundle, or an unknown hash.
+
+    >>> import tempfile
+    >>> bundle = Path(tempfile.mkdtemp())
+    >>> _ = (bundle / "large_files.yml").write_text("sources: [{path: models/model.pt, licence: MIT}]")
+    >>> [(entry.path, entry.licence) for entry in read_large_files(bundle)]
+    [('models/model.pt', 'MIT')]
     """
     source = next((Path(bundle) / name for name in NAMES if (Path(bundle) / name).is_file()), None)
     if source is None:

@@ -37,6 +37,9 @@ def resnet_flags(depth: int, *, feed_forward: bool = False) -> dict[str, Any]:
 
     Raises:
         InputError: no weights of this depth were published.
+
+    >>> resnet_flags(18)
+    {'spatial_dims': 3, 'n_input_channels': 1, 'shortcut_type': 'A', 'bias_downsample': True, 'feed_forward': False}
     """
     if depth not in _SHORTCUTS:
         raise InputError(f"MedicalNet has no ResNet of depth {depth}", hint=f"choose one of {list(_SHORTCUTS)}")

@@ -30,6 +30,13 @@ def resize_positions(
     Args:
         source: 1 x N_s x F. ``target_shape``: (1, N_t, F). ``dims``: number of spatial dimensions of the network.
         source_grid, target_grid: patches per axis.
+
+    A row that goes from 0 to 1, brought from 2 patches to 4 by bicubic interpolation, which overshoots at the ends:
+
+    >>> import torch
+    >>> source = torch.tensor([0.0, 1.0, 0.0, 1.0]).reshape(1, 4, 1)
+    >>> resize_positions(source, torch.Size((1, 16, 1)), dims=2).reshape(4, 4)[0]
+    tensor([-0.1055,  0.2266,  0.7734,  1.1055])
     """
     if source.ndim != 3 or source.shape[0] != 1 or source.shape[2] != target_shape[2]:
         return None

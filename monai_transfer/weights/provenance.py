@@ -65,7 +65,11 @@ def _channels_of(file: Path) -> tuple[str, ...]:
 
 
 def is_non_commercial(licence: str | None) -> bool:
-    """Whether a licence, by its name or text, forbids commercial use."""
+    """Whether a licence, by its name or text, forbids commercial use.
+
+    >>> is_non_commercial("CC BY-NC-SA 4.0"), is_non_commercial("Apache-2.0")
+    (True, False)
+    """
     text = (licence or "").lower()
     return any(sign in text for sign in ("-nc", " nc", "non-commercial", "noncommercial", "non commercial", "ncls"))
 

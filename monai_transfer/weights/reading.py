@@ -70,6 +70,12 @@ def read_checkpoint(path: str | Path) -> tuple[Any, dict[str, str]]:
 
     Raises:
         InputError: there is no such file, or it is not a readable checkpoint, or it holds more than plain data.
+
+    >>> import tempfile, torch
+    >>> path = Path(tempfile.mkdtemp()) / "theirs.pth"
+    >>> torch.save({"state_dict": {"weight": torch.ones(2)}, "epoch": 7}, path)
+    >>> read_checkpoint(path)
+    ({'state_dict': {'weight': tensor([1., 1.])}, 'epoch': 7}, {})
     """
     path = Path(path)
     if path.is_dir():

@@ -168,6 +168,47 @@ def _metadata(change: dict[str, Any]) -> Callable[[Bundle, str], None]:
     return attack
 
 
+def _in_metadata(name: str, value: Callable[[str], Any]) -> Callable[[Bundle, str], None]:
+    return lambda bundle, canary: bundle["configs/metadata.json"].update({name: value(canary)})
+
+
+def _known_classes(bundle: Bundle, canary: str) -> None:
+    """Only what this package writes itself: such configs are handed to MONAI's own parser."""
+    config = bundle["configs/inference.json"]
+    config["dataset"]["_target_"] = "monai.data.Dataset"
+    config["evaluator"]["_target_"] = "monai.engines.SupervisedEvaluator"
+
+
+def _another_home(bundle: Bundle, canary: str) -> None:
+    """The configs are a link into another bundle, whose scripts and metadata were not judged."""
+    config = bundle.pop("configs/inference.json")
+    config["network_def"]["norm"] = "@nothing"
+    config["imports"] = ["$import runpy"]
+    config["functions"] = '$runpy.run_path(f"{@bundle_root}/scripts/boxes.py")'
+    config["initialize"] = ["$@functions['FindBoxes']"]
+    bundle["other/configs/inference.yaml"] = json.dumps(config)
+    bundle["other/configs/metadata.json"] = bundle["configs/metadata.json"]
+    bundle["other/scripts/boxes.py"] = _script(canary)
+    bundle["configs/inference.yaml"] = lambda path: path.symlink_to("../other/configs/inference.yaml")
+
+
+def _at_id(key: str, value: Callable[[str], Any]) -> Callable[[Bundle, str], None]:
+    """An entry whose name is a path or a sign of MONAI's."""
+
+    def attack(bundle: Bundle, canary: str) -> None:
+        content = {"norm": value(canary)} if key.startswith("+") else value(canary)
+        bundle["configs/inference.json"][key] = content
+
+    return attack
+
+
+def _same_name(bundle: Bundle, canary: str) -> None:
+    """Two configs of one name: what is judged must be what runs."""
+    sound = bundle["configs/inference.json"]
+    sound["network_def"]["norm"] = "@nothing"
+    bundle["configs/inference.yaml"] = json.dumps({**sound, "initialize": [_touch(canary)]})
+
+
 def _link(target: str | Callable[[str], str]) -> Callable[[str], Callable[[Path], None]]:
     return lambda canary: lambda path: path.symlink_to(target(canary) if callable(target) else target)
 
@@ -305,6 +346,25 @@ ATTACKS: dict[str, Callable[[Bundle, str], None]] = {
     ),
     "metadata fields of another kind": _metadata(_OTHER_KINDS),
     "metadata beyond numbers": _metadata(_BEYOND),
+    "code in the metadata behind a reference": _both(
+        _known_classes,
+        _in("network_def::norm", lambda c: "@_meta_::description"),
+        _in_metadata("description", _touch),
+    ),
+    "code in the metadata behind a text": _both(
+        _known_classes,
+        _in("network_def::norm", lambda c: "$@_meta_::description"),
+        _in_metadata("description", _touch),
+    ),
+    "component in the metadata behind a reference": _both(
+        _known_classes, _in("network_def", lambda c: "@_meta_::net"), _in_metadata("net", _shell)
+    ),
+    "code in the metadata behind a relative reference": _both(
+        _known_classes, _in("network_def::norm", lambda c: "@##_meta_#description"), _in_metadata("description", _touch)
+    ),
+    "metadata that are a number": _both(
+        _known_classes, _in("network_def::norm", lambda c: "@nothing"), _file("configs/metadata.json", lambda c: "7")
+    ),
     "metadata that are null": _file("configs/metadata.json", lambda c: "null"),
     "metadata with an empty format": _metadata({_IMAGE: {}, _PRED: {}}),
     "hashes of files elsewhere": _file("hashes.sha256", lambda c: _HASHES),
@@ -327,6 +387,20 @@ ATTACKS: dict[str, Callable[[Bundle, str], None]] = {
         _file("configs/inference.yaml", lambda c: "network_def: {_target_: os.system}\n"),
         *(_in(key, _touch) for key in ("network_def#norm", "@network_def", "", "_meta_", "bundle_root", "image_key")),
     ),
+    "known code on data of another kind": _both(
+        _known_classes,
+        _in("network_def::norm", lambda c: "@nothing"),
+        _in("functions", lambda c: 5),
+        _in("initialize", lambda c: ["$@functions['FindBoxes']"]),
+    ),
+    "configs behind a link": _both(_known_classes, _another_home),
+    "another config of the same name": _both(_known_classes, _same_name),
+    **{
+        f"code at the id {key}": _both(
+            _known_classes, _in("network_def::norm", lambda c: "@nothing"), _at_id(key, _touch)
+        )
+        for key in ("network_def#norm", "network_def::norm", "+network_def", "initialize#0", "inferer::_requires_")
+    },
     "keys that are no text": _file(
         "configs/inference.yaml",
         lambda c: "1: a\nnull: b\n2020-01-01: c\n1.5: d\ntrue: e\nnetwork_def: {1: 2, null: 3, _target_: 5}\n",

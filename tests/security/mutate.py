@@ -60,7 +60,7 @@ def of_another_kind(text: bytes, rng: random.Random) -> bytes:
     """A JSON file with one value, at a random place, of another kind; other files are changed by bytes."""
     try:
         content = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return changed(text, rng)
     parents, node = [], content
     while isinstance(node, (dict, list)) and node and rng.random() < 0.8:

@@ -145,6 +145,12 @@ def boxes_to_world(voxels: Any, affine: Any) -> np.ndarray:
     Args:
         voxels: half-open boxes, see :mod:`monai_transfer.localization.boxes`.
         affine: voxel index to RAS mm, (d + 1, d + 1), or (4, 4) for 2D as well; a ``MetaTensor``'s.
+
+    Voxels 1 and 2 of 2 mm each reach from 1 to 5 mm, since the index is the voxel's centre:
+
+    >>> import numpy as np
+    >>> boxes_to_world([[1, 1, 3, 3]], np.diag([2.0, 2.0, 1.0])).tolist()
+    [[1.0, 1.0, 5.0, 5.0]]
     """
     boxes = np.asarray(voxels, dtype=float)
     dims = boxes.shape[1] // 2

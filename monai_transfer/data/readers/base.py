@@ -74,6 +74,9 @@ def memory_limit(max_memory: int | str | None = None) -> int:
     """The bytes that reading one image may take: a number, a text like ``"2GiB"``, or the default.
 
     The default is the variable ``MONAI_TRANSFER_MAX_MEMORY`` or else 4 GiB, but at most half of the machine's memory.
+
+    >>> memory_limit("2GiB"), memory_limit(1000)
+    (2147483648, 1000)
     """
     value = max_memory if max_memory is not None else os.environ.get("MONAI_TRANSFER_MAX_MEMORY")
     if value is None:
@@ -119,7 +122,16 @@ def check_values(array: np.ndarray, path: Path) -> None:
 def check_spacing(
     spacing: Sequence[float], shape: Sequence[int], limits: tuple[float, float], path: Path, what: str = "voxel size"
 ) -> None:
-    """Refuse voxel sizes in mm outside ``limits``; an axis with a single voxel has no spacing to judge."""
+    """Refuse voxel sizes in mm outside ``limits``; an axis with a single voxel has no spacing to judge.
+
+    Centimetres in a field of millimetres:
+
+    >>> try:
+    ...     check_spacing([0.07, 0.07, 120.0], [256, 256, 30], (0.01, 50.0), Path("scan.nii"))
+    ... except InputError as error:
+    ...     print(error.fault)
+    voxel size 0.07 x 0.07 x 120 mm is implausible (allowed 0.01 to 50 mm)
+    """
     low, high = limits
     for size, count in zip(spacing, shape, strict=False):
         if not np.isfinite(size) or size <= 0 or (count > 1 and not low <= size <= high):

@@ -43,7 +43,11 @@ _TURNED = 1.0
 
 
 def nifti_kind(start: bytes) -> Any:
-    """``Nifti1Image`` or ``Nifti2Image`` by a file's first (unpacked) bytes, in either byte order; else ``None``."""
+    """``Nifti1Image`` or ``Nifti2Image`` by a file's first (unpacked) bytes, in either byte order; else ``None``.
+
+    >>> nifti_kind(b"NRRD0004") is None, nifti_kind((348).to_bytes(4, "little")).__name__
+    (True, 'Nifti1Image')
+    """
     for size, kind in ((348, nib.Nifti1Image), (540, nib.Nifti2Image)):
         if start[:4] in (size.to_bytes(4, "little"), size.to_bytes(4, "big")):
             return kind

@@ -28,7 +28,11 @@ DEEP_SAMPLES = {2: 3, 4: 2, 6: 4}
 
 
 def is_raster(start: bytes) -> bool:
-    """Whether a file's first bytes are those of a PNG, JPEG, TIFF or BMP."""
+    r"""Whether a file's first bytes are those of a PNG, JPEG, TIFF or BMP.
+
+    >>> is_raster(b"\x89PNG\r\n\x1a\n"), is_raster(b"NRRD0004")
+    (True, False)
+    """
     return any(start.startswith(magic) for magic in FORMATS)
 
 

@@ -33,6 +33,14 @@ def class_clustering(
 
     Raises:
         InputError: no probabilities, features of another length, or an unknown index.
+
+    Features that cluster as the predictions say have a larger index:
+
+    >>> import numpy as np
+    >>> predictions = np.repeat(np.eye(2) * 0.8 + 0.1, 5, axis=0)
+    >>> features = np.repeat([[0.0, 0.0], [4.0, 4.0]], 5, axis=0) + np.random.default_rng(0).normal(0, 0.1, (10, 2))
+    >>> class_clustering(predictions, features) > 100 * class_clustering(predictions, np.roll(features, 2, axis=0))
+    True
     """
     if index not in ("calinski_harabasz", "silhouette"):
         raise InputError(f"index must be 'calinski_harabasz' or 'silhouette', not {index!r}")

@@ -32,6 +32,15 @@ def importance_weights(source_features: Any, target_features: Any, *, seed: int 
 
     Raises:
         InputError: shapes that do not fit, NaN, or fewer than two cases in a domain.
+
+    Source cases that lie where the target is count more:
+
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> source, target = rng.normal(0, 1, (60, 1)), rng.normal(1.5, 1, (60, 1))
+    >>> weights = importance_weights(source, target)
+    >>> bool(weights[source[:, 0] > 1].mean() > 3 * weights[source[:, 0] < 0].mean())
+    True
     """
     source, target = as_features(source_features, "source features"), as_features(target_features, "target features")
     if source.shape[1] != target.shape[1]:
