@@ -207,7 +207,9 @@ def new(
         typer.echo(f"  {name} {short(entry['value'])}: {entry['reason']}")
     typer.echo("  (configs/recipe.json)")
     if spec.regulariser is not None:
-        typer.echo(f"{method} looks at no target image: it is the regulariser of `train`")
+        term = str(spec.regulariser["_target_"]).rpartition(".")[2]
+        does = "holds what the source knows" if spec.regulariser.get("kept") else "looks at no target image"
+        typer.echo(f"{term} {does}: it is the regulariser of `train`")
     if spec.trusted:
         typer.echo(
             f"the source's own code was run, as decided: {spec.trusted['bundle']}, SHA-256 "

@@ -236,6 +236,7 @@ def fit_weights(given: Source, spec: BundleSpec, folder: Path, facts: dict[str, 
     spec.weights_note = {
         "description": given.description,
         "sha256": sha256_file(models / "source.pt"),
+        "fitted_sha256": sha256_file(models / "model.pt"),
         "origin_sha256": given.sha256,
         "licence": given.licence,
         "url": given.url,

@@ -154,12 +154,24 @@ def _preprocessing(found: BundleDescription, resolver: Resolver) -> None:
             # what the reader needs besides the file was read just now, and a file is all that it gets
             readers = ("reader", "converter", "image_only")
             step = Component(step.name, step.kind, _without(step.arguments, *readers), step.where, step.path)
+        if isinstance(step, Unread) and _leaves_image(found, resolver._raw(step.where)):
+            continue  # what a training does to its labels
         _keep(found, step, found.preprocessing, "preprocessing", where)
     keys = [_first_key(step.arguments.get("keys")) for step in found.preprocessing]
     found.image_key = next((key for key in keys if key), found.image_key)
     where, value = _first(resolver, ("image_key",))
     if isinstance(value, str):
         found.image_key = value
+
+
+def _leaves_image(found: BundleDescription, raw: Any) -> bool:
+    """Whether a step, as it stands in the config, names its keys, and the image read before is none of them."""
+    keys = raw.get("keys") if isinstance(raw, Mapping) else None
+    names = [keys] if isinstance(keys, str) else keys
+    image = next((key for step in found.preprocessing if (key := _first_key(step.arguments.get("keys")))), None)
+    if image is None or not isinstance(names, list) or not names:
+        return False
+    return all(isinstance(name, str) and name.isidentifier() and name != image for name in names)
 
 
 def _without(arguments: dict[str, Any], *names: str) -> dict[str, Any]:

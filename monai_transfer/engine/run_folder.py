@@ -234,6 +234,7 @@ class RunFolder:
             write_text(self.folder / "config.yaml", text)
         if self.weights is not None:
             write_json(self.folder / "weights.json", self.weights.to_dict())
+        hashes["source_sha256"] = _origin(pretrained, hashes["pretrained_sha256"])
         record = {
             "format": FORMAT,
             "status": "running",
@@ -315,3 +316,19 @@ def _empty(folder: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
+
+
+def _origin(pretrained: Path | None, digest: str | None) -> str | None:
+    """SHA-256 of what the weights were made from, where ``source.json`` beside them says so of this very file.
+
+    A bundle holds its source as it came, for training, and fitted to its network, for evaluation.
+    """
+    told = pretrained.with_name("source.json") if pretrained is not None else None
+    if told is None or not told.is_file():
+        return None
+    try:
+        content = json.loads(told.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    known = isinstance(content, dict) and digest in (content.get("sha256"), content.get("fitted_sha256"))
+    return str(content["origin_sha256"]) if known and content.get("origin_sha256") else None

@@ -34,8 +34,8 @@ def settle_task(founds: Sequence[FolderContents], task: str | None) -> str:
         if len(told) == 1:
             return str(told.pop())
         hint = (
-            "give labels with --table FILE or --label-regex, say --layout classes where folders are classes, or, for "
-            "images without labels, --task and --labels"
+            "give labels with --table FILE or --label-regex, name a table's columns with --label-column or --findings, "
+            "say --layout classes where folders are classes, or, for images without labels, --task and --labels"
         )
         number = sum(len(found.cases) for found in founds)
         raise InputError(f"none of the {number} cases found has a label to tell the task by", hint=hint)

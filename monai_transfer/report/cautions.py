@@ -29,7 +29,8 @@ def cautions(arms: dict[str, dict[int, Run]], tables: Tables, metric: Metric, ju
     labelled = {arm: {run.labelled for run in part} for arm, part in trained.items()}
     found += _unequal({a: n for a, n in labelled.items() if n != {0}}, "Unequal numbers of labelled target cases")
     transferred = [run for arm, part in runs.items() if arm not in (*SCRATCH, ORACLE) for run in part]
-    if len(_distinct(transferred, "pretrained_sha256")) > 1:
+    starts = {run.record.get("source_sha256") or run.record.get("pretrained_sha256") for run in transferred} - {None}
+    if len(starts) > 1:
         found.append("The arms start from different source weights, so the difference is not of the method alone.")
     if len({str(run.record.get("versions", {}).get("torch")) for run in every}) > 1:
         found.append("The runs were made with different versions of torch.")

@@ -3,7 +3,8 @@
 A class is known from a fifth of the way from guessing to perfect on (Dice or recall .2, AUC .6), and lost where an arm
 keeps less than a fifth of what the source had. Where no test case can tell, since nobody looked for the class there,
 the predictions themselves do: the source predicts the class in at least half of the cases, and the arm in less than a
-tenth of those, or, where that was recorded, its Dice with the source's own predictions is below a fifth.
+tenth of those, or, where that was recorded, its Dice with the source's own predictions is below a fifth. What is
+smaller than a tenth of the source's mean size is a speck and no prediction.
 
 Where every test case says that a class is not there, the same fall may be a class that is lost, since nobody looked for
 it and the manifest does not say so, or false findings that are gone. Both are said, and no gate decides.
@@ -96,7 +97,8 @@ def lost_classes(
             if not _nowhere(kind.metrics, source, part):
                 continue
         unmarked = not math.isnan(before)
-        before, after = (_predicted(kind.metrics, runs, part) for runs in (source, arm))
+        theirs, ours = (_predicted_sizes(kind.metrics, runs, part) for runs in (source, arm))
+        before, after = _share(theirs > 0), _share(ours > _RARELY * (theirs.mean() if len(theirs) else 0.0))
         if unmarked:
             if before >= _OFTEN and after < _RARELY * before:
                 found.append(LostClass(part, before, after, unmarked=True))
@@ -138,11 +140,15 @@ def _nowhere(metrics: Mapping[str, Metric], runs: Mapping[int, Run], part: str) 
     return any(all(column in row and case_number(row[column]) == 0 for row in rows) for column in columns)
 
 
-def _predicted(metrics: Mapping[str, Metric], runs: Mapping[int, Run], part: str) -> float:
-    """Share of the cases in which a class is predicted at all; NaN where that is not recorded."""
+def _predicted_sizes(metrics: Mapping[str, Metric], runs: Mapping[int, Run], part: str) -> np.ndarray:
+    """How large a class is predicted in each case, 0 for not at all; empty where that is not recorded."""
+    rows = [row for run in runs.values() for row in run.cases]
     for metric in metrics.values():
         column = metric.of_part(part).case_column
-        if metric.of_prediction and all(column in row for run in runs.values() for row in run.cases):
-            sizes = [case_number(row[column]) for run in runs.values() for row in run.cases]
-            return float(np.mean(np.nan_to_num(sizes) > 0))
-    return math.nan
+        if metric.of_prediction and all(column in row for row in rows):
+            return np.nan_to_num(np.array([case_number(row[column]) for row in rows]))
+    return np.zeros(0)
+
+
+def _share(cases: np.ndarray) -> float:
+    return float(cases.mean()) if len(cases) else math.nan

@@ -12,7 +12,7 @@ _COUNTS = (
 )  # fmt: skip
 _TEXTS = (
     "arm", "bundle", "workflow", "selected_by", "primary_metric", "about", "reason", "command", "pretrained",
-    "manifest_sha256", "pretrained_sha256", "config_sha256", "method", "started", "ended",
+    "manifest_sha256", "pretrained_sha256", "source_sha256", "config_sha256", "method", "started", "ended",
 )  # fmt: skip
 _DECISION = {
     **dict.fromkeys(("taken", "rule", "reason"), str),

@@ -187,21 +187,30 @@ def gap_to_the_rest(
         settings: ``splits``, ``source``, ``max_patients``, ``seed``, ``progress`` of :func:`domain_gap`.
 
     Returns:
-        By site.
+        By site; without those that have one patient only, which the notes name.
 
     Raises:
-        InputError: no such site, or fewer than two; else see ``domain_gap``.
+        InputError: no such site, fewer than two, or none with two patients; else see ``domain_gap``.
     """
     full = manifest if isinstance(manifest, Manifest) else Manifest.load(manifest)
     if len(full.sites) < 2:
         fault = f"holds {len(full.sites)} site, and one against the rest needs two"
         raise InputError(fault, path=full.path, hint="name sites with `monai-transfer manifest --site` or --site-from")
+    splits = settings.get("splits", SPLITS)
+    patients = {one: {c.patient for split in splits for c in full.cases(split, site=one)} for one in full.sites}
+    alone = [one for one in full.sites if len(patients[one]) < 2]
+    if len(alone) == len(full.sites) and site is None:
+        raise InputError("no site has two patients, and a gap needs them", path=full.path, hint="add patients")
     found = {}
-    for one in [site] if site is not None else full.sites:
+    for one in [site] if site is not None else [one for one in full.sites if one not in alone]:
         others = [other for other in full.sites if other != one]
         here = replace(full.filter(one), name=one, path=None)  # two sets, though of one file
         rest = others[0] if len(others) == 1 else f"the {len(others)} other sites"
         found[one] = domain_gap(here, replace(full.filter(others), name=rest, path=None), **settings)
+    if alone and site is None:
+        last = list(found)[-1]
+        said = f"not measured, since a gap needs two patients on each side: {', '.join(alone)}"
+        found[last] = replace(found[last], notes=(*found[last].notes, said))
     return found
 
 

@@ -122,6 +122,18 @@ def test_what_cannot_be_read_is_named(bundle):
         assert word in str(error.value)
 
 
+def test_what_a_training_does_to_its_labels_is_no_part_of_it(bundle):
+    """As the run of a bundle with findings or ignored values: it encodes labels by a class that is not read here."""
+    steps = CONFIG["preprocessing"]["transforms"]
+    encode = {"_target_": "monai_transfer.data.labels.EncodeLabelsd", "keys": "label", "mapping": {}}
+    for keys, unread in (("label", 0), (["label"], 0), (["image", "label"], 1), ("@image_key", 1), ("$which()", 1)):
+        changed = {"_target_": "Compose", "transforms": [*steps[:2], encode | {"keys": keys}, *steps[2:]]}
+        (bundle / "configs" / "inference.json").write_text(json.dumps(CONFIG | {"preprocessing": changed}))
+        found = read_bundle(bundle)
+        assert len([item for item in found.unread if item.part == "preprocessing"]) == unread, keys
+        assert (found.spacing, len(found.preprocessing)) == ([1.5, 1.5, 2.0], len(steps))
+
+
 def test_no_bundle(tmp_path):
     with pytest.raises(InputError, match="no such folder"):
         read_bundle(tmp_path / "nowhere")

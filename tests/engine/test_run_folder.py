@@ -10,6 +10,7 @@ from monai.bundle import ConfigParser
 
 from monai_transfer.engine.run_folder import RunFolder, close_open_runs, read_status
 from monai_transfer.errors import InputError
+from monai_transfer.files import sha256_file
 
 INFO = {"workflow": "train", "arm": "fine_tuned", "seed": 3}
 
@@ -70,6 +71,20 @@ def test_what_has_changed_since_is_said_before_it_is_used(what, tmp_path):
     file.write_text("1")
     parsed(folder, **{what: str(file)}).start()
     assert len(record(folder)["resumed"]) == 1
+
+
+def test_a_source_is_one_as_it_came_and_as_it_was_fitted(tmp_path):
+    (tmp_path / "models").mkdir()
+    files = {name: tmp_path / "models" / name for name in ("source.pt", "model.pt", "trained.pt")}
+    for name, file in files.items():
+        file.write_text(name)
+    digests = {name: sha256_file(file) for name, file in files.items()}
+    told = {"sha256": digests["source.pt"], "fitted_sha256": digests["model.pt"], "origin_sha256": "0a"}
+    (tmp_path / "models" / "source.json").write_text(json.dumps(told))
+    for name, origin in (("source.pt", "0a"), ("model.pt", "0a"), ("trained.pt", None)):
+        folder = tmp_path / name.removesuffix(".pt")
+        parsed(folder, pretrained=str(files[name])).start()
+        assert (record(folder)["source_sha256"], record(folder)["pretrained_sha256"]) == (origin, digests[name])
 
 
 def test_finished_is_moved_aside_and_fresh_clears(tmp_path):

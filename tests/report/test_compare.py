@@ -184,6 +184,16 @@ def test_what_is_not_equal_is_said(study, arm, record, match):
     assert any(match in warning for warning in compare_runs(runs).warnings)
 
 
+def test_a_source_as_it_came_and_fitted_to_the_network_is_one(study):
+    """Fine-tuning starts from the one file, evaluation of the untouched source reads the other."""
+    runs = study.write({"source": 0.6, "fine_tuned": 0.7})
+    for run in runs:
+        path = run / "run.json"
+        record = {"pretrained_sha256": run.name[:2], "source_sha256": "ab" * 32}
+        path.write_text(json.dumps(json.loads(path.read_text()) | record))
+    assert not any("different source weights" in warning for warning in compare_runs(runs).warnings)
+
+
 def test_identical_seeds_are_noticed(study):
     runs = study.write({"scratch": 0.5, "fine_tuned": 0.7})
     for run in runs[6:]:

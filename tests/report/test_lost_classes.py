@@ -67,7 +67,7 @@ def test_predictions_tell_where_no_case_can(tmp_path):
 def test_a_class_that_no_case_is_marked_with_may_be_lost(tmp_path):
     """The manifest does not say that nobody looked for livers: what the source finds counts as false, and goes."""
     runs = []
-    for arm, ml in (("source", 900.0), ("fine_tuned", 0.0), ("adapted", 850.0)):
+    for arm, ml in (("source", 900.0), ("fine_tuned", 0.0), ("joint", 3.0), ("adapted", 850.0)):
         for seed in range(5):
             rows = []
             for i in range(8):
@@ -81,6 +81,7 @@ def test_a_class_that_no_case_is_marked_with_may_be_lost(tmp_path):
     assert "in 0 % here; no test case is marked with it): lost, if nobody looked for it at this site" in judged.sentence
     assert report.conclusion.startswith("Fine-tuned no longer predicts liver")
     assert not judged.has_lost and report.judgements["adapted"].lost == []
+    assert [one.name for one in report.judgements["joint"].lost] == ["liver"], "a speck is no liver"
     compare(runs, gate="not-hurt")  # nothing is known to be lost
 
 

@@ -147,6 +147,12 @@ def test_one_site_against_the_rest(folder, plain, noisy, capsys):
     assert list(gap_to_the_rest(path, site="odd")) == ["odd"]
     with pytest.raises(InputError, match="needs two"):
         gap_to_the_rest(plain)
+    write_json(path, content | {"training": [*items, items[0] | {"site": "single", "case": "z", "patient": "z"}]})
+    with_one = gap_to_the_rest(path)
+    assert list(with_one) == ["a", "b", "odd"], "a site of one patient does not hinder the others"
+    assert with_one["odd"].notes[-1].endswith("two patients on each side: single")
+    with pytest.raises(InputError, match="at least two patients"):
+        gap_to_the_rest(path, site="single")
 
 
 def test_drift_rings_when_images_change_and_is_silent_when_not(folder, plain, none):
