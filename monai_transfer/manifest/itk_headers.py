@@ -101,10 +101,7 @@ def _check_nrrd(path: Path) -> int:
             raise InputError(f"a {key} of {fields[key][:40]!r}", path=path, hint=_HINT)
     data = fields.get("data file", fields.get("datafile"))
     due = width * math.prod(sizes)
-    if data is not None:
-        _check_beside(data, path)
-        path, start = path.parent / data, 0
-    held = path.stat().st_size - start
+    held = _held(data, path, start)
     room = {"raw": 1, "gzip": _MAX_PACKED, "gz": _MAX_PACKED}.get(encoding, 1 << 20)
     _check_promise(due, held * room, held, path)
     return due
@@ -121,10 +118,7 @@ def _check_meta_image(path: Path) -> int:
         raise InputError(f"values of type {fields.get('elementtype', '')[:40]!r}", path=path, hint=_HINT)
     due = _META_TYPES[kind] * math.prod(sizes) * int(channels)
     data = fields["elementdatafile"]
-    if data.lower() != "local":
-        _check_beside(data, path)
-        path, start = path.parent / data, 0
-    held = path.stat().st_size - start
+    held = _held(None if data.lower() == "local" else data, path, start)
     packed = fields.get("compresseddata", "").lower() == "true"
     as_text = fields.get("binarydata", "true").lower() == "false"
     _check_promise(due, held * (_MAX_PACKED if packed else 8 if as_text else 1), held, path)
@@ -138,6 +132,14 @@ def _sizes(dimensions: str, sizes: str, path: Path) -> list[int]:
     if len(found) != int(dimensions) or not all(_SIZE.fullmatch(size) for size in found):
         raise InputError(f"impossible sizes in the header ({sizes[:60]!r})", path=path, hint=_HINT)
     return [int(size) for size in found]
+
+
+def _held(data: str | None, path: Path, start: int) -> int:
+    """Bytes of voxels, behind the header or in the file that it names."""
+    if data is None:
+        return path.stat().st_size - start
+    _check_beside(data, path)
+    return (path.parent / data).stat().st_size
 
 
 def _check_promise(due: int, most: int, held: int, path: Path) -> None:

@@ -73,7 +73,7 @@ def test_weights_of_a_source_bring_its_own_statistics(tmp_path):
     metadata = {"transfer": {"task": "segmentation", "data_statistics": statistics}}
     (bundle / "metadata.json").write_text(json.dumps(metadata))
     (run / "config.yaml").write_text(yaml.safe_dump({"_meta_": metadata}))
-    (run / "run.json").write_text(json.dumps({"target_site": "b"}))
+    (run / "run.json").write_text(json.dumps({"status": "finished", "target_site": "b"}))
     assert read_source(bundle.parent).statistics["site"] == "site_a"
     assert read_source(run).statistics["intensity"]["p95"] > 495
     bare = tmp_path / "weights.pt"

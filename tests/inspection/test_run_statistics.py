@@ -42,5 +42,5 @@ def test_what_is_not_told_is_not_made_up(site, tmp_path):
     assert run_statistics({"data_statistics": OWN}, site) is None
     assert run_statistics({}, site) is None
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({"_meta_": {"transfer": {"data_statistics": OWN}}}))
-    (tmp_path / "run.json").write_text(json.dumps({"target_site": site}))
+    (tmp_path / "run.json").write_text(json.dumps({"status": "finished", "target_site": site}))
     assert read_source(tmp_path).statistics == {}
