@@ -61,7 +61,7 @@ def read_bundle(folder: str | Path, *, values: Mapping[str, Any] | None = None) 
     found = BundleDescription(folder)
     training: Mapping[str, Any] = {}
     if (folder / "run.json").is_file() and (folder / "config.yaml").is_file():
-        found.run = read_record(folder)
+        found.run = read_record(folder) or {}
         found.config = read_mapping(folder / "config.yaml")
         found.metadata = usable_metadata(from_config(found.config.get("_meta_")))
         found.files = [folder / "config.yaml", folder / "run.json"]

@@ -137,7 +137,8 @@ def by_cross_validation(scores: Mapping[str, Mapping[str, float]], guess: float 
     values = {arm: np.array([scores[arm][p] for p in patients]) for arm in _ordered(scores)}
     means = {arm: float(own.mean()) for arm, own in values.items()}
     best = max(means, key=lambda arm: means[arm])
-    near, guessing = [], []
+    near: list[str] = []
+    guessing: list[str] = []
     for arm, own in values.items():
         loss = values[best] - own
         if arm == best:
