@@ -9,7 +9,7 @@ __all__ = ["ARM_ORDER", "arm_name", "arm_note", "number", "share", "shares", "si
 _ARMS = {
     "scratch": ("from scratch", "trained on the labelled target cases only, starting from random weights"),
     "scratch_same": (
-        "from scratch, source's network",
+        "the source's network from scratch",
         "trained on the labelled target cases only, with the source's network and preprocessing, from random weights",
     ),
     "source": ("untouched source", "the source model as it is, never trained on this target"),
@@ -33,7 +33,7 @@ _ARMS = {
         "a control: trained as long as the adapted arm, without its adaptation term",
     ),
     "source_longer": (
-        "source, trained longer",
+        "source trained longer",
         "a control: the adapted arm's steps on the source's labelled cases alone, without a target image",
     ),
     "oracle": ("oracle", "trained with all of the target's labels: an upper mark, not something to reach"),
