@@ -7,8 +7,16 @@ import shlex
 import pytest
 from fire.parser import DefaultParseValue
 
-from monai_transfer.bundle.run import best_weights, config_files, equal_command, open_workflow, parse_overrides
-from monai_transfer.errors import InputError
+from monai_transfer.bundle.new import new_bundle
+from monai_transfer.bundle.run import (
+    best_weights,
+    config_files,
+    equal_command,
+    open_workflow,
+    parse_overrides,
+    run_workflow,
+)
+from monai_transfer.errors import InputError, first_cause
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -70,6 +78,19 @@ def test_mistyped_ids_are_refused(packaged, key, message):
         return
     with pytest.raises(InputError, match=message):
         open_workflow(packaged / "head_mr_segmentation", "train", {key: 1}, log=False)
+
+
+def test_weights_that_are_not_there_are_told_once(tiny_set, tmp_path, caplog):
+    bundle = tmp_path / "mine_classification"
+    new_bundle(bundle, tiny_set("classification", 2), target_site="south", size="small")
+    with pytest.raises(Exception) as raised:  # noqa: PT011  # MONAI wraps it; the command shows its first cause
+        run_workflow(bundle, "train", {}, log=False)
+    assert "weights to start from are not there" in str(first_cause(raised.value))
+    assert "weights to start from are not there" not in caplog.text
+    flow = open_workflow(bundle, "train", {}, log=False)
+    flow.initialize()
+    flow.parser.get_parsed_content("prepared")  # as MONAI Label does, which calls no `run`
+    assert caplog.text.count("weights to start from are not there") == 1
 
 
 def test_not_a_bundle_and_no_workflow(packaged, tmp_path):
