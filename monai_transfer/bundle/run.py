@@ -113,15 +113,23 @@ def _run(bundle: str | Path, workflow: str, overrides: dict[str, Any], log: bool
 
 @contextmanager
 def _told_once(flow: ConfigWorkflow) -> Iterator[None]:
-    """Hide the warning of weights that are not there where the config's ``run`` raises the same as an error."""
-    raises = "@prepared.require()" in str(flow.parser.config.get("run"))
-    logger, hide = logging.getLogger(prepare.__name__), lambda record: False
-    if raises:
-        logger.addFilter(hide)
+    """Keep from the log what the exception that follows says: that an engine ends by it, and that weights are not there
+    where the config's ``run`` goes on to raise that."""
+    required = "@prepared.require()" in str(flow.parser.config.get("run"))
+
+    def is_news(record: logging.LogRecord) -> bool:
+        if record.name.startswith("ignite.") and "is terminating due to exception" in record.getMessage():
+            return False
+        return not (required and record.name == prepare.__name__)
+
+    handlers = list(logging.getLogger().handlers)  # not on loggers: each engine has its own, made later
+    for handler in handlers:
+        handler.addFilter(is_news)
     try:
         yield
     finally:
-        logger.removeFilter(hide)
+        for handler in handlers:
+            handler.removeFilter(is_news)
 
 
 def _finished(flow: ConfigWorkflow, output: Path) -> None:

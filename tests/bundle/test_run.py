@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
+from pathlib import Path
 
 import pytest
 from fire.parser import DefaultParseValue
@@ -17,6 +19,7 @@ from monai_transfer.bundle.run import (
     run_workflow,
 )
 from monai_transfer.errors import InputError, first_cause
+from monai_transfer.manifest import Manifest
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -91,6 +94,19 @@ def test_weights_that_are_not_there_are_told_once(tiny_set, tmp_path, caplog):
     flow.initialize()
     flow.parser.get_parsed_content("prepared")  # as MONAI Label does, which calls no `run`
     assert caplog.text.count("weights to start from are not there") == 1
+
+
+def test_a_file_that_breaks_off_a_training_is_told_once(tiny_set, tmp_path, caplog):
+    bundle, data = tmp_path / "mine_classification", tiny_set("classification", 2)
+    new_bundle(bundle, data, target_site="south", size="small", epochs=1, steps_per_epoch=1)
+    case = Manifest.load(data).cases("test", site="south")[0]
+    Path(case.images[0]).write_bytes(b"broken")
+    with pytest.raises(Exception) as raised:  # noqa: PT011
+        run_workflow(bundle, "train", {"pretrained": None}, log=False)
+    assert case.images[0] in str(first_cause(raised.value))
+    assert "terminating" not in caplog.text, caplog.text
+    logging.getLogger("ignite.engine").error("Engine run is terminating due to exception: another")
+    assert "another" in caplog.text  # nothing is hidden afterwards
 
 
 def test_not_a_bundle_and_no_workflow(packaged, tmp_path):
