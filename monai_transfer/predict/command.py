@@ -77,6 +77,6 @@ def predict(
         for fault in done.faults[:1] if alike else done.faults:
             typer.echo(f"error: {fault}", err=True)
         if alike and len(done.faults) > 1:
-            typer.echo(f"and so are the {len(done.faults) - 1} others", err=True)
+            typer.echo(f"the same of {len(done.faults) - 1} more", err=True)
         typer.echo(f"{len(done.faults)} of {done.n_images} images could not be predicted on", err=True)
         raise typer.Exit(2 if any(isinstance(fault, OutputError) for fault in done.faults) else 1)

@@ -107,7 +107,7 @@ def find_items(
     paths, folders = list(dict.fromkeys(paths)), list(dict.fromkeys(folders))
     common = Path(os.path.commonpath([path.parent for path in [*paths, *folders]] or [Path.cwd()]))
     if masks and notes is not None:
-        notes.append(f"{count(len(masks), 'mask')} beside images left out, e.g. {masks[0]}")
+        notes.append(f"{count(len(masks), 'path')} left out as masks beside images, e.g. {masks[0]}")
     items = [
         *_files(paths, common, channels, names, may_lack),
         *(item for folder in folders for item in _series(folder, common, series)),

@@ -103,7 +103,7 @@ def test_files_called_by_the_channels_names_are_one_image(tmp_path):
     assert [Path(path).name for path in items[cases[0]].images] == ends and items[cases[0]].fault is None
     assert items["plain"].fault.fault == "lacks channel 2 (t2), and the model never did without one"
     (note,) = notes
-    assert note.startswith("3 masks beside images left out, e.g. ") and "_seg.nii.gz" in note
+    assert note.startswith("3 paths left out as masks beside images, e.g. ") and "_seg.nii.gz" in note
     lacking = {i.name: i for i in find_items([tmp_path], channels=4, names=BRATS, may_lack=True)}["plain"]
     assert lacking.missing == [2] and lacking.fault is None and len(lacking.images) == 4
     assert [item.name for item in find_items([tmp_path / "plain"], channels=4, names=BRATS)] == ["plain"]
@@ -125,7 +125,7 @@ def test_masks_beside_images_are_not_predicted_on(tmp_path):
     notes: list[str] = []
     names = [item.name for item in find_items([tmp_path / "beside", tmp_path / "pair"], notes=notes)]
     assert names == ["beside/lone_mask", "beside/p1", "beside/p2", "pair/imagesTr/p1_0000"]
-    assert notes[0].startswith("2 masks beside images left out")
+    assert notes[0].startswith("2 paths left out as masks beside images")
     (given,) = find_items([tmp_path / "beside" / "p1_seg.nii.gz"])  # named itself, so meant
     assert given.name == "p1_seg"
     assert [item.name for item in find_items([tmp_path / "pair" / "labelsTr"])] == ["p1"]
