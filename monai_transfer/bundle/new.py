@@ -44,6 +44,7 @@ from monai_transfer.bundle.planning.intensities import by_channel, channel_modal
 from monai_transfer.bundle.planning.kept_classes import KeptClasses, plan_kept_classes
 from monai_transfer.bundle.planning.missing_channels import plan_missing_channels
 from monai_transfer.bundle.planning.networks import densenet
+from monai_transfer.bundle.planning.partly_annotated import tell_partly_annotated
 from monai_transfer.bundle.planning.reasons import Reasons
 from monai_transfer.bundle.planning.size import Size, get_size
 from monai_transfer.bundle.source_head import head_facts, head_of
@@ -224,6 +225,8 @@ def _planned(
     # boxes are made of any foreground, so a localization may name its lesions alone
     partly = task.dense and data.partly_annotated
     encoded = task.saved_as != "boxes" and (not mapping.is_identity or mapping.overlapping or partly)
+    if encoded and data.partly_annotated:
+        tell_partly_annotated(data, reasons)
     labels = task.output_names(dict(enumerate(mapping.outputs)) if encoded else data.labels)
     channels = _channels(data, fit, path, picture)
     dropout, missing = plan_missing_channels(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pydoc
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from monai_transfer.bundle.command_line import (
 from monai_transfer.bundle_reader.running import own_scripts
 from monai_transfer.component_table import share_table
 from monai_transfer.config_text import given_to_config, to_config
+from monai_transfer.engine import prepare
 from monai_transfer.engine.capabilities import refuse_unfit
 from monai_transfer.engine.log_to import LogTo
 from monai_transfer.engine.run_folder import close_open_runs, read_status
@@ -95,16 +98,38 @@ def _run(bundle: str | Path, workflow: str, overrides: dict[str, Any], log: bool
         raise InputError(f"is being written by {writer}", path=output, hint=hint)
     keeps(lambda: what_is_kept(output) if workflow != "infer" else "what was predicted is kept; the rest is not there")
     try:
-        flow.initialize()
-        if log_to is not None:
-            trainer = flow.parser.get_parsed_content("train#trainer")
-            LogTo(log_to, output, flow.parser.get_parsed_content("validate#evaluator")).attach(trainer)
-        flow.run()
+        with _told_once(flow):
+            flow.initialize()
+            if log_to is not None:
+                trainer = flow.parser.get_parsed_content("train#trainer")
+                LogTo(log_to, output, flow.parser.get_parsed_content("validate#evaluator")).attach(trainer)
+            flow.run()
         flow.finalize()
     except BaseException as error:
         close_open_runs(error)
         raise
     return output
+
+
+@contextmanager
+def _told_once(flow: ConfigWorkflow) -> Iterator[None]:
+    """Keep from the log what the exception that follows says: that an engine ends by it, and that weights are not there
+    where the config's ``run`` goes on to raise that."""
+    required = "@prepared.require()" in str(flow.parser.config.get("run"))
+
+    def is_news(record: logging.LogRecord) -> bool:
+        if record.name.startswith("ignite.") and "is terminating due to exception" in record.getMessage():
+            return False
+        return not (required and record.name == prepare.__name__)
+
+    handlers = list(logging.getLogger().handlers)  # not on loggers: each engine has its own, made later
+    for handler in handlers:
+        handler.addFilter(is_news)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(is_news)
 
 
 def _finished(flow: ConfigWorkflow, output: Path) -> None:

@@ -34,14 +34,23 @@ def check_classes(manifest: Manifest, inspected: Inspected, file: str | None) ->
             findings.append(Finding("warning", fault, "no-labels", file, split=split, hint=hint))
             continue
         for name in _absent(manifest, seen):
-            fault = f"the class {name!r} never occurs in the split {split}"
+            fault = f"the {_noun(manifest)} {name!r} never occurs in the split {split}"
             hint = "it can be neither learned nor measured there"
             findings.append(Finding("warning", fault, "absent-class", file, split=split, hint=hint))
     return findings + _sites(manifest, present, file, {site for _, site in unread})
 
 
+def _noun(manifest: Manifest) -> str:
+    return "region" if manifest.label_mapping.regions else "class"
+
+
 def _absent(manifest: Manifest, seen: list[set[str]]) -> list[str]:
-    return [name for name in manifest.label_mapping.names if not any(name in classes for classes in seen)]
+    """The outputs that no case shows; a class may lie in others everywhere, and then its region shows it."""
+    mapping, shown = manifest.label_mapping, set().union(*seen)
+    of = {value: name for name, values in mapping.classes.items() for value in values}
+    if mapping.regions:
+        return [name for name, values in mapping.regions.items() if shown.isdisjoint(of[value] for value in values)]
+    return [name for name in mapping.names if name not in shown]
 
 
 def _sites(
@@ -50,26 +59,28 @@ def _sites(
     """A class that never occurs at a site was perhaps not looked for there; one that does must have been."""
     findings = []
     mapping = manifest.label_mapping
+    background = mapping.names[: int(mapping.has_background)]
     sites = sorted({case.site for _, case, _ in present} - unread)
     absent_at: dict[str, list[str]] = defaultdict(list)
     for site in sites:
         here = [(case, classes) for _, case, classes in present if case.site == site]
         for name in _absent(manifest, [classes for _, classes in here]):
-            looked_for = [case for case, _ in here if name in _told(manifest, case)]
-            if looked_for and not (mapping.has_background and name == mapping.names[0]):
+            number = mapping.outputs.index(name)
+            looked_for = [case for case, _ in here if mapping.annotated(manifest.annotated_in(case))[number]]
+            if looked_for and name not in background:
                 absent_at[name].append(site)
     for name, where in absent_at.items():
         for site in where if len(where) < len(sites) else []:  # absent everywhere: said of the splits
             n = sum(case.site == site for _, case, _ in present)
-            fault = f"the class {name!r} never occurs at the site {site} ({n} labelled cases)"
-            others = [other for other in mapping.names if site not in absent_at.get(other, ())]
-            others = others[1:] if mapping.has_background else others
+            fault = f"the {_noun(manifest)} {name!r} never occurs at the site {site} ({n} labelled cases)"
+            others = [other for other in mapping.outputs if site not in absent_at.get(other, ())]
+            others = [other for other in others if other not in background]
             hint = (
                 f'if nobody looked for it there, declare "annotated": {json.dumps({site: others}, ensure_ascii=False)}'
             )
             findings.append(Finding("warning", fault, "absent-class-at-site", file, hint=hint))
     for split, case, classes in present:
-        extra = sorted(classes - set(_told(manifest, case)) - set(mapping.names[: int(mapping.has_background)]))
+        extra = sorted(classes - set(_told(manifest, case)) - set(background))
         if extra:
             fault = f"the label holds {', '.join(extra)}, which by annotated was not looked for in this case"
             hint = "add it to annotated, or take it out of the label"

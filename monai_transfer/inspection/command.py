@@ -81,6 +81,8 @@ def check(
             print(f"corrected: {line}")
         if fix_to is not None:
             print(f"wrote {data.path}")
+            if count["error"]:
+                print("what is an error above is not corrected: only someone who knows the data can mend it")
         say = f"{len(inspected)} cases checked: {count['error']} errors, {count['warning']} warnings"
         print(say if findings or suits else f"{say}; nothing is wrong")
     if count["error"]:

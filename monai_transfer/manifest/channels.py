@@ -7,15 +7,35 @@ of it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from monai_transfer.errors import InputError
 from monai_transfer.manifest.layouts.base import RawCase, count
 
-__all__ = ["POLICIES", "settle_missing", "with_missing"]
+__all__ = ["POLICIES", "channel_of", "settle_missing", "with_missing"]
 
 POLICIES = ("refuse", "leave-out", "zeros")
+
+
+def channel_of(name: str, channels: Sequence[str], *, any_case: bool = False) -> tuple[str, str] | None:
+    """Case and channel of a file by its name without suffix, where that ends in a channel's name or is one.
+
+    Args:
+        name: ``P1_t1`` is the channel ``t1`` of ``P1``; ``t1`` that of the folder's only case, ``""``.
+        channels: their names; of two that fit, the longer one.
+        any_case: ``T1`` and ``t1`` are one.
+
+    >>> channel_of("P1_t1ce", ["t1", "t1ce"]), channel_of("P1-T1", ["t1"]), channel_of("P1-T1", ["t1"], any_case=True)
+    (('P1', 't1ce'), None, ('P1', 't1'))
+    """
+    flags = re.IGNORECASE if any_case else 0
+    for channel in sorted(channels, key=len, reverse=True):
+        match = re.fullmatch(rf"(?:(.*?)[_\-. ]+)?{re.escape(channel)}", name, flags)
+        if match:
+            return match[1] or "", channel
+    return None
 
 
 def with_missing(case: RawCase, parts: Mapping[str, Path], channels: Sequence[str]) -> RawCase:

@@ -63,9 +63,10 @@ def has_class(row: Mapping[str, Any]) -> bool:
 def class_scores(confusion: np.ndarray, classes: Sequence[str]) -> dict[str, np.ndarray]:
     """Scores from confusion matrices (..., truth, prediction): macro means over the classes that occur, and each class.
 
-    As in scikit-learn, a class that was never predicted has precision 0, and one that is predicted but never true has
-    recall 0; a class that is neither true nor predicted does not count. Balanced accuracy is the mean recall over the
-    true classes.
+    As in scikit-learn, a class that was never predicted has precision 0, one that is predicted but never true counts
+    with 0 in the mean recall, and one that is neither does not count. Balanced accuracy is the mean recall over the
+    true classes. What cannot be told is NaN: the recall of a class that is never true, and balanced accuracy where one
+    class alone is true, so that draws of cases without a rare class do not widen its interval.
 
     Of three healthy cases one is called ill, and the one ill case is found:
 
@@ -83,7 +84,9 @@ def class_scores(confusion: np.ndarray, classes: Sequence[str]) -> dict[str, np.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", category=RuntimeWarning)  # the mean of no class at all is NaN
         result = {name: np.nanmean(value, axis=-1) for name, value in each.items()}
-        result["balanced_accuracy"] = np.nanmean(np.where(true > 0, each["recall"], np.nan), axis=-1)
+        each["recall"] = np.where(true > 0, each["recall"], np.nan)
+        several = (true > 0).sum(-1) > 1
+        result["balanced_accuracy"] = np.where(several, np.nanmean(each["recall"], axis=-1), np.nan)
     for i, label in enumerate(classes):
         result |= {f"{name}_{label}": value[..., i] for name, value in each.items()}
     return result

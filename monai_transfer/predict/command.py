@@ -70,8 +70,13 @@ def predict(
         typer.echo(f"wrote {path}")
     if format == "dicom-seg" and done.written:
         typer.echo("note: DICOM SEG files carry the patient's identity, as the standard asks")
+    for note in done.notes:
+        typer.echo(f"note: {note}")
     if done.faults:
-        for fault in done.faults:
+        alike = len({(fault.fault, fault.hint) for fault in done.faults}) == 1 and not done.written
+        for fault in done.faults[:1] if alike else done.faults:
             typer.echo(f"error: {fault}", err=True)
+        if alike and len(done.faults) > 1:
+            typer.echo(f"the same of {len(done.faults) - 1} more", err=True)
         typer.echo(f"{len(done.faults)} of {done.n_images} images could not be predicted on", err=True)
         raise typer.Exit(2 if any(isinstance(fault, OutputError) for fault in done.faults) else 1)

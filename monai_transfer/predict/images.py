@@ -52,11 +52,13 @@ class Predictions:
         written: the files, in the order of the inputs.
         faults: of the images that could not be predicted on; each names its file.
         n_images: how many images there were.
+        notes: what was left out.
     """
 
     written: list[Path] = field(default_factory=list)
     faults: list[InputError] = field(default_factory=list)
     n_images: int = 0
+    notes: list[str] = field(default_factory=list)
 
 
 def predict_images(
@@ -109,8 +111,16 @@ def predict_images(
     takes = _input_spec(flow.described)
     if tta is not None:
         add_flips(flow, bundle, tta, list(takes.names.values()), takes.dims or 3)
+    notes: list[str] = []
     items = find_items(
-        inputs, channels=takes.channels or 1, leave_out=output, series=series, split=split, may_lack=takes.may_lack
+        inputs,
+        channels=takes.channels or 1,
+        names=takes.channel_names,
+        leave_out=output,
+        series=series,
+        split=split,
+        may_lack=takes.may_lack,
+        notes=notes,
     )
     if format == "dicom-seg":
         check_highdicom()
@@ -128,7 +138,9 @@ def predict_images(
             flow = flow if limit else open_inference(bundle, trust_source=trust_source)
             try:
                 work = _Work(flow, items, takes, weights, aside, output, format, Path(bundle), progress)
-                return _run(work, in_slabs=limit, max_memory=max_memory, bf16=bf16)
+                done = _run(work, in_slabs=limit, max_memory=max_memory, bf16=bf16)
+                done.notes = notes
+                return done
             except NotInSlabs:
                 continue  # once more, the bundle's own way
     raise AssertionError
@@ -178,6 +190,7 @@ class _InputSpec:
     dims: int | None = None
     kind: str = ""
     names: dict[int, str] = field(default_factory=dict)
+    channel_names: list[str] = field(default_factory=list)
     exclusive: bool = True
     segments: dict[str, tuple[int, ...]] | None = None
     may_lack: bool = False
@@ -209,6 +222,7 @@ def _input_spec(found: BundleDescription) -> _InputSpec:
         found.dims,
         kind,
         names=names,
+        channel_names=found.channels or [],
         exclusive=exclusive,
         segments=segments or None,
         may_lack=told.get("channels_may_be_missing") is True,

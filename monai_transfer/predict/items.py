@@ -103,6 +103,9 @@ class ReadableItems(IterableDataset):
         if self.dims is not None and dims != self.dims:
             raise InputError(f"is a {dims}D image, and the model takes {self.dims}D", path=item["shown"])
         if self.channels is not None and channels != self.channels:
-            hint = "give files CASE_0000, CASE_0001, ..., or a manifest whose cases list one file per channel"
+            hint = (
+                "call the files CASE_0000, CASE_0001, ... or CASE_CHANNEL, by the names of the bundle's channels; or "
+                "`monai-transfer manifest FOLDER -o FILE`, then predict FILE"
+            )
             fault = f"holds {channels} channel{'s' if channels > 1 else ''}, and the model takes {self.channels}"
             raise InputError(fault, path=item["shown"], hint=hint if self.channels > 1 else None)

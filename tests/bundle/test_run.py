@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
+from pathlib import Path
 
 import pytest
 from fire.parser import DefaultParseValue
 
-from monai_transfer.bundle.run import best_weights, config_files, equal_command, open_workflow, parse_overrides
-from monai_transfer.errors import InputError
+from monai_transfer.bundle.new import new_bundle
+from monai_transfer.bundle.run import (
+    best_weights,
+    config_files,
+    equal_command,
+    open_workflow,
+    parse_overrides,
+    run_workflow,
+)
+from monai_transfer.errors import InputError, first_cause
+from monai_transfer.manifest import Manifest
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -70,6 +81,32 @@ def test_mistyped_ids_are_refused(packaged, key, message):
         return
     with pytest.raises(InputError, match=message):
         open_workflow(packaged / "head_mr_segmentation", "train", {key: 1}, log=False)
+
+
+def test_weights_that_are_not_there_are_told_once(tiny_set, tmp_path, caplog):
+    bundle = tmp_path / "mine_classification"
+    new_bundle(bundle, tiny_set("classification", 2), target_site="south", size="small")
+    with pytest.raises(Exception) as raised:  # noqa: PT011  # MONAI wraps it; the command shows its first cause
+        run_workflow(bundle, "train", {}, log=False)
+    assert "weights to start from are not there" in str(first_cause(raised.value))
+    assert "weights to start from are not there" not in caplog.text
+    flow = open_workflow(bundle, "train", {}, log=False)
+    flow.initialize()
+    flow.parser.get_parsed_content("prepared")  # as MONAI Label does, which calls no `run`
+    assert caplog.text.count("weights to start from are not there") == 1
+
+
+def test_a_file_that_breaks_off_a_training_is_told_once(tiny_set, tmp_path, caplog):
+    bundle, data = tmp_path / "mine_classification", tiny_set("classification", 2)
+    new_bundle(bundle, data, target_site="south", size="small", epochs=1, steps_per_epoch=1)
+    case = Manifest.load(data).cases("test", site="south")[0]
+    Path(case.images[0]).write_bytes(b"broken")
+    with pytest.raises(Exception) as raised:  # noqa: PT011
+        run_workflow(bundle, "train", {"pretrained": None}, log=False)
+    assert case.images[0] in str(first_cause(raised.value))
+    assert "terminating" not in caplog.text, caplog.text
+    logging.getLogger("ignite.engine").error("Engine run is terminating due to exception: another")
+    assert "another" in caplog.text  # nothing is hidden afterwards
 
 
 def test_not_a_bundle_and_no_workflow(packaged, tmp_path):

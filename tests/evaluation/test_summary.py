@@ -64,6 +64,19 @@ def test_a_class_that_is_never_predicted_or_never_true():
         assert result["balanced_accuracy"] == pytest.approx(oracle.balanced_accuracy_score(truth, said))
 
 
+def test_draws_without_a_rare_class_tell_nothing_of_it():
+    """Three of fifteen are ill and all are called ill: no draw of cases makes that better or worse than a guess."""
+    names = ["ill", "well"]
+    rows = [
+        {"case": str(i), "patient": str(i), **classification_case([0.9, 0.1], int(i > 2), names)} for i in range(15)
+    ]
+    result = summarise(rows, "classification")
+    for name, value in (("balanced_accuracy", 0.5), ("recall_ill", 1.0), ("recall_well", 0.0)):
+        assert (result[name].mean, result[name].low, result[name].high) == (value, value, value), name
+    alone = summarise(rows[3:], "classification")  # no ill case at all
+    assert np.isnan(alone["balanced_accuracy"].mean) and np.isnan(alone["recall_ill"].mean)
+
+
 def test_weighted_auc_is_the_auc_of_repeated_cases():
     rng = np.random.default_rng(3)
     truth, score = rng.integers(0, 2, 40), rng.random(40).round(1)

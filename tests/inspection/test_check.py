@@ -341,6 +341,17 @@ def test_a_class_that_never_occurs_at_a_site_is_said_with_the_line_to_add(data):
     assert '"annotated": {"south": ["liver"]}' in str(finding.hint)
 
 
+def test_a_class_that_lies_in_others_everywhere_is_shown_by_its_region(data):
+    """As two structures that overlap are kept: the value of a cyst alone never occurs, since it lies in the liver."""
+    told = {"labels": {"0": "background", "1": "liver", "2": "cyst", "3": "cyst+liver", "4": "spleen"}}
+    regions = {"regions": {"cyst": [2, 3], "liver": [1, 3], "spleen": [4]}}
+    absent = [f for f in two_organs(data, lambda n: (1, 3), **told, **regions) if f.code == "absent-class"]
+    assert {f.fault.split(" never")[0] for f in absent} == {"the region 'spleen'"} and len(absent) == 3
+    finding = only(two_organs(data, lambda n: (3 if n % 2 else 1, 4), **told, **regions), "absent-class-at-site")
+    assert "the region 'cyst' never occurs at the site north" in finding.fault
+    assert '"annotated": {"north": ["liver", "spleen"]}' in str(finding.hint)
+
+
 def test_nothing_is_claimed_of_classes_where_a_mask_cannot_be_read(data):
     """The spleen may stand in the mask that is broken: that one is the fault, and the only one."""
     last = 17

@@ -98,6 +98,7 @@ def test_fix_to(app, folder, tmp_path):
     result = CliRunner().invoke(app, [str(folder / "manifest.json"), "--fix-to", str(out)])
     assert result.exit_code == 1  # the truncated image cannot be fixed
     assert "corrected: " in result.stdout and "the label holds 255" not in result.stdout
+    assert "what is an error above is not corrected" in result.stdout
     assert np.asarray(nib.load(out / "labels" / "c1.nii.gz").dataobj).max() == 1
     again = CliRunner().invoke(app, [str(folder / "manifest.json"), "--fix-to", str(out)])
     assert isinstance(again.exception, InputError)  # never over something

@@ -81,6 +81,56 @@ def test_channels_are_grouped_only_for_a_model_of_several(tmp_path):
     assert items["p1"].fault is None and "_0000, and the model takes 2" in items["p2"].fault.fault
 
 
+BRATS = ("t1", "t1ce", "t2", "flair")
+
+
+def touch(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"x")
+    return folder
+
+
+def test_files_called_by_the_channels_names_are_one_image(tmp_path):
+    """A BraTS folder as it comes: four contrasts and the truth of each case; one case lacks a contrast."""
+    cases = [f"{name}/{name}" for name in ("BraTS20_001", "BraTS20_002")]
+    touch(tmp_path, *(f"{case}_{word}.nii.gz" for case in cases for word in (*BRATS, "seg")))
+    touch(tmp_path, *(f"plain/{word.upper()}.nii.gz" for word in (*BRATS[:2], BRATS[3])), "plain/seg.nii.gz")
+    notes: list[str] = []
+    items = {item.name: item for item in find_items([tmp_path], channels=4, names=BRATS, notes=notes)}
+    assert sorted(items) == [*cases, "plain"]
+    ends = [f"BraTS20_001_{word}.nii.gz" for word in BRATS]  # the model's order, not the alphabet's
+    assert [Path(path).name for path in items[cases[0]].images] == ends and items[cases[0]].fault is None
+    assert items["plain"].fault.fault == "lacks channel 2 (t2), and the model never did without one"
+    (note,) = notes
+    assert note.startswith("3 paths left out as masks beside images, e.g. ") and "_seg.nii.gz" in note
+    lacking = {i.name: i for i in find_items([tmp_path], channels=4, names=BRATS, may_lack=True)}["plain"]
+    assert lacking.missing == [2] and lacking.fault is None and len(lacking.images) == 4
+    assert [item.name for item in find_items([tmp_path / "plain"], channels=4, names=BRATS)] == ["plain"]
+    touch(tmp_path, "plain/T1.nii")
+    (twice,) = find_items([tmp_path / "plain"], channels=4, names=BRATS)
+    assert "are both its channel 0 (t1)" in twice.fault.fault
+
+
+def test_an_ending_like_a_channels_says_nothing_of_one_file_alone(tmp_path):
+    touch(tmp_path, "scan_t1.nii.gz", "other_flair.nii.gz")
+    assert [item.image for item in find_items([tmp_path], channels=4, names=BRATS)] == [
+        str(tmp_path / name) for name in ("other_flair.nii.gz", "scan_t1.nii.gz")
+    ]
+
+
+def test_masks_beside_images_are_not_predicted_on(tmp_path):
+    touch(tmp_path / "beside", "p1.nii.gz", "p1_seg.nii.gz", "p2.nii.gz", "lone_mask.nii.gz")
+    touch(tmp_path / "pair", "imagesTr/p1_0000.nii.gz", "labelsTr/p1.nii.gz")
+    notes: list[str] = []
+    names = [item.name for item in find_items([tmp_path / "beside", tmp_path / "pair"], notes=notes)]
+    assert names == ["beside/lone_mask", "beside/p1", "beside/p2", "pair/imagesTr/p1_0000"]
+    assert notes[0].startswith("2 paths left out as masks beside images")
+    (given,) = find_items([tmp_path / "beside" / "p1_seg.nii.gz"])  # named itself, so meant
+    assert given.name == "p1_seg"
+    assert [item.name for item in find_items([tmp_path / "pair" / "labelsTr"])] == ["p1"]
+
+
 def test_names_that_differ_in_case_alone_are_refused(tmp_path):
     (tmp_path / "b").mkdir()
     for name in ("Head.nii.gz", "head.nii"):
@@ -104,4 +154,4 @@ def test_the_data_set_goes_past_a_fault_and_tells_when_one_is_done():
     assert done == [0, 2] and list(dataset.faults) == [1]
     three = ReadableItems(data, transform, "/root", channels=3, dims=2)
     assert list(three) == []
-    assert str(three.faults[0]).startswith("one: holds 1 channel, and the model takes 3; give files CASE_0000")
+    assert str(three.faults[0]).startswith("one: holds 1 channel, and the model takes 3; call the files CASE_0000")

@@ -48,6 +48,21 @@ def test_commas_quotes_and_formulas_in_names_shift_no_column(tmp_path):
         assert Path(row["path"]).is_file() and Path(row["path"]).parent == tmp_path / "in"
 
 
+def test_a_fault_that_all_images_have_is_told_once(tmp_path, capsys):
+    for name in ("a", "b", "c"):
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / f"{name}.png")
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", str(HEADS), str(tmp_path), "-o", str(tmp_path / "out")])
+    (error, more, count) = capsys.readouterr().err.splitlines()[-3:]
+    assert stop.value.code == 1 and "a.png: is a 2D image, and the model takes 3D" in error
+    assert (more, count) == ("the same of 2 more", "3 of 3 images could not be predicted on")
+    (tmp_path / "b.png").write_bytes(b"broken")  # where faults differ, each is told
+    with pytest.raises(SystemExit):
+        main(["predict", str(HEADS), str(tmp_path), "-o", str(tmp_path / "out")])
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert [Path(line.split(": ")[1]).name for line in errors] == ["a.png", "b.png", "c.png"]
+
+
 @pytest.fixture
 def small_disk():
     """Files of at most 128 bytes, as on a full disk: masks of the packaged bundle do not fit."""

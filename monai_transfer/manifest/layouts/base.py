@@ -27,11 +27,16 @@ from monai_transfer.manifest.options import LayoutOptions, Names
 
 __all__ = [
     *("SPLIT_NAMES", "FolderContents", "Options", "RawCase"),
-    *("count", "derived_path", "is_image", "is_picture", "list_files", "split_name", "stem"),
+    *("count", "derived_path", "is_image", "is_picture", "list_files", "mask_of", "split_name", "stem"),
 ]
 
 _VOLUMES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 _PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif")
+
+_MASK = re.compile(
+    r"^(?:(.*?)[ _.-]+)?(seg|segmentation|mask|label|labels|gt|ground_?truth|roi|annotation|1stHO|manual1?)$",
+    re.IGNORECASE,
+)
 
 SPLIT_NAMES = {
     "training": ("training", "train", "tr"),
@@ -138,6 +143,13 @@ def stem(path: str | Path) -> str:
     name = Path(path).name
     double = next((suffix for suffix in (".nii.gz", ".seg.nrrd") if name.lower().endswith(suffix)), None)
     return name[: -len(double)] if double else Path(name).stem
+
+
+def mask_of(name: str) -> str | None:
+    """The case whose mask a file is by its name without suffix: ``"P1_seg"`` -> ``"P1"``, ``"mask"`` -> ``""``, else
+    ``None``."""
+    match = _MASK.match(name)
+    return None if match is None else match[1] or ""
 
 
 def is_image(path: Path) -> bool:

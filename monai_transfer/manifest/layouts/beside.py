@@ -11,12 +11,11 @@ A folder is a patient where it holds one case or its cases begin with its name, 
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from pathlib import Path
 
 from monai_transfer.errors import InputError
-from monai_transfer.manifest.channels import settle_missing, with_missing
+from monai_transfer.manifest.channels import channel_of, settle_missing, with_missing
 from monai_transfer.manifest.layouts.base import (
     FolderContents,
     Options,
@@ -24,6 +23,7 @@ from monai_transfer.manifest.layouts.base import (
     count,
     is_image,
     list_files,
+    mask_of,
     split_name,
     stem,
 )
@@ -32,11 +32,6 @@ __all__ = ["detect", "read"]
 
 GROUP = "folders"
 OPTIONS = ("channels", "mask_suffix", "mask_ending", "missing_channels")
-
-_MASK = re.compile(
-    r"^(?:(.*?)[ _.-]+)?(seg|segmentation|mask|label|labels|gt|ground_?truth|roi|annotation|1stHO|manual1?)$",
-    re.IGNORECASE,
-)
 
 
 def detect(folder: Path) -> float:
@@ -79,10 +74,10 @@ def _words(folder: Path) -> list[str]:
         if is_image(path):
             names[path.parent].append(stem(path))
     for group in names.values():
-        for match in filter(None, map(_MASK.match, group)):
-            words = [name[len(match[1]) + 1 :] for name in group if match[1] and name.startswith(match[1])]
-            words = sorted(word for word in words if word and not _MASK.match(word))
-            if len(words) > 1 and match[1] not in group:
+        for case in filter(None, map(mask_of, group)):
+            words = [name[len(case) + 1 :] for name in group if name.startswith(case)]
+            words = sorted(word for word in words if word and mask_of(word) is None)
+            if len(words) > 1 and case not in group:
                 return words
     return []
 
@@ -127,7 +122,7 @@ def _masks(files: list[Path], options: Options) -> dict[Path, str]:
         suffix, ending = options.mask_suffix or "", (options.mask_ending or "").lower()
         chosen = [path for path in files if stem(path).endswith(suffix) and path.name.lower().endswith(ending)]
         return {path: stem(path).removesuffix(suffix) for path in chosen}
-    masks = {path: match[1] or "" for path in files if (match := _MASK.match(stem(path)))}
+    masks = {path: case for path in files if (case := mask_of(stem(path))) is not None}
     return masks | {path: stem(path) for path in files if path.name.lower().endswith(".seg.nrrd") and path not in masks}
 
 
@@ -147,10 +142,9 @@ def _images(files: list[Path], options: Options, where: Path) -> dict[str, dict[
                 raise InputError(fault, path=where, hint=hint)
         return result
     for path in files:
-        for channel in options.channels:
-            name = stem(path)
-            if name == channel or (name.endswith(channel) and name[-len(channel) - 1] in "_-. "):
-                result[name[: -len(channel)].rstrip("_-. ") or path.parent.name][channel] = path
+        found = channel_of(stem(path), options.channels)
+        if found is not None:
+            result[found[0] or path.parent.name][found[1]] = path
     return {name: {c: parts[c] for c in options.channels if c in parts} for name, parts in result.items()}
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from monai_transfer.errors import InputError
@@ -24,7 +25,7 @@ from monai_transfer.manifest.layouts.base import (
     stem,
 )
 
-__all__ = ["detect", "is_mask_folder", "read"]
+__all__ = ["detect", "is_mask_folder", "mask_folders", "read"]
 
 GROUP = "folders"
 OPTIONS = ("mask_suffix", "mask_ending")
@@ -52,6 +53,13 @@ def detect(folder: Path) -> float:
 def is_mask_folder(name: str) -> bool:
     """Whether a folder's name says that it holds masks: ``masks``, ``labelsTr``, ``ground_truth``."""
     return _word(name)[0] in MASK_FOLDERS
+
+
+def mask_folders(names: Iterable[str]) -> set[str]:
+    """Those of the folders in one place that hold masks of another: ``labelsTr`` where ``imagesTr`` is there too."""
+    names = list(names)
+    images = any(_word(name)[0] in IMAGE_FOLDERS for name in names)
+    return {name for name in names if images and is_mask_folder(name)}
 
 
 def read(folder: Path, options: Options) -> FolderContents:
