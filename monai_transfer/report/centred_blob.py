@@ -53,10 +53,15 @@ def useless_summary(names: Sequence[str], of: int, blob: float | None) -> str:
 
     >>> useless_summary(["joint", "fine-tuned"], 2, 0.65)
     'Every arm is useless here: an ellipsoid in the middle of every image has 0.650, and none is above it.'
+    >>> useless_summary(["from scratch"], 2, 0.65)
+    'From scratch is useless here: an ellipsoid in the middle of every image has 0.650, and it is not above it.'
     """
     if blob is None or not names:
         return ""
     told = f"an ellipsoid in the middle of every image has {number(blob)}"
     if len(names) == of:
         return f"Every arm is useless here: {told}, and none is above it."
-    return f"Useless here, since {told} and they are not above it: {', '.join(names)}."
+    if len(names) == 1:
+        return f"{names[0][0].upper()}{names[0][1:]} is useless here: {told}, and it is not above it."
+    listed = f"{', '.join(names[:-1])} and {names[-1]}"
+    return f"{listed[0].upper()}{listed[1:]} are useless here: {told}, and none of them is above it."

@@ -102,8 +102,10 @@ def conclusion(report: TransferReport) -> str:
     parts = [lost_sentence(arm_name(a)[0].upper() + arm_name(a)[1:], judged[a].lost).strip() for a in order]
     parts = [part for part in parts if part]
     parts += [sentence] if (sentence := _at_chance(report)) else []
-    useless = [arm_name(name) for name, arm in report.arms.items() if arm.mean <= (report.centred_blob or -1.0)]
-    parts += [sentence] if (sentence := useless_summary(useless, len(report.arms), report.centred_blob)) else []
+    useless = [name for name, arm in report.arms.items() if arm.mean <= (report.centred_blob or -1.0)]
+    told = useless_summary([arm_name(name) for name in useless], len(report.arms), report.centred_blob)
+    only_scratch = set(useless) <= set(SCRATCH)  # nobody would take it: no warning before the others' result
+    parts += [told] if told and not only_scratch else []
     parts += _below(report, order)
     lost = len(parts)
     if helped:
@@ -135,6 +137,7 @@ def conclusion(report: TransferReport) -> str:
         )
     if not judged:
         parts.append(f"Only baselines were compared{against}.")
+    parts += [told] if told and only_scratch else []
     return " ".join(parts)
 
 

@@ -75,8 +75,8 @@ def test_a_blob_and_a_coarse_grid(study):
     edit(folders, "summary.json", guesses=guesses)
     report = compare_runs(folders)
     blob, grid = report.alarms
-    useless = "Useless here, since an ellipsoid in the middle of every image has 0.550 and they are not above it: "
-    assert report.conclusion.startswith(useless + "from scratch, untouched source.")
+    useless = "From scratch and untouched source are useless here: an ellipsoid in the middle of every image has 0.550"
+    assert report.conclusion.startswith(useless + ", and none of them is above it.")
     assert "cut about the structure" in blob and report.centred_blob == 0.55
     assert "tumour 0.620" in grid and "finer --spacing" in grid
     edit(folders, "summary.json", guesses={**guesses, "blob": {"tumour": 0.9}, "working_grid": {"tumour": 0.97}})
@@ -88,7 +88,8 @@ def test_one_arm_below_a_blob_has_no_order_to_warn_of(study):
     folders = study.write({"scratch": 0.2, "source": 0.6, "fine_tuned": 0.7}, seeds=2)
     edit(folders, "summary.json", guesses={"blob": {"tumour": 0.4}, "everything": {"tumour": 0.1}})
     report = compare_runs(folders)
-    assert report.conclusion.startswith("Useless here") and "not above it: from scratch." in report.conclusion
+    told = "From scratch is useless here: an ellipsoid in the middle of every image has 0.400, and it is not above it."
+    assert report.conclusion.endswith(told), "the arms' own result stands first"
     assert not any("order of arms" in alarm for alarm in report.alarms)
     assert "Read nothing into the order" not in render(report)
 
