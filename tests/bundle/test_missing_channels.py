@@ -76,4 +76,4 @@ def test_from_manifest_to_prediction(tmp_path):
     with pytest.raises(InputError, match="has the channels _0000, and the model takes 2"):
         predict_images(plain, [alone], tmp_path / "no", run=run)
     refused = predict_images(plain, [manifest], tmp_path / "some", run=run, split="test")
-    assert "lacks channel 1, and the model never did without one" in str(refused.faults[0])
+    assert "lacks channel 1 (T2), and the model never did without one" in str(refused.faults[0])
