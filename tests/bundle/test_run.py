@@ -83,6 +83,15 @@ def test_mistyped_ids_are_refused(packaged, key, message):
         open_workflow(packaged / "head_mr_segmentation", "train", {key: 1}, log=False)
 
 
+@pytest.fixture
+def heard(monkeypatch):
+    """No logger is disabled, as the logging of a bundle that an earlier test ran leaves those that it does not name."""
+    for logger in list(logging.Logger.manager.loggerDict.values()):
+        if isinstance(logger, logging.Logger):
+            monkeypatch.setattr(logger, "disabled", False)
+
+
+@pytest.mark.usefixtures("heard")
 def test_weights_that_are_not_there_are_told_once(tiny_set, tmp_path, caplog):
     bundle = tmp_path / "mine_classification"
     new_bundle(bundle, tiny_set("classification", 2), target_site="south", size="small")
@@ -96,6 +105,7 @@ def test_weights_that_are_not_there_are_told_once(tiny_set, tmp_path, caplog):
     assert caplog.text.count("weights to start from are not there") == 1
 
 
+@pytest.mark.usefixtures("heard")
 def test_a_file_that_breaks_off_a_training_is_told_once(tiny_set, tmp_path, caplog):
     bundle, data = tmp_path / "mine_classification", tiny_set("classification", 2)
     new_bundle(bundle, data, target_site="south", size="small", epochs=1, steps_per_epoch=1)
