@@ -84,8 +84,9 @@ def test_mistyped_ids_are_refused(packaged, key, message):
 
 
 @pytest.fixture
-def heard(monkeypatch):
-    """No logger is disabled, as the logging of a bundle that an earlier test ran leaves those that it does not name."""
+def heard(monkeypatch, caplog):
+    """Loggers as at the start: a bundle's logging disables those that it does not name, `predict` quietens ignite."""
+    caplog.set_level(logging.WARNING, "ignite")
     for logger in list(logging.Logger.manager.loggerDict.values()):
         if isinstance(logger, logging.Logger):
             monkeypatch.setattr(logger, "disabled", False)
