@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
-__all__ = ["silence_libraries"]
+__all__ = ["heard_from", "silence_libraries"]
 
 # logger, the level from which it is heard
 _LOGGERS = {
@@ -41,3 +43,23 @@ def silence_libraries() -> None:
         warnings.filterwarnings("ignore", category=category)
     for message in _MESSAGES:
         warnings.filterwarnings("ignore", message=message)
+
+
+@contextmanager
+def heard_from(levels: Mapping[str, int]) -> Iterator[None]:
+    """Within it loggers let records through from these levels on; after it from theirs of before.
+
+    >>> with heard_from({"ignite": logging.CRITICAL}):
+    ...     logging.getLogger("ignite").level
+    50
+    >>> logging.getLogger("ignite").level
+    0
+    """
+    before = {name: logging.getLogger(name).level for name in levels}
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+    try:
+        yield
+    finally:
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)

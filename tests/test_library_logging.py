@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
+
+import pytest
+
+from monai_transfer.library_logging import heard_from
 
 CODE = """
 from monai_transfer.library_logging import silence_libraries
@@ -22,3 +27,13 @@ def test_a_notice_is_not_heard_and_an_error_is():
     said = done.stdout + done.stderr
     assert "skipping logging" not in said and "something is wrong" in said
     assert done.stdout.strip().splitlines()[-1] == "1"
+
+
+def test_levels_come_back_after_an_error_too(caplog):
+    logger = logging.getLogger("a.library")
+    logger.setLevel(logging.INFO)
+    with pytest.raises(RuntimeError), heard_from({"a.library": logging.ERROR, "another.library": logging.ERROR}):
+        logger.warning("not heard")
+        raise RuntimeError
+    logger.info("heard")
+    assert caplog.messages == ["heard"] and logging.getLogger("another.library").level == logging.NOTSET

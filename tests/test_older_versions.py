@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from pathlib import Path
 
@@ -39,8 +40,10 @@ def test_a_bundle_evaluates(bundle, tmp_path):
 def test_a_bundle_predicts(bundle, tmp_path):
     manifest = Manifest.load(Path(embedded_set("classification")) / "manifest.json")
     image = Path(manifest.cases("test", site="site_b")[0].images[0])
+    level = logging.getLogger("ignite").level
     done = predict_images(bundle, [image], tmp_path / "out", run=OLD / "run")
     assert not done.faults and done.written
+    assert logging.getLogger("ignite").level == level, "the user's own engines are heard after it"
 
 
 def test_a_run_folder():

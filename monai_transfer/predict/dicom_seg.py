@@ -21,6 +21,7 @@ from pydicom.sr.codedict import codes
 import monai_transfer
 from monai_transfer.errors import InputError
 from monai_transfer.files import atomic_path
+from monai_transfer.library_logging import heard_from
 
 __all__ = ["check_highdicom", "write_dicom_seg"]
 
@@ -107,9 +108,9 @@ def write_dicom_seg(
         )
         for segment, name in enumerate(segments, 1)
     ]
-    logging.getLogger("highdicom").setLevel(logging.ERROR)  # it would log identifiers
     try:
-        with warnings.catch_warnings():
+        # highdicom would log identifiers
+        with heard_from({"highdicom": logging.ERROR}), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they quote names
             made = hd.seg.Segmentation(
                 source_images=sources,

@@ -26,6 +26,7 @@ from monai_transfer.bundle.run import best_weights
 from monai_transfer.bundle_reader import BundleDescription
 from monai_transfer.errors import InputError, first_cause, is_out_of_memory
 from monai_transfer.files import make_folder, move_file, no_room, unwritable
+from monai_transfer.library_logging import heard_from
 from monai_transfer.manifest.label_mapping import LabelMapping
 from monai_transfer.networks.arguments import OUTPUTS, argument_of
 from monai_transfer.predict.dicom_seg import check_highdicom, write_dicom_seg
@@ -265,7 +266,9 @@ def _run(work: _Work, *, in_slabs: bool, max_memory: int | None, bf16: bool) -> 
             faults[n] = error if full is None else unwritable(output / f"{items[n].name}_pred", full)
             _clear(staged)
 
-    _go_through(flow, items, faults, done, written, staged, output)
+    # ignite's errors are told by us, in one line; MONAI's writer names files in the folder aside
+    with heard_from({"ignite": logging.CRITICAL, "monai.data.image_writer": logging.WARNING}):
+        _go_through(flow, items, faults, done, written, staged, output)
     flow.finalize()
     bar.close()
     result = Predictions([path for n in sorted(written) for path in written[n]], n_images=len(items))
@@ -357,9 +360,6 @@ def _go_through(
     output: Path,
 ) -> None:
     """Run; where the network fails on an image, note it and go on with the others."""
-    # told by us, in one line; the other names files in the folder aside
-    for name, level in (("ignite", logging.CRITICAL), ("monai.data.image_writer", logging.WARNING)):
-        logging.getLogger(name).setLevel(level)
     finished: set[int] = set()
     while True:
         flow.initialize()  # everything anew: an engine that failed does not run again

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +17,7 @@ from monai_transfer.data.readers.dicom_geometry import Plane, order_slices, volu
 from monai_transfer.data.readers.dicom_headers import check_one_series, list_files, read_headers
 from monai_transfer.data.readers.dicom_pixels import check_pixels, number_of_frames
 from monai_transfer.errors import InputError
+from monai_transfer.library_logging import heard_from
 
 __all__ = ["DicomReader"]
 
@@ -66,7 +65,7 @@ class DicomReader(CheckedReader):
         path = existing(path)
         try:
             # pydicom's warnings quote values, which may identify a patient
-            with disable_value_validation(), warnings.catch_warnings(), _quiet_pydicom():
+            with disable_value_validation(), warnings.catch_warnings(), heard_from({"pydicom": logging.CRITICAL}):
                 warnings.simplefilter("ignore")
                 headers = read_headers(list_files(path) if path.is_dir() else [path])
                 if path.is_dir():
@@ -116,17 +115,6 @@ class DicomReader(CheckedReader):
             "photometric": str(header.PhotometricInterpretation),
         }
         return Volume(array, affine, channel_last=array.ndim == 4, meta=meta)
-
-
-@contextmanager
-def _quiet_pydicom() -> Iterator[None]:
-    logger = logging.getLogger("pydicom")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def _planes(headers: list[FileDataset], frames: int, path: Path) -> list[Plane] | None:
