@@ -49,10 +49,10 @@ def silence_libraries() -> None:
 def heard_from(levels: Mapping[str, int]) -> Iterator[None]:
     """Within it loggers let records through from these levels on; after it from theirs of before.
 
-    >>> with heard_from({"ignite": logging.CRITICAL}):
-    ...     logging.getLogger("ignite").level
+    >>> with heard_from({"a_library": logging.CRITICAL}):
+    ...     logging.getLogger("a_library").level
     50
-    >>> logging.getLogger("ignite").level
+    >>> logging.getLogger("a_library").level
     0
     """
     before = {name: logging.getLogger(name).level for name in levels}

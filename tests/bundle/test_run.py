@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -108,7 +109,8 @@ def test_weights_that_are_not_there_are_told_once(tiny_set, tmp_path, caplog):
 
 @pytest.mark.usefixtures("heard")
 def test_a_file_that_breaks_off_a_training_is_told_once(tiny_set, tmp_path, caplog):
-    bundle, data = tmp_path / "mine_classification", tiny_set("classification", 2)
+    bundle, shared = tmp_path / "mine_classification", tiny_set("classification", 2)
+    data = Path(shutil.copytree(shared.parent, tmp_path / "data")) / shared.name  # one of its files is broken here
     new_bundle(bundle, data, target_site="south", size="small", epochs=1, steps_per_epoch=1)
     case = Manifest.load(data).cases("test", site="south")[0]
     Path(case.images[0]).write_bytes(b"broken")
