@@ -9,6 +9,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
@@ -24,11 +25,16 @@ from monai_transfer.study.worker import serve
 
 __all__ = ["Job", "Workers", "first_line", "refuse_failed", "run_jobs", "workers"]
 
+_TRACKER = "ignore:resource_tracker:UserWarning"
+"""Of a killed worker Python's tracker tells what it leaves, and clears it: nothing that anybody has to know."""
+
 
 class _Worker:
     """One process and our end of the pipe to it."""
 
     def __init__(self) -> None:
+        if _TRACKER not in sys.warnoptions:
+            sys.warnoptions.append(_TRACKER)  # handed to the processes that are started from here
         # spawned, not forked: torch's threads do not survive a fork
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
