@@ -28,12 +28,14 @@ from monai_transfer.engine.checkpoint import save_checkpoint
 from monai_transfer.errors import InputError, first_cause
 from monai_transfer.files import make_folder, sha256_file, write_text
 from monai_transfer.networks.arguments import INPUTS, OUTPUTS, argument_of, with_channels
+from monai_transfer.networks.input_sizes import InputSizes, input_sizes
+from monai_transfer.tasks import Task
 from monai_transfer.weights import Source, load_weights
 from monai_transfer.weights.large_files import LargeFile, write_large_files
 
 __all__ = [
-    "described_source", "fit_weights", "needs_scripts", "open_source", "source_network", "source_spacing",
-    "take_scripts", "trust_in",
+    "described_source", "fit_weights", "needs_scripts", "open_source", "source_input_sizes", "source_network",
+    "source_spacing", "take_scripts", "trust_in",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -216,6 +218,28 @@ def source_spacing(given: Source | None, dims: int, trust: Trust | None = None) 
     found = described_source(given, trust)
     spacing = found.spacing if found is not None else None
     return spacing if spacing and len(spacing) == dims and min(spacing) > 0 else None
+
+
+def source_input_sizes(found: BundleDescription, task: Task, dims: int) -> InputSizes | None:
+    """What images the source's network takes; ``None`` where it does not say.
+
+    Raises:
+        InputError: it answers for each voxel where the task asks for one answer, or the other way round.
+    """
+    if found.network is None or found.dims not in (None, dims):
+        return None
+    try:
+        network = found.build_network()
+    except InputError:
+        return None
+    sizes = input_sizes(network, found.in_channels or 1, dims)
+    if sizes is not None and sizes.dense != task.dense:
+        here = "one answer for a whole image" if sizes.dense else "an answer for every voxel"
+        there = "an answer for every voxel" if sizes.dense else "one answer for a whole image"
+        hint = "name a source of the manifest's task, or leave --source out"
+        fault = f"its network ({found.network.name}) has {there}, and the task is {task.name}: {here}"
+        raise InputError(fault, path=found.folder, hint=hint)
+    return sizes
 
 
 def fit_weights(given: Source, spec: BundleSpec, folder: Path, facts: dict[str, Any] | None = None) -> None:

@@ -22,6 +22,7 @@ from monai_transfer.bundle.given_source import (
     fit_weights,
     needs_scripts,
     open_source,
+    source_input_sizes,
     source_network,
     source_spacing,
     take_scripts,
@@ -50,7 +51,7 @@ from monai_transfer.bundle.planning.size import Size, get_size
 from monai_transfer.bundle.source_head import head_facts, head_of
 from monai_transfer.bundle.spec import BundleSpec
 from monai_transfer.bundle.write import write_bundle
-from monai_transfer.bundle_reader import BundleDescription, read_bundle
+from monai_transfer.bundle_reader import read_bundle
 from monai_transfer.bundle_reader.running import own_scripts
 from monai_transfer.bundle_reader.trust import Trust, decide, scripts_folder
 from monai_transfer.config_text import expr, quoted
@@ -60,7 +61,7 @@ from monai_transfer.errors import InputError, replace_fields
 from monai_transfer.manifest import Manifest
 from monai_transfer.manifest.laterality import mirror_pairs
 from monai_transfer.methods.base import Method
-from monai_transfer.networks.input_sizes import InputSizes, input_sizes
+from monai_transfer.networks.input_sizes import InputSizes
 from monai_transfer.selection.augmentation_choice import source_augmentation
 from monai_transfer.tasks import Task, task_of
 from monai_transfer.weights import Source
@@ -473,7 +474,7 @@ def _start(wanted: NewOptions, data: Manifest, task: Task, fit: DataFit, outputs
         network = source_network(source, outputs, fit, trust)
         spacing = source_spacing(source, fit.spatial_dims, trust)
         start = _Start(source, network, None, spacing, trust=trust)
-        sizes = _input_sizes(found, task, fit.spatial_dims)
+        sizes = source_input_sizes(found, task, fit.spatial_dims)
         start = _kept(start, wanted, data, task, fit, sizes)
         return replace(start, facts=start.facts | head_facts(*head_of(found), wanted.source_head, task))
     if task.saved_as != "mask":
@@ -505,28 +506,6 @@ def _bare(source: Source, wanted: NewOptions, task: Task, fit: DataFit, outputs:
         source, found.network, found.kept, found.spacing, found.patch, oriented, found.normalise, found.facts,
         found.partial,
     )  # fmt: skip
-
-
-def _input_sizes(found: BundleDescription, task: Task, dims: int) -> InputSizes | None:
-    """What images the source's network takes; ``None`` where it does not say.
-
-    Raises:
-        InputError: it answers for each voxel where the task asks for one answer, or the other way round.
-    """
-    if found.network is None or found.dims not in (None, dims):
-        return None
-    try:
-        network = found.build_network()
-    except InputError:
-        return None
-    sizes = input_sizes(network, found.in_channels or 1, dims)
-    if sizes is not None and sizes.dense != task.dense:
-        here = "one answer for a whole image" if sizes.dense else "an answer for every voxel"
-        there = "an answer for every voxel" if sizes.dense else "one answer for a whole image"
-        hint = "name a source of the manifest's task, or leave --source out"
-        fault = f"its network ({found.network.name}) has {there}, and the task is {task.name}: {here}"
-        raise InputError(fault, path=found.folder, hint=hint)
-    return sizes
 
 
 def _kept(

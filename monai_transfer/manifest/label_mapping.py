@@ -115,8 +115,18 @@ class LabelMapping:
                 (``classification`` has no background).
 
         Raises:
-            InputError: see the class.
+            InputError: see the class; or the content is of another kind.
         """
+        try:
+            return cls._of(content)
+        except InputError:
+            raise
+        except (ValueError, TypeError, AttributeError, KeyError) as error:
+            hint = "see docs/labels.md, or copy the file again from where it came"
+            raise InputError(f"labels that cannot be read ({error})", hint=hint) from error
+
+    @classmethod
+    def _of(cls, content: Mapping[str, Any]) -> LabelMapping:
         several = bool(content.get("multi_label"))
         classes: dict[str, tuple[int, ...]] = {}
         for key, given in sorted(dict(content.get("labels") or {}).items(), key=lambda item: int(item[0])):

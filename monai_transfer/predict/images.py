@@ -212,12 +212,9 @@ def _input_spec(found: BundleDescription) -> _InputSpec:
     if isinstance(told.get("label_mapping"), dict):
         try:
             segments = LabelMapping.from_dict(told["label_mapping"]).written_segments
-        except InputError:
-            raise
-        except (ValueError, TypeError, AttributeError, KeyError) as error:
+        except InputError as error:
             path = found.folder / "configs" / "metadata.json"
-            hint = "copy the bundle again from where it came"
-            raise InputError(f"broken label_mapping ({error})", path=path, hint=hint) from error
+            raise InputError(error.fault, path=path, hint=error.hint) from error
     return _InputSpec(
         found.in_channels,
         found.dims,

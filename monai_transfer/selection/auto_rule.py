@@ -143,8 +143,8 @@ def by_cross_validation(scores: Mapping[str, Mapping[str, float]], guess: float 
         loss = values[best] - own
         if arm == best:
             near.append(arm)
-        elif float(loss.mean()) <= _error(loss):
-            (guessing if means[arm] - 2 * _error(own) <= guess else near).append(arm)
+        elif float(loss.mean()) <= _standard_error(loss):
+            (guessing if means[arm] - 2 * _standard_error(own) <= guess else near).append(arm)
     taken = near[0]
     reason = f"cross-validated on {len(patients)} labelled patients: {_words(taken)} has the best mean"
     if taken != best:
@@ -157,7 +157,7 @@ def by_cross_validation(scores: Mapping[str, Mapping[str, float]], guess: float 
     return Decision(taken, "cross-validation", reason, means)
 
 
-def _error(values: np.ndarray) -> float:
+def _standard_error(values: np.ndarray) -> float:
     """The standard error of a mean over patients."""
     return float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else 0.0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -16,6 +17,7 @@ __all__ = ["COLOURS", "picture_mode", "refuse_deep_colours"]
 COLOURS = ("red", "green", "blue")
 """Names of the channels of a colour picture."""
 _LOOKED = 12
+T = TypeVar("T")
 
 
 def picture_mode(
@@ -55,10 +57,15 @@ def picture_mode(
     return str(reasons.add("channels", "rgb", f"{coloured} of {looked} pictures hold colours"))
 
 
+def _spread(items: Sequence[T]) -> list[T]:
+    """At most a dozen, from all over."""
+    return list(items)[:: max(1, len(items) // _LOOKED)][:_LOOKED]
+
+
 def _coloured(paths: Sequence[str]) -> tuple[int, int]:
     """How many pictures were looked at, and how many of them hold colours."""
     reader, coloured = SafeReader(), 0
-    looked = list(paths)[:: max(1, len(paths) // _LOOKED)][:_LOOKED]
+    looked = _spread(paths)
     for path in looked:
         array = reader.read_volume(path).array
         coloured += int(array.ndim == 3 and np.any(array != array[..., :1]))
@@ -72,7 +79,7 @@ def refuse_deep_colours(cases: Sequence[Case]) -> None:
         InputError: a picture has them.
     """
     reader = SafeReader()
-    for case in list(cases)[:: max(1, len(cases) // _LOOKED)][:_LOOKED]:
+    for case in _spread(cases):
         array = reader.read_volume(case.images[0]).array
         if array.ndim == 3 and array.dtype.itemsize > 1:
             fault = "a picture with colours of 16 bits, of which a bundle's inference (MONAI and Pillow) reads 8"
