@@ -87,6 +87,11 @@ def _join_given(
         def findings(row: dict[str, str]) -> dict[str, int | None] | None:
             return row_findings(row, several, options.uncertain, options.unmentioned)
 
+    own = {Path(folder.found.table[0]).resolve() for folder in folders if folder.found.table}
+    if not columns and not several and path.resolve() not in own:
+        hint = "name its columns by --label-column, --site-column, --patient-column, --split-column or --findings"
+        fault = f"none of its columns ({', '.join(list(given.columns)[:8])}) says anything about these cases"
+        raise InputError(fault, path=path, hint=hint)
     take(given, cases, case, columns, findings)
     shown = ", ".join(f"{meaning} (column {column})" for meaning, column in columns.items())
     if several:

@@ -43,18 +43,24 @@ _WRAPPERS = ("images", "image", "imgs", "img", "data")
 def detect(folder: Path) -> float:
     """0.6 where the images lie in at least two folders, all equally deep; 0.3 where it is DICOM that does.
 
-    0.4 where a table in the folder gives labels that are not these folders: it knows better.
+    0.4 where a table in the folder gives labels that are not these folders: it knows better. 0 where the folders are
+    patients, with an image or two each.
     """
     if folder.is_dir() and dicom.detect(folder) and not any(is_image(path) for path in list_files(folder)):
         return 0.3 if sum(path.is_dir() for path in folder.iterdir()) > 1 else 0.0
     try:
         cases = _cases(folder)[0]
         classes = {case.label for case in cases} - {None}
-        if len(classes) < 2:
+        if len(classes) < 2 or _are_patients(len(classes), len(cases)):
             return 0.0
         return 0.6 if _table_agrees(folder, cases) else 0.4
     except InputError:
         return 0.0
+
+
+def _are_patients(folders: int, images: int) -> bool:
+    """Many folders with hardly an image each: a class of its own for each patient teaches nothing."""
+    return images == folders > 3 or (folders > 10 and images < 3 * folders)
 
 
 def _table_agrees(folder: Path, cases: list[RawCase]) -> bool:

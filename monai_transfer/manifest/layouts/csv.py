@@ -1,6 +1,6 @@
 """A table alone: a CSV or TSV file whose rows name image files, with labels in a column or in one column per finding.
 
-A row names a file by its path from the folder, by that path with the folder's own name in front (CheXpert), or by its
+A row names a file by its path from the folder, by that path with other folders in front (CheXpert), or by its
 file name alone, wherever it lies (NIH). Tables called ``train`` and ``valid`` or the like, with the same columns, are
 the splits of one.
 """
@@ -81,11 +81,18 @@ class Files:
         self._by_name: dict[str, Path] | None = None
 
     def find(self, name: str) -> Path | None:
-        """The file that ``name`` means: a path from the folder, with the folder's name in front, or a bare name."""
+        """The file that ``name`` means: a path from the folder, with other folders in front, or a bare name.
+
+        What stands in front is where the table's author had the folder: its name there, or a path from the root.
+        """
         text = name.replace("\\", "/").removeprefix("./")
         if not text:
             return None
-        for way in (self.folder / text, self.folder / text.removeprefix(f"{self.folder.name}/")):
+        parts = text.split("/")
+        ends = [parts[n:] for n in range(1, len(parts) - 1)]  # a name alone may be that of another file
+        if parts[0] == self.folder.name:
+            ends.append(parts[1:])
+        for way in (self.folder / text, *(self.folder.joinpath(*end) for end in ends)):
             if way.is_file() and is_image(way):
                 return way
         if "/" in text:

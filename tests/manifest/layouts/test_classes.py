@@ -57,6 +57,18 @@ def test_a_tree_of_patients_is_not_taken_for_classes(tmp_path):
     assert manifest.class_names == ["patient", "patient0", "patient1"]
 
 
+def test_pictures_of_patients_are_no_classes(tmp_path):
+    for n in range(5):
+        folder = tmp_path / "d" / "train" / f"patient{n}" / "study"
+        folder.mkdir(parents=True)
+        Image.fromarray(np.full((8, 8), n, np.uint8)).save(folder / "view.png")
+    with pytest.raises(InputError) as refused:
+        build_manifest(tmp_path / "d", tmp_path / "m.json")
+    assert "patient" not in refused.value.fault.split(":")[0] and not (tmp_path / "m.json").exists()
+    asked, _ = build_manifest(tmp_path / "d", tmp_path / "m.json", layout="classes")
+    assert len(asked.class_names) == 5
+
+
 def test_dicom_of_sites_and_splits(tmp_path):
     seed = 0
     for split in ("train", "test"):

@@ -10,6 +10,7 @@ from PIL import Image
 
 from monai_transfer.errors import InputError
 from monai_transfer.manifest import Manifest, build_manifest
+from monai_transfer.manifest.layouts.csv import Files
 
 RANDOM = np.random.default_rng(0)
 
@@ -96,6 +97,33 @@ def test_chexpert_has_a_column_for_each(tmp_path):
     strict, _ = build_manifest(tmp_path / "CheXpert-v1.0-small", tmp_path / "m.json", **policies)
     labels = [case.label for case in every(strict)]
     assert {"Cardiomegaly": 1, "Edema": 1, "Support Devices": 0} in labels and None not in labels
+
+
+def test_a_folder_that_was_renamed_keeps_its_table(tmp_path):
+    chexpert(tmp_path / "CheXpert-v1.0-small").rename(tmp_path / "chest")
+    manifest, _ = build_manifest(tmp_path / "chest", tmp_path / "m.json")
+    assert manifest.class_names == ["Cardiomegaly", "Edema", "Support Devices"]
+
+
+def test_a_file_is_never_found_by_its_bare_name_behind_a_path(tmp_path):
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "a.png")
+    (tmp_path / "inner").mkdir()
+    Image.fromarray(np.ones((8, 8), np.uint8)).save(tmp_path / "inner" / "b.png")
+    files = Files(tmp_path)
+    assert files.find("/home/them/elsewhere/a.png") is None
+    assert files.find("/home/them/set/inner/b.png") == tmp_path / "inner" / "b.png"
+    assert files.find(str(tmp_path / "a.png")) == tmp_path / "a.png"
+
+
+def test_a_given_table_that_says_nothing_is_refused(tmp_path):
+    for name in ("ill", "well"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for n in range(3):
+            Image.fromarray(np.full((8, 8), n, np.uint8)).save(tmp_path / "set" / name / f"{name}{n}.png")
+    rows = [f"{name}{n},{n}" for name in ("ill", "well") for n in range(3)]
+    (tmp_path / "t.csv").write_text("\n".join(["case,shoe size", *rows]))
+    with pytest.raises(InputError, match="none of its columns .case, shoe size. says anything.*--site-column"):
+        build_manifest(tmp_path / "set", tmp_path / "m.json", table=str(tmp_path / "t.csv"))
 
 
 def test_columns_of_a_joined_table(tmp_path):
