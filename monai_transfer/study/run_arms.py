@@ -16,6 +16,7 @@ from rich.console import Console
 from monai_transfer.bundle.auto.plan import make_plan
 from monai_transfer.bundle.command_line import AUTO, config_files
 from monai_transfer.bundle.run import open_workflow
+from monai_transfer.bundle_reader.references import Resolver
 from monai_transfer.errors import InputError
 from monai_transfer.runs.lock import FolderLock
 from monai_transfer.runs.record import find_runs, read_status
@@ -190,8 +191,16 @@ def study_kept(out: Path) -> str:
 
 
 def has_weights(bundle: Path) -> bool:
-    """Whether fine-tuning has something to start from: the bundle's weights, or its own finished pretraining."""
-    return (bundle / "models" / "model.pt").is_file() or read_status(bundle / "runs" / "pretrain-0") == "finished"
+    """Whether fine-tuning has something to start from: the file that ``pretrained`` names in the bundle's train config.
+
+    ``models/model.pt`` is not that file where a bundle pretrains its own source: there it is a published model, perhaps
+    a fine-tuned one.
+    """
+    config = read_config(config_files(bundle, "train")[0])
+    named = Resolver({**config, "bundle_root": str(bundle)}).get("pretrained")
+    weights = Path(named) if isinstance(named, str) else bundle / "models" / "model.pt"
+    run = weights.parent.parent
+    return weights.is_file() and (read_status(run) == "finished" or not (run / "run.json").is_file())
 
 
 def for_pretraining(bundle: Path, shared: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from monai_transfer.bundle.new import new_bundle
 from monai_transfer.errors import InputError
 from monai_transfer.study.arms import DEFAULT_ARMS
 from monai_transfer.study.budget import study_budget
-from monai_transfer.study.run_arms import PRESETS, arms_on, for_pretraining, parse_arms, run_study
+from monai_transfer.study.run_arms import PRESETS, arms_on, for_pretraining, has_weights, parse_arms, run_study
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 SHORT = {"max_epochs": 1, "steps_per_epoch": 2, "val_interval": 1}
@@ -210,3 +210,20 @@ def test_options_reach_pretraining_but_for_what_is_its_own(bundle):
     }
     own = {"max_epochs": 9, "lr": 1.0, "n_labelled": 2, "strategy": {}, "regulariser": None, "ckpt": "a", "method": {}}
     assert for_pretraining(bundle, {**shared, **own}) == shared
+
+
+def test_a_published_model_is_not_what_a_bundle_starts_from(bundle, tmp_path):
+    """A bundle that pretrains its source names that run's weights; ``models/model.pt`` may be a tuned model."""
+    copied = tmp_path / "bundle"
+    shutil.copytree(bundle, copied)
+    assert not has_weights(copied)
+    (copied / "models").mkdir(exist_ok=True)
+    torch.save({}, copied / "models" / "model.pt")
+    assert not has_weights(copied)
+    home = copied / "runs" / "pretrain-0"
+    (home / "models").mkdir(parents=True)
+    torch.save({}, home / "models" / "model.pt")
+    (home / "run.json").write_text('{"format": 1, "status": "interrupted"}')
+    assert not has_weights(copied)
+    (home / "run.json").write_text('{"format": 1, "status": "finished"}')
+    assert has_weights(copied)
