@@ -124,7 +124,16 @@ class BalancedSampler(Sampler[int]):
 
 
 def items_of(source: Any) -> Sequence[Any]:
-    """The data list behind a dataset, a ``Subset`` of one, or a list itself."""
+    """The data list behind a dataset, a ``Subset`` of one, or a list itself.
+
+    Args:
+        source: a dataset with ``data``, a ``Subset`` of one, or a list.
+
+    >>> from monai.data import Dataset
+    >>> items = [{"case": "a"}, {"case": "b"}, {"case": "c"}]
+    >>> items_of(Subset(Dataset(items), [2, 0]))  # in the subset's order
+    [{'case': 'c'}, {'case': 'a'}]
+    """
     if isinstance(source, Subset):
         items = items_of(source.dataset)
         return [items[i] for i in source.indices]

@@ -33,8 +33,20 @@ _PATH = str(ImageMetaKey.FILENAME_OR_OBJ)
 def write_case(path: Path, case: Mapping[str, Any], item: Mapping[str, Any]) -> None:
     """Store ``case``, made of ``item``, under ``path``: complete or not at all, whoever else writes it meanwhile.
 
+    Args:
+        path: of the file.
+        case: what the transforms made: tensors, numbers, text.
+        item: of the data list; what stands in it unchanged is not stored.
+
     Raises:
         InputError: a value cannot be stored, or the folder cannot be written to.
+
+    >>> import tempfile
+    >>> item = {"image": "scan.nii", "case": "c1"}
+    >>> path = Path(tempfile.mkdtemp()) / "case"
+    >>> write_case(path, {"image": torch.ones(1, 4), "case": "c1"}, item)
+    >>> read_case(path, item | {"case": "of another list"})  # the tensors as stored, the rest as the item says
+    {'case': 'of another list', 'image': tensor([[1., 1., 1., 1.]])}
     """
     reset = reset_ops_id(dict(case))  # other transform objects, of the same definition, will invert it
     passed = [key for key in case if key in item and _unchanged(case[key], item[key])]
@@ -47,7 +59,21 @@ def write_case(path: Path, case: Mapping[str, Any], item: Mapping[str, Any]) -> 
 
 
 def read_case(path: Path, item: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The case stored under ``path`` for ``item``; ``None`` where there is none, or only a damaged one."""
+    """The case stored under ``path`` for ``item``; ``None`` where there is none, or only a damaged one.
+
+    Args:
+        path: of the file.
+        item: of the data list, for what was not stored.
+
+    A damaged file is none: the case is made again.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "case"
+    >>> write_case(path, {"image": torch.ones(1, 4)}, {})
+    >>> _ = path.write_bytes(path.read_bytes()[:-1])
+    >>> print(read_case(path, {}))
+    None
+    """
     try:
         content = path.read_bytes()
     except FileNotFoundError:

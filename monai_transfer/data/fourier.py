@@ -30,7 +30,18 @@ __all__ = ["FourierDomainAdaptd", "swap_low_frequencies", "window"]
 
 
 def window(shape: Sequence[int], share: float, per_axis: bool = True) -> list[int]:
-    """b of each axis for a share L of the spatial ``shape``."""
+    """b of each axis for a share L of the spatial ``shape``.
+
+    Args:
+        shape: voxels per axis.
+        share: L, of an axis' length.
+        per_axis: by each axis' own length; else by the shortest.
+
+    A volume of thick slices has few frequencies across them:
+
+    >>> window((200, 200, 20), 0.05), window((200, 200, 20), 0.05, per_axis=False)
+    ([10, 10, 1], [1, 1, 1])
+    """
     sizes = list(shape) if per_axis else [min(shape)] * len(shape)
     return [min(int(share * n), (m - 1) // 2) for n, m in zip(sizes, shape, strict=True)]
 
@@ -39,6 +50,12 @@ def swap_low_frequencies(source: Tensor, target: Tensor, share: float, per_axis:
     """``source`` (C x spatial) with the low-frequency amplitude of ``target``; float32 or wider, same shape.
 
     A target of another spatial size is resampled linearly to the source's. A target of one channel serves all.
+
+    Args:
+        source: C x spatial, whose edges stay.
+        target: C x spatial or 1 x spatial, whose low frequencies come over.
+        share: L, of an axis' length, 0 to 0.5.
+        per_axis: the window by each axis' own length; else by the shortest.
 
     Raises:
         InputError: numbers of spatial axes or channels do not match, ``share`` is not in [0, 0.5], or an image holds

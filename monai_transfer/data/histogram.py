@@ -78,12 +78,16 @@ def match_to_landmarks(image: np.ndarray, landmarks: Sequence[float], nonzero: b
 
     A constant image becomes the median landmark.
 
+    Args:
+        image: any shape.
+        landmarks: of ``fit_landmarks``: intensities at evenly spaced quantiles, rising.
+        nonzero: only voxels that are not 0 are counted and changed.
+
     Raises:
         InputError: the image holds values that are not finite: one of them would leave no histogram.
 
     >>> import numpy as np
     >>> from monai_transfer.data.histogram import fit_landmarks, match_to_landmarks
-    >>> from monai_transfer.data.histogram import match_to_landmarks
     >>> landmarks = fit_landmarks([np.arange(11.0)[None] * 10], count=11)  # the target runs from 0 to 100
     >>> match_to_landmarks(np.arange(11.0)[None], landmarks).round(1)
     array([[  0.,  10.,  20.,  30.,  40.,  50.,  60.,  70.,  80.,  90., 100.]])

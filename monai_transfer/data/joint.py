@@ -34,6 +34,10 @@ SOURCE, TARGET = "source", "target"
 def joint_items(source: Sequence[Mapping[str, Any]], target: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Source and target cases in one list, each with its ``part``; a case of both is the target's.
 
+    Args:
+        source: data list of the source.
+        target: data list of the target.
+
     >>> joint_items([{"image": "a"}, {"image": "b"}], [{"image": "b"}])
     [{'image': 'a', 'part': 'source'}, {'image': 'b', 'part': 'target'}]
     """
@@ -44,6 +48,9 @@ def joint_items(source: Sequence[Mapping[str, Any]], target: Sequence[Mapping[st
 
 def target_count(items: Sequence[Mapping[str, Any]]) -> int:
     """How many of a training list's cases are the target's: all but those marked as the source's.
+
+    Args:
+        items: of ``joint_items``, or a list without ``part``.
 
     >>> target_count([{"part": "source"}, {"part": "target"}, {"image": "given by a program that drives the bundle"}])
     2

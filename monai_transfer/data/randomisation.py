@@ -57,6 +57,9 @@ class RandAppearanced(Compose):
         invert: probability that contrast is turned round; minimum and maximum stay.
         allow_missing_keys: skip keys that a case lacks.
 
+    Raises:
+        InputError: ``strength`` is negative.
+
     >>> import torch
     >>> from monai_transfer.data.randomisation import RandAppearanced
     >>> transform = RandAppearanced(keys="image", prob=1.0)
@@ -96,6 +99,9 @@ class RandAppearanced(Compose):
 def strong_randomised(strong_key: str = "strong") -> list[dict[str, Any]]:
     """Configs of the strong view that teaches most where contrast differs: GIN on every case, inverted in half of them.
 
+    Args:
+        strong_key: of the strong view.
+
     >>> [config["_target_"].rpartition(".")[2] for config in strong_randomised()]
     ['RandGINd', 'RandContrastInversiond']
     """
@@ -118,6 +124,9 @@ class StrongViewd(MapTransform, Randomizable):
         allow_missing_keys: skip a missing image.
         transforms: what makes the strong view instead, on ``strong_key``: dictionary transforms, or their MONAI configs
             (``strong_randomised()`` gives those of the preset ``randomised``). Only intensities may change.
+
+    Raises:
+        InputError: more than one key, or transforms that change the geometry.
 
     >>> import torch
     >>> from monai_transfer.data.randomisation import StrongViewd

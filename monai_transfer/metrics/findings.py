@@ -89,7 +89,14 @@ def difference_from_source(
 
 
 def has_finding(row: Mapping[str, Any]) -> bool:
-    """Whether any finding of a case is known."""
+    """Whether any finding of a case is known.
+
+    Args:
+        row: of ``cases.csv``.
+
+    >>> has_finding({"label": "0;1"}), has_finding({"label": None})  # absent is known, too
+    (True, False)
+    """
     return row.get("label") not in ("", None)
 
 
@@ -97,6 +104,11 @@ def average_precision(score: np.ndarray, positive: np.ndarray, weights: np.ndarr
     """Average precision: (n,) scores, (n,) truth as booleans, weights (B, n) -> (B,); NaN without any positive.
 
     As in scikit-learn: the sum over thresholds of precision times the gain in recall.
+
+    Args:
+        score: (n,), larger for the finding.
+        positive: (n,), whether a case has it.
+        weights: (B, n), how often each case counts in each of B draws.
 
     >>> average_precision(np.array([0.9, 0.8, 0.1]), np.array([True, False, True]), np.ones((1, 3))).round(3).tolist()
     [0.833]

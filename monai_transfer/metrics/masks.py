@@ -32,7 +32,14 @@ __all__ = ["MASK_METRICS", "MaskPair", "agreement_with_source", "foreground", "r
 
 
 def foreground(labels: Mapping[Any, str]) -> dict[int, str]:
-    """The classes that are measured: all but 0, the background; keys may be text, as in a manifest."""
+    """The classes that are measured: all but 0, the background; keys may be text, as in a manifest.
+
+    Args:
+        labels: names by value.
+
+    >>> foreground({"2": "tumour", "0": "background", "1": "liver"})
+    {1: 'liver', 2: 'tumour'}
+    """
     return {int(k): str(v) for k, v in sorted(labels.items(), key=lambda item: int(item[0])) if int(k) != 0}
 
 

@@ -32,6 +32,9 @@ class RandAppearanceCurve(RandIntensity):
         restore: give each channel its old mean and standard deviation again; without, its least and greatest value
             stay.
 
+    Raises:
+        InputError: ``prob`` or ``falling`` is not a probability.
+
     Example:
         >>> curve = RandAppearanceCurve(1.0, falling=0.0, restore=False).set_random_state(1)
         >>> out = curve(torch.tensor([[[0.0, 1.0, 2.0, 4.0]]]))[0, 0]
@@ -73,7 +76,14 @@ class RandAppearanceCurve(RandIntensity):
 
 
 class RandAppearanceCurved(RandIntensityd):
-    """Dictionary face of ``RandAppearanceCurve``; arguments as there.
+    """Dictionary face of ``RandAppearanceCurve``.
+
+    Args:
+        keys: image keys (C x spatial); each is drawn for anew.
+        prob: probability.
+        falling: probability that the curve falls.
+        restore: keep mean and standard deviation; else least and greatest value.
+        allow_missing_keys: skip keys that a case lacks.
 
     Example:
         >>> turn = RandAppearanceCurved("image", 1.0, falling=1.0, restore=False)

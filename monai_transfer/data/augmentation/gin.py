@@ -124,7 +124,12 @@ class RandGIN(RandIntensity):
 
 
 class RandGINd(RandIntensityd):
-    """Dictionary face of ``RandGIN``; arguments as there. Keys must have equally many channels.
+    """Dictionary face of ``RandGIN``, whose other arguments it takes. Keys must have equally many channels.
+
+    Args:
+        keys: image keys (C x spatial).
+        prob, layers, width, kernels, slope, restore, blend, control_points: as of ``RandGIN``.
+        allow_missing_keys: skip keys that a case lacks.
 
     Example:
         >>> case = {"image": torch.rand(1, 16, 16)}

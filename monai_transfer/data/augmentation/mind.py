@@ -108,7 +108,12 @@ def _shift(image: Tensor, step: list[int], margin: int) -> Tensor:
 
 
 class MINDSSCd(MapTransform):
-    """Dictionary face of ``MINDSSC``; arguments as there.
+    """Dictionary face of ``MINDSSC``.
+
+    Args:
+        keys: image keys (1 x spatial).
+        radius, sigma, distance, greatest_is_one: as of ``MINDSSC``.
+        allow_missing_keys: skip keys that a case lacks.
 
     Example:
         >>> MINDSSCd("image")({"image": torch.rand(1, 16, 16)})["image"].shape

@@ -41,6 +41,10 @@ Config = dict[str, Any]
 def thin_axes(patch: Sequence[int], spacing: Sequence[float] | None) -> list[int]:
     """Axes of thick slices or of few voxels, about which alone a patch is turned.
 
+    Args:
+        patch: voxels per axis.
+        spacing: mm per axis; None: equal.
+
     Example:
         >>> thin_axes((64, 64, 16), (1, 1, 5)), thin_axes((64, 64, 64), (1, 1, 2)), thin_axes((96, 96, 16), None)
         ([2], [], [2])
@@ -117,6 +121,9 @@ def preset(
 
 def as_transforms(configs: Sequence[Config]) -> Compose:
     """The transforms that configs describe.
+
+    Args:
+        configs: of ``preset``, or any dictionaries with ``_target_``.
 
     Example:
         >>> import torch
@@ -249,7 +256,14 @@ def _colour(image: str) -> list[Config]:
 
 
 def randomised_parts(image: str) -> list[Config]:
-    """What the preset ``randomised`` does to the intensities of a case that it changes."""
+    """What the preset ``randomised`` does to the intensities of a case that it changes.
+
+    Args:
+        image: the image's key.
+
+    >>> [(config["_target_"].rpartition(".")[2], config["prob"]) for config in randomised_parts("image")]
+    [('RandGINd', 1.0), ('RandContrastInversiond', 0.5)]
+    """
     gin: Config = {"_target_": f"{_OURS}.gin.RandGINd", "keys": [image], "prob": 1.0}
     return [
         gin | {"slope": 0.2, "restore": "statistics"},

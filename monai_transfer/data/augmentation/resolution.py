@@ -33,6 +33,9 @@ class RandPhysicalLowResolution(RandIntensity):
         coarsest: up to how many times the finest axis' voxel size, at least 1.
         spacing: mm per voxel and axis; ``None``: what the image's own affine says, 1 for a plain tensor.
 
+    Raises:
+        InputError: ``prob`` is not a probability, or ``coarsest`` is below 1.
+
     Example:
         >>> import torch
         >>> coarse = RandPhysicalLowResolution(1.0, spacing=(1, 1, 5)).set_random_state(0)
@@ -74,7 +77,12 @@ class RandPhysicalLowResolution(RandIntensity):
 
 
 class RandPhysicalLowResolutiond(RandIntensityd):
-    """Dictionary face of ``RandPhysicalLowResolution``; arguments as there.
+    """Dictionary face of ``RandPhysicalLowResolution``.
+
+    Args:
+        keys: image keys (C x spatial).
+        prob, coarsest, spacing: as of ``RandPhysicalLowResolution``.
+        allow_missing_keys: skip keys that a case lacks.
 
     Example:
         >>> import torch

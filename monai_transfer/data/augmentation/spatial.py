@@ -175,6 +175,9 @@ class RandPhysicalAffined(Randomizable, MapTransform, InvertibleTransform):
         allow_missing_keys: skip keys that a case lacks.
         options: further arguments of ``RandPhysicalAffine``.
 
+    Raises:
+        InputError: ``foreground`` is not a share, or an argument of ``RandPhysicalAffine`` is refused.
+
     Example:
         >>> case = {"image": torch.rand(1, 40, 40), "label": torch.zeros(1, 40, 40)}
         >>> case["label"][0, 30:34, 5:9] = 2

@@ -30,6 +30,9 @@ DEEP_SAMPLES = {2: 3, 4: 2, 6: 4}
 def is_raster(start: bytes) -> bool:
     r"""Whether a file's first bytes are those of a PNG, JPEG, TIFF or BMP.
 
+    Args:
+        start: of the file, 8 bytes or more.
+
     >>> is_raster(b"\x89PNG\r\n\x1a\n"), is_raster(b"NRRD0004")
     (True, False)
     """
@@ -47,6 +50,9 @@ class RasterReader(CheckedReader):
         max_memory: bytes (or ``"2GiB"``) that one image may take.
         palette: what a palette image is: ``"colour"`` for pictures, ``"index"`` for label masks.
         mode: ``"grey"`` or ``"rgb"`` converts every picture to that, so a mixed set has one number of channels.
+
+    Raises:
+        InputError: ``palette`` or ``mode`` is unknown.
 
     A palette is read as the grey values that it stands for, not as its indices:
 
