@@ -70,6 +70,20 @@ class BundleDescription:
         unread: what of the above could not be read, with place and reason.
         notes: arguments of older MONAI versions that were translated.
         overlay: where the description is of a run: its ``run.json``.
+
+    A bundle's inference config, of which nothing is run:
+
+    >>> import json, tempfile
+    >>> from monai_transfer.bundle_reader import read_bundle
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> (folder / "configs").mkdir()
+    >>> spacing = {"_target_": "Spacingd", "keys": "image", "pixdim": [1.0, 1.0, 2.0]}
+    >>> steps = [{"_target_": "LoadImaged", "keys": "image"}, spacing]
+    >>> config = json.dumps({"preprocessing": {"_target_": "Compose", "transforms": steps}})
+    >>> _ = (folder / "configs" / "inference.json").write_text(config)
+    >>> found = read_bundle(folder)
+    >>> found.network is None, [step.name for step in found.preprocessing], found.preprocessing[-1].arguments["pixdim"]
+    (True, ['LoadImaged', 'Spacingd'], [1.0, 1.0, 2.0])
     """
 
     folder: Path

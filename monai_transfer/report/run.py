@@ -33,6 +33,11 @@ class Run:
         weights: weights.json, if there is one.
         unit_of_length: of its metrics: ``mm``, or ``px`` where the images have no physical size.
         guesses: of a segmentation, what guessing is worth on these cases (``evaluation.guesses``).
+
+    >>> record = {"task": "segmentation", "arm": "scratch", "seed": 0, "labels": {"0": "background", "1": "liver"}}
+    >>> run = Run(Path("runs/train-0"), record, [{"case": "c1", "patient": "p1", "site": "north", "dice": "0.8"}])
+    >>> run.arm, run.seed, run.metric("dice").heading
+    ('scratch', 0, 'Dice')
     """
 
     folder: Path

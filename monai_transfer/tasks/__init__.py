@@ -68,6 +68,12 @@ def task_of(manifest: Any) -> Task:
 
     Args:
         manifest: with ``task`` and, where it has them, ``multi_label`` and ``regions``.
+
+    >>> from monai_transfer.manifest import Manifest
+    >>> item = {"image": "a.png", "label": {"nodule": 1, "effusion": None}, "case": "a", "patient": "a", "site": "x"}
+    >>> head = {"name": "chest", "task": "classification", "labels": {"0": "nodule", "1": "effusion"}}
+    >>> task_of(Manifest.from_dict(head | {"training": [item]}, ".")).name  # a classification with several findings
+    'multilabel'
     """
     forms = (task for task in TASKS.values() if task.form_of == manifest.task and task.applies(manifest))
     return next(forms, None) or get_task(manifest.task)
@@ -101,7 +107,11 @@ def recognise(logits: Any, label: Any) -> Task | None:
 
 
 def manifest_tasks() -> list[str]:
-    """Names of the tasks that a manifest may be of."""
+    """Names of the tasks that a manifest may be of.
+
+    >>> manifest_tasks()
+    ['classification', 'segmentation', 'regression', 'localization']
+    """
     return [task.name for task in TASKS.values() if task.in_manifest]
 
 

@@ -67,9 +67,19 @@ def dev(
         source_features: N x F features of held-out source cases.
         target_features: M x F features of target cases.
         source_losses: N losses of the held-out source cases (e.g. cross entropy, or 1 - Dice).
+        control_variate: without, plain importance-weighted validation.
+        seed: of the folds of the domain classifier.
 
     Raises:
         InputError: shapes that do not fit, NaN, or fewer than two cases in a domain.
+
+    Of two models the one that is good where the target lies:
+
+    >>> rng = np.random.default_rng(0)
+    >>> source, target = rng.normal(0, 1, (100, 1)), rng.normal(1, 1, (100, 1))
+    >>> good_there, good_elsewhere = (source[:, 0] < 0.5) * 1.0, (source[:, 0] > 0.5) * 1.0  # losses
+    >>> dev(source, target, good_there) > dev(source, target, good_elsewhere)
+    True
     """
     weights = importance_weights(source_features, target_features, seed=seed)
     losses = as_labels(source_losses, len(weights)).astype(np.float64)
