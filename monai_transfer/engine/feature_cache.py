@@ -44,7 +44,14 @@ __all__ = ["CachedFeatures", "FeatureDataset", "HeadInferer", "NotCached", "cach
 
 @dataclass(frozen=True)
 class NotCached:
-    """Why features cannot be cached, in one clause; false in a condition."""
+    """Why features cannot be cached, in one clause; false in a condition.
+
+    Args:
+        reason: in one clause.
+
+    >>> bool(NotCached("every case is augmented at random")), NotCached("every case is augmented at random").reason
+    (False, 'every case is augmented at random')
+    """
 
     reason: str
 
@@ -161,6 +168,16 @@ def cache_features(
 
     Returns:
         The cache, or ``NotCached`` with the reason.
+
+    >>> from monai_transfer.strategies import Full, HeadOnly
+    >>> def network():
+    ...     return nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    >>> loader = DataLoader([{"image": torch.rand(1, 8, 8), "label": 0}] * 3, batch_size=3)
+    >>> found = cache_features(HeadOnly().apply(network()), loader)
+    >>> found.layers, found.nbytes  # three cases of four features in float32
+    (('3',), 48)
+    >>> bool(cache_features(Full().apply(network()), loader))  # every layer learns: there is nothing to keep
+    False
     """
     fault = _fault(loader, views)
     if fault:

@@ -26,8 +26,17 @@ LOGS = ("tensorboard", "mlflow")
 def require_log(kind: str) -> None:
     """Refuse what cannot be logged to.
 
+    Args:
+        kind: ``tensorboard`` or ``mlflow``.
+
     Raises:
         InputError: no such log, or its package is not installed.
+
+    >>> try:
+    ...     require_log("tensorbord")
+    ... except InputError as error:
+    ...     print(error)
+    no log is called 'tensorbord'; did you mean 'tensorboard'?
     """
     if kind not in LOGS:
         raise InputError(f"no log is called {kind!r}", hint=closest(kind, LOGS))

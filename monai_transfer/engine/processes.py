@@ -13,7 +13,11 @@ __all__ = ["distributed", "local_device", "start", "stop"]
 
 
 def local_device() -> torch.device:
-    """This process's GPU (``LOCAL_RANK``, as ``torchrun`` sets it); the CPU where there is none."""
+    """This process's GPU (``LOCAL_RANK``, as ``torchrun`` sets it); the CPU where there is none.
+
+    >>> local_device().type in ("cpu", "cuda")
+    True
+    """
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))

@@ -50,6 +50,13 @@ def close_open_runs(error: BaseException | None) -> None:
 
     Args:
         error: what ended them: an interrupt makes them ``interrupted``, anything else ``failed``, with the reason.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp()) / "run"
+    >>> RunFolder(folder, {"workflow": "train"}).start()
+    >>> close_open_runs(ValueError("the loss is NaN"))
+    >>> read_status(folder), json.loads((folder / "run.json").read_text())["reason"]
+    ('failed', 'ValueError: the loss is NaN')
     """
     for run in list(_open_runs):
         run.close(error)

@@ -52,7 +52,21 @@ def draw_segmentation(
 
 
 def draw_case(path: str | Path, image: np.ndarray | Sequence[np.ndarray], affine: np.ndarray, text: str) -> None:
-    """Write a PNG of the image's middle planes, with ``text`` below; arguments as in :func:`draw_segmentation`."""
+    """Write a PNG of the image's middle planes, with ``text`` below; arguments as in :func:`draw_segmentation`.
+
+    Args:
+        path: of the PNG.
+        image: (spatial), or one per channel.
+        affine: 4 x 4, voxel index to RAS millimetres.
+        text: one line.
+
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> path = Path(tempfile.mkdtemp()) / "case.png"
+    >>> draw_case(path, np.random.default_rng(0).normal(size=(32, 32, 8)), np.diag([1, 1, 4, 1.0]), "volume 20 ml")
+    >>> Image.open(path).format
+    'PNG'
+    """
     panels = [_mark(_picture(planes, size), marks) for *planes, size, marks in _planes(_channels(image), affine, None)]
     _save(path, panels, [(text, (235, 235, 235))])
 

@@ -68,6 +68,9 @@ class CaseRecorder:
     Raises (while running):
         InputError: the network's output holds NaN, an item has no ``case``, shapes differ, or nothing was evaluated.
 
+    Raises:
+        InputError: an item lacks what is measured, or its prediction does not fit its label.
+
     A handler for an evaluator; what it keeps of a case is what its task and metrics say:
 
     >>> import tempfile
@@ -233,7 +236,18 @@ class CaseRecorder:
 
 
 def write_cases(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows as CSV, atomically: one line per case, a missing value is an empty cell."""
+    """Write rows as CSV, atomically: one line per case, a missing value is an empty cell.
+
+    Args:
+        path: of the file.
+        rows: one per case, columns by name.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "cases.csv"
+    >>> write_cases(path, [{"case": "c1", "dice": 0.8}, {"case": "c2", "dice": float("nan")}])
+    >>> path.read_text().splitlines()
+    ['case,dice', 'c1,0.8', 'c2,']
+    """
     write_table(path, rows)
 
 

@@ -79,7 +79,17 @@ def summarise(cases: Iterable[Mapping[str, Any]], task: str | Task, intervals: b
 
 
 def columns_of(metric: Metric, row: Mapping[str, Any]) -> list[Metric]:
-    """A mean-type metric, overall and of each class, as far as a row has its columns; nothing for one of the set."""
+    """A mean-type metric, overall and of each class, as far as a row has its columns; nothing for one of the set.
+
+    Args:
+        metric: from a task's table.
+        row: of ``cases.csv``.
+
+    >>> from monai_transfer.metrics import MASK_METRICS
+    >>> row = {"case": "c1", "dice": 0.8, "dice_liver": 0.9, "dice_spleen": 0.7}
+    >>> [metric.full_name for metric in columns_of(MASK_METRICS["dice"], row)]
+    ['dice', 'dice_liver', 'dice_spleen']
+    """
     if metric.of_set is not None:
         return []
     stem = metric.case_column

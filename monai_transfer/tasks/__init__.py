@@ -118,6 +118,9 @@ def manifest_tasks() -> list[str]:
 def task_of_labels(kind: LabelKind) -> str:
     """The task that labels of that kind are taken to be for where nothing else is said: the first of the list.
 
+    Args:
+        kind: of labels.
+
     >>> from monai_transfer.tasks.labels import MASK
     >>> task_of_labels(MASK)
     'segmentation'
@@ -127,6 +130,10 @@ def task_of_labels(kind: LabelKind) -> str:
 
 def may_have(name: str, kind: LabelKind) -> bool:
     """Whether the labels of a manifest of that task may be of that kind.
+
+    Args:
+        name: of a manifest's task.
+        kind: of labels.
 
     >>> from monai_transfer.tasks.multilabel import FINDINGS
     >>> may_have("classification", FINDINGS), may_have("regression", FINDINGS)

@@ -76,6 +76,9 @@ class Adapter:
 def find_adapters(tensors: Mapping[str, Tensor]) -> dict[str, Adapter]:
     """The adapters of a state dict by the name of the weight that they change, as the source calls it.
 
+    Args:
+        tensors: a state dict.
+
     >>> import torch
     >>> found = find_adapters({"fc.weight": torch.zeros(3, 2), "fc.lora_A": torch.zeros(1, 2),
     ...                        "fc.lora_B": torch.zeros(3, 1), "fc.lora_scale": torch.tensor(2.0)})

@@ -30,6 +30,9 @@ def inflate(weight: Tensor, depth: int, how: str = "center", *, module: nn.Modul
     Returns:
         O x I x H x W x depth.
 
+    Raises:
+        InputError: no such way to inflate.
+
     >>> import torch
     >>> from monai_transfer.weights.inflation import inflate
     >>> inflate(torch.ones(1, 1, 3, 3), 3).sum((0, 1, 2, 3))  # the 2D kernel in the middle slice
@@ -57,6 +60,12 @@ def widen_kernel(weight: Tensor, shape: torch.Size, module: _ConvNd) -> Tensor |
 
     Returns:
         ``None`` where the shapes or the convolution (stride, dilation, padding, transposed) do not allow it.
+
+    >>> import torch
+    >>> small, large = torch.ones(1, 1, 3, 3), nn.Conv2d(1, 1, 5, padding=2)
+    >>> widened = widen_kernel(small, large.weight.shape, large)
+    >>> widened[0, 0, 0].tolist(), widened.sum().item()  # zeros around the nine
+    ([0.0, 0.0, 0.0, 0.0, 0.0], 9.0)
     """
     if module.transposed or weight.ndim != len(shape) or weight.shape[:2] != shape[:2] or weight.shape == shape:
         return None

@@ -67,6 +67,9 @@ class LargeFile:
 def read_large_files(bundle: str | Path) -> list[LargeFile]:
     """The large files that a bundle lists; an empty list where it has no such file.
 
+    Args:
+        bundle: its folder.
+
     Raises:
         InputError: the file cannot be read, or an entry has no path, one outside the bundle, or an unknown hash.
 
