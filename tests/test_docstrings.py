@@ -26,10 +26,10 @@ TAUGHT = [
     "testtime",
 ]  # fmt: skip
 # packages in which every public class and function says what it takes and raises, and has an example
-WHOLE = ["data", "methods", "metrics", "strategies", "testtime"]
-SHARE = 0.7
+WHOLE = ["data", "losses", "methods", "metrics", "networks", "strategies", "testtime"]
+SHARE = 0.72
 """Of all public classes, those that have an example; may only rise."""
-SHARE_OF_FUNCTIONS = 0.33
+SHARE_OF_FUNCTIONS = 0.43
 """The same of all public functions."""
 WITHOUT = {
     "NoCut": "why there is none",

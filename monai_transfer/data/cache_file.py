@@ -107,14 +107,14 @@ def _pack(key: Any, value: Any, item: Mapping[str, Any]) -> dict[str, Any]:
         source = next((str(k) for k, given in item.items() if name and _first_path(given) == str(name)), None)
         return {
             "tensor": value.as_tensor().cpu().clone(),  # of a view, all that it looks into would be saved
-            "meta": {str(k): _plain(v, k) for k, v in value.meta.items() if _is_number(v) or str(k) in _WORDS},
-            "operations": [_plain(operation, key) for operation in value.applied_operations],
+            "meta": {str(k): _storable(v, k) for k, v in value.meta.items() if _is_number(v) or str(k) in _WORDS},
+            "operations": [_storable(operation, key) for operation in value.applied_operations],
             "spatial_ndim": value.spatial_ndim,
             "path_of": source,
         }
     if isinstance(value, torch.Tensor):
         return {"tensor": value.cpu().clone()}
-    return {"value": _plain(value, key)}
+    return {"value": _storable(value, key)}
 
 
 def _unpack(packed: Mapping[str, Any], item: Mapping[str, Any]) -> Any:
@@ -136,10 +136,10 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (bool, int, float, torch.Tensor))
 
 
-def _plain(value: Any, key: Any) -> Any:
+def _storable(value: Any, key: Any) -> Any:
     """Tensors and Python's own types, which ``weights_only`` reads; arrays are marked."""
     if isinstance(value, Enum):
-        return _plain(value.value, key)
+        return _storable(value.value, key)
     if value is None or isinstance(value, (bool, int, float, str, torch.dtype)):
         return str(value) if isinstance(value, str) else value
     if isinstance(value, MetaTensor):
@@ -151,9 +151,9 @@ def _plain(value: Any, key: Any) -> Any:
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
         return {"ndarray": torch.as_tensor(np.ascontiguousarray(value.astype(value.dtype.newbyteorder("="))))}
     if isinstance(value, Mapping):
-        return {str(k): _plain(v, key) for k, v in value.items()}
+        return {str(k): _storable(v, key) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(_plain(one, key) for one in value) if type(value) in (list, tuple) else list(value)
+        return type(value)(_storable(one, key) for one in value) if type(value) in (list, tuple) else list(value)
     raise InputError(f"{key!r} holds a {type(value).__name__}, which cannot be cached", hint="set cache_dir to null")
 
 

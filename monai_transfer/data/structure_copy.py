@@ -97,7 +97,7 @@ class CopyStructured(RandomizableTransform, MapTransform):
                 label = convert_to_dst_type(torch.zeros_like(image[:1]), image)[0]
             self.randomize(None)
             if self._do_transform:
-                pixels, structures = _plain(image).clone().float(), _plain(torch.as_tensor(label)).clone()
+                pixels, structures = _bare_tensor(image).clone().float(), _bare_tensor(torch.as_tensor(label)).clone()
                 self._set_in(key, pixels, structures)
                 image = convert_to_dst_type(pixels, image, dtype=pixels.dtype)[0]
                 label = convert_to_dst_type(structures, label, dtype=structures.dtype)[0]
@@ -108,10 +108,10 @@ class CopyStructured(RandomizableTransform, MapTransform):
         """Image, label and mask of a random donor that has the structure."""
         for _ in range(self.tries):
             item = self.donors[int(self.R.randint(len(self.donors)))]
-            label = _plain(torch.as_tensor(item[self.label_key]))[:1]
+            label = _bare_tensor(torch.as_tensor(item[self.label_key]))[:1]
             mask = label > 0 if self.classes is None else torch.isin(label, torch.as_tensor(self.classes).to(label))
             if mask.any():
-                return _plain(torch.as_tensor(item[key])).float(), label, mask
+                return _bare_tensor(torch.as_tensor(item[key])).float(), label, mask
         raise InputError(
             f"none of {self.tries} donors has a structure of {'any class' if self.classes is None else self.classes}",
             hint="give labelled source cases that have it, and the values of their labels",
@@ -151,5 +151,5 @@ def _grown(mask: np.ndarray, voxels: int) -> np.ndarray:
     return binary_dilation(mask, iterations=voxels) if voxels else mask
 
 
-def _plain(tensor: Tensor) -> Tensor:
+def _bare_tensor(tensor: Tensor) -> Tensor:
     return tensor.as_tensor() if hasattr(tensor, "as_tensor") else tensor

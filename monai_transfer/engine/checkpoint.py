@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from ignite.engine import Engine, Events
 
+from monai_transfer.engine.processes import process_rank
 from monai_transfer.engine.state import bare_network, beside, deployed_weights, stateful_of
 from monai_transfer.errors import InputError
 from monai_transfer.files import sha256_file, write_bytes, write_text
@@ -217,7 +217,7 @@ class Checkpoint:
                 self.best_score = score
         if better:
             self.best_epoch = int(engine.state.epoch)
-        if dist.is_available() and dist.is_initialized() and dist.get_rank() != 0:
+        if process_rank() != 0:
             return
         if better:
             with deployed_weights(engine):

@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch.distributed as dist
 from ignite.engine import Engine, Events
 from monai.handlers import MLFlowHandler, TensorBoardStatsHandler
 
+from monai_transfer.engine.processes import process_rank
 from monai_transfer.errors import InputError, closest
 
 __all__ = ["LOGS", "LogTo", "require_log"]
@@ -65,7 +65,7 @@ class LogTo:
         engine.add_event_handler(Events.STARTED, self._start)
 
     def _start(self, trainer: Any) -> None:
-        if dist.is_available() and dist.is_initialized() and dist.get_rank() != 0:
+        if process_rank() != 0:
             return
         for engine, training in ((trainer, True), (self.validator, False)):
             if engine is None:

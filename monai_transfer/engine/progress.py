@@ -6,9 +6,10 @@ import logging
 import time
 from typing import Any
 
-import torch.distributed as dist
 from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
+
+from monai_transfer.engine.processes import process_rank
 
 __all__ = ["ProgressLine"]
 
@@ -50,7 +51,7 @@ class ProgressLine:
         self._count += 1
 
     def _report(self, engine: Any) -> None:
-        if dist.is_available() and dist.is_initialized() and dist.get_rank() != 0:
+        if process_rank() != 0:
             return
         state = engine.state
         parts = [f"epoch {state.epoch}/{state.max_epochs}", f"loss {float(self._loss) / max(self._count, 1):.4f}"]

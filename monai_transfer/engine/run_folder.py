@@ -29,6 +29,7 @@ import torch.distributed as dist
 import yaml
 
 from monai_transfer.engine.merged_config import merged_config
+from monai_transfer.engine.processes import process_rank
 from monai_transfer.errors import InputError, describe
 from monai_transfer.files import clear_leftovers, sha256_file, write_bytes, write_json, write_text
 from monai_transfer.runs.lock import LOCK_NAME, FolderLock
@@ -140,7 +141,7 @@ class RunFolder:
 
     @property
     def _writes(self) -> bool:
-        return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
+        return process_rank() == 0
 
     def _config_text(self) -> str | None:
         if self._config is None:

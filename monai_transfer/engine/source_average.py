@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from ignite.engine import Engine, Events
 from torch import Tensor, nn
 
 from monai_transfer.engine.checkpoint import export_state, save_checkpoint
+from monai_transfer.engine.processes import process_rank
 from monai_transfer.engine.state import bare_network
 from monai_transfer.errors import InputError
 from monai_transfer.files import write_json
@@ -156,7 +156,7 @@ class AverageWithSource:
         network.load_state_dict(average_states(self.source, tuned, self.share, self.fresh))
         if self.statistics is not None:
             Adabn().fit(network, self.statistics)
-        if self.output_dir is None or (dist.is_available() and dist.is_initialized() and dist.get_rank() != 0):
+        if self.output_dir is None or process_rank() != 0:
             return
         models = self.output_dir / "models"
         models.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,7 @@ from monai.engines.utils import IterationEvents
 from monai.transforms import SpatialResample
 
 from monai_transfer.arrays import as_array
+from monai_transfer.engine.processes import process_rank
 from monai_transfer.errors import InputError
 from monai_transfer.evaluation.guesses import Guesses
 from monai_transfer.evaluation.overlay import draw_case, draw_segmentation
@@ -218,7 +219,7 @@ class CaseRecorder:
         units = sorted({row.pop("_unit") for row in rows})
         summary = summarise(rows, self.task)
         engine.state.metrics.update({name: estimate.mean for name, estimate in summary.items()})
-        if _rank() == 0:
+        if process_rank() == 0:
             write_cases(self.output_dir / "cases.csv", rows)
             if boxes:
                 write_json(self.output_dir / "boxes.json", {"space": SPACE, "cases": boxes})
@@ -272,11 +273,6 @@ def _shown(image: Any) -> np.ndarray | list[np.ndarray]:
 
 def _or_none(value: float) -> float | None:
     return None if math.isnan(value) else value
-
-
-def _rank() -> int:
-    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return torch.distributed.get_rank() if distributed else 0
 
 
 def _gather(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -73,6 +73,11 @@ def attention_map(network: nn.Module, image: Tensor, class_index: int | None = N
 
     With ``class_index`` its evidence for that class instead: attention times what the place adds to the class's logit.
 
+    Args:
+        network: a ``Mil`` network.
+        image: B x C x spatial.
+        class_index: of the evidence; None: the attention alone.
+
     Raises:
         InputError: the network has no ``lesion_map``.
     """

@@ -51,6 +51,10 @@ class Match(NamedTuple):
 def iou_matrix(boxes: Any, others: Any) -> np.ndarray:
     """Intersection over union of each box with each other, (N, M), by MONAI; also where there are none.
 
+    Args:
+        boxes: N x 2 d, lower corner, then upper, in voxels.
+        others: M x 2 d.
+
     >>> from monai_transfer.localization.matching import iou_matrix
     >>> iou_matrix([[0, 0, 2, 2]], [[0, 0, 2, 2], [1, 0, 3, 2]]).round(3)
     array([[1.   , 0.333]])
@@ -63,6 +67,11 @@ def iou_matrix(boxes: Any, others: Any) -> np.ndarray:
 
 def match_boxes(found: Boxes, truth: Boxes, iou: float = 0.1) -> Match:
     """Match the boxes of one image with its lesions.
+
+    Args:
+        found: predicted boxes.
+        truth: boxes of the lesions.
+        iou: from which on a box has found a lesion.
 
     Raises:
         InputError: ``iou`` is not above 0 and at most 1.

@@ -29,6 +29,10 @@ def bilinear_kernel(spatial_dims: int, factor: int) -> Tensor:
 
     With stride ``factor`` and padding ``factor // 2`` (``factor`` even) a constant stays a constant inside.
 
+    Args:
+        spatial_dims: 1, 2 or 3.
+        factor: of the upsampling.
+
     >>> from monai_transfer.networks.fcn import bilinear_kernel
     >>> bilinear_kernel(1, 2)
     tensor([0.2500, 0.7500, 0.7500, 0.2500])

@@ -183,7 +183,7 @@ class TransferReport:
         content["arms"] = {name: asdict(arm) for name, arm in self.arms.items()}
         content["judgements"] = {name: asdict(j) for name, j in self.judgements.items()}
         content["sites"] = [asdict(site) for site in self.sites]
-        return _plain(content)
+        return _json_ready(content)
 
     def table(self) -> Table:
         """Arms with their intervals, paired differences and verdicts, for a terminal."""
@@ -216,11 +216,11 @@ class TransferReport:
         return table
 
 
-def _plain(value: Any) -> Any:
+def _json_ready(value: Any) -> Any:
     if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): _json_ready(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [_json_ready(v) for v in value]
     if isinstance(value, float | np.floating):
         return float(value) if math.isfinite(value) else None
     return value

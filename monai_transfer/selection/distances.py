@@ -27,6 +27,13 @@ def domain_classifier(a: Any, b: Any, groups_a: Any = None, groups_b: Any = None
 
     No patient (group) stands in training and test fold. Both domains weigh the same.
 
+    Args:
+        a: N x F.
+        b: M x F.
+        groups_a: patient of each row of ``a``; None: each row is one.
+        groups_b: likewise of ``b``.
+        seed: of the folds.
+
     Raises:
         InputError: shapes that do not fit, NaN, or a domain with fewer than two patients.
 
@@ -54,6 +61,13 @@ def domain_classifier(a: Any, b: Any, groups_a: Any = None, groups_b: Any = None
 def proxy_a_distance(a: Any, b: Any, groups_a: Any = None, groups_b: Any = None, *, seed: int = 0) -> float:
     """2 (1 - 2 e), with e the balanced error of ``domain_classifier``: 0 (or a little less) same, 2 fully apart.
 
+    Args:
+        a: N x F.
+        b: M x F.
+        groups_a: patient of each row of ``a``; None: each row is one.
+        groups_b: likewise of ``b``.
+        seed: of the folds.
+
     Raises:
         InputError: as ``domain_classifier``.
 
@@ -71,7 +85,18 @@ def proxy_a_distance(a: Any, b: Any, groups_a: Any = None, groups_b: Any = None,
 
 @dataclass(frozen=True)
 class Mmd:
-    """``value``: unbiased squared MMD (may be negative); ``error``: its standard error; ``p_value``: by permutation."""
+    """A squared MMD with what is known of it.
+
+    Args:
+        value: unbiased squared MMD; may be negative.
+        error: its standard error.
+        p_value: by permutation of the patients.
+
+    >>> rng = np.random.default_rng(0)
+    >>> found = mmd(rng.normal(size=(40, 4)), rng.normal(size=(40, 4)) + 2)
+    >>> found.value > 3 * found.error
+    True
+    """
 
     value: float
     error: float
@@ -84,6 +109,14 @@ def mmd(a: Any, b: Any, groups_a: Any = None, groups_b: Any = None, *, n: int = 
     Rows of a patient are averaged first. Features are standardised together; the kernel's width is the median distance.
     The error is the larger of the jackknife's over patients and the spread under permutation (at a gap of 0 the
     jackknife is too small).
+
+    Args:
+        a: N x F.
+        b: M x F.
+        groups_a: patient of each row of ``a``; None: each row is one.
+        groups_b: likewise of ``b``.
+        n: permutations.
+        seed: of them.
 
     Raises:
         InputError: shapes that do not fit, NaN, or a domain with fewer than two patients.

@@ -141,7 +141,7 @@ def leave_one_site_out(
     write_text(out / "leave_one_site_out.md", text + "\n")
     write_json(
         out / "leave_one_site_out.json",
-        {"metric": metric.full_name, "sites": [_plain(row) for row in found], "not_held_out": reasons},
+        {"metric": metric.full_name, "sites": [_as_row(row) for row in found], "not_held_out": reasons},
     )
     console.print(text, markup=False, soft_wrap=True)
     return found
@@ -196,7 +196,7 @@ def _markdown(found: Sequence[HeldOut], arms: Sequence[Arm], metric: Metric, see
     return "\n".join(lines)
 
 
-def _plain(row: HeldOut) -> dict[str, Any]:
+def _as_row(row: HeldOut) -> dict[str, Any]:
     def one(c: CrossedDifference | None) -> dict[str, float] | None:
         return None if c is None else {"mean": float(c.mean), "low": float(c.low), "high": float(c.high)}
 

@@ -49,6 +49,9 @@ TASKS: dict[str, Task] = {
 def get_task(name: str | Task) -> Task:
     """The task of that name; a ``Task`` is given back.
 
+    Args:
+        name: of the task.
+
     Raises:
         InputError: there is none.
 

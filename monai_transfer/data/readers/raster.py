@@ -125,7 +125,7 @@ class RasterReader(CheckedReader):
         if start.startswith(PNG) and start[24] == 16 and start[25] in DEEP_SAMPLES:
             array = _deep_png(path, DEEP_SAMPLES[start[25]], orientation)  # Pillow would keep 8 of 16 bits
         else:
-            array = np.asarray(self._plain(ImageOps.exif_transpose(image), path))
+            array = np.asarray(self._grey_or_colour(ImageOps.exif_transpose(image), path))
             tags = getattr(image, "tag_v2", {})
             if array.dtype == np.int32 and tags.get(BITS) == (32,) and tuple(tags.get(SAMPLE_FORMAT, (1,))) == (1,):
                 array = array.view(np.uint32)  # Pillow knows no unsigned 32 bits
@@ -141,7 +141,7 @@ class RasterReader(CheckedReader):
             array = np.repeat(array[..., None], 3, axis=-1)
         return array
 
-    def _plain(self, image: Image.Image, path: Path) -> Image.Image:
+    def _grey_or_colour(self, image: Image.Image, path: Path) -> Image.Image:
         """The same picture as grey or RGB."""
         mode = image.mode
         if mode == "P" and self.palette == "index":
