@@ -433,7 +433,11 @@ def _channels(data: Manifest, fit: DataFit, path: Path, picture: str | None) -> 
         return list(COLOURS)
     channels = list(data.channel_names.values()) or [f"channel {i}" for i in range(fit.channels)]
     if len(channels) != fit.channels:
-        raise InputError(f"names {len(channels)} channels, but its images hold {fit.channels}", path=path)
+        raise InputError(
+            f"names {len(channels)} channels, but its images hold {fit.channels}",
+            path=path,
+            hint="name one channel for each that the images hold",
+        )
     return channels
 
 
@@ -479,7 +483,11 @@ def _start(wanted: NewOptions, data: Manifest, task: Task, fit: DataFit, outputs
         start = _kept(start, wanted, data, task, fit, sizes)
         return replace(start, facts=start.facts | head_facts(*head_of(found), wanted.source_head, task))
     if task.saved_as != "mask":
-        raise InputError(f"an nnU-Net model segments, and the task is {task.name}", path=wanted.source)
+        raise InputError(
+            f"an nnU-Net model segments, and the task is {task.name}",
+            path=wanted.source,
+            hint="take another source, or a manifest of a segmentation",
+        )
     asked = one_per_axis(wanted.spacing, fit.spatial_dims, "--spacing") if wanted.spacing else None
     kept = kept_pipeline(replace(model, spacing=list[float | None](asked)) if asked else model, channels)
     network = source_network_config(model, outputs, fit)

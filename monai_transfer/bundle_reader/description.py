@@ -187,7 +187,11 @@ class BundleDescription:
             hint = "--trust-source runs the bundle's own code, if you trust its author"
             raise InputError(f"the preprocessing cannot be read ({unread[0]})", path=self.folder, hint=hint)
         if not self.preprocessing:
-            raise InputError("the bundle's configs define no preprocessing", path=self.folder)
+            raise InputError(
+                "the bundle's configs define no preprocessing",
+                path=self.folder,
+                hint="name a bundle whose inference config has a preprocessing",
+            )
         return preprocessing(
             self.preprocessing, self.loading, channels=self.in_channels, device=device, checked=checked
         )

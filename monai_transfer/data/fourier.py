@@ -71,9 +71,12 @@ def swap_low_frequencies(source: Tensor, target: Tensor, share: float, per_axis:
     (True, True)
     """
     if source.ndim != target.ndim or target.shape[0] not in (1, source.shape[0]):
-        raise InputError(f"target of shape {tuple(target.shape)} does not fit source of {tuple(source.shape)}")
+        raise InputError(
+            f"target of shape {tuple(target.shape)} does not fit source of {tuple(source.shape)}",
+            hint="give images of the same number of axes, and a target of one channel or of the source's",
+        )
     if not 0 <= share <= 0.5:
-        raise InputError(f"the share of frequencies must lie in [0, 0.5], not {share}")
+        raise InputError(f"the share of frequencies must lie in [0, 0.5], not {share}", hint="such as 0.05")
     source = source.float() if source.dtype != torch.float64 else source
     target, spatial = target.to(source), source.shape[1:]
     if target.shape[1:] != spatial:
@@ -138,7 +141,10 @@ class FourierDomainAdaptd(RandomizableTransform, MapTransform):
             )
         self.share = (share, share) if isinstance(share, (int, float)) else tuple(share)
         if len(self.share) != 2 or not 0 <= self.share[0] <= self.share[1] <= 0.5:
-            raise InputError(f"the share of frequencies is one number or a range in [0, 0.5], not {share}")
+            raise InputError(
+                f"the share of frequencies is one number or a range in [0, 0.5], not {share}",
+                hint="such as 0.05 or (0.01, 0.09)",
+            )
         self.per_axis, self.load, self.cache = per_axis, load, cache
         self._loaded: dict[int, Tensor] = {}
         self._chosen, self._drawn = 0, 0.0

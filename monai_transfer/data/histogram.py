@@ -56,7 +56,7 @@ def fit_landmarks(
     [0.0, 2.0, 3.0]
     """
     if count < 2:
-        raise InputError(f"at least two landmarks are needed, not {count}")
+        raise InputError(f"at least two landmarks are needed, not {count}", hint="such as count=11")
     rows = []
     for item in images:
         image = item if load is None else load(item)
@@ -65,7 +65,9 @@ def fit_landmarks(
         values = values[values != 0] if nonzero else values
         if not len(values) or not np.isfinite(values).all():
             raise InputError(
-                "an image without finite voxels to count", path=str(item) if isinstance(item, str) else None
+                "an image without finite voxels to count",
+                path=str(item) if isinstance(item, str) else None,
+                hint="run monai-transfer check",
             )
         rows.append(_quantiles(values, count))
     if not rows:

@@ -91,7 +91,7 @@ class JointSampler(Sampler[int]):
         world_size: int | None = None,
     ) -> None:
         if not 0 < share < 1:
-            raise InputError(f"the target's share of a batch lies between 0 and 1, not at {share}")
+            raise InputError(f"the target's share of a batch lies between 0 and 1, not at {share}", hint="such as 0.5")
         self.data_source, self.num_samples, self.share = data_source, int(num_samples), float(share)
         self._options: dict[str, Any] = {
             "domain": domain, "alpha": alpha, "label": label, "seed": seed, "rank": rank, "world_size": world_size

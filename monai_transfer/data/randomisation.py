@@ -79,7 +79,10 @@ class RandAppearanced(Compose):
         allow_missing_keys: bool = False,
     ) -> None:
         if strength < 0:
-            raise InputError(f"strength must not be negative, got {strength}")
+            raise InputError(
+                f"strength must not be negative, got {strength}",
+                hint="such as strength=1.0; 0 leaves images nearly as they are",
+            )
         common: dict[str, Any] = {"keys": keys, "allow_missing_keys": allow_missing_keys}
         gamma = (1 / (1 + strength), 1 + strength)
         parts = [
@@ -150,7 +153,9 @@ class StrongViewd(MapTransform, Randomizable):
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         if len(self.keys) != 1:
-            raise InputError(f"StrongViewd takes one image key, not {self.keys}")
+            raise InputError(
+                f"StrongViewd takes one image key, not {self.keys}", hint="give each image a transform of its own"
+            )
         self.strong_key = strong_key
         self.appearance: Compose = (
             RandAppearanced(strong_key, prob, strength, invert) if transforms is None else composed(transforms)

@@ -82,7 +82,9 @@ class CopyStructured(RandomizableTransform, MapTransform):
         MapTransform.__init__(self, keys, allow_missing_keys)
         RandomizableTransform.__init__(self, prob)
         if len(self.keys) != 1:
-            raise InputError(f"CopyStructured takes one image key, not {self.keys}")
+            raise InputError(
+                f"CopyStructured takes one image key, not {self.keys}", hint="give each image a transform of its own"
+            )
         if not len(donors):
             raise InputError("there are no donors to copy structures from", hint="give labelled source cases")
         self.donors, self.label_key, self.classes = donors, label_key, classes
@@ -121,7 +123,10 @@ class CopyStructured(RandomizableTransform, MapTransform):
         """In place."""
         donor, classes, mask = self._donor(key)
         if donor.shape[0] != image.shape[0] or donor.ndim != image.ndim:
-            raise InputError(f"a donor of shape {tuple(donor.shape)} does not fit an image of {tuple(image.shape)}")
+            raise InputError(
+                f"a donor of shape {tuple(donor.shape)} does not fit an image of {tuple(image.shape)}",
+                hint="bring all cases to one number of channels and axes first",
+            )
         start, end = generate_spatial_bounding_box(mask.float(), margin=self.margin + 2)
         there, here = [], []
         for axis, (first, last) in enumerate(zip(start, end, strict=True)):

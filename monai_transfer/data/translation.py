@@ -220,7 +220,10 @@ class Translation(nn.Module):
             sources, targets = self._endless(source_loader), self._endless(target_loader)
             first, other = next(sources), next(targets)
             if first.shape[1] != other.shape[1] or first.ndim != other.ndim:
-                raise InputError(f"source images {tuple(first.shape)} and target {tuple(other.shape)} do not fit")
+                raise InputError(
+                    f"source images {tuple(first.shape)} and target {tuple(other.shape)} do not fit",
+                    hint="bring both sites to one number of channels and axes",
+                )
             size = tuple(min(a, b) for a, b in zip(first.shape[2:], other.shape[2:], strict=True))
             self._build(first.ndim - 2, first.shape[1], first.device)
             assert self.generator is not None
@@ -283,7 +286,7 @@ class Translation(nn.Module):
             for batch in loader:
                 image = batch.get(self.key) if isinstance(batch, Mapping) else batch
                 if not isinstance(image, Tensor):
-                    raise InputError(f"a batch holds no tensor under {self.key!r}")
+                    raise InputError(f"a batch holds no tensor under {self.key!r}", hint="name the image with key=")
                 held.extend((image.as_tensor() if hasattr(image, "as_tensor") else image).float())
                 count += len(image)
                 if not torch.isfinite(image).all():

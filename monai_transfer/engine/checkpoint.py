@@ -110,7 +110,11 @@ def load_checkpoint(path: str | Path, map_location: Any = "cpu") -> Any:
     try:
         return torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:
-        raise InputError(f"not a readable checkpoint ({type(error).__name__})", path=path) from error
+        raise InputError(
+            f"not a readable checkpoint ({type(error).__name__})",
+            path=path,
+            hint="restore it from a copy, or start over with --fresh",
+        ) from error
 
 
 class Checkpoint:

@@ -99,7 +99,7 @@ def view_domain(
     ((3, 4), ['p0', 'p2', 'p4'])
     """
     if not len(dataset):
-        raise InputError("there is no case to look at")
+        raise InputError("there is no case to look at", hint="look at the sites that the dataset was made for")
     chosen = np.unique(np.linspace(0, len(dataset) - 1, min(cases, len(dataset))).astype(int))
     gatherer = _Gatherer(network, layer)
     training = network.training

@@ -104,7 +104,7 @@ def patient_values(
     without = 1.0 - (np.arange(n)[:, None] == of_case[None, :])  # one row per patient left out
     found = own.of_set(rows, np.vstack([np.ones((1, len(rows))), without]))
     if own.part not in found:
-        raise InputError(f"these cases have no {own.heading}")
+        raise InputError(f"these cases have no {own.heading}", hint="see the columns of cases.csv")
     total, left = found[own.part][0], found[own.part][1:]
     pseudo = n * total - (n - 1) * left
     if not np.all(np.isfinite(pseudo)):  # e.g. one patient carries all cases of a class: no patient has a value

@@ -101,9 +101,15 @@ class CaseRecorder:
         if self.task.name not in judged_tasks():
             raise InputError(f"{self.task.name} has no test cases to judge", hint=f"one of {', '.join(judged_tasks())}")
         if activation not in ("softmax", "sigmoid", None):
-            raise InputError(f"activation {activation!r} is not softmax, sigmoid or null")
+            raise InputError(
+                f"activation {activation!r} is not softmax, sigmoid or null",
+                hint="null where the postprocessing has applied one",
+            )
         if self.task.has_classes and not labels:
-            raise InputError(f"{self.task.name} needs the class names: labels is empty")
+            raise InputError(
+                f"{self.task.name} needs the class names: labels is empty",
+                hint='such as labels={0: "background", 1: "liver"}',
+            )
         self.output_dir, self.split, self.figures = Path(output_dir), split, figures
         self.labels = {int(k): str(v) for k, v in sorted((labels or {}).items(), key=lambda item: int(item[0]))}
         self.options: dict[str, Any] = {"activation": activation, "tolerance": tolerance, "boxes": dict(boxes or {})}

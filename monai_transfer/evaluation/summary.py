@@ -60,7 +60,7 @@ def summarise(cases: Iterable[Mapping[str, Any]], task: str | Task, intervals: b
     """
     rows, kind = list(cases), get_task(task)
     if not rows:
-        raise InputError("there are no cases to summarise")
+        raise InputError("there are no cases to summarise", hint="look at the test split of the manifest")
     rows = [row for row in rows if kind.known(row)]
     if not rows:
         raise InputError("no test case has a known label", hint="a test set needs labels; predict needs none")

@@ -86,7 +86,7 @@ def match_boxes(found: Boxes, truth: Boxes, iou: float = 0.1) -> Match:
     [[1.0], [nan]]
     """
     if not 0 < iou <= 1:
-        raise InputError(f"an IoU of {iou} is not above 0 and at most 1")
+        raise InputError(f"an IoU of {iou} is not above 0 and at most 1", hint="such as 0.1")
     overlap = iou_matrix(found.voxels, truth.voxels)
     overlap = np.where(found.labels[:, None] == truth.labels[None, :], overlap, 0.0)
     overlap = np.where(overlap >= iou - 1e-6, overlap, 0.0)  # MONAI's IoU has the digits of float32
@@ -126,9 +126,11 @@ def pointing_game(heat: Any, truth: Any, margin: int = 0) -> float:
     """
     array, mask = (as_array(v) for v in (heat, truth))
     if array.shape != mask.shape:
-        raise InputError(f"the map has shape {array.shape}, the truth {mask.shape}")
+        raise InputError(
+            f"the map has shape {array.shape}, the truth {mask.shape}", hint="bring the map back into the image's grid"
+        )
     if np.isnan(array).any():
-        raise InputError("the map holds NaN")
+        raise InputError("the map holds NaN", hint="the network diverged: look at its training loss")
     if not mask.any():
         return float("nan")
     at = np.unravel_index(int(array.argmax()), array.shape)

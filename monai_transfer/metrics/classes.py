@@ -39,14 +39,20 @@ def classification_case(probabilities: Any, label: int | None, class_names: Sequ
     """
     p = finite_array(probabilities, "prediction").astype(float).reshape(-1)
     if len(p) != len(class_names):
-        raise InputError(f"prediction has {len(p)} classes, the task has {len(class_names)}: {', '.join(class_names)}")
+        raise InputError(
+            f"prediction has {len(p)} classes, the task has {len(class_names)}: {', '.join(class_names)}",
+            hint="predict with the network that was made for these classes",
+        )
     if p.min() < -1e-6 or abs(p.sum() - 1.0) > 1e-3:
         raise InputError(
             f"prediction is no distribution over classes: it sums to {p.sum():.4g}",
             hint="apply the softmax or sigmoid that the network's last layer lacks",
         )
     if label is not None and not 0 <= int(label) < len(class_names):
-        raise InputError(f"label {label} is not one of the {len(class_names)} classes")
+        raise InputError(
+            f"label {label} is not one of the {len(class_names)} classes",
+            hint="count classes from 0, in the order of the labels",
+        )
     row: dict[str, Any] = {"label": class_names[int(label)] if label is not None else ""}
     row["prediction"] = class_names[int(p.argmax())]
     row |= {f"p_{name}": float(value) for name, value in zip(class_names, p, strict=True)}

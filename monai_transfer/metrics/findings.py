@@ -45,13 +45,19 @@ def findings_case(probabilities: Any, truth: Any, names: Sequence[str]) -> dict[
     """
     p = finite_array(probabilities, "prediction").astype(float).reshape(-1)
     if len(p) != len(names):
-        raise InputError(f"prediction has {len(p)} outputs, there are {len(names)} findings: {', '.join(names)}")
+        raise InputError(
+            f"prediction has {len(p)} outputs, there are {len(names)} findings: {', '.join(names)}",
+            hint="predict with the network that was made for these findings",
+        )
     if p.min() < -1e-6 or p.max() > 1 + 1e-6:
         hint = "apply the sigmoid that the network's last layer lacks"
         raise InputError(f"values from {p.min():.3g} to {p.max():.3g} are no probabilities", hint=hint)
     t = np.full(len(p), math.nan) if truth is None else finite_array(truth, "label", nan=True).astype(float).reshape(-1)
     if len(t) != len(p):
-        raise InputError(f"the label has {len(t)} findings, the prediction {len(p)}")
+        raise InputError(
+            f"the label has {len(t)} findings, the prediction {len(p)}",
+            hint="encode the label with the manifest's mapping (EncodeLabelsd)",
+        )
     t = np.where((t == 0) | (t == 1), t, math.nan)
     known = ~np.isnan(t)
     present = [name for name, value in zip(names, t, strict=True) if value == 1]

@@ -31,7 +31,10 @@ def regression_case(prediction: Any, truth: float | None) -> dict[str, float]:
     """
     p = finite_array(prediction, "prediction").astype(float).reshape(-1)
     if p.size != 1:
-        raise InputError(f"prediction has {p.size} values where one quantity is asked for")
+        raise InputError(
+            f"prediction has {p.size} values where one quantity is asked for",
+            hint="the network's output is one channel",
+        )
     true = math.nan if truth is None else float(finite_array(truth, "label", nan=True).reshape(-1)[0])
     error = float(p[0]) - true
     return {

@@ -85,9 +85,11 @@ class Fcn(nn.Module):
         super().__init__()
         stages = len(channels)
         if spatial_dims not in (2, 3):
-            raise InputError(f"Fcn has 2 or 3 spatial dimensions, not {spatial_dims}")
+            raise InputError(f"Fcn has 2 or 3 spatial dimensions, not {spatial_dims}", hint="give spatial_dims=2 or 3")
         if not channels or min(*channels, in_channels, out_channels, convolutions, neck_channels) < 1:
-            raise InputError("Fcn needs at least one stage, channel, class and convolution")
+            raise InputError(
+                "Fcn needs at least one stage, channel, class and convolution", hint="see the arguments of Fcn"
+            )
         if stride not in [2**k for k in range(1, stages + 1)]:
             raise InputError(
                 f"stride {stride} does not fit {stages} stages", hint=f"choose a power of two from 2 to {2**stages}"

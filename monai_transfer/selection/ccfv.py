@@ -113,7 +113,10 @@ def prepare_ccfv(features: Any, groups: Any, *, voxels: int = 32, seed: int = 0)
             if pairs:
                 distances.append(np.mean(pairs))
         if not distances:
-            raise InputError("no class stands in two cases: consistency between cases cannot be measured")
+            raise InputError(
+                "no class stands in two cases: consistency between cases cannot be measured",
+                hint="give more cases of each class",
+            )
         return float(np.log(variety) - np.mean(distances))
 
     return score

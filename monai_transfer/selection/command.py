@@ -139,7 +139,10 @@ def rank(
         progress=sys.stderr.isatty(),
     )
     if all(row.fault is not None for row in ranking.rows):
-        raise InputError(f"no source can be used here: {'; '.join(str(row.fault) for row in ranking.rows)}")
+        raise InputError(
+            f"no source can be used here: {'; '.join(str(row.fault) for row in ranking.rows)}",
+            hint="see `monai-transfer check MANIFEST --source BUNDLE` for one of them",
+        )
     typer.echo(json.dumps(_json_ready(ranking.to_dict()), indent=2) if as_json else str(ranking))
 
 

@@ -49,7 +49,9 @@ def domain_classifier(a: Any, b: Any, groups_a: Any = None, groups_b: Any = None
     features, domain = np.vstack([a, b]), np.repeat([0, 1], [len(a), len(b)])
     folds = min(5, *(len(np.unique(groups[domain == d])) for d in (0, 1)))
     if folds < 2:
-        raise InputError("a held-out domain classifier needs at least two patients in each domain")
+        raise InputError(
+            "a held-out domain classifier needs at least two patients in each domain", hint="give more patients"
+        )
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, class_weight="balanced", max_iter=500))
     right = np.zeros(len(features), dtype=bool)
     for train, test in StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(features, domain, groups):
@@ -131,7 +133,7 @@ def mmd(a: Any, b: Any, groups_a: Any = None, groups_b: Any = None, *, n: int = 
     a, b, groups = _both(a, b, groups_a, groups_b)
     a, b = group_means(a, groups[: len(a)]), group_means(b, groups[len(a) :])
     if min(len(a), len(b)) < 2:
-        raise InputError("MMD needs at least two patients in each domain")
+        raise InputError("MMD needs at least two patients in each domain", hint="give more patients")
     both = StandardScaler().fit_transform(np.vstack([a, b]))
     squared = cdist(both, both, "sqeuclidean")
     upper = squared[np.triu_indices(len(both), 1)]
@@ -172,7 +174,10 @@ def _both(a: Any, b: Any, groups_a: Any, groups_b: Any) -> tuple[np.ndarray, np.
     """Features as arrays, and groups over both; a patient that stands in both domains stays one group."""
     a, b = as_features(a), as_features(b)
     if a.shape[1] != b.shape[1]:
-        raise InputError(f"the domains have {a.shape[1]} and {b.shape[1]} features")
+        raise InputError(
+            f"the domains have {a.shape[1]} and {b.shape[1]} features",
+            hint="take the features of one layer of one network",
+        )
     given_a = (
         np.array([f"a{i}" for i in range(len(a))]) if groups_a is None else as_labels(groups_a, len(a)).astype(str)
     )

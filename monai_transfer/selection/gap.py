@@ -285,7 +285,7 @@ def _load(given: Manifest | str | Path, site: str | None, splits: Sequence[str])
     cases = chosen_cases(manifest, splits, site)
     name = f"{manifest.name} {site}" if site else manifest.name
     if not cases:
-        raise InputError("holds no case", path=manifest.path)
+        raise InputError("holds no case", path=manifest.path, hint="look at its splits and sites")
     return manifest, cases, name
 
 

@@ -69,7 +69,9 @@ def prepare_gbc(
     True
     """
     if covariance not in ("diagonal", "spherical"):
-        raise InputError(f"covariance must be 'diagonal' or 'spherical', not {covariance!r}")
+        raise InputError(
+            f"covariance must be 'diagonal' or 'spherical', not {covariance!r}", hint="the default is diagonal"
+        )
     features = as_features(features)
     n = len(features)
     left, singular, _ = np.linalg.svd(features - features.mean(0), full_matrices=False)

@@ -32,7 +32,10 @@ def as_features(features: Any, what: str = "features") -> np.ndarray:
         )
     if not np.isfinite(array).all():
         rows = np.flatnonzero(~np.isfinite(array).all(1))
-        raise InputError(f"{what} hold NaN or infinity in {len(rows)} rows, the first is row {rows[0]}")
+        raise InputError(
+            f"{what} hold NaN or infinity in {len(rows)} rows, the first is row {rows[0]}",
+            hint="the network diverged, or an image holds NaN: run monai-transfer check",
+        )
     return array
 
 
@@ -53,7 +56,9 @@ def as_labels(labels: Any, n: int) -> np.ndarray:
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim not in (1, 2) or len(array) != n:
-        raise InputError(f"labels of shape {array.shape} do not go with {n} rows of features")
+        raise InputError(
+            f"labels of shape {array.shape} do not go with {n} rows of features", hint="give one label for each row"
+        )
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise InputError("labels hold NaN or infinity", hint="leave out the unlabelled rows")
     return array
@@ -78,7 +83,10 @@ def as_classes(labels: Any, n: int) -> tuple[np.ndarray, int]:
         raise InputError("class labels must be one whole number or name a row", hint="use a regression score instead")
     classes, indices = np.unique(array, return_inverse=True)
     if len(classes) < 2:
-        raise InputError(f"all {n} labels are {str(classes[0])!r}: a score needs at least two classes")
+        raise InputError(
+            f"all {n} labels are {str(classes[0])!r}: a score needs at least two classes",
+            hint="give cases of another class",
+        )
     return indices, len(classes)
 
 

@@ -104,9 +104,9 @@ def permutation_null(
     0.01
     """
     if n < 1:
-        raise InputError(f"a permutation null needs at least one permutation, not {n}")
+        raise InputError(f"a permutation null needs at least one permutation, not {n}", hint="such as n=200")
     if within and groups is None:
-        raise InputError("within=True needs groups")
+        raise InputError("within=True needs groups", hint="give groups=, the patient of each row")
     labels = as_array(labels)
     if score is ccfv:
         arguments = {"groups": groups, **arguments}

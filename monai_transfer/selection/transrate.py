@@ -57,7 +57,7 @@ def prepare_transrate(
 ) -> Callable[[Any], float]:
     """The same as a function of the labels alone."""
     if not eps > 0:
-        raise InputError(f"eps must be positive, not {eps}")
+        raise InputError(f"eps must be positive, not {eps}", hint="such as eps=1e-4")
     features = as_features(features)
     n = len(features)
     centred = features - features.mean(0)

@@ -101,7 +101,10 @@ def leave_one_site_out(
     shared = {k: v for k, v in dict(overrides or {}).items() if k not in ("source_site", "target_site")}
     arms = arms_on(bundle, arms)
     if sourced := [arm.name for arm in arms if arm.pretraining]:
-        raise InputError(f"arms with a source of their own ({', '.join(sourced)}) do not go with leaving sites out")
+        raise InputError(
+            f"arms with a source of their own ({', '.join(sourced)}) do not go with leaving sites out",
+            hint="leave them out of --arms",
+        )
     trains_there = any(arm.workflow != "evaluate" for arm in arms)
     manifest, held, reasons = sites_to_hold_out(bundle, shared, trains_there=trains_there)
     sites = [site for site in manifest.sites if site]

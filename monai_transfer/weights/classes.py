@@ -32,18 +32,25 @@ def class_names(names: Sequence[str] | Mapping[str, str] | None, what: str = "cl
         try:
             numbered = sorted((int(key), str(value)) for key, value in names.items())
         except ValueError:
-            raise InputError(f"{what} numbers must be whole numbers, not {list(names)}") from None
+            raise InputError(
+                f"{what} numbers must be whole numbers, not {list(names)}", hint="number them 0, 1, 2 ..."
+            ) from None
         if [number for number, _ in numbered] != list(range(len(numbered))):
-            raise InputError(f"{what} numbers must run from 0 without a gap, not {[n for n, _ in numbered]}")
+            raise InputError(
+                f"{what} numbers must run from 0 without a gap, not {[n for n, _ in numbered]}",
+                hint="number them 0, 1, 2 ...",
+            )
         names = [value for _, value in numbered]
     if isinstance(names, str):
-        raise InputError(f"{what} names must be a list, not the text {names!r}")
+        raise InputError(f"{what} names must be a list, not the text {names!r}", hint='such as ["background", "liver"]')
     result = [str(name) for name in names]
     plain = [same_name(name) for name in result]
     if len(set(plain)) < len(plain):
         twice = next(name for name, key in zip(result, plain, strict=True) if plain.count(key) > 1)
         of = "classes" if what == "class" else f"{what}s"
-        raise InputError(f"two {of} are named {twice!r} (upper and lower case count as equal)")
+        raise InputError(
+            f"two {of} are named {twice!r} (upper and lower case count as equal)", hint="give each a name of its own"
+        )
     return result
 
 

@@ -123,7 +123,10 @@ def published_strides(network: nn.Module) -> nn.Module:
         InputError: it is another network.
     """
     if not isinstance(network, ResNet):
-        raise InputError(f"MedicalNet's strides are for MONAI's ResNet, not for {type(network).__name__}")
+        raise InputError(
+            f"MedicalNet's strides are for MONAI's ResNet, not for {type(network).__name__}",
+            hint="load them into monai.networks.nets.ResNet",
+        )
     network.conv1.stride = (2,) * network.conv1.weight[0, 0].ndim
     for stage, dilation in ((network.layer3, 2), (network.layer4, 4)):
         for name, module in stage.named_modules():

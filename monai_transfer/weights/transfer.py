@@ -63,7 +63,7 @@ def transfer_weights(
 ) -> WeightReport:
     """``load_weights`` with a source that is open; its page says what the arguments are and what is raised."""
     if lora not in LORA_MODES:
-        raise InputError(f"lora is one of {', '.join(LORA_MODES)}, not {lora!r}")
+        raise InputError(f"lora is one of {', '.join(LORA_MODES)}, not {lora!r}", hint="see load_weights")
     network = unwrap(network)
     theirs = class_names(source_classes)
     surgery = Surgery(

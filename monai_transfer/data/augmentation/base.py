@@ -52,7 +52,7 @@ class RandIntensity(RandomizableTransform):
 
     def __init__(self, prob: float) -> None:
         if not 0 <= prob <= 1:
-            raise InputError(f"a probability lies between 0 and 1, not at {prob}")
+            raise InputError(f"a probability lies between 0 and 1, not at {prob}", hint="such as prob=0.3")
         super().__init__(prob)
 
     def draw(self, image: Tensor) -> None:
@@ -160,7 +160,9 @@ def between(value: float | Sequence[float], what: str, *, low: float = -np.inf, 
     """
     pair = (-abs(value), abs(value)) if isinstance(value, (int, float)) else tuple(float(v) for v in value)
     if len(pair) != 2 or pair[0] > pair[1] or pair[0] < low or pair[1] > high:
-        raise InputError(f"{what} is a range within [{low}, {high}], least first, not {value!r}")
+        raise InputError(
+            f"{what} is a range within [{low}, {high}], least first, not {value!r}", hint="such as [0.8, 1.2]"
+        )
     return pair
 
 

@@ -45,7 +45,7 @@ class RandAppearanceCurve(RandIntensity):
     def __init__(self, prob: float = 0.5, falling: float = 0.0, restore: bool = True) -> None:
         super().__init__(prob)
         if not 0 <= falling <= 1:
-            raise InputError(f"a probability lies between 0 and 1, not at {falling}")
+            raise InputError(f"a probability lies between 0 and 1, not at {falling}", hint="such as falling=0.3")
         self.falling, self.restore = float(falling), bool(restore)
         self.points = np.zeros((2, 2))
         self.falls = False

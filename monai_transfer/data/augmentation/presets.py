@@ -98,7 +98,10 @@ def preset(
     if name not in PRESETS:
         raise InputError(f"no augmentation preset {name!r}", hint=f"one of {', '.join(PRESETS)}")
     if dims not in (2, 3) or len(patch) != dims or (spacing is not None and len(spacing) != dims):
-        raise InputError(f"a patch of {len(patch)} axes and a spacing of {len(spacing or patch)} for {dims}D images")
+        raise InputError(
+            f"a patch of {len(patch)} axes and a spacing of {len(spacing or patch)} for {dims}D images",
+            hint="give one number for each axis",
+        )
     if parts not in ("all", "geometry", "intensity"):
         raise InputError(f"no parts {parts!r} of a preset", hint="all, geometry or intensity")
     dense = get_task(task).label.is_path  # a mask turns with its image

@@ -70,9 +70,11 @@ class RandStain(RandIntensity):
     ) -> None:
         super().__init__(prob)
         if not 0 <= strength <= 1:
-            raise InputError(f"strength lies between 0 and 1, not at {strength}")
+            raise InputError(f"strength lies between 0 and 1, not at {strength}", hint="such as strength=0.2")
         if value_range is not None and not value_range[0] < value_range[1]:
-            raise InputError(f"value_range is black, then white, not {value_range}")
+            raise InputError(
+                f"value_range is black, then white, not {value_range}", hint="such as value_range=(0, 255)"
+            )
         self.strength, self.value_range = float(strength), value_range
         self.factors, self.offsets = np.ones(3), np.zeros(3)
 

@@ -71,7 +71,11 @@ def write_dicom(
     """
     folder = Path(folder)
     if volume.dtype != np.int16 or volume.ndim != 3:
-        raise InputError(f"expected a 3D int16 volume, got {volume.ndim}D {volume.dtype}", path=folder)
+        raise InputError(
+            f"expected a 3D int16 volume, got {volume.ndim}D {volume.dtype}",
+            path=folder,
+            hint="round the intensities to whole numbers: volume.astype(np.int16)",
+        )
     lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
     directions = lps[:3, :3] / spacing

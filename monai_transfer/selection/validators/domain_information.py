@@ -45,9 +45,14 @@ def ist(source_features: Any, target_features: Any, *, temperature: float = 0.05
     """
     source, target = as_features(source_features, "source features"), as_features(target_features, "target features")
     if source.shape[1] != target.shape[1]:
-        raise InputError(f"source has {source.shape[1]} features and target {target.shape[1]}")
+        raise InputError(
+            f"source has {source.shape[1]} features and target {target.shape[1]}",
+            hint="take the features of one layer of one network",
+        )
     if not temperature > 0 or min(len(source), len(target)) < 2:
-        raise InputError("IST needs two cases in each domain and a positive temperature")
+        raise InputError(
+            "IST needs two cases in each domain and a positive temperature", hint="the default temperature is 0.05"
+        )
     both = np.vstack([source, target])
     unit = both / np.maximum(np.linalg.norm(both, axis=1, keepdims=True), np.finfo(float).tiny)
     is_source = np.arange(len(both)) < len(source)

@@ -44,10 +44,13 @@ def importance_weights(source_features: Any, target_features: Any, *, seed: int 
     """
     source, target = as_features(source_features, "source features"), as_features(target_features, "target features")
     if source.shape[1] != target.shape[1]:
-        raise InputError(f"source has {source.shape[1]} features and target {target.shape[1]}")
+        raise InputError(
+            f"source has {source.shape[1]} features and target {target.shape[1]}",
+            hint="take the features of one layer of one network",
+        )
     folds = min(5, len(source), len(target))
     if folds < 2:
-        raise InputError("a density ratio needs at least two cases in each domain")
+        raise InputError("a density ratio needs at least two cases in each domain", hint="give more cases")
     features = np.vstack([source, target])
     domain = np.repeat([0, 1], [len(source), len(target)])
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=500))
