@@ -91,6 +91,12 @@ class HeadInferer(Inferer):
         features: an example of one case's features, F or F x spatial; what has another number of axes or of channels
             is an image, e.g. one of a target domain that was not cached.
         inferer: the trainer's own, e.g. one with autocast.
+
+    >>> whole = nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    >>> infer = HeadInferer(whole[3], features=torch.zeros(4))
+    >>> features, images = torch.zeros(3, 4), torch.zeros(3, 1, 8, 8)
+    >>> [tuple(infer(inputs, whole).shape) for inputs in (features, images)]
+    [(3, 2), (3, 2)]
     """
 
     def __init__(self, head: Head, features: Tensor, inferer: Run | None = None) -> None:

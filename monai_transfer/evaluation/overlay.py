@@ -38,6 +38,15 @@ def draw_segmentation(
         truth: label map of the same shape; 0 is background.
         prediction: the same.
         affine: voxel to world (RAS, mm), as in a ``MetaTensor``; identity for plain pictures.
+
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> truth = np.zeros((32, 32, 8), np.uint8)
+    >>> truth[8:16, 8:16, 2:6] = 1
+    >>> path = Path(tempfile.mkdtemp()) / "case.png"
+    >>> draw_segmentation(path, truth * 100.0, truth, np.roll(truth, 2, axis=0), np.diag([1, 1, 4, 1.0]))
+    >>> Image.open(path).format
+    'PNG'
     """
     channels = _channels(np.zeros(truth.shape, dtype=np.float32) if image is None else image)
     seen = truth if np.any(truth) else prediction

@@ -32,6 +32,11 @@ class Fit:
     """The outcome for one tensor: ``tensor`` in the network's shape and type (``None``: skipped), and the note.
     ``changed=False``: the note is a remark on values that were copied as they are.
 
+    Args:
+        tensor: in the network's shape and type; None: skipped.
+        note: what was done, or why it was skipped.
+        changed: False: the note is a remark on values that were copied as they are.
+
     >>> import torch
     >>> Fit(torch.zeros(2)).adapted, Fit(torch.zeros(2), "repeated from 1 channel").adapted
     (False, True)

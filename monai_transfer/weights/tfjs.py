@@ -30,7 +30,17 @@ _NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "movi
 
 
 def is_tfjs(path: str | Path) -> bool:
-    """Whether a file looks like the ``model.json`` of a layers model."""
+    """Whether a file looks like the ``model.json`` of a layers model.
+
+    Args:
+        path: of any file.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "model.json"
+    >>> _ = path.write_text('{"modelTopology": {}, "weightsManifest": []}')
+    >>> is_tfjs(path), is_tfjs("model.pt")
+    (True, False)
+    """
     path = Path(path)
     if path.suffix != ".json" or not path.is_file():
         return False
