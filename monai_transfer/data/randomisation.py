@@ -129,7 +129,7 @@ class StrongViewd(MapTransform, Randomizable):
             (``strong_randomised()`` gives those of the preset ``randomised``). Only intensities may change.
 
     Raises:
-        InputError: more than one key, or transforms that change the geometry.
+        InputError: more than one key.
 
     >>> import torch
     >>> from monai_transfer.data.randomisation import StrongViewd

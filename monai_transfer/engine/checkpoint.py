@@ -168,7 +168,7 @@ class Checkpoint:
         run_folder: Any = None,
     ) -> None:
         if mode not in ("max", "min"):
-            raise ValueError(f"mode must be 'max' or 'min', not {mode!r}")
+            raise InputError(f"mode must be 'max' or 'min', not {mode!r}", hint="min where less is better")
         self.models = Path(output_dir) / "models"
         self.validator, self.save, self.resume, self.mode = validator, dict(save or {}), resume, mode
         self.best_score = -math.inf

@@ -66,11 +66,9 @@ class CaseRecorder:
         kept: classes that the untouched source knows; where nobody looked for one of them in a case, the prediction is
             compared with the source's (``SourceAnswers``).
 
-    Raises (while running):
-        InputError: the network's output holds NaN, an item has no ``case``, shapes differ, or nothing was evaluated.
-
     Raises:
-        InputError: an item lacks what is measured, or its prediction does not fit its label.
+        InputError: the task is not judged, has classes and no ``labels``, or ``activation`` is something else; while
+            running: the network's output holds NaN, an item has no ``case``, shapes differ, or nothing was evaluated.
 
     A handler for an evaluator; what it keeps of a case is what its task and metrics say:
 

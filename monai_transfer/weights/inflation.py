@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from monai_transfer.errors import InputError
+
 __all__ = ["INFLATIONS", "inflate", "widen_kernel"]
 
 INFLATIONS = ("center", "mean")
@@ -39,7 +41,7 @@ def inflate(weight: Tensor, depth: int, how: str = "center", *, module: nn.Modul
     tensor([0., 9., 0.])
     """
     if how not in INFLATIONS:
-        raise ValueError(f"inflation is one of {INFLATIONS}, not {how!r}")
+        raise InputError(f"inflation is one of {', '.join(INFLATIONS)}, not {how!r}", hint="the default is center")
     stride = int(module.stride[-1]) if isinstance(module, nn.ConvTranspose3d) else 1
     profile = torch.zeros(depth, dtype=weight.dtype)
     if stride > 1:
