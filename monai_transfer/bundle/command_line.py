@@ -205,6 +205,9 @@ def check_id(config: Any, key: str, bundle: str | Path) -> None:
     """Refuse an id that the configs do not have: MONAI adds a mistyped one without a word, and nothing changes.
 
     Below a ``_target_`` a new key is an argument of the component, whose default the config left alone.
+
+    Raises:
+        InputError: it is not there.
     """
     level, seen = config, ""
     *parents, last = key.replace("::", "#").split("#")

@@ -42,7 +42,11 @@ logger = logging.getLogger(__name__)
 
 
 def open_source(source: str | Path) -> Source | None:
-    """The source with its names; of a run folder, its best weights with the classes and metadata of its records."""
+    """The source with its names; of a run folder, its best weights with the classes and metadata of its records.
+
+    Raises:
+        InputError: there is none, or it cannot be read.
+    """
     if str(source).lower() in ("none", ""):
         return None
     path = Path(source)

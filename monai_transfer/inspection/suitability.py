@@ -51,7 +51,11 @@ def describe_data(manifest: Manifest, *, jobs: int = 2, max_memory: int | str | 
 
 
 def describe_inspected(manifest: Manifest, inspected: Inspected) -> DataDescription:
-    """``describe_data`` of cases that were inspected already."""
+    """``describe_data`` of cases that were inspected already.
+
+    Raises:
+        InputError: no image could be read.
+    """
     facts = [f for _, _, result in inspected for f in result.images]
     if not facts:
         raise InputError("no image can be read", path=manifest.path, hint="see the errors of `monai-transfer check`")

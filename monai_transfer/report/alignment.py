@@ -111,7 +111,11 @@ def tabulate(
 
 @contextmanager
 def readable(run: Run) -> Iterator[None]:
-    """A cell or a column that cannot be read is the run's fault, not a bug."""
+    """A cell or a column that cannot be read is the run's fault, not a bug.
+
+    Raises:
+        InputError: in place of what was raised within, naming the run's table.
+    """
     try:
         yield
     except KeyError as error:
