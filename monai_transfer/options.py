@@ -43,7 +43,18 @@ RunFolder = Annotated[Path | None, typer.Option(help="The run whose best weights
 
 
 def number_list(text: str | None, option: str) -> list[float] | None:
-    """``1,1,3`` as numbers; ``None`` stays."""
+    """``1,1,3`` as numbers; ``None`` stays.
+
+    Args:
+        text: as given.
+        option: named in the error.
+
+    Raises:
+        InputError: it is no list of numbers.
+
+    >>> number_list("1,1,2.5", "--spacing")
+    [1.0, 1.0, 2.5]
+    """
     if text is None:
         return None
     try:
@@ -53,7 +64,18 @@ def number_list(text: str | None, option: str) -> list[float] | None:
 
 
 def whole_number_list(text: str | None, option: str) -> list[int] | None:
-    """``64,64,32`` as whole numbers; ``None`` stays."""
+    """``64,64,32`` as whole numbers; ``None`` stays.
+
+    Args:
+        text: as given.
+        option: named in the error.
+
+    Raises:
+        InputError: it is no list of whole numbers.
+
+    >>> whole_number_list("64,64,32", "--patch")
+    [64, 64, 32]
+    """
     values = number_list(text, option)
     if values is not None and any(value != int(value) for value in values):
         raise InputError(f"{option} {text!r} is not a list of whole numbers", hint=f"write it like {option} 64,64,32")

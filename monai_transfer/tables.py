@@ -82,4 +82,6 @@ def read_table(path: str | Path) -> list[dict[str, str]]:
             names = [plain_cell(name) for name in next(reader, [])]
             return [dict(zip(names, map(plain_cell, cells), strict=True)) for cells in reader]
     except (OSError, UnicodeDecodeError, csv.Error, ValueError) as error:
-        raise InputError(f"not a readable table ({type(error).__name__})", path=path) from error
+        raise InputError(
+            f"not a readable table ({type(error).__name__})", path=path, hint="save it as CSV in UTF-8"
+        ) from error

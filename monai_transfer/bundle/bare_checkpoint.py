@@ -262,9 +262,17 @@ def _of_family(family: Family, source: Source, task: Task, fit: DataFit, outputs
     if family.dims != fit.spatial_dims:
         if family.dims != 2 or "spatial_dims" not in config:
             fault = f"the weights are {family.dims}D and the data are {fit.spatial_dims}D"
-            raise InputError(fault, path=source.path)
+            raise InputError(
+                fault,
+                path=source.path,
+                hint="name a checkpoint of one of the families in docs/weights.md, or give --network",
+            )
         if "img_size" in config:
-            raise InputError(f"2D weights of {family.name} do not fit volumes", path=source.path)
+            raise InputError(
+                f"2D weights of {family.name} do not fit volumes",
+                path=source.path,
+                hint="take a 3D source, or 2D pictures",
+            )
         config["spatial_dims"] = fit.spatial_dims  # its kernels are inflated on loading, and reported
         for key in ("conv1_t_size", "conv1_t_stride"):
             if isinstance(config.get(key), list):

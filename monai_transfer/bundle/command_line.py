@@ -57,7 +57,9 @@ def config_files(bundle: str | Path, workflow: str) -> list[str]:
     """
     bundle = Path(bundle)
     if not (bundle / "configs").is_dir():
-        raise InputError("not a MONAI bundle: it has no configs folder", path=bundle)
+        raise InputError(
+            "not a MONAI bundle: it has no configs folder", path=bundle, hint="name the folder that holds `configs`"
+        )
     home = bundle.resolve()  # the folder alone: a config that is a link belongs to this bundle, not to where it leads
     if workflow not in WORKFLOWS:
         raise InputError(f"no workflow {workflow!r}", hint=f"one of {', '.join(WORKFLOWS)}")
@@ -65,7 +67,11 @@ def config_files(bundle: str | Path, workflow: str) -> list[str]:
     for name in WORKFLOWS[workflow]:
         found = config_file(home, name)
         if found is None:
-            raise InputError(f"this bundle has no configs/{name}.yaml, so no workflow {workflow!r}", path=bundle)
+            raise InputError(
+                f"this bundle has no configs/{name}.yaml, so no workflow {workflow!r}",
+                path=bundle,
+                hint="see its configs folder for the workflows that it has",
+            )
         files.append(str(found))
     return files
 
@@ -199,13 +205,18 @@ def check_id(config: Any, key: str, bundle: str | Path) -> None:
     """Refuse an id that the configs do not have: MONAI adds a mistyped one without a word, and nothing changes.
 
     Below a ``_target_`` a new key is an argument of the component, whose default the config left alone.
+
+    Raises:
+        InputError: it is not there.
     """
     level, seen = config, ""
     *parents, last = key.replace("::", "#").split("#")
     for part in [*parents, last]:
         if isinstance(level, list):
             if not part.isdigit() or int(part) >= len(level):
-                raise InputError(f"no config id {key!r}: {seen or 'it'} is a list of {len(level)}", path=bundle)
+                raise InputError(
+                    f"no config id {key!r}: {seen or 'it'} is a list of {len(level)}", path=bundle, hint="count from 0"
+                )
             level = level[int(part)]
         elif isinstance(level, dict) and part in level:
             level = level[part]

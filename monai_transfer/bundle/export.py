@@ -134,7 +134,11 @@ def _example(bundle: Path, metadata: dict[str, Any]) -> torch.Tensor:
 def _agree(got: torch.Tensor, expected: torch.Tensor, path: Path) -> None:
     worst = float((got - expected).abs().max())
     if worst > 1e-3 * max(1.0, float(expected.abs().max())):
-        raise InputError(f"the exported model differs from the original by {worst:.3g}; nothing was kept", path=path)
+        raise InputError(
+            f"the exported model differs from the original by {worst:.3g}; nothing was kept",
+            path=path,
+            hint="export --to bundle, which changes nothing, and report the network",
+        )
 
 
 def _torchscript(
@@ -236,7 +240,11 @@ def _export_folder(
     """The bundle without what trains it; refused if its inference config still needs this package."""
     config = _inference_config(bundle)
     if re.search(r"\bmonai_transfer\b", config.read_text(encoding="utf-8")):
-        raise InputError("its inference config imports monai_transfer, so it does not run without it", path=config)
+        raise InputError(
+            "its inference config imports monai_transfer, so it does not run without it",
+            path=config,
+            hint="export --to torchscript, which needs no config",
+        )
     if output.exists():
         raise InputError("exists already", path=output, hint="name another --output")
     with atomic_folder(output) as temporary:

@@ -129,7 +129,7 @@ def fit_data(manifest: Manifest, sites: Sequence[str | None], n: int = 12) -> Da
         if cases:
             inspected[site] = [("training", case, _inspect(manifest, case)) for case in _spread(cases, n)]
     if not inspected:
-        raise InputError("no training image", path=manifest.path)
+        raise InputError("no training image", path=manifest.path, hint="look at its training split")
     facts = [one for cases in inspected.values() for _, _, result in cases for one in result.images]
     suffixes = [_suffix(one.path) for one in facts]
     suffix = max(sorted(set(suffixes) - {""}), key=suffixes.count, default="")

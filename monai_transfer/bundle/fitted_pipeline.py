@@ -17,9 +17,16 @@ __all__ = ["cover", "fit_grid", "fit_whole", "label_scale", "one_per_axis", "res
 
 
 def one_per_axis(values: Sequence[float], dims: int, option: str) -> list[float]:
-    """The values of a command-line option that wants one positive number per axis; ``InputError`` otherwise."""
+    """The values of a command-line option that wants one positive number per axis.
+
+    Raises:
+        InputError: it is something else.
+    """
     if len(values) != dims or min(values) <= 0:
-        raise InputError(f"{option} needs {dims} positive numbers, got {list(values)}")
+        raise InputError(
+            f"{option} needs {dims} positive numbers, got {list(values)}",
+            hint="such as 1,1,3: one for each axis, positive",
+        )
     return list(values)
 
 
@@ -63,10 +70,18 @@ def fit_grid(fit: DataFit, size: Size, patch: Sequence[int] | None = None) -> tu
 
 
 def label_scale(data: Manifest, *sites: str | None) -> tuple[float, float]:
-    """Mean and standard deviation of the training labels where they are quantities; (0, 1) for other tasks."""
+    """Mean and standard deviation of the training labels where they are quantities; (0, 1) for other tasks.
+
+    Raises:
+        InputError: fewer than two training cases have a label.
+    """
     if not get_task(data.task).label.is_number:
         return 0.0, 1.0
     values = [float(c.label) for site in sites for c in data.cases("training", site=site, labelled=True)]  # type: ignore[arg-type]
     if len(values) < 2:
-        raise InputError("fewer than two labelled training cases", path=data.path)
+        raise InputError(
+            "fewer than two labelled training cases",
+            path=data.path,
+            hint="label more cases, or leave the regression's scale out",
+        )
     return round(float(np.mean(values)), 6), round(float(np.std(values)), 6)

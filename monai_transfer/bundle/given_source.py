@@ -42,7 +42,11 @@ logger = logging.getLogger(__name__)
 
 
 def open_source(source: str | Path) -> Source | None:
-    """The source with its names; of a run folder, its best weights with the classes and metadata of its records."""
+    """The source with its names; of a run folder, its best weights with the classes and metadata of its records.
+
+    Raises:
+        InputError: there is none, or it cannot be read.
+    """
     if str(source).lower() in ("none", ""):
         return None
     path = Path(source)
@@ -131,7 +135,11 @@ def source_network(given: Source, classes: int, fit: DataFit, trust: Trust | Non
     dims = config.get("spatial_dims", config.get("dimensions"))
     if dims is not None and dims != fit.spatial_dims:
         if dims != 2 or "spatial_dims" not in config:
-            raise InputError(f"the source is {dims}D and the data are {fit.spatial_dims}D", path=given.path)
+            raise InputError(
+                f"the source is {dims}D and the data are {fit.spatial_dims}D",
+                path=given.path,
+                hint=f"take a source of {fit.spatial_dims}D images",
+            )
         config["spatial_dims"] = 3  # its 2D kernels are inflated on loading, and reported
     return with_channels(config, fit.channels, classes)
 

@@ -223,12 +223,7 @@ def _planned(
     if picture == "rgb" and fit.high > 255:
         refuse_deep_colours(data.cases("training", site=sites[1]) or data.cases("training"))
     fit = replace(fit, channels=3) if picture == "rgb" else fit
-    # boxes are made of any foreground, so a localization may name its lesions alone
-    partly = task.dense and data.partly_annotated
-    encoded = task.saved_as != "boxes" and (not mapping.is_identity or mapping.overlapping or partly)
-    if encoded and data.partly_annotated:
-        tell_partly_annotated(data, reasons)
-    labels = task.output_names(dict(enumerate(mapping.outputs)) if encoded else data.labels)
+    labels, encoded, partly = _outputs(task, data, reasons)
     channels = _channels(data, fit, path, picture)
     dropout, missing = plan_missing_channels(
         Manifest.load(path), len(channels), wanted.missing_channels, wanted.channel_dropout, reasons
@@ -240,13 +235,8 @@ def _planned(
     with theirs:  # a network of the source's own class is made to look at it
         pipeline = _pipeline(wanted, task, fit, max(1, len(labels)), size, start, reasons)
     network = pipeline["network"]
-    budget = plan_budget(
-        wanted.budget,
-        reasons,
-        epochs=wanted.epochs,
-        pretrain_epochs=wanted.pretrain_epochs,
-        steps_per_epoch=wanted.steps_per_epoch,
-    )
+    asked = {key: getattr(wanted, key) for key in ("epochs", "pretrain_epochs", "steps_per_epoch")}
+    budget = plan_budget(wanted.budget, reasons, **asked)
     balance = plan_balance(data, task, sites, [labels[key] for key in sorted(labels)], wanted.balance, reasons)
     mean, std = label_scale(data, *sites)
     oriented = not fit.raster and fit.spatial_dims == 3 and (start.kept is None or start.oriented)
@@ -303,6 +293,17 @@ def _planned(
     )
     spec.recipe = reasons.to_dict()
     return spec, start
+
+
+def _outputs(task: Task, data: Manifest, reasons: Reasons) -> tuple[dict[int, str], bool, bool]:
+    """Names of the network's outputs, whether labels are encoded for them, and whether some cases cannot tell."""
+    mapping = data.label_mapping
+    # boxes are made of any foreground, so a localization may name its lesions alone
+    partly = task.dense and data.partly_annotated
+    encoded = task.saved_as != "boxes" and (not mapping.is_identity or mapping.overlapping or partly)
+    if encoded and data.partly_annotated:
+        tell_partly_annotated(data, reasons)
+    return task.output_names(dict(enumerate(mapping.outputs)) if encoded else data.labels), encoded, partly
 
 
 def _mirror(wanted: NewOptions, fit: DataFit, labels: dict[int, str], texture: bool, reasons: Reasons) -> list[int]:
@@ -432,7 +433,11 @@ def _channels(data: Manifest, fit: DataFit, path: Path, picture: str | None) -> 
         return list(COLOURS)
     channels = list(data.channel_names.values()) or [f"channel {i}" for i in range(fit.channels)]
     if len(channels) != fit.channels:
-        raise InputError(f"names {len(channels)} channels, but its images hold {fit.channels}", path=path)
+        raise InputError(
+            f"names {len(channels)} channels, but its images hold {fit.channels}",
+            path=path,
+            hint="name one channel for each that the images hold",
+        )
     return channels
 
 
@@ -478,7 +483,11 @@ def _start(wanted: NewOptions, data: Manifest, task: Task, fit: DataFit, outputs
         start = _kept(start, wanted, data, task, fit, sizes)
         return replace(start, facts=start.facts | head_facts(*head_of(found), wanted.source_head, task))
     if task.saved_as != "mask":
-        raise InputError(f"an nnU-Net model segments, and the task is {task.name}", path=wanted.source)
+        raise InputError(
+            f"an nnU-Net model segments, and the task is {task.name}",
+            path=wanted.source,
+            hint="take another source, or a manifest of a segmentation",
+        )
     asked = one_per_axis(wanted.spacing, fit.spatial_dims, "--spacing") if wanted.spacing else None
     kept = kept_pipeline(replace(model, spacing=list[float | None](asked)) if asked else model, channels)
     network = source_network_config(model, outputs, fit)

@@ -129,5 +129,9 @@ def time_steps(bundle: str | Path, workflow: str, overrides: Mapping[str, Any]) 
         with suppress(AttributeError, RuntimeError):
             torch.cuda.empty_cache()
         if not taken:
-            raise InputError("no step could be timed: the training ended at once", path=bundle)
+            raise InputError(
+                "no step could be timed: the training ended at once",
+                path=bundle,
+                hint="give the budget in steps: --budget 500",
+            )
         return Timed(round(median(taken), 5), round(max(spans, default=0.0), 4))

@@ -114,7 +114,7 @@ def as_config(component: Component) -> dict[str, Any]:
     >>> as_config(Component("Softmax", "activation", {"dim": 1}, path="torch.nn.Softmax"))
     {'_target_': 'torch.nn.Softmax', 'dim': 1}
     """
-    arguments = {key: _plain(value) for key, value in check(component).items()}
+    arguments = {key: _as_config_value(value) for key, value in check(component).items()}
     own = {key: False for key in _own_arguments(component, "cpu") if key in DEFAULT_OFF and _fetches(component)}
     return {"_target_": component.path} | arguments | own
 
@@ -231,13 +231,13 @@ def _made(value: Any, device: str, share: dict[str, Any]) -> Any:
     return value
 
 
-def _plain(value: Any) -> Any:
+def _as_config_value(value: Any) -> Any:
     if isinstance(value, Component):
         return as_config(value)
     if isinstance(value, (list, tuple, set)):
-        return [_plain(item) for item in value]
+        return [_as_config_value(item) for item in value]
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: _as_config_value(item) for key, item in value.items()}
     assert not isinstance(value, Unread)
     return to_config(value)
 

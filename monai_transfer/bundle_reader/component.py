@@ -18,6 +18,9 @@ class Unread:
         text: what stands there, shortened.
         reason: why it was not read, in one clause.
         part: of the bundle that needs it: ``network``, ``preprocessing``, ``inferer``, ``postprocessing``, ``loss``.
+
+    >>> print(Unread("preprocessing::transforms::3::func", "$lambda x: open(x)", "it would run code", "preprocessing"))
+    preprocessing::transforms::3::func: it would run code ($lambda x: open(x))
     """
 
     where: str

@@ -70,6 +70,20 @@ class BundleDescription:
         unread: what of the above could not be read, with place and reason.
         notes: arguments of older MONAI versions that were translated.
         overlay: where the description is of a run: its ``run.json``.
+
+    A bundle's inference config, of which nothing is run:
+
+    >>> import json, tempfile
+    >>> from monai_transfer.bundle_reader import read_bundle
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> (folder / "configs").mkdir()
+    >>> spacing = {"_target_": "Spacingd", "keys": "image", "pixdim": [1.0, 1.0, 2.0]}
+    >>> steps = [{"_target_": "LoadImaged", "keys": "image"}, spacing]
+    >>> config = json.dumps({"preprocessing": {"_target_": "Compose", "transforms": steps}})
+    >>> _ = (folder / "configs" / "inference.json").write_text(config)
+    >>> found = read_bundle(folder)
+    >>> found.network is None, [step.name for step in found.preprocessing], found.preprocessing[-1].arguments["pixdim"]
+    (True, ['LoadImaged', 'Spacingd'], [1.0, 1.0, 2.0])
     """
 
     folder: Path
@@ -173,7 +187,11 @@ class BundleDescription:
             hint = "--trust-source runs the bundle's own code, if you trust its author"
             raise InputError(f"the preprocessing cannot be read ({unread[0]})", path=self.folder, hint=hint)
         if not self.preprocessing:
-            raise InputError("the bundle's configs define no preprocessing", path=self.folder)
+            raise InputError(
+                "the bundle's configs define no preprocessing",
+                path=self.folder,
+                hint="name a bundle whose inference config has a preprocessing",
+            )
         return preprocessing(
             self.preprocessing, self.loading, channels=self.in_channels, device=device, checked=checked
         )

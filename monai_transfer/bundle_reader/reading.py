@@ -38,8 +38,20 @@ def read_metadata(folder: str | Path) -> dict[str, Any]:
 
     Fields that hold another kind of value than they should are left out (``metadata_kinds``).
 
+    Args:
+        folder: of the bundle.
+
     Raises:
         InputError: it is not JSON.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> read_metadata(folder)
+    {}
+    >>> (folder / "configs").mkdir()
+    >>> _ = (folder / "configs" / "metadata.json").write_text('{"version": "0.1.0", "network_data_format": "odd"}')
+    >>> read_metadata(folder)  # a field of another kind than it should be is left out
+    {'version': '0.1.0'}
     """
     path = Path(folder) / "configs" / "metadata.json"
     return usable_metadata(from_config(read_json(path, max_bytes=MAX_CONFIG_BYTES)) if path.is_file() else {})
@@ -54,6 +66,20 @@ def read_bundle(folder: str | Path, *, values: Mapping[str, Any] | None = None) 
 
     Raises:
         InputError: it is no folder, or a file of it cannot be parsed or is beyond a limit.
+
+    What is plain is computed, what would run code is named:
+
+    >>> import json, tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> (folder / "configs").mkdir()
+    >>> network = {"_target_": "UNet", "spatial_dims": 3, "in_channels": "@channels", "out_channels": "$@channels + 1"}
+    >>> network |= {"channels": [4, 8], "strides": [2]}
+    >>> inferer = {"_target_": "SimpleInferer", "of": "$__import__('os').system('touch here')"}
+    >>> config = json.dumps({"channels": 1, "network_def": network, "inferer": inferer})
+    >>> _ = (folder / "configs" / "inference.json").write_text(config)
+    >>> found = read_bundle(folder)
+    >>> found.network.arguments["out_channels"], [part.where for part in found.unread]
+    (2, ['inferer::of'])
     """
     folder = Path(folder)
     if not folder.is_dir():

@@ -157,7 +157,9 @@ class TrustedConfig:
         try:
             bound = inspect.signature(called).bind(*given, **words)
         except (TypeError, ValueError) as error:
-            raise InputError(f"{where} is called wrongly ({error})", path=self.path) from error
+            raise InputError(
+                f"{where} is called wrongly ({error})", path=self.path, hint="tell whoever made the bundle"
+            ) from error
         arguments: dict[str, Any] = {}
         for name, value in bound.arguments.items():
             kind = bound.signature.parameters[name].kind

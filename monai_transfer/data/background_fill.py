@@ -176,6 +176,9 @@ def _join(stop: threading.Event, threads: list[threading.Thread]) -> None:
 def byte_size(case: Any) -> int:
     """Bytes of the tensors and arrays in a case.
 
+    Args:
+        case: dictionaries and lists of tensors, arrays and whatever else, which counts 0.
+
     >>> byte_size({"image": torch.zeros(1, 10, 10), "label": [torch.zeros(2)], "case": "c1"})
     408
     """

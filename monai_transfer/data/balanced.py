@@ -107,7 +107,9 @@ class BalancedSampler(Sampler[int]):
         rank = self._rank if self._rank is not None else (dist.get_rank() if there else 0)
         size = self._world_size if self._world_size is not None else (dist.get_world_size() if there else 1)
         if not 0 <= rank < size:
-            raise InputError(f"rank {rank} of {size} processes")
+            raise InputError(
+                f"rank {rank} of {size} processes", hint="count ranks from 0, and give num_replicas with rank"
+            )
         return rank
 
     def _strata(self) -> list[list[list[int]]]:
@@ -119,12 +121,21 @@ class BalancedSampler(Sampler[int]):
             kind = str(item.get(self.label)) if self.label is not None else ""
             found.setdefault(str(item.get(self.domain)), {}).setdefault(kind, []).append(index)
         if not found:
-            raise InputError("no case to draw from")
+            raise InputError("no case to draw from", hint="look at the sites and the split that the list was made for")
         return [[found[site][kind] for kind in sorted(found[site])] for site in sorted(found)]
 
 
 def items_of(source: Any) -> Sequence[Any]:
-    """The data list behind a dataset, a ``Subset`` of one, or a list itself."""
+    """The data list behind a dataset, a ``Subset`` of one, or a list itself.
+
+    Args:
+        source: a dataset with ``data``, a ``Subset`` of one, or a list.
+
+    >>> from monai.data import Dataset
+    >>> items = [{"case": "a"}, {"case": "b"}, {"case": "c"}]
+    >>> items_of(Subset(Dataset(items), [2, 0]))  # in the subset's order
+    [{'case': 'c'}, {'case': 'a'}]
+    """
     if isinstance(source, Subset):
         items = items_of(source.dataset)
         return [items[i] for i in source.indices]

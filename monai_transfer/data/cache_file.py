@@ -33,8 +33,20 @@ _PATH = str(ImageMetaKey.FILENAME_OR_OBJ)
 def write_case(path: Path, case: Mapping[str, Any], item: Mapping[str, Any]) -> None:
     """Store ``case``, made of ``item``, under ``path``: complete or not at all, whoever else writes it meanwhile.
 
+    Args:
+        path: of the file.
+        case: what the transforms made: tensors, numbers, text.
+        item: of the data list; what stands in it unchanged is not stored.
+
     Raises:
         InputError: a value cannot be stored, or the folder cannot be written to.
+
+    >>> import tempfile
+    >>> item = {"image": "scan.nii", "case": "c1"}
+    >>> path = Path(tempfile.mkdtemp()) / "case"
+    >>> write_case(path, {"image": torch.ones(1, 4), "case": "c1"}, item)
+    >>> read_case(path, item | {"case": "of another list"})  # the tensors as stored, the rest as the item says
+    {'case': 'of another list', 'image': tensor([[1., 1., 1., 1.]])}
     """
     reset = reset_ops_id(dict(case))  # other transform objects, of the same definition, will invert it
     passed = [key for key in case if key in item and _unchanged(case[key], item[key])]
@@ -47,7 +59,21 @@ def write_case(path: Path, case: Mapping[str, Any], item: Mapping[str, Any]) -> 
 
 
 def read_case(path: Path, item: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The case stored under ``path`` for ``item``; ``None`` where there is none, or only a damaged one."""
+    """The case stored under ``path`` for ``item``; ``None`` where there is none, or only a damaged one.
+
+    Args:
+        path: of the file.
+        item: of the data list, for what was not stored.
+
+    A damaged file is none: the case is made again.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "case"
+    >>> write_case(path, {"image": torch.ones(1, 4)}, {})
+    >>> _ = path.write_bytes(path.read_bytes()[:-1])
+    >>> print(read_case(path, {}))
+    None
+    """
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -81,14 +107,14 @@ def _pack(key: Any, value: Any, item: Mapping[str, Any]) -> dict[str, Any]:
         source = next((str(k) for k, given in item.items() if name and _first_path(given) == str(name)), None)
         return {
             "tensor": value.as_tensor().cpu().clone(),  # of a view, all that it looks into would be saved
-            "meta": {str(k): _plain(v, k) for k, v in value.meta.items() if _is_number(v) or str(k) in _WORDS},
-            "operations": [_plain(operation, key) for operation in value.applied_operations],
+            "meta": {str(k): _storable(v, k) for k, v in value.meta.items() if _is_number(v) or str(k) in _WORDS},
+            "operations": [_storable(operation, key) for operation in value.applied_operations],
             "spatial_ndim": value.spatial_ndim,
             "path_of": source,
         }
     if isinstance(value, torch.Tensor):
         return {"tensor": value.cpu().clone()}
-    return {"value": _plain(value, key)}
+    return {"value": _storable(value, key)}
 
 
 def _unpack(packed: Mapping[str, Any], item: Mapping[str, Any]) -> Any:
@@ -110,10 +136,10 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (bool, int, float, torch.Tensor))
 
 
-def _plain(value: Any, key: Any) -> Any:
+def _storable(value: Any, key: Any) -> Any:
     """Tensors and Python's own types, which ``weights_only`` reads; arrays are marked."""
     if isinstance(value, Enum):
-        return _plain(value.value, key)
+        return _storable(value.value, key)
     if value is None or isinstance(value, (bool, int, float, str, torch.dtype)):
         return str(value) if isinstance(value, str) else value
     if isinstance(value, MetaTensor):
@@ -125,9 +151,9 @@ def _plain(value: Any, key: Any) -> Any:
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
         return {"ndarray": torch.as_tensor(np.ascontiguousarray(value.astype(value.dtype.newbyteorder("="))))}
     if isinstance(value, Mapping):
-        return {str(k): _plain(v, key) for k, v in value.items()}
+        return {str(k): _storable(v, key) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(_plain(one, key) for one in value) if type(value) in (list, tuple) else list(value)
+        return type(value)(_storable(one, key) for one in value) if type(value) in (list, tuple) else list(value)
     raise InputError(f"{key!r} holds a {type(value).__name__}, which cannot be cached", hint="set cache_dir to null")
 
 

@@ -83,11 +83,18 @@ class ContentCacheDataset(CacheDataset):
         self._warned = False
         if self.cache_dir is not None:
             if options.get("hash_as_key"):
-                raise InputError("hash_as_key and cache_dir exclude each other")
+                raise InputError(
+                    "hash_as_key and cache_dir exclude each other",
+                    hint="leave hash_as_key out: a case on disk is found by its content",
+                )
             try:
                 self.cache_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             except OSError as error:
-                raise InputError(f"no folder for the cache ({error.strerror})", path=self.cache_dir) from error
+                raise InputError(
+                    f"no folder for the cache ({error.strerror})",
+                    path=self.cache_dir,
+                    hint="name a folder that can be written to",
+                ) from error
         self.patience, self.max_bytes = patience, max_bytes
         self._fill: BackgroundFill | None = None
         super().__init__(data, transform, cache_rate=cache_rate, **options)

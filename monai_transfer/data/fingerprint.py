@@ -47,6 +47,9 @@ def fingerprint_item(item: Mapping[str, Any]) -> str:
 
     A file is read again only where its size, time stamps or inode have changed since this process last read it.
 
+    Args:
+        item: of a data list: paths, text, numbers, lists and dictionaries of these.
+
     Raises:
         InputError: the item holds something that cannot be told apart from other values.
 
@@ -66,8 +69,18 @@ def fingerprint_item(item: Mapping[str, Any]) -> str:
 def fingerprint_transforms(transforms: Iterable[Any]) -> str:
     """SHA-256 of transforms with all their parameters, their code, and the versions of the libraries that compute.
 
+    Args:
+        transforms: in their order.
+
     Raises:
         InputError: a transform holds an object whose state cannot be described.
+
+    >>> from monai.transforms import ScaleIntensity, ScaleIntensityRange
+    >>> wide, narrow = (ScaleIntensityRange(-1000, top, 0, 1) for top in (1000, 400))
+    >>> fingerprint_transforms([wide]) == fingerprint_transforms([ScaleIntensityRange(-1000, 1000, 0, 1)])
+    True
+    >>> fingerprint_transforms([wide]) == fingerprint_transforms([narrow])  # another window, other voxels
+    False
     """
     seen = _Seen()
     return _digest([_versions(), [seen.describe(transform) for transform in transforms]])

@@ -30,7 +30,18 @@ __all__ = ["FourierDomainAdaptd", "swap_low_frequencies", "window"]
 
 
 def window(shape: Sequence[int], share: float, per_axis: bool = True) -> list[int]:
-    """b of each axis for a share L of the spatial ``shape``."""
+    """b of each axis for a share L of the spatial ``shape``.
+
+    Args:
+        shape: voxels per axis.
+        share: L, of an axis' length.
+        per_axis: by each axis' own length; else by the shortest.
+
+    A volume of thick slices has few frequencies across them:
+
+    >>> window((200, 200, 20), 0.05), window((200, 200, 20), 0.05, per_axis=False)
+    ([10, 10, 1], [1, 1, 1])
+    """
     sizes = list(shape) if per_axis else [min(shape)] * len(shape)
     return [min(int(share * n), (m - 1) // 2) for n, m in zip(sizes, shape, strict=True)]
 
@@ -39,6 +50,12 @@ def swap_low_frequencies(source: Tensor, target: Tensor, share: float, per_axis:
     """``source`` (C x spatial) with the low-frequency amplitude of ``target``; float32 or wider, same shape.
 
     A target of another spatial size is resampled linearly to the source's. A target of one channel serves all.
+
+    Args:
+        source: C x spatial, whose edges stay.
+        target: C x spatial or 1 x spatial, whose low frequencies come over.
+        share: L, of an axis' length, 0 to 0.5.
+        per_axis: the window by each axis' own length; else by the shortest.
 
     Raises:
         InputError: numbers of spatial axes or channels do not match, ``share`` is not in [0, 0.5], or an image holds
@@ -54,9 +71,12 @@ def swap_low_frequencies(source: Tensor, target: Tensor, share: float, per_axis:
     (True, True)
     """
     if source.ndim != target.ndim or target.shape[0] not in (1, source.shape[0]):
-        raise InputError(f"target of shape {tuple(target.shape)} does not fit source of {tuple(source.shape)}")
+        raise InputError(
+            f"target of shape {tuple(target.shape)} does not fit source of {tuple(source.shape)}",
+            hint="give images of the same number of axes, and a target of one channel or of the source's",
+        )
     if not 0 <= share <= 0.5:
-        raise InputError(f"the share of frequencies must lie in [0, 0.5], not {share}")
+        raise InputError(f"the share of frequencies must lie in [0, 0.5], not {share}", hint="such as 0.05")
     source = source.float() if source.dtype != torch.float64 else source
     target, spatial = target.to(source), source.shape[1:]
     if target.shape[1:] != spatial:
@@ -121,7 +141,10 @@ class FourierDomainAdaptd(RandomizableTransform, MapTransform):
             )
         self.share = (share, share) if isinstance(share, (int, float)) else tuple(share)
         if len(self.share) != 2 or not 0 <= self.share[0] <= self.share[1] <= 0.5:
-            raise InputError(f"the share of frequencies is one number or a range in [0, 0.5], not {share}")
+            raise InputError(
+                f"the share of frequencies is one number or a range in [0, 0.5], not {share}",
+                hint="such as 0.05 or (0.01, 0.09)",
+            )
         self.per_axis, self.load, self.cache = per_axis, load, cache
         self._loaded: dict[int, Tensor] = {}
         self._chosen, self._drawn = 0, 0.0

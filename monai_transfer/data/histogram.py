@@ -56,7 +56,7 @@ def fit_landmarks(
     [0.0, 2.0, 3.0]
     """
     if count < 2:
-        raise InputError(f"at least two landmarks are needed, not {count}")
+        raise InputError(f"at least two landmarks are needed, not {count}", hint="such as count=11")
     rows = []
     for item in images:
         image = item if load is None else load(item)
@@ -65,7 +65,9 @@ def fit_landmarks(
         values = values[values != 0] if nonzero else values
         if not len(values) or not np.isfinite(values).all():
             raise InputError(
-                "an image without finite voxels to count", path=str(item) if isinstance(item, str) else None
+                "an image without finite voxels to count",
+                path=str(item) if isinstance(item, str) else None,
+                hint="run monai-transfer check",
             )
         rows.append(_quantiles(values, count))
     if not rows:
@@ -78,12 +80,16 @@ def match_to_landmarks(image: np.ndarray, landmarks: Sequence[float], nonzero: b
 
     A constant image becomes the median landmark.
 
+    Args:
+        image: any shape.
+        landmarks: of ``fit_landmarks``: intensities at evenly spaced quantiles, rising.
+        nonzero: only voxels that are not 0 are counted and changed.
+
     Raises:
         InputError: the image holds values that are not finite: one of them would leave no histogram.
 
     >>> import numpy as np
     >>> from monai_transfer.data.histogram import fit_landmarks, match_to_landmarks
-    >>> from monai_transfer.data.histogram import match_to_landmarks
     >>> landmarks = fit_landmarks([np.arange(11.0)[None] * 10], count=11)  # the target runs from 0 to 100
     >>> match_to_landmarks(np.arange(11.0)[None], landmarks).round(1)
     array([[  0.,  10.,  20.,  30.,  40.,  50.,  60.,  70.,  80.,  90., 100.]])

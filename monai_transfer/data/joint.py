@@ -34,6 +34,10 @@ SOURCE, TARGET = "source", "target"
 def joint_items(source: Sequence[Mapping[str, Any]], target: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Source and target cases in one list, each with its ``part``; a case of both is the target's.
 
+    Args:
+        source: data list of the source.
+        target: data list of the target.
+
     >>> joint_items([{"image": "a"}, {"image": "b"}], [{"image": "b"}])
     [{'image': 'a', 'part': 'source'}, {'image': 'b', 'part': 'target'}]
     """
@@ -44,6 +48,9 @@ def joint_items(source: Sequence[Mapping[str, Any]], target: Sequence[Mapping[st
 
 def target_count(items: Sequence[Mapping[str, Any]]) -> int:
     """How many of a training list's cases are the target's: all but those marked as the source's.
+
+    Args:
+        items: of ``joint_items``, or a list without ``part``.
 
     >>> target_count([{"part": "source"}, {"part": "target"}, {"image": "given by a program that drives the bundle"}])
     2
@@ -84,7 +91,7 @@ class JointSampler(Sampler[int]):
         world_size: int | None = None,
     ) -> None:
         if not 0 < share < 1:
-            raise InputError(f"the target's share of a batch lies between 0 and 1, not at {share}")
+            raise InputError(f"the target's share of a batch lies between 0 and 1, not at {share}", hint="such as 0.5")
         self.data_source, self.num_samples, self.share = data_source, int(num_samples), float(share)
         self._options: dict[str, Any] = {
             "domain": domain, "alpha": alpha, "label": label, "seed": seed, "rank": rank, "world_size": world_size

@@ -73,7 +73,10 @@ class DataLists:
         self.source_site, self.target_site = source_site, target_site
         self.n_labelled, self.seed, self.n_replay = n_labelled, seed, n_replay
         if held_out is not None and not (len(held_out) == 2 and 0 <= held_out[0] < held_out[1]):
-            raise InputError(f"held_out is a part and a number of parts, such as (0, 2), not {held_out!r}")
+            raise InputError(
+                f"held_out is a part and a number of parts, such as (0, 2), not {held_out!r}",
+                hint="count the parts from 0",
+            )
         self.held_out = held_out
         if missing_channels not in ("refuse", "leave-out", "zeros"):
             raise InputError(f"missing_channels is {missing_channels!r}", hint="refuse, leave-out or zeros")
@@ -175,7 +178,11 @@ class DataLists:
         if all(case.acquired is not None for case in cases):  # what an order can be made of: data.order.with_order
             items = [{**item, "acquired": case.acquired} for item, case in zip(items, cases, strict=True)]
         if not items:
-            raise InputError(f"no unlabelled image at site {self.target_site!r}", path=self.path)
+            raise InputError(
+                f"no unlabelled image at site {self.target_site!r}",
+                path=self.path,
+                hint="give the site scans in the manifest's `unlabeled` list, or use a method that needs none",
+            )
         return items
 
     @property
@@ -183,7 +190,11 @@ class DataLists:
         """All training and unlabelled images of both sites, without labels: for pretraining that needs none."""
         items = self._images("training") + self._images("unlabeled")
         if not items:
-            raise InputError(f"no training image at {self.source_site!r} or {self.target_site!r}", path=self.path)
+            raise InputError(
+                f"no training image at {self.source_site!r} or {self.target_site!r}",
+                path=self.path,
+                hint="see the sites that the manifest names",
+            )
         return items
 
     @property

@@ -72,6 +72,9 @@ class RandChannelDropoutd(RandomizableTransform, MapTransform):
         prob: of leaving out, for each channel.
         allow_missing_keys: leave an item without the key alone.
 
+    Raises:
+        InputError: ``prob`` is not in [0, 1).
+
     Example:
         >>> drop = RandChannelDropoutd("image", prob=0.5).set_random_state(1)
         >>> item = drop({"image": torch.ones(4, 1)})
@@ -137,6 +140,14 @@ def refuse_missing(items: Iterable[Mapping[Hashable, Any]], trained_without: boo
 
     Raises:
         InputError: an item lacks a channel, naming the case.
+
+    >>> items = [{"case": "c1", "missing": [2]}]
+    >>> refuse_missing(items, trained_without=True)
+    >>> try:
+    ...     refuse_missing(items, trained_without=False)
+    ... except InputError as error:
+    ...     print(error.fault)
+    case 'c1' lacks channel 2, and the model never did without one
     """
     for item in items:
         missing = list(item.get("missing") or ())

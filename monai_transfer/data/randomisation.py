@@ -57,6 +57,9 @@ class RandAppearanced(Compose):
         invert: probability that contrast is turned round; minimum and maximum stay.
         allow_missing_keys: skip keys that a case lacks.
 
+    Raises:
+        InputError: ``strength`` is negative.
+
     >>> import torch
     >>> from monai_transfer.data.randomisation import RandAppearanced
     >>> transform = RandAppearanced(keys="image", prob=1.0)
@@ -76,7 +79,10 @@ class RandAppearanced(Compose):
         allow_missing_keys: bool = False,
     ) -> None:
         if strength < 0:
-            raise InputError(f"strength must not be negative, got {strength}")
+            raise InputError(
+                f"strength must not be negative, got {strength}",
+                hint="such as strength=1.0; 0 leaves images nearly as they are",
+            )
         common: dict[str, Any] = {"keys": keys, "allow_missing_keys": allow_missing_keys}
         gamma = (1 / (1 + strength), 1 + strength)
         parts = [
@@ -95,6 +101,9 @@ class RandAppearanced(Compose):
 
 def strong_randomised(strong_key: str = "strong") -> list[dict[str, Any]]:
     """Configs of the strong view that teaches most where contrast differs: GIN on every case, inverted in half of them.
+
+    Args:
+        strong_key: of the strong view.
 
     >>> [config["_target_"].rpartition(".")[2] for config in strong_randomised()]
     ['RandGINd', 'RandContrastInversiond']
@@ -119,6 +128,9 @@ class StrongViewd(MapTransform, Randomizable):
         transforms: what makes the strong view instead, on ``strong_key``: dictionary transforms, or their MONAI configs
             (``strong_randomised()`` gives those of the preset ``randomised``). Only intensities may change.
 
+    Raises:
+        InputError: more than one key.
+
     >>> import torch
     >>> from monai_transfer.data.randomisation import StrongViewd
     >>> transform = StrongViewd(prob=1.0)
@@ -141,7 +153,9 @@ class StrongViewd(MapTransform, Randomizable):
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         if len(self.keys) != 1:
-            raise InputError(f"StrongViewd takes one image key, not {self.keys}")
+            raise InputError(
+                f"StrongViewd takes one image key, not {self.keys}", hint="give each image a transform of its own"
+            )
         self.strong_key = strong_key
         self.appearance: Compose = (
             RandAppearanced(strong_key, prob, strength, invert) if transforms is None else composed(transforms)

@@ -82,7 +82,9 @@ class CopyStructured(RandomizableTransform, MapTransform):
         MapTransform.__init__(self, keys, allow_missing_keys)
         RandomizableTransform.__init__(self, prob)
         if len(self.keys) != 1:
-            raise InputError(f"CopyStructured takes one image key, not {self.keys}")
+            raise InputError(
+                f"CopyStructured takes one image key, not {self.keys}", hint="give each image a transform of its own"
+            )
         if not len(donors):
             raise InputError("there are no donors to copy structures from", hint="give labelled source cases")
         self.donors, self.label_key, self.classes = donors, label_key, classes
@@ -97,7 +99,7 @@ class CopyStructured(RandomizableTransform, MapTransform):
                 label = convert_to_dst_type(torch.zeros_like(image[:1]), image)[0]
             self.randomize(None)
             if self._do_transform:
-                pixels, structures = _plain(image).clone().float(), _plain(torch.as_tensor(label)).clone()
+                pixels, structures = _bare_tensor(image).clone().float(), _bare_tensor(torch.as_tensor(label)).clone()
                 self._set_in(key, pixels, structures)
                 image = convert_to_dst_type(pixels, image, dtype=pixels.dtype)[0]
                 label = convert_to_dst_type(structures, label, dtype=structures.dtype)[0]
@@ -108,10 +110,10 @@ class CopyStructured(RandomizableTransform, MapTransform):
         """Image, label and mask of a random donor that has the structure."""
         for _ in range(self.tries):
             item = self.donors[int(self.R.randint(len(self.donors)))]
-            label = _plain(torch.as_tensor(item[self.label_key]))[:1]
+            label = _bare_tensor(torch.as_tensor(item[self.label_key]))[:1]
             mask = label > 0 if self.classes is None else torch.isin(label, torch.as_tensor(self.classes).to(label))
             if mask.any():
-                return _plain(torch.as_tensor(item[key])).float(), label, mask
+                return _bare_tensor(torch.as_tensor(item[key])).float(), label, mask
         raise InputError(
             f"none of {self.tries} donors has a structure of {'any class' if self.classes is None else self.classes}",
             hint="give labelled source cases that have it, and the values of their labels",
@@ -121,7 +123,10 @@ class CopyStructured(RandomizableTransform, MapTransform):
         """In place."""
         donor, classes, mask = self._donor(key)
         if donor.shape[0] != image.shape[0] or donor.ndim != image.ndim:
-            raise InputError(f"a donor of shape {tuple(donor.shape)} does not fit an image of {tuple(image.shape)}")
+            raise InputError(
+                f"a donor of shape {tuple(donor.shape)} does not fit an image of {tuple(image.shape)}",
+                hint="bring all cases to one number of channels and axes first",
+            )
         start, end = generate_spatial_bounding_box(mask.float(), margin=self.margin + 2)
         there, here = [], []
         for axis, (first, last) in enumerate(zip(start, end, strict=True)):
@@ -151,5 +156,5 @@ def _grown(mask: np.ndarray, voxels: int) -> np.ndarray:
     return binary_dilation(mask, iterations=voxels) if voxels else mask
 
 
-def _plain(tensor: Tensor) -> Tensor:
+def _bare_tensor(tensor: Tensor) -> Tensor:
     return tensor.as_tensor() if hasattr(tensor, "as_tensor") else tensor

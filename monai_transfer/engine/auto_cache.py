@@ -42,6 +42,20 @@ class FeatureCache:
         seed: of the views.
         enabled: ``"auto"``: where valid; ``True``: or else an error; ``False``: never.
         max_bytes: memory for the features; by default half of what is free.
+
+    Raises:
+        InputError: ``enabled`` is something else, or ``True`` where features cannot be cached.
+
+    A head alone learns, so what the frozen layers give is kept and they run once per case:
+
+    >>> import torch
+    >>> from monai_transfer.strategies import HeadOnly
+    >>> network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    >>> network = HeadOnly().apply(network)
+    >>> items = [{"image": torch.rand(1, 8, 8), "label": n % 2} for n in range(4)]
+    >>> cache = FeatureCache(network, DataLoader(items, batch_size=2))
+    >>> next(iter(cache.loader))["image"].shape  # what enters the head
+    torch.Size([2, 4])
     """
 
     def __init__(

@@ -33,6 +33,10 @@ BEGIN, END = "<!-- generated: python -m monai_transfer.engine.capabilities --wri
 class Capability:
     """One method and its class, whose declarations everything here is read from.
 
+    Args:
+        name: package and file, ``methods/coral``.
+        cls: the class.
+
     >>> coral = next(one for one in capabilities() if one.name == "methods/coral")
     >>> coral.kind, coral.needs
     ('term', 'source features; target features')
@@ -78,7 +82,11 @@ class Capability:
 
 
 def capabilities() -> list[Capability]:
-    """Every method in ``methods`` and ``testtime``, by name, and the two that are a network and a transform."""
+    """Every method in ``methods`` and ``testtime``, by name, and the two that are a network and a transform.
+
+    >>> {"methods/dann", "testtime/tent", "networks/mil"} <= {one.name for one in capabilities()}
+    True
+    """
     found = [
         Capability(f"{package}/{name}", cls)
         for package in ("methods", "testtime")
@@ -92,8 +100,22 @@ def refuse_unfit(method: Any, task: str, dims: int | None = None) -> None:
 
     A class that declares nothing (the user's own) passes.
 
+    Args:
+        method: a class or an object.
+        task: name of the task.
+        dims: 2 or 3 spatial axes; None: not asked.
+
     Raises:
         InputError: with the reason, and the methods that fit.
+
+    >>> from monai_transfer.errors import InputError
+    >>> from monai_transfer.methods import Advent, Mcc
+    >>> refuse_unfit(Advent, "segmentation", 3)
+    >>> try:
+    ...     refuse_unfit(Mcc, "regression")
+    ... except InputError as error:
+    ...     print(error.fault.partition(",")[0])
+    Mcc is not for regression
     """
     kind = get_task(task)
     asked, tasks, able = kind.name, getattr(method, "tasks", TASKS), getattr(method, "dims", (2, 3))
@@ -115,7 +137,11 @@ def refuse_unfit(method: Any, task: str, dims: int | None = None) -> None:
 
 
 def table() -> str:
-    """The capability table in Markdown."""
+    """The capability table in Markdown.
+
+    >>> next(line for line in table().splitlines() if "methods/mmd" in line).split(" | ")[:3]
+    ['| `methods/mmd`', 'yes', 'yes']
+    """
     tasks = (*TASKS, *independent_tasks())
     head = ["method", *tasks, "dims", "kind", "needs", "normalisation statistics", "mark", "paper"]
     rows = [head, ["---"] * len(head)]
@@ -140,7 +166,17 @@ def table() -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Print the table, or put it between the marks of a page."""
+    """Print the table, or put it between the marks of a page.
+
+    Args:
+        arguments: of the command line.
+
+    Raises:
+        InputError: the page has no marks.
+
+    >>> main([])  # doctest: +ELLIPSIS
+    | method | classification | segmentation | ...
+    """
     parser = argparse.ArgumentParser(description="The capability table of all methods.")
     parser.add_argument("--write", type=Path, help="a page with the two marks, whose middle is replaced")
     page = parser.parse_args(arguments).write

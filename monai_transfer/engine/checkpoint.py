@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from ignite.engine import Engine, Events
 
+from monai_transfer.engine.processes import process_rank
 from monai_transfer.engine.state import bare_network, beside, deployed_weights, stateful_of
 from monai_transfer.errors import InputError
 from monai_transfer.files import sha256_file, write_bytes, write_text
@@ -40,6 +40,16 @@ def save_checkpoint(content: Any, path: str | Path) -> None:
     """``torch.save`` that never leaves a broken file under ``path``, with its SHA-256 in ``<path>.sha256``.
 
     Tensors are written from the CPU: a file made on a GPU opens on a machine without, whoever reads it.
+
+    Args:
+        content: whatever ``torch.save`` takes.
+        path: of the file; replaced whole or not at all.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "last.pt"
+    >>> save_checkpoint({"epoch": 3, "weights": torch.ones(2)}, path)
+    >>> load_checkpoint(path)
+    {'epoch': 3, 'weights': tensor([1., 1.])}
     """
     path = Path(path)
     buffer = io.BytesIO()
@@ -68,8 +78,26 @@ def _on_cpu(content: Any) -> Any:
 def load_checkpoint(path: str | Path, map_location: Any = "cpu") -> Any:
     """Read a checkpoint with ``weights_only=True`` after verifying its hash, where there is one.
 
+    Args:
+        path: of the file.
+        map_location: as of ``torch.load``.
+
     Raises:
         InputError: the bytes are not those that were written, or the file is no checkpoint.
+
+    One bit of the weights has turned on the disk; torch alone would load it:
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "last.pt"
+    >>> save_checkpoint(torch.zeros(8), path)
+    >>> content = bytearray(path.read_bytes())
+    >>> content[-200] ^= 1
+    >>> _ = path.write_bytes(content)
+    >>> try:
+    ...     load_checkpoint(path)
+    ... except InputError as error:
+    ...     print(error.fault)
+    the checkpoint is damaged: its SHA-256 differs from the one written with it
     """
     path = Path(path)
     hash_path = _hash_path(path)
@@ -82,7 +110,11 @@ def load_checkpoint(path: str | Path, map_location: Any = "cpu") -> Any:
     try:
         return torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:
-        raise InputError(f"not a readable checkpoint ({type(error).__name__})", path=path) from error
+        raise InputError(
+            f"not a readable checkpoint ({type(error).__name__})",
+            path=path,
+            hint="restore it from a copy, or start over with --fresh",
+        ) from error
 
 
 class Checkpoint:
@@ -102,6 +134,10 @@ class Checkpoint:
         run_folder: the ``RunFolder`` that opens this run. Where it is given but was not started, somebody else runs the
             trainer (a federated client, round by round): then the weights in memory are that one's, and neither a
             former run nor the best epoch is loaded over them.
+
+    Raises:
+        InputError: ``mode`` is neither ``max`` nor ``min``, or (as the training starts) the checkpoint to resume is
+            damaged or of another network.
 
     >>> import tempfile
     >>> from ignite.engine import Events
@@ -132,7 +168,7 @@ class Checkpoint:
         run_folder: Any = None,
     ) -> None:
         if mode not in ("max", "min"):
-            raise ValueError(f"mode must be 'max' or 'min', not {mode!r}")
+            raise InputError(f"mode must be 'max' or 'min', not {mode!r}", hint="min where less is better")
         self.models = Path(output_dir) / "models"
         self.validator, self.save, self.resume, self.mode = validator, dict(save or {}), resume, mode
         self.best_score = -math.inf
@@ -185,7 +221,7 @@ class Checkpoint:
                 self.best_score = score
         if better:
             self.best_epoch = int(engine.state.epoch)
-        if dist.is_available() and dist.is_initialized() and dist.get_rank() != 0:
+        if process_rank() != 0:
             return
         if better:
             with deployed_weights(engine):
@@ -250,6 +286,14 @@ def export_state(network: torch.nn.Module) -> dict[str, torch.Tensor]:
     """The state dict for deployment: of the original architecture, whatever a strategy injected for training.
 
     A strategy that injects sets ``network.transfer_export``, a function of the network (see ``strategies.lora``).
+
+    Args:
+        network: as trained.
+
+    >>> from monai_transfer.strategies import Lora
+    >>> network = Lora(rank=1).apply(torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 2)))
+    >>> "0.lora_A" in network.state_dict(), sorted(export_state(network))  # merged for deployment
+    (True, ['0.bias', '0.weight', '1.bias', '1.weight'])
     """
     export = getattr(network, "transfer_export", None)
     return network.state_dict() if export is None else export(network)

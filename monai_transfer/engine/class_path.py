@@ -8,6 +8,9 @@ __all__ = ["class_path"]
 def class_path(thing: object) -> str:
     """The full path of an object's class.
 
+    Args:
+        thing: any object.
+
     >>> from pathlib import PurePosixPath
     >>> class_path(PurePosixPath("a"))
     'pathlib.PurePosixPath'

@@ -6,9 +6,10 @@ import random
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from ignite.engine import Engine, Events
 from monai.data.utils import set_rnd
+
+from monai_transfer.engine.processes import process_rank
 
 __all__ = ["EpochSeed"]
 
@@ -42,7 +43,7 @@ class EpochSeed:
 
     def __call__(self, engine: Engine) -> None:
         """Seed for ``engine.state.epoch``."""
-        rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+        rank = process_rank()
         sequence = np.random.SeedSequence([self.seed, engine.state.epoch, rank])
         for_torch, for_numpy, for_python, *for_data = (
             int(value) for value in sequence.generate_state(4 + len(self.loaders))

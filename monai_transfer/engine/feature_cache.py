@@ -44,7 +44,14 @@ __all__ = ["CachedFeatures", "FeatureDataset", "HeadInferer", "NotCached", "cach
 
 @dataclass(frozen=True)
 class NotCached:
-    """Why features cannot be cached, in one clause; false in a condition."""
+    """Why features cannot be cached, in one clause; false in a condition.
+
+    Args:
+        reason: in one clause.
+
+    >>> bool(NotCached("every case is augmented at random")), NotCached("every case is augmented at random").reason
+    (False, 'every case is augmented at random')
+    """
 
     reason: str
 
@@ -84,6 +91,12 @@ class HeadInferer(Inferer):
         features: an example of one case's features, F or F x spatial; what has another number of axes or of channels
             is an image, e.g. one of a target domain that was not cached.
         inferer: the trainer's own, e.g. one with autocast.
+
+    >>> whole = nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    >>> infer = HeadInferer(whole[3], features=torch.zeros(4))
+    >>> features, images = torch.zeros(3, 4), torch.zeros(3, 1, 8, 8)
+    >>> [tuple(infer(inputs, whole).shape) for inputs in (features, images)]
+    [(3, 2), (3, 2)]
     """
 
     def __init__(self, head: Head, features: Tensor, inferer: Run | None = None) -> None:
@@ -161,6 +174,16 @@ def cache_features(
 
     Returns:
         The cache, or ``NotCached`` with the reason.
+
+    >>> from monai_transfer.strategies import Full, HeadOnly
+    >>> def network():
+    ...     return nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    >>> loader = DataLoader([{"image": torch.rand(1, 8, 8), "label": 0}] * 3, batch_size=3)
+    >>> found = cache_features(HeadOnly().apply(network()), loader)
+    >>> found.layers, found.nbytes  # three cases of four features in float32
+    (('3',), 48)
+    >>> bool(cache_features(Full().apply(network()), loader))  # every layer learns: there is nothing to keep
+    False
     """
     fault = _fault(loader, views)
     if fault:

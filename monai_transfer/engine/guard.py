@@ -12,7 +12,12 @@ __all__ = ["NonFiniteLossError", "StopOnNonFiniteLoss"]
 
 
 class NonFiniteLossError(RuntimeError):
-    """The loss became NaN or infinite; the last checkpoint is from before."""
+    """The loss became NaN or infinite; the last checkpoint is from before.
+
+    >>> from ignite.engine import Engine
+    >>> issubclass(NonFiniteLossError, RuntimeError)  # so a loop that handles torch's own errors handles it
+    True
+    """
 
 
 class StopOnNonFiniteLoss:

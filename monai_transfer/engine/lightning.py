@@ -44,6 +44,31 @@ class LightningAdapt(Callback):
 
     Raises:
         InputError: lightning is not installed, or as ``MethodStep``.
+
+    A module of one's own, which knows nothing of adaptation, and CORAL beside its loss (needs lightning):
+
+    >>> import torch
+    >>> from lightning.pytorch import LightningModule, Trainer
+    >>> from monai_transfer.methods import Coral
+    >>> class Classifier(LightningModule):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    ...
+    ...     def training_step(self, batch):
+    ...         image, label = batch
+    ...         return nn.functional.cross_entropy(self.network(image), label)
+    ...
+    ...     def configure_optimizers(self):
+    ...         return torch.optim.SGD(self.parameters(), 0.1)
+    >>> _ = torch.manual_seed(0)
+    >>> source = [(torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 0, 1])) for _ in range(2)]
+    >>> adapt = LightningAdapt(Coral(), [torch.rand(4, 1, 8, 8) + 3 for _ in range(2)])
+    >>> silent = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
+    >>> trainer = Trainer(accelerator="cpu", max_epochs=1, callbacks=[adapt], enable_progress_bar=False, **silent)
+    >>> trainer.fit(Classifier(), torch.utils.data.DataLoader(source, batch_size=None))
+    >>> sorted(trainer.callback_metrics), float(trainer.callback_metrics["adapt_loss"]) > 0
+    (['adapt_loss', 'supervised_loss'], True)
     """
 
     def __init__(

@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch.distributed as dist
 from ignite.engine import Engine, Events
 from monai.handlers import MLFlowHandler, TensorBoardStatsHandler
 
+from monai_transfer.engine.processes import process_rank
 from monai_transfer.errors import InputError, closest
 
 __all__ = ["LOGS", "LogTo", "require_log"]
@@ -26,8 +26,17 @@ LOGS = ("tensorboard", "mlflow")
 def require_log(kind: str) -> None:
     """Refuse what cannot be logged to.
 
+    Args:
+        kind: ``tensorboard`` or ``mlflow``.
+
     Raises:
         InputError: no such log, or its package is not installed.
+
+    >>> try:
+    ...     require_log("tensorbord")
+    ... except InputError as error:
+    ...     print(error)
+    no log is called 'tensorbord'; did you mean 'tensorboard'?
     """
     if kind not in LOGS:
         raise InputError(f"no log is called {kind!r}", hint=closest(kind, LOGS))
@@ -56,7 +65,7 @@ class LogTo:
         engine.add_event_handler(Events.STARTED, self._start)
 
     def _start(self, trainer: Any) -> None:
-        if dist.is_available() and dist.is_initialized() and dist.get_rank() != 0:
+        if process_rank() != 0:
             return
         for engine, training in ((trainer, True), (self.validator, False)):
             if engine is None:

@@ -130,6 +130,14 @@ def what_would_fit(network: nn.Module, shape: Sequence[int], free: int) -> list[
         network: the bare network.
         shape: of the batch that does not fit, B x C x spatial.
         free: bytes.
+
+    A step that needs more than a tenth of a GiB, on two volumes of 64 x 64 x 64:
+
+    >>> from monai.networks.nets import UNet
+    >>> network = UNet(3, 1, 2, channels=(8, 16), strides=(2,))
+    >>> ways = what_would_fit(network, [2, 1, 64, 64, 64], free=2**27)
+    >>> ways[-1].partition(" (")[0]
+    'patches of 32 x 32 x 32, batch_size: 1, dtype: bfloat16 and checkpoint_activations: true'
     """
     batch, channels, *spatial = shape
     halved = [max(size // 2, 16) // 16 * 16 if size >= 32 else size for size in spatial]
@@ -159,7 +167,14 @@ def what_would_fit(network: nn.Module, shape: Sequence[int], free: int) -> list[
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that a new tensor could take on a device, in bytes."""
+    """Memory that a new tensor could take on a device, in bytes.
+
+    Args:
+        device: the CPU or a GPU.
+
+    >>> free_bytes(torch.device("cpu")) > 2**20  # more than a MiB
+    True
+    """
     if device.type == "cuda":
         return (
             torch.cuda.mem_get_info(device)[0]

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
 
+from monai_transfer.engine.processes import process_rank
 from monai_transfer.tables import write_table
 
 __all__ = ["MetricsLog"]
@@ -83,7 +83,7 @@ class MetricsLog:
         }
 
     def _write(self, engine: Any) -> None:
-        if dist.is_available() and dist.is_initialized() and dist.get_rank() != 0:
+        if process_rank() != 0:
             return
         epoch = engine.state.epoch
         train = {

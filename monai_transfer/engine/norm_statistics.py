@@ -13,6 +13,9 @@ class RunningStatistics:
     While paused, training batches are still normalised by their own statistics; only the running averages, which count
     in evaluation, stay as they are. Layers without running averages (GroupNorm, most InstanceNorm) are not concerned.
 
+    Args:
+        network: whose norm layers.
+
     >>> import torch
     >>> network = nn.Sequential(nn.BatchNorm1d(1))
     >>> statistics = RunningStatistics(network)

@@ -17,7 +17,16 @@ __all__ = ["OwnOptimizers", "detached"]
 
 
 def detached(fields: Fields) -> Fields:
-    """The same fields without their graph."""
+    """The same fields without their graph.
+
+    Args:
+        fields: what a method is given.
+
+    >>> import torch
+    >>> features = torch.ones(2, 3, requires_grad=True)
+    >>> detached(Fields(source_features=features)).source_features.requires_grad  # a critic teaches no network
+    False
+    """
     return Fields({k: v.detach() if isinstance(v, Tensor) else v for k, v in fields.items()})
 
 
@@ -29,6 +38,17 @@ class OwnOptimizers:
     Args:
         method: its optimizer is made by ``make``, once its parts are sized.
         statistics: whose norm layers may have an optimizer as well.
+
+    DANN's critic has an optimizer beside the network's:
+
+    >>> import torch
+    >>> from monai_transfer.methods import Dann
+    >>> method = Dann(hidden=8)
+    >>> method.setup(torch.nn.Linear(2, 2), Fields(source_features=torch.rand(4, 2), target_features=torch.rand(4, 2)))
+    >>> own = OwnOptimizers(method, DomainStatistics("both", method))
+    >>> own.make(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1))
+    >>> len(own.all)
+    1
     """
 
     def __init__(self, method: Method, statistics: DomainStatistics) -> None:

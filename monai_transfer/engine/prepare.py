@@ -50,6 +50,13 @@ class Prepared:
 
     Raises:
         InputError: the weights are not there, or no weights of such a network.
+
+    >>> import torch
+    >>> from monai_transfer.strategies import HeadOnly
+    >>> network = nn.Sequential(nn.Linear(8, 4), nn.Linear(4, 2))
+    >>> prepared = Prepared(network, strategy=HeadOnly())  # from scratch
+    >>> sum(p.numel() for group in prepared.param_groups() for p in group["params"]), prepared.report
+    (10, None)
     """
 
     def __init__(

@@ -9,14 +9,27 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-__all__ = ["distributed", "local_device", "start", "stop"]
+__all__ = ["distributed", "local_device", "process_rank", "start", "stop"]
 
 
 def local_device() -> torch.device:
-    """This process's GPU (``LOCAL_RANK``, as ``torchrun`` sets it); the CPU where there is none."""
+    """This process's GPU (``LOCAL_RANK``, as ``torchrun`` sets it); the CPU where there is none.
+
+    >>> local_device().type in ("cpu", "cuda")
+    True
+    """
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def process_rank() -> int:
+    """This process's number among those that train together; 0 where it is alone. Rank 0 writes the files.
+
+    >>> process_rank()
+    0
+    """
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
 def start(device: str | torch.device) -> None:

@@ -6,9 +6,10 @@ import logging
 import time
 from typing import Any
 
-import torch.distributed as dist
 from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
+
+from monai_transfer.engine.processes import process_rank
 
 __all__ = ["ProgressLine"]
 
@@ -16,7 +17,20 @@ logger = logging.getLogger("monai_transfer")
 
 
 class ProgressLine:
-    """Log ``epoch 3/20  loss 0.41  val_mean_dice 0.72  adapt_loss 0.003  1.2 s`` after each epoch."""
+    """Log ``epoch 3/20  loss 0.41  val_mean_dice 0.72  adapt_loss 0.003  1.2 s`` after each epoch.
+
+    >>> import torch
+    >>> from monai.engines import SupervisedTrainer
+    >>> network, batch = torch.nn.Linear(2, 1), {"image": torch.ones(4, 2), "label": torch.zeros(4, 1)}
+    >>> optimizer = torch.optim.SGD(network.parameters(), 0.1)
+    >>> trainer = SupervisedTrainer(torch.device("cpu"), 2, [batch], network, optimizer, torch.nn.MSELoss(),
+    ...                             train_handlers=[ProgressLine()])
+    >>> from unittest import TestCase
+    >>> with TestCase().assertLogs(logger) as seen:
+    ...     trainer.run()
+    >>> [record.getMessage().split("  ")[0] for record in seen.records]
+    ['epoch 1/2', 'epoch 2/2']
+    """
 
     def __init__(self) -> None:
         self._loss: Any = 0.0
@@ -37,7 +51,7 @@ class ProgressLine:
         self._count += 1
 
     def _report(self, engine: Any) -> None:
-        if dist.is_available() and dist.is_initialized() and dist.get_rank() != 0:
+        if process_rank() != 0:
             return
         state = engine.state
         parts = [f"epoch {state.epoch}/{state.max_epochs}", f"loss {float(self._loss) / max(self._count, 1):.4f}"]

@@ -10,8 +10,7 @@ import logging
 import shutil
 from pathlib import Path
 
-import torch.distributed as dist
-
+from monai_transfer.engine.processes import process_rank
 from monai_transfer.errors import InputError
 from monai_transfer.files import atomic_path, sha256_file, write_text
 from monai_transfer.weights.hashes import renew_hashes
@@ -52,7 +51,7 @@ class PublishWeights:
         Raises:
             InputError: the run left no weights.
         """
-        if not self.enabled or (dist.is_available() and dist.is_initialized() and dist.get_rank() != 0):
+        if not self.enabled or process_rank() != 0:
             return
         new, place = self.output_dir / "models" / "model.pt", self.bundle_root / "models" / "model.pt"
         if not new.is_file():

@@ -27,8 +27,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import yaml
-from monai.bundle import ConfigParser
 
+from monai_transfer.engine.merged_config import merged_config
+from monai_transfer.engine.processes import process_rank
 from monai_transfer.errors import InputError, describe
 from monai_transfer.files import clear_leftovers, sha256_file, write_bytes, write_json, write_text
 from monai_transfer.runs.lock import LOCK_NAME, FolderLock
@@ -50,6 +51,13 @@ def close_open_runs(error: BaseException | None) -> None:
 
     Args:
         error: what ended them: an interrupt makes them ``interrupted``, anything else ``failed``, with the reason.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp()) / "run"
+    >>> RunFolder(folder, {"workflow": "train"}).start()
+    >>> close_open_runs(ValueError("the loss is NaN"))
+    >>> read_status(folder), json.loads((folder / "run.json").read_text())["reason"]
+    ('failed', 'ValueError: the loss is NaN')
     """
     for run in list(_open_runs):
         run.close(error)
@@ -60,21 +68,6 @@ def _at_exit() -> None:
     """Under plain ``monai.bundle run`` nobody else tells: the interpreter keeps the error that it ended with."""
     if _open_runs:
         close_open_runs(getattr(sys, "last_value", None) or KeyboardInterrupt())
-
-
-def _calling_parser() -> ConfigParser | None:
-    """The config parser that is instantiating us.
-
-    MONAI hands a component its resolved arguments and no parser, and plain ``monai.bundle run`` has no place of ours in
-    front of it; ``@`` references would carry listed values and lose overrides of all others (see ARCHITECTURE.md).
-    """
-    frame = sys._getframe(1)
-    while frame is not None:
-        candidate = frame.f_locals.get("self")
-        if isinstance(candidate, ConfigParser):
-            return candidate
-        frame = frame.f_back  # type: ignore[assignment]
-    return None
 
 
 def _versions() -> dict[str, str]:
@@ -139,8 +132,7 @@ class RunFolder:
         self._started: float | None = None
         self._lock: FolderLock | None = None
         self._exits = contextlib.ExitStack()
-        parser = _calling_parser()
-        self._config = dict(parser.config) if parser is not None else None
+        self._config = merged_config()
 
     @property
     def started(self) -> bool:
@@ -149,7 +141,7 @@ class RunFolder:
 
     @property
     def _writes(self) -> bool:
-        return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
+        return process_rank() == 0
 
     def _config_text(self) -> str | None:
         if self._config is None:

@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from ignite.engine import Engine, Events
 from torch import Tensor, nn
 
 from monai_transfer.engine.checkpoint import export_state, save_checkpoint
+from monai_transfer.engine.processes import process_rank
 from monai_transfer.engine.state import bare_network
 from monai_transfer.errors import InputError
 from monai_transfer.files import write_json
@@ -57,7 +57,7 @@ def average_states(
     {'w': tensor([0.2500, 0.2500]), 'head': tensor([1., 1., 1.])}
     """
     if not 0 <= share <= 1:
-        raise InputError(f"the tuned weights' share lies between 0 and 1, not at {share}")
+        raise InputError(f"the tuned weights' share lies between 0 and 1, not at {share}", hint="such as 0.5")
     new = set(fresh)
     out, count = {}, 0
     for key, value in tuned.items():
@@ -68,7 +68,10 @@ def average_states(
         else:
             out[key] = value.clone()
     if not count:
-        raise InputError("the source and the tuned network share no weights to average")
+        raise InputError(
+            "the source and the tuned network share no weights to average",
+            hint="start the training from this source's weights",
+        )
     return out
 
 
@@ -125,7 +128,7 @@ class AverageWithSource:
         report: WeightReport | None = None,
     ) -> None:
         if share is not None and not 0 <= share <= 1:
-            raise InputError(f"the tuned weights' share lies between 0 and 1, not at {share}")
+            raise InputError(f"the tuned weights' share lies between 0 and 1, not at {share}", hint="such as 0.5")
         if share is None and evaluator is None:
             raise InputError("a share chosen by the rule needs the source's score", hint="give share, or an evaluator")
         self.source = {key: value.detach().cpu().clone() for key, value in unwrap(network).state_dict().items()}
@@ -156,7 +159,7 @@ class AverageWithSource:
         network.load_state_dict(average_states(self.source, tuned, self.share, self.fresh))
         if self.statistics is not None:
             Adabn().fit(network, self.statistics)
-        if self.output_dir is None or (dist.is_available() and dist.is_initialized() and dist.get_rank() != 0):
+        if self.output_dir is None or process_rank() != 0:
             return
         models = self.output_dir / "models"
         models.mkdir(parents=True, exist_ok=True)

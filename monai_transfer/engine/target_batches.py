@@ -19,8 +19,14 @@ KEYS = ("image", "label", "strong", "order")
 def batch_keys(keys: Mapping[str, str] | None) -> dict[str, str]:
     """What image, label, strong view and order are called in a batch: by these names, or as ``keys`` says.
 
+    Args:
+        keys: our names to those of the batches; None: the same.
+
     Raises:
         InputError: ``keys`` names something else.
+
+    >>> batch_keys({"image": "img"})["image"], batch_keys({"image": "img"})["label"]
+    ('img', 'label')
     """
     if unknown := set(keys or {}) - set(KEYS):
         raise InputError(f"keys={dict(keys or {})} names {sorted(unknown)}", hint=f"what can be named is {list(KEYS)}")

@@ -23,6 +23,9 @@ _WORTH_IT = 50
 def in_words(seconds: float) -> str:
     """A duration as people say it.
 
+    Args:
+        seconds: how long it takes.
+
     >>> in_words(50), in_words(1000), in_words(9000)
     ('50 s', '17 min', '2.5 h')
     """

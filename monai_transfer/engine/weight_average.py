@@ -53,7 +53,7 @@ class WeightAverage:
 
     def __init__(self, decay: float = 0.99, validator: Engine | None = None, name: str = "weight_average") -> None:
         if not 0 <= decay < 1:
-            raise InputError(f"the decay of an average lies in [0, 1), not at {decay}")
+            raise InputError(f"the decay of an average lies in [0, 1), not at {decay}", hint="such as 0.999")
         self.decay, self.validator, self.name = float(decay), validator, name
         self.step = 0
         self.average: dict[str, Tensor] = {}

@@ -50,6 +50,14 @@ class DomainView:
         patients: N names, to keep a patient's cases together; never written anywhere.
         rows: features of cases (classification) or predicted regions (segmentation), M x F.
         classes: class of each row, M; -1 where there is none (regression).
+
+    >>> rng = np.random.default_rng(0)
+    >>> def site(shift):
+    ...     features = rng.normal(shift, 1, (20, 4))
+    ...     return DomainView(features, [f"p{n}" for n in range(20)], features, np.array([0, 1] * 10))
+    >>> near, far = (alignment_numbers(site(0), site(shift))["domain_distance"] for shift in (0, 5))
+    >>> near < 1 < far  # in units of the spread
+    True
     """
 
     features: np.ndarray
@@ -72,11 +80,26 @@ def view_domain(
 
     The network is put into eval mode for it. Of a sliding window the windows' features are averaged.
 
+    Args:
+        network: in any mode.
+        dataset: items with ``image``, C x spatial.
+        inferer: how the network goes over an image; default: at once.
+        layer: module name whose output is looked at; None: what enters the class head.
+        cases: at most so many, evenly spread.
+        device: where the network is.
+
     Raises:
         InputError: the dataset is empty, or the layer is not in the network.
+
+    >>> network = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(),
+    ...                               torch.nn.Linear(4, 2))
+    >>> items = [{"image": torch.rand(1, 8, 8), "label": n % 2, "patient": f"p{n}"} for n in range(5)]
+    >>> view = view_domain(network, items, cases=3)
+    >>> view.features.shape, view.patients  # what enters the head, of the first, the middle and the last case
+    ((3, 4), ['p0', 'p2', 'p4'])
     """
     if not len(dataset):
-        raise InputError("there is no case to look at")
+        raise InputError("there is no case to look at", hint="look at the sites that the dataset was made for")
     chosen = np.unique(np.linspace(0, len(dataset) - 1, min(cases, len(dataset))).astype(int))
     gatherer = _Gatherer(network, layer)
     training = network.training
@@ -161,7 +184,19 @@ def _known_class(label: Any, predicted: int) -> int:
 
 
 def alignment_numbers(source: DomainView, target: DomainView, seed: int = 0) -> dict[str, float | None]:
-    """``proxy_a_distance``, ``domain_distance``, ``class_shift`` of the module's text; None where one cannot be had."""
+    """``proxy_a_distance``, ``domain_distance``, ``class_shift`` of the module's text; None where one cannot be had.
+
+    Args:
+        source: of ``view_domain``.
+        target: likewise.
+        seed: of the classifier that tells the domains apart.
+
+    >>> rng = np.random.default_rng(0)
+    >>> features = rng.normal(size=(20, 4))
+    >>> view = DomainView(features, [f"p{n}" for n in range(20)], features, np.array([0, 1] * 10))
+    >>> alignment_numbers(view, view)["domain_distance"]  # a domain beside itself
+    0.0
+    """
     spread = np.sqrt(np.mean([np.mean(((v.features - v.features.mean(0)) ** 2).sum(1)) for v in (source, target)]))
     apart = float(np.linalg.norm(source.features.mean(0) - target.features.mean(0)))
     shared = [c for c in np.unique(source.classes) if c >= 0 and (target.classes == c).any()]

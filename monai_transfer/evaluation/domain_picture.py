@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from ignite.engine import Engine, Events
 
+from monai_transfer.engine.processes import process_rank
 from monai_transfer.engine.state import bare_network
 from monai_transfer.evaluation.domain_features import DomainView, alignment_numbers, draw_alignment, view_domain
 from monai_transfer.files import atomic_path, write_json
@@ -61,7 +62,7 @@ class DomainPicture:
         engine.add_event_handler(Events.COMPLETED, self._finish)
 
     def _start(self, engine: Engine) -> None:
-        if _rank() or not all(len(dataset) for dataset in self.datasets):
+        if process_rank() or not all(len(dataset) for dataset in self.datasets):
             return
         if engine.state.epoch:  # resumed: the weights of the start are gone
             self._before = _load(self._kept) if self._kept.is_file() else None
@@ -76,7 +77,7 @@ class DomainPicture:
             np.savez(temporary, **arrays)
 
     def _finish(self, engine: Engine) -> None:
-        if _rank() or not all(len(dataset) for dataset in self.datasets):
+        if process_rank() or not all(len(dataset) for dataset in self.datasets):
             return
         after = self._look(engine)
         views = {"before": self._before, "after": after} if self._before else {"after": after}
@@ -113,8 +114,3 @@ def _load(path: Path) -> tuple[DomainView, DomainView]:
             for side in ("source", "target")
         )
     return source, target
-
-
-def _rank() -> int:
-    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return torch.distributed.get_rank() if distributed else 0

@@ -38,6 +38,15 @@ def draw_segmentation(
         truth: label map of the same shape; 0 is background.
         prediction: the same.
         affine: voxel to world (RAS, mm), as in a ``MetaTensor``; identity for plain pictures.
+
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> truth = np.zeros((32, 32, 8), np.uint8)
+    >>> truth[8:16, 8:16, 2:6] = 1
+    >>> path = Path(tempfile.mkdtemp()) / "case.png"
+    >>> draw_segmentation(path, truth * 100.0, truth, np.roll(truth, 2, axis=0), np.diag([1, 1, 4, 1.0]))
+    >>> Image.open(path).format
+    'PNG'
     """
     channels = _channels(np.zeros(truth.shape, dtype=np.float32) if image is None else image)
     seen = truth if np.any(truth) else prediction
@@ -52,7 +61,21 @@ def draw_segmentation(
 
 
 def draw_case(path: str | Path, image: np.ndarray | Sequence[np.ndarray], affine: np.ndarray, text: str) -> None:
-    """Write a PNG of the image's middle planes, with ``text`` below; arguments as in :func:`draw_segmentation`."""
+    """Write a PNG of the image's middle planes, with ``text`` below; arguments as in :func:`draw_segmentation`.
+
+    Args:
+        path: of the PNG.
+        image: (spatial), or one per channel.
+        affine: 4 x 4, voxel index to RAS millimetres.
+        text: one line.
+
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> path = Path(tempfile.mkdtemp()) / "case.png"
+    >>> draw_case(path, np.random.default_rng(0).normal(size=(32, 32, 8)), np.diag([1, 1, 4, 1.0]), "volume 20 ml")
+    >>> Image.open(path).format
+    'PNG'
+    """
     panels = [_mark(_picture(planes, size), marks) for *planes, size, marks in _planes(_channels(image), affine, None)]
     _save(path, panels, [(text, (235, 235, 235))])
 

@@ -26,6 +26,10 @@ __all__ = ["available_metrics", "fill_right", "patient_values"]
 def available_metrics(rows: Sequence[Mapping[str, Any]], task: str | Task) -> list[str]:
     """The metrics that runs with these cases can be compared by, the overall ones first.
 
+    Args:
+        rows: of ``cases.csv``.
+        task: the task or its name.
+
     >>> available_metrics([{"patient": "a", "label": 1.0, "prediction": 2.0, "absolute_error": 1.0}], "regression")
     ['mae', 'rmse', 'r2']
     """
@@ -47,6 +51,16 @@ def fill_right(values: np.ndarray, metric: Metric) -> np.ndarray:
     Where some run predicted the absent structure (and got the worst value), a run that rightly predicted nothing gets
     the best one, else that false positive would leave the comparison together with the case. A case that is missing in
     every run stays so. A metric without a best value, or of which an absent class is no gap, is left as it is.
+
+    Args:
+        values: (runs, cases).
+        metric: whose values they are.
+
+    In the second case the structure is absent; one run predicted it (0), the other rightly did not:
+
+    >>> from monai_transfer.metrics import MASK_METRICS
+    >>> fill_right(np.array([[0.8, 0.0], [0.7, np.nan]]), MASK_METRICS["dice"]).tolist()
+    [[0.8, 0.0], [0.7, 1.0]]
     """
     if metric.of_masks is None or metric.absent != MISSING or not math.isfinite(metric.best):
         return values
@@ -90,7 +104,7 @@ def patient_values(
     without = 1.0 - (np.arange(n)[:, None] == of_case[None, :])  # one row per patient left out
     found = own.of_set(rows, np.vstack([np.ones((1, len(rows))), without]))
     if own.part not in found:
-        raise InputError(f"these cases have no {own.heading}")
+        raise InputError(f"these cases have no {own.heading}", hint="see the columns of cases.csv")
     total, left = found[own.part][0], found[own.part][1:]
     pseudo = n * total - (n - 1) * left
     if not np.all(np.isfinite(pseudo)):  # e.g. one patient carries all cases of a class: no patient has a value

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch.distributed as dist
 from ignite.engine import Engine, Events
 from PIL import Image, ImageDraw, ImageFont
 
+from monai_transfer.engine.processes import process_rank
 from monai_transfer.files import atomic_path
 
 __all__ = ["ReconstructionFigure"]
@@ -47,7 +47,7 @@ class ReconstructionFigure:
         self._case = truth, mask, _slice(first["pred"][0])
 
     def _draw(self, engine: Any) -> None:
-        if self._case is None or (dist.is_available() and dist.is_initialized() and dist.get_rank() != 0):
+        if self._case is None or process_rank() != 0:
             return
         truth, mask, filled = self._case
         low, high = np.percentile(truth, [1, 99])

@@ -17,6 +17,7 @@ from monai.engines.utils import IterationEvents
 from monai.transforms import SpatialResample
 
 from monai_transfer.arrays import as_array
+from monai_transfer.engine.processes import process_rank
 from monai_transfer.errors import InputError
 from monai_transfer.evaluation.guesses import Guesses
 from monai_transfer.evaluation.overlay import draw_case, draw_segmentation
@@ -65,8 +66,9 @@ class CaseRecorder:
         kept: classes that the untouched source knows; where nobody looked for one of them in a case, the prediction is
             compared with the source's (``SourceAnswers``).
 
-    Raises (while running):
-        InputError: the network's output holds NaN, an item has no ``case``, shapes differ, or nothing was evaluated.
+    Raises:
+        InputError: the task is not judged, has classes and no ``labels``, or ``activation`` is something else; while
+            running: the network's output holds NaN, an item has no ``case``, shapes differ, or nothing was evaluated.
 
     A handler for an evaluator; what it keeps of a case is what its task and metrics say:
 
@@ -97,9 +99,15 @@ class CaseRecorder:
         if self.task.name not in judged_tasks():
             raise InputError(f"{self.task.name} has no test cases to judge", hint=f"one of {', '.join(judged_tasks())}")
         if activation not in ("softmax", "sigmoid", None):
-            raise InputError(f"activation {activation!r} is not softmax, sigmoid or null")
+            raise InputError(
+                f"activation {activation!r} is not softmax, sigmoid or null",
+                hint="null where the postprocessing has applied one",
+            )
         if self.task.has_classes and not labels:
-            raise InputError(f"{self.task.name} needs the class names: labels is empty")
+            raise InputError(
+                f"{self.task.name} needs the class names: labels is empty",
+                hint='such as labels={0: "background", 1: "liver"}',
+            )
         self.output_dir, self.split, self.figures = Path(output_dir), split, figures
         self.labels = {int(k): str(v) for k, v in sorted((labels or {}).items(), key=lambda item: int(item[0]))}
         self.options: dict[str, Any] = {"activation": activation, "tolerance": tolerance, "boxes": dict(boxes or {})}
@@ -215,7 +223,7 @@ class CaseRecorder:
         units = sorted({row.pop("_unit") for row in rows})
         summary = summarise(rows, self.task)
         engine.state.metrics.update({name: estimate.mean for name, estimate in summary.items()})
-        if _rank() == 0:
+        if process_rank() == 0:
             write_cases(self.output_dir / "cases.csv", rows)
             if boxes:
                 write_json(self.output_dir / "boxes.json", {"space": SPACE, "cases": boxes})
@@ -233,7 +241,18 @@ class CaseRecorder:
 
 
 def write_cases(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows as CSV, atomically: one line per case, a missing value is an empty cell."""
+    """Write rows as CSV, atomically: one line per case, a missing value is an empty cell.
+
+    Args:
+        path: of the file.
+        rows: one per case, columns by name.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "cases.csv"
+    >>> write_cases(path, [{"case": "c1", "dice": 0.8}, {"case": "c2", "dice": float("nan")}])
+    >>> path.read_text().splitlines()
+    ['case,dice', 'c1,0.8', 'c2,']
+    """
     write_table(path, rows)
 
 
@@ -258,11 +277,6 @@ def _shown(image: Any) -> np.ndarray | list[np.ndarray]:
 
 def _or_none(value: float) -> float | None:
     return None if math.isnan(value) else value
-
-
-def _rank() -> int:
-    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return torch.distributed.get_rank() if distributed else 0
 
 
 def _gather(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -60,7 +60,7 @@ def summarise(cases: Iterable[Mapping[str, Any]], task: str | Task, intervals: b
     """
     rows, kind = list(cases), get_task(task)
     if not rows:
-        raise InputError("there are no cases to summarise")
+        raise InputError("there are no cases to summarise", hint="look at the test split of the manifest")
     rows = [row for row in rows if kind.known(row)]
     if not rows:
         raise InputError("no test case has a known label", hint="a test set needs labels; predict needs none")
@@ -79,7 +79,17 @@ def summarise(cases: Iterable[Mapping[str, Any]], task: str | Task, intervals: b
 
 
 def columns_of(metric: Metric, row: Mapping[str, Any]) -> list[Metric]:
-    """A mean-type metric, overall and of each class, as far as a row has its columns; nothing for one of the set."""
+    """A mean-type metric, overall and of each class, as far as a row has its columns; nothing for one of the set.
+
+    Args:
+        metric: from a task's table.
+        row: of ``cases.csv``.
+
+    >>> from monai_transfer.metrics import MASK_METRICS
+    >>> row = {"case": "c1", "dice": 0.8, "dice_liver": 0.9, "dice_spleen": 0.7}
+    >>> [metric.full_name for metric in columns_of(MASK_METRICS["dice"], row)]
+    ['dice', 'dice_liver', 'dice_spleen']
+    """
     if metric.of_set is not None:
         return []
     stem = metric.case_column

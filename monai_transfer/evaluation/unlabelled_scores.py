@@ -17,6 +17,7 @@ import torch
 from ignite.engine import Engine, Events
 from torch import nn
 
+from monai_transfer.engine.processes import process_rank
 from monai_transfer.engine.state import bare_network
 from monai_transfer.files import write_json
 from monai_transfer.networks.output_forms import main_output
@@ -68,8 +69,7 @@ class UnlabelledScores:
             network: as it is handed on; the layers' modes are left as they were.
             device: of the images; default: that of the network's parameters.
         """
-        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-        if (distributed and torch.distributed.get_rank()) or not len(self.dataset):
+        if process_rank() != 0 or not len(self.dataset):
             return []
         if device is None:
             device = next((p.device for p in network.parameters()), torch.device("cpu"))

@@ -44,6 +44,19 @@ def check_manifest(
 
     Raises:
         InputError: ``max_memory`` is no amount of memory.
+
+    Of two pictures one was cut off while it was copied:
+
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> Image.radial_gradient("L").save(folder / "a.png")
+    >>> _ = (folder / "b.png").write_bytes((folder / "a.png").read_bytes()[:-20])
+    >>> items = [{"image": f"{c}.png", "label": n, "case": c, "patient": c, "site": "x"} for n, c in enumerate("ab")]
+    >>> head = {"name": "set", "task": "classification", "labels": {"0": "benign", "1": "malignant"}}
+    >>> manifest = Manifest.from_dict(head | {"training": items}, folder)
+    >>> [(finding.case, finding.fault) for finding in check_manifest(manifest, jobs=1) if finding.severity == "error"]
+    [('b', 'cut off (the PNG end mark is missing)')]
     """
     inspected = inspect_manifest(manifest, root=root, jobs=jobs, max_memory=max_memory, progress=progress)
     return findings_of(manifest, inspected)
@@ -113,8 +126,25 @@ def fix_manifest(manifest: Manifest, inspected: Inspected, folder: str | Path) -
 
     Sound files stay where they are and are named there. Nothing is changed in place.
 
+    Args:
+        manifest: the cases.
+        inspected: of ``inspect_manifest``.
+        folder: where copies and the new manifest go.
+
     Returns:
         The new manifest (saved as ``folder/manifest.json``), and a line for each file written.
+
+    Nothing is wrong with this picture, so no copy is written:
+
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> Image.radial_gradient("L").save(folder / "a.png")
+    >>> item = {"image": "a.png", "label": 3.5, "case": "a", "patient": "a", "site": "x"}
+    >>> manifest = Manifest.from_dict({"name": "set", "task": "regression", "training": [item]}, folder)
+    >>> fixed, written = fix_manifest(manifest, inspect_manifest(manifest, jobs=1), folder / "fixed")
+    >>> written, fixed.training[0].image == str(folder / "a.png")
+    ([], True)
     """
     folder = Path(folder)
     written: list[str] = []

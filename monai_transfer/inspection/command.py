@@ -82,7 +82,7 @@ def check(
         if fix_to is not None:
             print(f"wrote {data.path}")
             if count["error"]:
-                print("what is an error above is not corrected: only someone who knows the data can mend it")
+                print("what is an error above is not corrected: only someone who knows the data can correct it")
         say = f"{len(inspected)} cases checked: {count['error']} errors, {count['warning']} warnings"
         print(say if findings or suits else f"{say}; nothing is wrong")
     if count["error"]:
@@ -102,10 +102,10 @@ def _inspect(manifest: Manifest, jobs: int, max_memory: str | None, text: str) -
                 bar.update(task, completed=done, total=total)
 
             return inspect_manifest(manifest, jobs=jobs, max_memory=max_memory, progress=show)
-    return inspect_manifest(manifest, jobs=jobs, max_memory=max_memory, progress=_plain(text))
+    return inspect_manifest(manifest, jobs=jobs, max_memory=max_memory, progress=_progress_lines(text))
 
 
-def _plain(text: str) -> Callable[[int, int], None]:
+def _progress_lines(text: str) -> Callable[[int, int], None]:
     def show(done: int, total: int) -> None:
         if done == total or done % max(1, total // 10) == 0:
             print(f"{text}: {done} of {total}", file=sys.stderr)

@@ -66,7 +66,11 @@ def fixable_volume(path: str | Path) -> bool:
 
 
 def fix_volume(path: str | Path, target: Path) -> Path:
-    """Write a NIfTI whose sform is unusable, or whose lengths are not in mm, with the sform that its header implies."""
+    """Write a NIfTI whose sform is unusable, or whose lengths are not in mm, with the sform that its header implies.
+
+    Raises:
+        InputError: the header does not imply one.
+    """
     content = _fixed_content(path)
     if content is None:
         raise InputError(

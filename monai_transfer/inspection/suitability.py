@@ -34,6 +34,16 @@ def describe_data(manifest: Manifest, *, jobs: int = 2, max_memory: int | str | 
 
     Raises:
         InputError: no image of the set can be read.
+
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> Image.linear_gradient("L").save(folder / "a.png")
+    >>> item = {"image": "a.png", "label": 3.5, "case": "a", "patient": "a", "site": "x"}
+    >>> manifest = Manifest.from_dict({"name": "set", "task": "regression", "training": [item]}, folder)
+    >>> data = describe_data(manifest, jobs=1)
+    >>> data.shape, data.spacing, data.intensity["mean"]  # a picture has no millimetres
+    ([256, 256], None, 127.5)
     """
     from monai_transfer.inspection.check import inspect_manifest
 
@@ -41,7 +51,11 @@ def describe_data(manifest: Manifest, *, jobs: int = 2, max_memory: int | str | 
 
 
 def describe_inspected(manifest: Manifest, inspected: Inspected) -> DataDescription:
-    """``describe_data`` of cases that were inspected already."""
+    """``describe_data`` of cases that were inspected already.
+
+    Raises:
+        InputError: no image could be read.
+    """
     facts = [f for _, _, result in inspected for f in result.images]
     if not facts:
         raise InputError("no image can be read", path=manifest.path, hint="see the errors of `monai-transfer check`")
@@ -183,8 +197,27 @@ def compare_with_source(data: DataDescription, bundle: str | Path) -> list[Findi
 
     ``error``: cannot work as it is. ``warning``: far from what the model saw. ``note``: handled by preprocessing.
 
+    Args:
+        data: of ``describe_data``.
+        bundle: its folder.
+
     Raises:
         InputError: no bundle there, or its metadata cannot be read.
+
+    A model of volumes cannot take pictures:
+
+    >>> import json, tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> (folder / "configs").mkdir()
+    >>> image = {"format": "image", "modality": "MR", "num_channels": 1, "spatial_shape": [96, 96, 96]}
+    >>> pred = {"channel_def": {"0": "background", "1": "liver"}}
+    >>> metadata = {"network_data_format": {"inputs": {"image": image}, "outputs": {"pred": pred}}}
+    >>> _ = (folder / "configs" / "metadata.json").write_text(json.dumps(metadata))
+    >>> grey = {"p0.5": 0.0, "p99.5": 255.0, "mean": 80.0, "std": 60.0}
+    >>> labels = ["background", "liver"]
+    >>> pictures = DataDescription("segmentation", "MR", 2, 1, [], labels, 3, 3, [64, 64], *[None] * 4, grey)
+    >>> [finding.fault for finding in compare_with_source(pictures, folder) if finding.severity == "error"]
+    ['the model is 3D, the data are 2D']
     """
     source = read_source(bundle)
     try:

@@ -70,7 +70,7 @@ def boxes_from_labels(
     if spacing is not None and array.ndim == len(spacing) + 1 and array.shape[0] == 1:
         array = array[0]
     if array.ndim not in (2, 3):
-        raise InputError(f"a label map of {array.ndim} axes: it takes 2 or 3")
+        raise InputError(f"a label map of {array.ndim} axes: it takes 2 or 3", hint="take away the channel axis")
     if array.dtype.kind == "f" and not np.array_equal(array, np.rint(array)):
         raise InputError(
             "the label map holds values that are not whole", hint="for probabilities: boxes_from_probabilities"
@@ -111,9 +111,11 @@ def boxes_from_probabilities(
     """
     array = as_array(probabilities)
     if array.ndim not in (3, 4):
-        raise InputError(f"probabilities of {array.ndim} axes: it takes a channel and 2 or 3 axes")
+        raise InputError(
+            f"probabilities of {array.ndim} axes: it takes a channel and 2 or 3 axes", hint="put the channel first"
+        )
     if score not in SCORES:
-        raise InputError(f"score {score!r} is not one of {', '.join(SCORES)}")
+        raise InputError(f"score {score!r} is not one of {', '.join(SCORES)}", hint="see boxes_from_probabilities")
     if not np.isfinite(array).all():
         raise InputError("the probabilities hold NaN or infinite values", hint="the network diverged")
     if array.size and (array.min() < -1e-3 or array.max() > 1 + 1e-3):
@@ -136,11 +138,12 @@ def _collect(
     step = np.ones(dims) if spacing is None else np.asarray(spacing, dtype=float)
     if step.shape != (dims,) or not np.all(np.isfinite(step)) or np.any(step <= 0):
         raise InputError(
-            f"spacing {np.asarray(spacing).tolist()} is not a positive number of mm for each of {dims} axes"
+            f"spacing {np.asarray(spacing).tolist()} is not a positive number of mm for each of {dims} axes",
+            hint="such as (1.0, 1.0, 3.0)",
         )
     connectivity = dims if connectivity is None else connectivity
     if not 1 <= connectivity <= dims:
-        raise InputError(f"connectivity {connectivity} is not from 1 to {dims}")
+        raise InputError(f"connectivity {connectivity} is not from 1 to {dims}", hint="1 joins by faces alone")
     structure = ndimage.generate_binary_structure(dims, connectivity)
     voxels, scores, labels, sizes = [], [], [], []
     for value, mask, weight in parts:

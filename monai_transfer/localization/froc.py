@@ -75,6 +75,11 @@ def froc_curve(found: Detections, weights: np.ndarray | None = None) -> tuple[np
     Args:
         found: the outcomes.
         weights: (B, images) how often each image counts; default once.
+
+    >>> found = Detections([[0.9], [0.3]], [[], [0.4]])  # two scans, a lesion each; a false box at 0.4
+    >>> false, sensitivity = froc_curve(found)
+    >>> false[0].tolist(), sensitivity[0].tolist()
+    ([0.0, 0.0, 0.5, 0.5], [0.0, 0.5, 0.5, 1.0])
     """
     w = np.ones((1, found.n)) if weights is None else np.asarray(weights, dtype=float)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -93,6 +98,11 @@ def sensitivity_at(
 
     Two scans, a lesion each: one is found at score 0.9; the other only below the score of a false box.
 
+    Args:
+        found: the outcomes.
+        rates: false positives per image.
+        weights: (B, images) how often each image counts; default once.
+
     >>> found = Detections([[0.9], [0.3]], [[], [0.4]])
     >>> sensitivity_at(found, [0.25, 0.5]).tolist()
     [[0.5, 1.0]]
@@ -104,6 +114,10 @@ def sensitivity_at(
 
 def average_precision(found: Detections, weights: np.ndarray | None = None) -> np.ndarray:
     """Average precision, (B,); extra boxes count as false. NaN without any lesion, 0 without any box.
+
+    Args:
+        found: the outcomes.
+        weights: (B, images) how often each image counts; default once.
 
     One of two lesions is found before any false box:
 

@@ -73,8 +73,20 @@ def attention_map(network: nn.Module, image: Tensor, class_index: int | None = N
 
     With ``class_index`` its evidence for that class instead: attention times what the place adds to the class's logit.
 
+    Args:
+        network: a ``Mil`` network.
+        image: B x C x spatial.
+        class_index: of the evidence; None: the attention alone.
+
     Raises:
         InputError: the network has no ``lesion_map``.
+
+    >>> from monai_transfer.networks.mil import Mil
+    >>> _ = torch.manual_seed(0)
+    >>> network = Mil(instances="patches", backbone=nn.Sequential(nn.Conv2d(1, 4, 3, 2, 1), nn.ReLU()), features=4)
+    >>> found = attention_map(network, torch.rand(1, 1, 16, 16))
+    >>> found.shape, float(found.max())
+    (torch.Size([1, 1, 16, 16]), 1.0)
     """
     lesion_map: Callable[..., Tensor] | None = getattr(network, "lesion_map", None)
     if lesion_map is None:

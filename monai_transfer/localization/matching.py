@@ -51,6 +51,10 @@ class Match(NamedTuple):
 def iou_matrix(boxes: Any, others: Any) -> np.ndarray:
     """Intersection over union of each box with each other, (N, M), by MONAI; also where there are none.
 
+    Args:
+        boxes: N x 2 d, lower corner, then upper, in voxels.
+        others: M x 2 d.
+
     >>> from monai_transfer.localization.matching import iou_matrix
     >>> iou_matrix([[0, 0, 2, 2]], [[0, 0, 2, 2], [1, 0, 3, 2]]).round(3)
     array([[1.   , 0.333]])
@@ -63,6 +67,11 @@ def iou_matrix(boxes: Any, others: Any) -> np.ndarray:
 
 def match_boxes(found: Boxes, truth: Boxes, iou: float = 0.1) -> Match:
     """Match the boxes of one image with its lesions.
+
+    Args:
+        found: predicted boxes.
+        truth: boxes of the lesions.
+        iou: from which on a box has found a lesion.
 
     Raises:
         InputError: ``iou`` is not above 0 and at most 1.
@@ -77,7 +86,7 @@ def match_boxes(found: Boxes, truth: Boxes, iou: float = 0.1) -> Match:
     [[1.0], [nan]]
     """
     if not 0 < iou <= 1:
-        raise InputError(f"an IoU of {iou} is not above 0 and at most 1")
+        raise InputError(f"an IoU of {iou} is not above 0 and at most 1", hint="such as 0.1")
     overlap = iou_matrix(found.voxels, truth.voxels)
     overlap = np.where(found.labels[:, None] == truth.labels[None, :], overlap, 0.0)
     overlap = np.where(overlap >= iou - 1e-6, overlap, 0.0)  # MONAI's IoU has the digits of float32
@@ -117,9 +126,11 @@ def pointing_game(heat: Any, truth: Any, margin: int = 0) -> float:
     """
     array, mask = (as_array(v) for v in (heat, truth))
     if array.shape != mask.shape:
-        raise InputError(f"the map has shape {array.shape}, the truth {mask.shape}")
+        raise InputError(
+            f"the map has shape {array.shape}, the truth {mask.shape}", hint="bring the map back into the image's grid"
+        )
     if np.isnan(array).any():
-        raise InputError("the map holds NaN")
+        raise InputError("the map holds NaN", hint="the network diverged: look at its training loss")
     if not mask.any():
         return float("nan")
     at = np.unravel_index(int(array.argmax()), array.shape)

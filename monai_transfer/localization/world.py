@@ -43,6 +43,9 @@ def boxes_to_world(voxels: Any, affine: Any) -> np.ndarray:
 def has_physical_size(image: Any) -> bool:
     """Whether a ``MetaTensor``'s affine is one of millimetres: pictures have pixels of no known size.
 
+    Args:
+        image: a ``MetaTensor`` as a reader gave it.
+
     >>> import torch
     >>> from monai.data import MetaTensor
     >>> has_physical_size(MetaTensor(torch.zeros(1, 4, 4), affine=torch.diag(torch.tensor([0.5, 0.5, 1.0]))))
@@ -67,6 +70,15 @@ def box_records(
         affine: voxel index to RAS mm.
         names: of the labels.
         physical: the affine is one of millimetres; see ``has_physical_size``.
+
+    A lesion of 2 x 3 pixels of half a millimetre:
+
+    >>> from monai_transfer.localization.boxes import boxes_from_labels
+    >>> lesion = np.zeros((8, 8), int)
+    >>> lesion[2:4, 2:5] = 1
+    >>> record = box_records(boxes_from_labels(lesion, [0.5, 0.5]), np.diag([0.5, 0.5, 1, 1.0]), {1: "nodule"})[0]
+    >>> record["label"], float(record["size"]), record["size_unit"], record["voxel_high"]
+    ('nodule', 1.5, 'mm2', [4, 5])
     """
     world = boxes_to_world(boxes.voxels, affine)
     dims = boxes.voxels.shape[1] // 2

@@ -29,6 +29,10 @@ _SMOOTH = 1e-5
 def class_targets(label: Tensor, classes: int) -> Tensor:
     """Targets (B, C, spatial) of 1, 0, -1 from a label: class numbers (B, 1, spatial), -1 ignored; or targets already.
 
+    Args:
+        label: B x 1 x spatial, or B x C x spatial.
+        classes: C, outputs of the network.
+
     Raises:
         InputError: the label has neither one channel nor one for each class.
 

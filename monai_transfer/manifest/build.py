@@ -53,6 +53,19 @@ def build_manifest(
 
     Raises:
         InputError: the folder, a file, the table or an option does not fit.
+
+    Twelve pictures in a folder per class, the patient in each name:
+
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> root = Path(tempfile.mkdtemp())
+    >>> for number in range(12):
+    ...     folder = root / "photos" / ("benign", "malignant")[number % 2]
+    ...     folder.mkdir(parents=True, exist_ok=True)
+    ...     Image.new("L", (8, 8), number).save(folder / f"p{number}.png")
+    >>> manifest, notes = build_manifest(root / "photos", root / "photos.json", site="north")
+    >>> manifest.task, manifest.class_names, [len(manifest.cases(s)) for s in ("training", "validation", "test")]
+    ('classification', ['benign', 'malignant'], [7, 2, 3])
     """
     options = replace_fields(options or BuildOptions(), changes, "build_manifest")
     output = Path(output)

@@ -12,7 +12,19 @@ __all__ = ["sha256_image"]
 
 
 def sha256_image(path: str | Path) -> str:
-    """SHA-256 of a file; for a folder, of its files' sorted hashes (so their names and order do not matter)."""
+    """SHA-256 of a file; for a folder, of its files' sorted hashes (so their names and order do not matter).
+
+    Raises:
+        OSError: it cannot be read, or is neither a file nor a folder.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> _ = (folder / "1.dcm").write_bytes(b"one slice")
+    >>> before = sha256_image(folder)
+    >>> _ = (folder / "1.dcm").rename(folder / "other.dcm")
+    >>> sha256_image(folder) == before
+    True
+    """
     path = Path(path)
     if path.is_dir():
         hashes = sorted(

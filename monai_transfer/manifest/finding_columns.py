@@ -34,7 +34,7 @@ def find_finding_columns(table: Table, asked: Sequence[str], taken: Sequence[str
     usual = {name for meaning, names in USUAL.items() if meaning != "label" for name in names}
     found = []
     for name in table.columns:
-        cells = {_plain(row[name]) for row in table.rows}
+        cells = {_comparable(row[name]) for row in table.rows}
         if name not in taken and name.lower() not in usual and cells <= set(_MEANING) and cells & {"1", "true", "yes"}:
             found.append(name)
     return found if len(found) > 1 else []
@@ -68,7 +68,7 @@ def row_findings(
             raise InputError(f"{option} {policy!r} is no policy", hint=f"one of {', '.join(known)}")
     values: dict[str, int | None] = {}
     for name in columns:
-        cell = _plain(row[name])
+        cell = _comparable(row[name])
         if cell not in _MEANING:
             hint = "a finding's column holds 1, 0, -1 (uncertain) or nothing; name the right ones with --findings"
             raise InputError(f"column {name!r} holds {row[name]!r}", hint=hint)
@@ -98,6 +98,6 @@ def split_lists(cases: Sequence[RawCase]) -> bool:
     return True
 
 
-def _plain(cell: str) -> str:
+def _comparable(cell: str) -> str:
     text = cell.strip().lower()
     return text.removesuffix(".0") if text.removeprefix("-").replace(".", "", 1).isdigit() else text

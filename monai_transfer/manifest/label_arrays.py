@@ -24,7 +24,11 @@ def module_of(values: Any) -> Any:
 
 
 def rounded(values: Any) -> tuple[Any, Any, Any]:
-    """The array module, ``values`` as whole numbers, and what gives a result the kind that ``values`` has."""
+    """The array module, ``values`` as whole numbers, and what gives a result the kind that ``values`` has.
+
+    Raises:
+        InputError: a value is no whole number.
+    """
     xp = module_of(values)
     array: Any = values if xp is not np else np.asarray(values)
     floating = array.dtype.is_floating_point if xp is not np else array.dtype.kind == "f"

@@ -33,6 +33,14 @@ def select_labelled(cases: Sequence[T], n: int, seed: int = 0, task: str = "segm
 
     Raises:
         InputError: fewer than ``n`` cases have a label, or ``n`` is negative.
+
+    One of each class, and the same one again where two are asked for:
+
+    >>> from monai_transfer.manifest.case import Case
+    >>> cases = [Case(f"{n}.png", case=f"c{n}", patient=f"p{n}", site="x", label=n % 2) for n in range(6)]
+    >>> one, two = (select_labelled(cases, n, seed=1, task="classification") for n in (1, 2))
+    >>> two[0] == one[0], sorted(case.label for case in two)
+    (True, [0, 1])
     """
     pool = sorted((case for case in cases if case.label is not None), key=lambda case: case.case)
     if n < 0:

@@ -71,7 +71,7 @@ def find_sides(names: Iterable[str]) -> Sides:
         ('left atrium',)
     """
     listed = list(names)
-    place = {_plain(name): i for i, name in enumerate(listed)}
+    place = {_words_of_name(name): i for i, name in enumerate(listed)}
     pairs: list[tuple[int, int]] = []
     for i, name in enumerate(listed):
         for other in _mirrored(name):
@@ -110,7 +110,7 @@ def _words(name: str) -> list[str]:
     return [word for word in re.split(r"[\W_]+", spaced.lower()) if word]
 
 
-def _plain(name: str) -> str:
+def _words_of_name(name: str) -> str:
     return " ".join(_words(name))
 
 
@@ -138,7 +138,7 @@ def _mirrored(name: str) -> list[str]:
         if 2 <= len(word) <= 3 and word.startswith("l"):
             options.append("r" + word[1:])  # LV and RV
         found += [" ".join([*words[:i], option, *words[i + 1 :]]) for option in options]
-    return [*found, *(_plain(name.replace(left, right)) for left, right in _SIGNS if left in name)]
+    return [*found, *(_words_of_name(name.replace(left, right)) for left, right in _SIGNS if left in name)]
 
 
 def swapped(channels: Sequence[int], pairs: Iterable[Sequence[int]]) -> list[int]:

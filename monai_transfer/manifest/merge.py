@@ -33,6 +33,16 @@ def merge_manifests(
     Raises:
         InputError: tasks or label names differ, or a patient stands in different splits of two manifests (build one
             manifest from both folders then, so that they are split together).
+
+    Two sites that number their classes differently:
+
+    >>> def site(name, labels):
+    ...     items = [{"image": f"{name}.png", "label": 1, "case": name, "patient": name, "site": name}]
+    ...     head = {"name": name, "task": "classification", "labels": labels}
+    ...     return Manifest.from_dict(head | {"training": items}, Path())
+    >>> merged = merge_manifests([site("a", {"0": "ill", "1": "well"}), site("b", {"0": "well", "1": "ill"})])
+    >>> merged.class_names, [(case.site, case.label) for case in merged.training]
+    (['ill', 'well'], [('a', 1), ('b', 0)])
     """
     if not manifests:
         raise InputError("no manifest to merge", hint="give at least one")

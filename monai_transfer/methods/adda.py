@@ -50,6 +50,9 @@ class Adda(Method):
             would cost more than the network.
         lr: learning rate of the discriminator.
 
+    Raises:
+        InputError: ``places`` is below 1.
+
     >>> from monai_transfer.methods.adda import Adda
     >>> sorted(Adda.needs), Adda.supervised  # the target encoder plays against a critic alone; no source loss
     (['source_image', 'target_features'], False)

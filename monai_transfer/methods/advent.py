@@ -39,6 +39,9 @@ __all__ = ["Advent", "entropy_loss", "patch_discriminator", "self_information"]
 def self_information(logits: Tensor) -> Tensor:
     """Weighted self-information I = -p log2 p / log2 C of B x C x spatial logits; one channel counts as two classes.
 
+    Args:
+        logits: B x C x spatial; C = 1 is a sigmoid's.
+
     >>> import torch
     >>> from monai_transfer.methods.advent import self_information
     >>> self_information(torch.zeros(1, 2)).sum().item()  # the entropy of a coin in bits, over log2 of the two classes

@@ -176,6 +176,10 @@ class Method(nn.Module):
 def rows_of(features: Tensor, most: int | None = None) -> Tensor:
     """B x F x spatial features as N x F rows, each place a row; at most ``most`` of them, evenly spread.
 
+    Args:
+        features: B x F x spatial, or N x F, which stay as they are.
+        most: of more rows than this, so many evenly spread ones are taken.
+
     >>> import torch
     >>> from monai_transfer.methods.base import rows_of
     >>> rows_of(torch.zeros(2, 8, 4, 4)).shape  # 2 x 4 x 4 places of 8 features

@@ -31,6 +31,10 @@ def bss_penalty(features: Tensor, k: int = 1) -> Tensor:
 
     ``k`` is cut to min(B, F) - 1, so that the largest is never shrunk. NaN where the features are not finite.
 
+    Args:
+        features: B x F.
+        k: how many singular values are shrunk.
+
     Raises:
         InputError: the features are not two-dimensional, or k is below 1.
 

@@ -36,6 +36,10 @@ __all__ = ["Cdan", "entropy_weights", "multilinear_map", "randomised_map"]
 def multilinear_map(features: Tensor, probabilities: Tensor) -> Tensor:
     """vec(f outer g) of N x F features and N x C probabilities: N x (C F), class by class.
 
+    Args:
+        features: N x F.
+        probabilities: N x C.
+
     >>> import torch
     >>> from monai_transfer.methods.cdan import multilinear_map
     >>> multilinear_map(torch.tensor([[1.0, 2.0]]), torch.tensor([[0.25, 0.75]]))  # each feature under each class
@@ -46,6 +50,12 @@ def multilinear_map(features: Tensor, probabilities: Tensor) -> Tensor:
 
 def randomised_map(features: Tensor, probabilities: Tensor, r_features: Tensor, r_classes: Tensor) -> Tensor:
     """(R_f f) * (R_g g) / sqrt(d), with ``r_features`` F x d and ``r_classes`` C x d: N x d.
+
+    Args:
+        features: N x F.
+        probabilities: N x C.
+        r_features: F x d, drawn once per run from N(0, 1).
+        r_classes: C x d, likewise.
 
     Each of d = 4 entries is the sum of 3 features times the sum of the probabilities, 1, over sqrt(4):
 
@@ -59,6 +69,9 @@ def randomised_map(features: Tensor, probabilities: Tensor, r_features: Tensor, 
 
 def entropy_weights(entropies: Tensor) -> Tensor:
     """w = 1 + exp(-H) of one domain's N entropies (nats), normalised to a sum of 1 by a constant.
+
+    Args:
+        entropies: (N,), in nats.
 
     A sure prediction counts more than an unsure one; the weights sum to 1:
 

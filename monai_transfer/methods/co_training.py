@@ -37,6 +37,10 @@ __all__ = ["CoTraining", "adversarial_example", "jensen_shannon"]
 def jensen_shannon(first: Tensor, second: Tensor) -> Tensor:
     """Mean Jensen-Shannon divergence (nats) of the predictions of two B x C x spatial logits; 0 for equal ones.
 
+    Args:
+        first: logits, B x C x spatial; C = 1 is a sigmoid's.
+        second: logits of the same shape.
+
     >>> import torch
     >>> from monai_transfer.methods.co_training import jensen_shannon
     >>> a, b = torch.tensor([[30.0, -30.0]]), torch.tensor([[-30.0, 30.0]])

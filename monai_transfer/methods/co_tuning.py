@@ -72,6 +72,11 @@ def category_relationship(predictions: Tensor, labels: Tensor, classes: int | No
 def co_tuning_loss(source_logits: Tensor, labels: Tensor, relationship: Tensor) -> Tensor:
     """Cross entropy of the source head's logits (B x C_s) with the relationship's rows of the labels (B); a scalar.
 
+    Args:
+        source_logits: B x C_s, of the source's classes.
+        labels: (B,), classes of the target.
+        relationship: C_t x C_s; each row is p(source class | target class).
+
     >>> import torch
     >>> from monai_transfer.methods.co_tuning import co_tuning_loss
     >>> relationship = torch.tensor([[1.0, 0.0], [0.0, 1.0]])  # each target class looks like one source class

@@ -32,6 +32,9 @@ __all__ = ["Coral", "coral_loss"]
 def covariance(features: Tensor) -> Tensor:
     """Covariance (F x F, divisor N - 1) of N x F features.
 
+    Args:
+        features: N x F, N at least 2.
+
     Raises:
         InputError: fewer than two rows, or not two-dimensional.
 
@@ -52,6 +55,10 @@ def covariance(features: Tensor) -> Tensor:
 
 def coral_loss(source: Tensor, target: Tensor) -> Tensor:
     """CORAL distance of source (N x F) and target (M x F) features; a scalar, 0 for identical batches.
+
+    Args:
+        source: N x F.
+        target: M x F.
 
     Raises:
         InputError: a batch holds fewer than two rows, or the feature counts differ.

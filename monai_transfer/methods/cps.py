@@ -38,6 +38,10 @@ __all__ = ["Cps", "cross_pseudo_loss"]
 def cross_pseudo_loss(first: Tensor, second: Tensor) -> Tensor:
     """CE(p1, argmax p2) + CE(p2, argmax p1) of two B x C x spatial logits; each label is a constant.
 
+    Args:
+        first: logits, B x C x spatial; C = 1 is a sigmoid's.
+        second: logits of the same shape.
+
     >>> import torch
     >>> from monai_transfer.methods.cps import cross_pseudo_loss
     >>> agree = torch.tensor([[9.0, -9.0]])

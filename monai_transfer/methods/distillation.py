@@ -39,6 +39,11 @@ def distillation_loss(student: Tensor, teacher: Tensor, temperature: float = 2.0
 
     A single channel is a sigmoid's. 0 for identical logits.
 
+    Args:
+        student: logits, B x C x spatial; gradients flow here.
+        teacher: logits of the same shape.
+        temperature: T; logits are divided by it.
+
     Raises:
         InputError: the shapes differ.
 

@@ -39,6 +39,12 @@ def ewc_penalty(
 ) -> Tensor:
     """strength/2 * sum F (w - w0)^2 over three lists of tensors of equal shapes; a scalar in float32 or wider.
 
+    Args:
+        weights: the network's parameters.
+        start: what they were on the source, in the same order.
+        fisher: how much each of them told about the source's labels, in the same order.
+        strength: factor of the term.
+
     Raises:
         InputError: the lists differ in length or are empty.
 

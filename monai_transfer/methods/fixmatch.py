@@ -29,6 +29,11 @@ __all__ = ["Fixmatch", "fixmatch_loss"]
 def fixmatch_loss(weak: Tensor, strong: Tensor, threshold: float = 0.95) -> tuple[Tensor, Tensor]:
     """The loss of ``strong`` against the sure answers of ``weak``, both B x C x spatial logits, and their share.
 
+    Args:
+        weak: logits of the weak view, B x C x spatial; they teach and get no gradient.
+        strong: logits of the strong view, of the same shape.
+        threshold: probability from which an answer teaches.
+
     Only the first case is predicted surely enough on its weak view to teach the strong one:
 
     >>> import torch

@@ -38,6 +38,9 @@ class GradualSelfTraining(Method):
         drop: share of the least sure cases (voxels) of a batch that is left out.
         weight: factor of the term.
 
+    Raises:
+        InputError: ``stages`` is below 1, ``drop`` not in [0, 1), or target batches hold no ``order``.
+
     >>> from monai_transfer.methods.gradual_self_training import GradualSelfTraining
     >>> GradualSelfTraining(stages=4).needs >= {"target_order"}  # cases carry their place in time under ``order``
     True

@@ -30,6 +30,10 @@ FEW_CLASSES = 3
 def class_confusion_loss(logits: Tensor, temperature: float = 2.5) -> Tensor:
     """Minimum class confusion of N x K logits; a scalar in [0, 1), 0 where every case is sure of one class.
 
+    Args:
+        logits: N x K; K = 1 is a sigmoid's.
+        temperature: logits are divided by it.
+
     Raises:
         InputError: the logits are not N x K, or the temperature is not positive.
 

@@ -40,6 +40,10 @@ __all__ = ["Mcd", "discrepancy"]
 def discrepancy(first: Tensor, second: Tensor) -> Tensor:
     """Mean absolute difference of the class probabilities of two B x C x spatial logits; 0 for equal ones.
 
+    Args:
+        first: logits of the first head, B x C x spatial.
+        second: of the second, of the same shape.
+
     >>> import torch
     >>> from monai_transfer.methods.mcd import discrepancy
     >>> sure, opposite = torch.tensor([[9.0, -9.0]]), torch.tensor([[-9.0, 9.0]])

@@ -38,6 +38,10 @@ __all__ = ["MeanTeacher", "consistency_loss", "ema_update"]
 def consistency_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean squared difference of the class probabilities of two B x C x spatial logits; no gradient to ``teacher``.
 
+    Args:
+        student: logits, B x C x spatial; gradients flow here.
+        teacher: logits of the same shape.
+
     >>> import torch
     >>> from monai_transfer.methods.mean_teacher import consistency_loss
     >>> student, teacher = torch.tensor([[0.0, 0.0]]), torch.tensor([[20.0, -20.0]])

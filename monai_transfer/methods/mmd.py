@@ -96,6 +96,12 @@ def _both(source: Tensor, target: Tensor) -> Tensor:
 def mmd_loss(source: Tensor, target: Tensor, *, powers: Sequence[int] = POWERS, unbiased: bool = False) -> Tensor:
     """Squared multi-kernel MMD of source (N x F) and target (M x F) features; a scalar, 0 for identical batches.
 
+    Args:
+        source: N x F.
+        target: M x F.
+        powers: u of the kernels' widths, sigma_u^2 = 2^u * mean squared distance.
+        unbiased: leave a row's kernel with itself out; the estimate can then be negative.
+
     Raises:
         InputError: a batch holds fewer than two rows, features are not two-dimensional, or their counts differ.
 
@@ -119,6 +125,14 @@ def joint_mmd_loss(
     unbiased: bool = False,
 ) -> Tensor:
     """Squared MMD of the joint distribution of features (N x F, M x F) and class probabilities (N x C, M x C).
+
+    Args:
+        source: N x F.
+        target: M x F.
+        source_probabilities: N x C.
+        target_probabilities: M x C.
+        powers: as in ``mmd_loss``, of the features' kernels.
+        unbiased: as in ``mmd_loss``.
 
     Raises:
         InputError: as ``mmd_loss``.

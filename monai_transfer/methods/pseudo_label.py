@@ -44,6 +44,9 @@ class PseudoLabel(Method):
         weight: factor of the term.
         start: share of the run before which the term is zero, for a network that first has to learn.
 
+    Raises:
+        InputError: ``portion`` is not one or two numbers in (0, 1].
+
     >>> import torch
     >>> from monai_transfer.methods.base import Fields
     >>> from monai_transfer.methods.pseudo_label import PseudoLabel

@@ -47,6 +47,16 @@ def localization_case(
 
     Raises:
         InputError: shapes differ, or a value is NaN.
+
+    A lesion of 2 x 2 pixels is found, one pixel too wide: of the 6 mm2 that either box covers, 4 are in both:
+
+    >>> truth = np.zeros((8, 8), dtype=int)
+    >>> truth[2:4, 2:4] = 1
+    >>> p = np.zeros((2, 8, 8))
+    >>> p[1, 2:4, 2:5] = 0.9
+    >>> row, boxes, lesions = localization_case(p, truth, (1.0, 1.0))
+    >>> row["found"], row["false_positives"], round(row["box_iou"], 3)
+    (1, 0.0, 0.667)
     """
     from monai_transfer.localization.boxes import boxes_from_labels, boxes_from_probabilities
     from monai_transfer.localization.matching import match_boxes, pointing_game
@@ -83,6 +93,18 @@ def localization_set(rows: Sequence[Mapping[str, Any]], metric: str, weights: np
     ``froc``: mean sensitivity at 1/8 to 8 false positives per case; ``sensitivity_at_1``: at one; ``ap``: average
     precision; ``sensitivity``: found lesions per lesion with all boxes; ``sensitivity_small`` and so on: of the lesions
     of that size. NaN where there is no such lesion.
+
+    Args:
+        rows: of ``localization_case``, or as read back from ``cases.csv``.
+        metric: the name of one.
+        weights: (B, cases), how often each case counts in each of B draws.
+
+    One of two lesions is found; in a draw of the first case alone, all are:
+
+    >>> row = {"lesion_mm": "9", "lesion_scores": "0.8", "false_scores": "", "extra_scores": ""}
+    >>> rows = [row, row | {"lesion_scores": "nan"}]
+    >>> localization_set(rows, "sensitivity", np.array([[1, 1], [2, 0]])).tolist()
+    [0.5, 1.0]
     """
     from monai_transfer.localization.froc import FP_RATES, Detections, average_precision, sensitivity_at
 

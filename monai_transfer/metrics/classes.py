@@ -39,14 +39,20 @@ def classification_case(probabilities: Any, label: int | None, class_names: Sequ
     """
     p = finite_array(probabilities, "prediction").astype(float).reshape(-1)
     if len(p) != len(class_names):
-        raise InputError(f"prediction has {len(p)} classes, the task has {len(class_names)}: {', '.join(class_names)}")
+        raise InputError(
+            f"prediction has {len(p)} classes, the task has {len(class_names)}: {', '.join(class_names)}",
+            hint="predict with the network that was made for these classes",
+        )
     if p.min() < -1e-6 or abs(p.sum() - 1.0) > 1e-3:
         raise InputError(
             f"prediction is no distribution over classes: it sums to {p.sum():.4g}",
             hint="apply the softmax or sigmoid that the network's last layer lacks",
         )
     if label is not None and not 0 <= int(label) < len(class_names):
-        raise InputError(f"label {label} is not one of the {len(class_names)} classes")
+        raise InputError(
+            f"label {label} is not one of the {len(class_names)} classes",
+            hint="count classes from 0, in the order of the labels",
+        )
     row: dict[str, Any] = {"label": class_names[int(label)] if label is not None else ""}
     row["prediction"] = class_names[int(p.argmax())]
     row |= {f"p_{name}": float(value) for name, value in zip(class_names, p, strict=True)}
@@ -56,7 +62,14 @@ def classification_case(probabilities: Any, label: int | None, class_names: Sequ
 
 
 def has_class(row: Mapping[str, Any]) -> bool:
-    """Whether a case has a true class."""
+    """Whether a case has a true class.
+
+    Args:
+        row: of ``cases.csv``.
+
+    >>> has_class({"label": "benign"}), has_class({"label": ""})
+    (True, False)
+    """
     return row.get("label") not in ("", None)
 
 
@@ -67,6 +80,10 @@ def class_scores(confusion: np.ndarray, classes: Sequence[str]) -> dict[str, np.
     with 0 in the mean recall, and one that is neither does not count. Balanced accuracy is the mean recall over the
     true classes. What cannot be told is NaN: the recall of a class that is never true, and balanced accuracy where one
     class alone is true, so that draws of cases without a rare class do not widen its interval.
+
+    Args:
+        confusion: counts, (..., C, C): truth by prediction.
+        classes: their C names.
 
     Of three healthy cases one is called ill, and the one ill case is found:
 
@@ -98,6 +115,11 @@ def roc_auc(p: np.ndarray, truth: np.ndarray, weights: np.ndarray | None = None)
     Two classes: of the second one. More: the mean over one class against the rest, for the classes that are both
     true and not true of some case. NaN where only one class is left. Ties count one half.
 
+    Args:
+        p: probabilities, (n, C).
+        truth: class indices, (n,).
+        weights: (B, n), how often each case counts in each of B draws.
+
     Three of the four pairs of a case with and a case without the class are ranked right:
 
     >>> import numpy as np
@@ -115,6 +137,11 @@ def roc_auc(p: np.ndarray, truth: np.ndarray, weights: np.ndarray | None = None)
 
 def binary_auc(score: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Area under one ROC curve: (n,) scores, (n,) truth as booleans, weights (B, n) -> (B,); NaN where one side lacks.
+
+    Args:
+        score: (n,), larger for the class.
+        positive: (n,), whether a case is of the class.
+        weights: (B, n).
 
     >>> binary_auc(np.array([0.1, 0.4, 0.8]), np.array([False, True, True]), np.ones((1, 3))).tolist()
     [1.0]

@@ -45,13 +45,19 @@ def findings_case(probabilities: Any, truth: Any, names: Sequence[str]) -> dict[
     """
     p = finite_array(probabilities, "prediction").astype(float).reshape(-1)
     if len(p) != len(names):
-        raise InputError(f"prediction has {len(p)} outputs, there are {len(names)} findings: {', '.join(names)}")
+        raise InputError(
+            f"prediction has {len(p)} outputs, there are {len(names)} findings: {', '.join(names)}",
+            hint="predict with the network that was made for these findings",
+        )
     if p.min() < -1e-6 or p.max() > 1 + 1e-6:
         hint = "apply the sigmoid that the network's last layer lacks"
         raise InputError(f"values from {p.min():.3g} to {p.max():.3g} are no probabilities", hint=hint)
     t = np.full(len(p), math.nan) if truth is None else finite_array(truth, "label", nan=True).astype(float).reshape(-1)
     if len(t) != len(p):
-        raise InputError(f"the label has {len(t)} findings, the prediction {len(p)}")
+        raise InputError(
+            f"the label has {len(t)} findings, the prediction {len(p)}",
+            hint="encode the label with the manifest's mapping (EncodeLabelsd)",
+        )
     t = np.where((t == 0) | (t == 1), t, math.nan)
     known = ~np.isnan(t)
     present = [name for name, value in zip(names, t, strict=True) if value == 1]
@@ -89,7 +95,14 @@ def difference_from_source(
 
 
 def has_finding(row: Mapping[str, Any]) -> bool:
-    """Whether any finding of a case is known."""
+    """Whether any finding of a case is known.
+
+    Args:
+        row: of ``cases.csv``.
+
+    >>> has_finding({"label": "0;1"}), has_finding({"label": None})  # absent is known, too
+    (True, False)
+    """
     return row.get("label") not in ("", None)
 
 
@@ -97,6 +110,11 @@ def average_precision(score: np.ndarray, positive: np.ndarray, weights: np.ndarr
     """Average precision: (n,) scores, (n,) truth as booleans, weights (B, n) -> (B,); NaN without any positive.
 
     As in scikit-learn: the sum over thresholds of precision times the gain in recall.
+
+    Args:
+        score: (n,), larger for the finding.
+        positive: (n,), whether a case has it.
+        weights: (B, n), how often each case counts in each of B draws.
 
     >>> average_precision(np.array([0.9, 0.8, 0.1]), np.array([True, False, True]), np.ones((1, 3))).round(3).tolist()
     [0.833]

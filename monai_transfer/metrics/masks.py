@@ -32,7 +32,14 @@ __all__ = ["MASK_METRICS", "MaskPair", "agreement_with_source", "foreground", "r
 
 
 def foreground(labels: Mapping[Any, str]) -> dict[int, str]:
-    """The classes that are measured: all but 0, the background; keys may be text, as in a manifest."""
+    """The classes that are measured: all but 0, the background; keys may be text, as in a manifest.
+
+    Args:
+        labels: names by value.
+
+    >>> foreground({"2": "tumour", "0": "background", "1": "liver"})
+    {1: 'liver', 2: 'tumour'}
+    """
     return {int(k): str(v) for k, v in sorted(labels.items(), key=lambda item: int(item[0])) if int(k) != 0}
 
 
@@ -133,7 +140,9 @@ def segmentation_case(
     """
     step = np.asarray(spacing, dtype=float)
     if step.ndim != 1 or not np.all(np.isfinite(step)) or np.any(step <= 0):
-        raise InputError(f"spacing {list(spacing)} is not a positive number of mm for each axis")
+        raise InputError(
+            f"spacing {list(spacing)} is not a positive number of mm for each axis", hint="such as (1.0, 1.0, 3.0)"
+        )
     predicted, true = (
         _label_map(prediction, "prediction", labels, len(step)),
         _label_map(truth, "truth", {**labels, -1: "ignored"}, len(step)),
@@ -290,12 +299,18 @@ def _label_map(values: Any, what: str, labels: Mapping[Any, str], dims: int) -> 
     if array.ndim == dims + 1 and array.shape[0] == 1:
         array = array[0]
     if array.ndim != dims:
-        raise InputError(f"the {what} has {array.ndim} axes, the spacing has {dims}")
+        raise InputError(
+            f"the {what} has {array.ndim} axes, the spacing has {dims}",
+            hint="take away the channel axis, or give one spacing for each axis",
+        )
     found = np.unique(array)
     unknown = [v for v in found.tolist() if v not in {int(k) for k in labels} | {0}]
     if unknown:
         known = ", ".join(f"{k} {v}" for k, v in labels.items())
-        raise InputError(f"the {what} holds the label {unknown[0]:g}, which is not among the classes ({known})")
+        raise InputError(
+            f"the {what} holds the label {unknown[0]:g}, which is not among the classes ({known})",
+            hint="correct the manifest's labels, or map the value (ignore, values)",
+        )
     return array.astype(np.int64)
 
 

@@ -16,8 +16,16 @@ __all__ = ["finite_array", "scalar"]
 def finite_array(values: Any, what: str, nan: bool = False) -> np.ndarray:
     """An array without NaN or infinity (unless ``nan`` allows them).
 
+    Args:
+        values: an array, a tensor or numbers.
+        what: the word for them in an error.
+        nan: let NaN pass, where it stands for "unknown".
+
     Raises:
         InputError: it holds some, named after ``what``.
+
+    >>> finite_array([1.0, float("nan")], "label", nan=True).tolist()  # in a prediction it is refused
+    [1.0, nan]
     """
     array = as_array(values)
     if not nan and array.dtype.kind == "f" and not np.all(np.isfinite(array)):
@@ -29,6 +37,9 @@ def finite_array(values: Any, what: str, nan: bool = False) -> np.ndarray:
 
 def scalar(value: Any) -> float | None:
     """A label as a number; None, NaN and an empty tensor are no label.
+
+    Args:
+        value: a number, an array or tensor of one, or None.
 
     >>> scalar(3), scalar(float("nan"))
     (3.0, None)

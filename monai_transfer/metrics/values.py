@@ -19,6 +19,10 @@ def regression_case(prediction: Any, truth: float | None) -> dict[str, float]:
     """A predicted quantity beside the true one: ``label``, ``prediction``, ``error`` (prediction - label),
     ``absolute_error`` and ``squared_error``, in the quantity's own unit; NaN where the truth is unknown (``None``).
 
+    Args:
+        prediction: one number, or an array or tensor of one.
+        truth: in the same unit.
+
     Raises:
         InputError: the prediction is NaN, infinite or not one number.
 
@@ -27,7 +31,10 @@ def regression_case(prediction: Any, truth: float | None) -> dict[str, float]:
     """
     p = finite_array(prediction, "prediction").astype(float).reshape(-1)
     if p.size != 1:
-        raise InputError(f"prediction has {p.size} values where one quantity is asked for")
+        raise InputError(
+            f"prediction has {p.size} values where one quantity is asked for",
+            hint="the network's output is one channel",
+        )
     true = math.nan if truth is None else float(finite_array(truth, "label", nan=True).reshape(-1)[0])
     error = float(p[0]) - true
     return {
@@ -40,7 +47,14 @@ def regression_case(prediction: Any, truth: float | None) -> dict[str, float]:
 
 
 def has_value(row: Mapping[str, Any]) -> bool:
-    """Whether a case has a true value."""
+    """Whether a case has a true value.
+
+    Args:
+        row: of ``cases.csv``.
+
+    >>> has_value({"label": "0.0"}), has_value({"label": ""})  # zero is a value
+    (True, False)
+    """
     return not math.isnan(case_number(row.get("label")))
 
 

@@ -23,6 +23,10 @@ class _ReverseGradient(torch.autograd.Function):
 def reverse_gradient(x: Tensor, weight: float | Tensor = 1.0) -> Tensor:
     """``x`` itself; its gradient comes back multiplied by ``-weight``, one number or one for each case.
 
+    Args:
+        x: any shape.
+        weight: one number, or one for each case.
+
     The derivative of 3 x is 3; half of it comes back, with the other sign:
 
     >>> import torch
@@ -63,6 +67,16 @@ def patch_discriminator(channels: int, size: tuple[int, ...], width: int = 64, l
     """A convolutional discriminator (kernel 4, stride 2, LeakyReLU 0.2) from B x channels x size to a map of logits.
 
     An axis is halved while it has four voxels or more, up to ``levels`` times.
+
+    Args:
+        channels: of the image.
+        size: voxels per axis.
+        width: channels behind the first convolution.
+        levels: at most so many halvings.
+
+    >>> import torch
+    >>> patch_discriminator(1, (32, 32), width=4, levels=2)(torch.zeros(2, 1, 32, 32)).shape  # a logit per patch
+    torch.Size([2, 1, 8, 8])
     """
     conv, now = Conv[Conv.CONV, len(size)], list(size)
     layers: list[nn.Module] = []
@@ -81,7 +95,18 @@ def patch_discriminator(channels: int, size: tuple[int, ...], width: int = 64, l
 
 
 def frozen_call(module: nn.Module, *inputs: Tensor) -> Tensor:
-    """``module(*inputs)`` with its parameters as constants: the gradient reaches the inputs alone."""
+    """``module(*inputs)`` with its parameters as constants: the gradient reaches the inputs alone.
+
+    Args:
+        module: whose parameters get no gradient.
+        inputs: as the module takes them.
+
+    >>> import torch
+    >>> layer, x = nn.Linear(1, 1, bias=False), torch.ones(1, 1, requires_grad=True)
+    >>> frozen_call(layer, x).sum().backward()
+    >>> layer.weight.grad is None, bool(x.grad == layer.weight)
+    (True, True)
+    """
     constants = {name: parameter.detach() for name, parameter in module.named_parameters()}
     return torch.func.functional_call(module, constants, inputs)
 
@@ -90,6 +115,10 @@ def discriminator_accuracy(source: Tensor, target: Tensor) -> Tensor:
     """Balanced accuracy of domain logits (source negative, target positive); 0.5 means indistinguishable.
 
     A scalar tensor: nothing waits for the device.
+
+    Args:
+        source: domain logits of source cases, any shape.
+        target: of target cases.
 
     All source cases are recognised, and half of the target's:
 

@@ -17,6 +17,10 @@ OUTPUTS = ("out_channels", "num_classes", "n_classes")
 def argument_of(names: tuple[str, ...], known: Container[str]) -> str | None:
     """Which of several names a network has, ``INPUTS`` or ``OUTPUTS``; ``None``: none of them.
 
+    Args:
+        names: several names of one thing.
+        known: the network's arguments.
+
     >>> argument_of(OUTPUTS, {"spatial_dims": 3, "num_classes": 2})
     'num_classes'
     """
@@ -25,6 +29,11 @@ def argument_of(names: tuple[str, ...], known: Container[str]) -> str | None:
 
 def with_channels(network: Mapping[str, Any], inputs: int, outputs: int) -> dict[str, Any]:
     """A network's config with other numbers of channels and outputs, under the names that it has for them.
+
+    Args:
+        network: a MONAI config of a network.
+        inputs: channels of the image.
+        outputs: number of outputs.
 
     >>> with_channels({"_target_": "monai.networks.nets.ResNet", "n_input_channels": 1, "num_classes": 400}, 3, 2)
     {'_target_': 'monai.networks.nets.ResNet', 'n_input_channels': 3, 'num_classes': 2}

@@ -24,6 +24,10 @@ def copy_network(network: nn.Module, *, frozen: bool = True) -> nn.Module:
     (those of frozen norm layers) belong to the network and are copied. Activations that a network keeps from its last
     pass (``DynUNet`` does) are copied without their graph.
 
+    Args:
+        network: the bare network.
+        frozen: for a teacher; else the copy learns.
+
     A frozen copy, as a teacher needs it, does not follow the original:
 
     >>> import torch
@@ -51,6 +55,10 @@ def meta_copy(network: nn.Module, dtype: torch.dtype | None = None) -> nn.Module
     Args:
         network: the bare network.
         dtype: of the floating-point tensors of the copy; default: as they are.
+
+    >>> twin = meta_copy(nn.Linear(1000, 1000), torch.bfloat16)
+    >>> twin.weight.device.type, twin.weight.dtype, tuple(twin.weight.shape)
+    ('meta', torch.bfloat16, (1000, 1000))
     """
     memo: dict[int, Any] = {}
     tensors = [*network.parameters(), *network.buffers(), *_kept_tensors(network)]
@@ -102,6 +110,11 @@ def peer_network(network: nn.Module, start: str = "head") -> nn.Module:
 
     Raises:
         InputError: ``start`` is neither of the two.
+
+    >>> network = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+    >>> peer = peer_network(network)
+    >>> torch.equal(peer[0].weight, network[0].weight), torch.equal(peer[1].weight, network[1].weight)
+    (True, False)
     """
     if start not in ("head", "all"):
         raise InputError(

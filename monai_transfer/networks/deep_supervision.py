@@ -60,7 +60,10 @@ class HeadsLoss(nn.Module):
         dims = self._dims(output, label)
         heads = output_heads(output, dims)
         if self.weights is not None and len(self.weights) < len(heads):
-            raise InputError(f"the network has {len(heads)} heads, and there are {len(self.weights)} weights")
+            raise InputError(
+                f"the network has {len(heads)} heads, and there are {len(self.weights)} weights",
+                hint="give one weight for each head, the main one first",
+            )
         stacked = isinstance(output, Tensor) and is_stack(output, dims)
         weights = list(self.weights[: len(heads)]) if self.weights else _weights(heads, stacked)
         losses = [weight * self.loss(head, _resized(label, head)) for weight, head in zip(weights, heads, strict=True)]

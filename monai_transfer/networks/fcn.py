@@ -29,6 +29,10 @@ def bilinear_kernel(spatial_dims: int, factor: int) -> Tensor:
 
     With stride ``factor`` and padding ``factor // 2`` (``factor`` even) a constant stays a constant inside.
 
+    Args:
+        spatial_dims: 1, 2 or 3.
+        factor: of the upsampling.
+
     >>> from monai_transfer.networks.fcn import bilinear_kernel
     >>> bilinear_kernel(1, 2)
     tensor([0.2500, 0.7500, 0.7500, 0.2500])
@@ -81,9 +85,11 @@ class Fcn(nn.Module):
         super().__init__()
         stages = len(channels)
         if spatial_dims not in (2, 3):
-            raise InputError(f"Fcn has 2 or 3 spatial dimensions, not {spatial_dims}")
+            raise InputError(f"Fcn has 2 or 3 spatial dimensions, not {spatial_dims}", hint="give spatial_dims=2 or 3")
         if not channels or min(*channels, in_channels, out_channels, convolutions, neck_channels) < 1:
-            raise InputError("Fcn needs at least one stage, channel, class and convolution")
+            raise InputError(
+                "Fcn needs at least one stage, channel, class and convolution", hint="see the arguments of Fcn"
+            )
         if stride not in [2**k for k in range(1, stages + 1)]:
             raise InputError(
                 f"stride {stride} does not fit {stages} stages", hint=f"choose a power of two from 2 to {2**stages}"

@@ -32,7 +32,18 @@ def _to_eval(module: nn.Module, _inputs: Any) -> None:
 
 
 def keep_in_eval(module: nn.Module) -> None:
-    """Keep ``module`` itself (not its children) in eval mode until ``release``."""
+    """Keep ``module`` itself (not its children) in eval mode until ``release``.
+
+    Args:
+        module: of which ``train()`` changes nothing any more.
+
+    >>> import torch
+    >>> norm = torch.nn.BatchNorm1d(2)
+    >>> keep_in_eval(norm)
+    >>> _ = norm.train()(torch.ones(4, 2))
+    >>> norm.num_batches_tracked.item()  # the batch did not count
+    0
+    """
     module.training = False
     if not hasattr(module, _EVAL):  # one hook per module, for good
         module.register_forward_pre_hook(_to_eval)
@@ -40,7 +51,19 @@ def keep_in_eval(module: nn.Module) -> None:
 
 
 def release(module: nn.Module, training: bool = False) -> None:
-    """Undo ``keep_in_eval``; ``training`` is the mode that the module goes on in until the next ``train()``."""
+    """Undo ``keep_in_eval``; ``training`` is the mode that the module goes on in until the next ``train()``.
+
+    Args:
+        module: given to ``keep_in_eval`` before.
+        training: its mode until the next ``train()``.
+
+    >>> import torch
+    >>> dropout = torch.nn.Dropout()
+    >>> keep_in_eval(dropout)
+    >>> release(dropout, training=True)
+    >>> dropout.training
+    True
+    """
     if getattr(module, _EVAL, False):
         setattr(module, _EVAL, False)
         module.training = training
@@ -52,6 +75,12 @@ def freeze_parameters(module: nn.Module, names: Collection[str] | None = None) -
     Args:
         module: their owner.
         names: only these (the last part of the name decides).
+
+    >>> import torch
+    >>> norm = torch.nn.BatchNorm1d(2)
+    >>> freeze_parameters(norm, ["bias"])
+    >>> norm.weight.requires_grad, norm.bias.requires_grad
+    (True, False)
     """
     wanted = None if names is None else {name.rpartition(".")[2] for name in names}
     for name, parameter in module.named_parameters(recurse=False):
@@ -64,6 +93,9 @@ def freeze(module: nn.Module) -> None:
     """Freeze ``module`` and all its submodules: no gradients, and norm statistics and dropout in eval mode.
 
     The hook stands on every submodule, since a parent may call its children without passing through this module.
+
+    Args:
+        module: a network, or a part of one.
 
     The frozen layers get no gradient, and a pass in training mode leaves the running statistics as they are:
 
@@ -85,6 +117,16 @@ def freeze_all_but(network: nn.Module, parts: Collection[nn.Module]) -> None:
     """Freeze everything outside ``parts``; modules that hold one of them keep their mode, for deep supervision.
 
     By identity of modules, since some networks (MONAI's DynUNet) reach the same module under several names.
+
+    Args:
+        network: the whole.
+        parts: modules of it that go on learning.
+
+    >>> import torch
+    >>> network = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Dropout(), torch.nn.Linear(3, 1)).train()
+    >>> freeze_all_but(network, [network[2]])
+    >>> [name for name, p in network.named_parameters() if p.requires_grad], network[1].training
+    (['2.weight', '2.bias'], False)
     """
     inside = {module for part in parts for module in part.modules()}
     for module in network.modules():
@@ -104,6 +146,15 @@ def hold(network: nn.Module, names: Collection[str], *, gradients: bool = False)
         network: the bare network.
         names: full parameter names.
         gradients: leave the gradients on, for DDP, whose reducer counts on them; the optimizer must then skip them.
+
+    >>> import torch
+    >>> network = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3), torch.nn.Linear(3, 1)).train()
+    >>> hold(network, ["1.weight", "1.bias"])
+    >>> [layer.training for layer in network]  # the norm layer counts no batches
+    [True, False, True]
+    >>> hold(network, [])  # anew: nothing is held
+    >>> [layer.training for layer in network]
+    [True, True, True]
     """
     thaw(network)
     frozen = set(names)
@@ -129,6 +180,9 @@ def hold(network: nn.Module, names: Collection[str], *, gradients: bool = False)
 def learnable(network: nn.Module) -> set[str]:
     """Names of the parameters that learn, or would after ``thaw``.
 
+    Args:
+        network: the bare network.
+
     >>> import torch
     >>> network = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Linear(3, 1))
     >>> _ = network[0].requires_grad_(False)
@@ -150,6 +204,10 @@ def thaw(network: nn.Module, training: bool | None = None) -> None:
     ``training`` is the mode that released modules go on in until the next ``train()``; default, that of ``network``.
 
     What the network itself does not learn (fixed position embeddings) or its user froze by hand stays as it was.
+
+    Args:
+        network: a network, or a part of one.
+        training: mode of what is released; default, that of ``network``.
 
     >>> import torch
     >>> network = torch.nn.Linear(2, 3)

@@ -48,7 +48,14 @@ ENCODERS = {"SwinTransformer", "SegResEncoder", "ResNetFeatures", "EfficientNetB
 
 
 def is_layer(module: nn.Module) -> bool:
-    """Whether ``module`` is a linear layer, a convolution or a transposed convolution."""
+    """Whether ``module`` is a linear layer, a convolution or a transposed convolution.
+
+    Args:
+        module: any.
+
+    >>> is_layer(nn.Conv3d(1, 2, 3)), is_layer(nn.BatchNorm3d(2))
+    (True, False)
+    """
     return isinstance(module, nn.Linear | _ConvNd)
 
 
@@ -58,6 +65,9 @@ def find_head(network: nn.Module) -> list[str]:
     Usually one. Deep supervision has several; a residual output block (``monai`` ``UNet`` with ``num_res_units > 0``,
     ``VNet``) has two in a row. Empty for an encoder, e.g. a ``ResNet`` with ``feed_forward=False``, a ``ViT`` without
     classification, or ``net.swinViT``. Names are relative to ``network`` and understood by ``get_submodule``.
+
+    Args:
+        network: the bare network.
 
     >>> from monai.networks.nets import DenseNet
     >>> from monai_transfer.networks.head import find_head
@@ -80,6 +90,9 @@ def find_features(network: nn.Module) -> str | None:
     Not an auxiliary output of deep supervision, and not the second layer of a residual output block, whose input are
     class scores already. ``None`` where ``find_head`` finds nothing.
 
+    Args:
+        network: the bare network.
+
     The linear layer of a DenseNet, and the last convolution of a U-Net:
 
     >>> from monai.networks.nets import DenseNet, UNet
@@ -97,7 +110,16 @@ def find_features(network: nn.Module) -> str | None:
 
 
 def call_head(head: nn.Module, features: Tensor) -> Tensor:
-    """A head's scores for pooled features, which are float32 or wider; its own weights may be narrower."""
+    """A head's scores for pooled features, which are float32 or wider; its own weights may be narrower.
+
+    Args:
+        head: of the network.
+        features: B x F.
+
+    >>> import torch
+    >>> call_head(nn.Linear(4, 2).to(torch.bfloat16), torch.ones(1, 4)).dtype
+    torch.bfloat16
+    """
     kind = next((p.dtype for p in head.parameters()), features.dtype)
     return head(features.to(kind))
 
@@ -107,6 +129,9 @@ def find_stem(network: nn.Module) -> list[str]:
 
     A residual first block has two (its convolution and its shortcut); ``UNETR`` and ``SwinUNETR`` have three. Empty
     for a network without any convolution or linear layer.
+
+    Args:
+        network: the bare network.
 
     The first block of a residual U-Net has two:
 

@@ -107,9 +107,14 @@ class Mil(nn.Module):
     ) -> None:
         super().__init__()
         if instances not in ("slices", "patches", "bag"):
-            raise InputError(f"instances must be 'slices', 'patches' or 'bag', not {instances!r}")
+            raise InputError(
+                f"instances must be 'slices', 'patches' or 'bag', not {instances!r}",
+                hint="slices of a volume, patches of a feature map, or a bag of images",
+            )
         if spatial_dims not in (2, 3):
-            raise InputError(f"instances have 2 or 3 spatial dimensions, not {spatial_dims}")
+            raise InputError(
+                f"instances have 2 or 3 spatial dimensions, not {spatial_dims}", hint="give spatial_dims=2 or 3"
+            )
         self.spatial_dims, self.instances = spatial_dims, instances
         self.backbone = backbone if backbone is not None else _small_backbone(spatial_dims, in_channels)
         width = features or _width(self.backbone, spatial_dims, in_channels)
@@ -122,10 +127,16 @@ class Mil(nn.Module):
         if self.instances == "patches":
             maps = self._checked(self.backbone(x))
             if maps.ndim != self.spatial_dims + 2:
-                raise InputError(f"patches need a backbone that gives feature maps, not {tuple(maps.shape)}")
+                raise InputError(
+                    f"patches need a backbone that gives feature maps, not {tuple(maps.shape)}",
+                    hint="give a backbone without pooling, such as the `features` of a DenseNet",
+                )
             return self.embedding(maps.flatten(2).transpose(1, 2)), None, tuple(maps.shape[2:])
         if x.ndim != self.spatial_dims + 3:
-            raise InputError(f"{self.instances} of {self.spatial_dims}D instances do not fit {tuple(x.shape)}")
+            raise InputError(
+                f"{self.instances} of {self.spatial_dims}D instances do not fit {tuple(x.shape)}",
+                hint="see the shapes that Mil takes in its docstring",
+            )
         bags = x.movedim(-1, 1) if self.instances == "slices" else x
         flat = bags.flatten(2)
         present = flat.amax(2) > flat.amin(2)

@@ -44,6 +44,15 @@ def loss_activation(loss: Any) -> tuple[str, str] | None:
 
     Reads PyTorch's and MONAI's losses, also inside wrappers and sums (``DiceCELoss``, ``DeepSupervisionLoss``). One
     that applies softmax only to its cross-entropy part (``DiceCELoss(softmax=False)``) applies softmax.
+
+    Args:
+        loss: of PyTorch or MONAI.
+
+    >>> from monai.losses import DiceLoss
+    >>> loss_activation(nn.CrossEntropyLoss())[0], loss_activation(DiceLoss(sigmoid=True))[0]
+    ('softmax', 'sigmoid')
+    >>> loss_activation(DiceLoss()) is None  # takes what it is given
+    True
     """
     names = [base.__name__ for base in type(loss).__mro__]
     for name in names:
@@ -96,6 +105,10 @@ def output_activation(network: nn.Module, prediction: Tensor | None = None) -> t
     all non-negative and sum to 1 within 1e-4 (half precision: its rounding) everywhere in at least two cases or voxels
     (their exponentials, for the logarithm). Values in [0, 1] alone prove nothing, nor does a single channel.
 
+    Args:
+        network: the bare network; only its modules are looked at.
+        prediction: of it, B x C x spatial, where there is one.
+
     >>> import torch
     >>> output_activation(torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Softmax(1)))
     ('softmax', 'ends in Softmax')
@@ -145,6 +158,12 @@ def check_logits(network: nn.Module, loss_function: Any, probe: Tensor | None = 
 
     Raises:
         InputError: naming the network's end, the loss and the hint.
+
+    >>> try:
+    ...     check_logits(nn.Sequential(nn.Linear(3, 2), nn.Softmax(1)), nn.CrossEntropyLoss())
+    ... except InputError as error:
+    ...     print("Softmax" in error.fault and "CrossEntropyLoss" in error.fault)
+    True
     """
     wanted = loss_activation(loss_function)
     logarithms = type(loss_function).__name__ in LOGARITHMS or getattr(loss_function, "__name__", "") in LOGARITHMS

@@ -63,9 +63,9 @@ def output_heads(output: Any, dims: int | None = None, network: nn.Module | None
         )
     if isinstance(output, Tensor):
         dims = spatial_dims_of(network) if dims is None and network is not None else dims
-        plain = _plain(output)
+        plain = _bare_tensor(output)
         return list(plain.unbind(1)) if is_stack(plain, dims) else [plain]
-    found = [_plain(value) for value in _flat(output) if isinstance(value, Tensor) and value.ndim > 1]
+    found = [_bare_tensor(value) for value in _flat(output) if isinstance(value, Tensor) and value.ndim > 1]
     if not found:
         raise InputError(f"{name} gives a {type(output).__name__} without class scores", hint="name another network")
     last = network is not None and any(base.__name__ in _MAIN_LAST for base in type(network).__mro__)
@@ -76,7 +76,12 @@ def output_heads(output: Any, dims: int | None = None, network: nn.Module | None
 
 
 def main_output(output: Any, dims: int | None = None, network: nn.Module | None = None) -> Tensor:
-    """The output that counts: full resolution, the one that evaluation sees. Arguments as in ``output_heads``.
+    """The output that counts: full resolution, the one that evaluation sees. See ``output_heads``.
+
+    Args:
+        output: of the network: a tensor, a list, tuple or dictionary of them, or stacked heads.
+        dims: spatial dimensions of the image.
+        network: that gave it.
 
     >>> import torch
     >>> tuple(main_output((torch.zeros(1, 2, 8, 8), torch.zeros(1, 2, 4, 4))).shape)
@@ -86,24 +91,59 @@ def main_output(output: Any, dims: int | None = None, network: nn.Module | None 
 
 
 def main_scores(network: nn.Module, image: Tensor) -> Tensor:
-    """Run a network on images, B x C x spatial, and take its main output."""
+    """Run a network on images, B x C x spatial, and take its main output.
+
+    Args:
+        network: of any form of output.
+        image: B x C x spatial.
+
+    >>> import torch
+    >>> network = nn.Module()
+    >>> network.forward = lambda image: [image, image[..., ::2, ::2]]  # deep supervision: full size first
+    >>> main_scores(network, torch.zeros(1, 2, 8, 8)).shape
+    torch.Size([1, 2, 8, 8])
+    """
     return main_output(network(image), image.ndim - 2, network)
 
 
 def auxiliary_loss(output: Any) -> Tensor | None:
-    """The scalar that a network puts beside its scores as a loss of its own (``SegResNetVAE``), else ``None``."""
+    """The scalar that a network puts beside its scores as a loss of its own (``SegResNetVAE``), else ``None``.
+
+    Args:
+        output: of the network.
+
+    >>> import torch
+    >>> auxiliary_loss((torch.zeros(1, 2, 8, 8), torch.tensor(0.3))), auxiliary_loss(torch.zeros(1, 2, 8, 8))
+    (tensor(0.3000), None)
+    """
     if isinstance(output, Tensor | Mapping):
         return None
-    return next((_plain(v) for v in _flat(output) if isinstance(v, Tensor) and v.ndim == 0), None)
+    return next((_bare_tensor(v) for v in _flat(output) if isinstance(v, Tensor) and v.ndim == 0), None)
 
 
 def is_stack(output: Tensor, dims: int | None) -> bool:
-    """Whether a tensor holds stacked heads, B x heads x C x spatial, for images of ``dims`` spatial dimensions."""
+    """Whether a tensor holds stacked heads, B x heads x C x spatial, for images of ``dims`` spatial dimensions.
+
+    Args:
+        output: of the network.
+        dims: spatial dimensions of the image; None: not known.
+
+    >>> import torch
+    >>> is_stack(torch.zeros(1, 3, 2, 8, 8), 2), is_stack(torch.zeros(1, 2, 8, 8, 8), 3)  # three heads; a volume
+    (True, False)
+    """
     return dims is not None and output.ndim == dims + 3
 
 
 def spatial_dims_of(network: nn.Module) -> int | None:
-    """The number of spatial dimensions that a network's first convolution works on; ``None`` without one."""
+    """The number of spatial dimensions that a network's first convolution works on; ``None`` without one.
+
+    Args:
+        network: any network.
+
+    >>> spatial_dims_of(nn.Sequential(nn.Conv3d(1, 2, 3), nn.Flatten(), nn.Linear(8, 2)))
+    3
+    """
     return next((len(m.kernel_size) for m in network.modules() if isinstance(m, _ConvNd)), None)
 
 
@@ -111,6 +151,10 @@ def may_give_several(target: str, arguments: Mapping[str, Any]) -> bool:
     """Whether a network, by its class path and arguments as in a config, may give anything but one tensor.
 
     ``False`` is certain, for MONAI's own; any other class may.
+
+    Args:
+        target: full path of the class.
+        arguments: as in a config.
 
     >>> may_give_several("monai.networks.nets.UNet", {}), may_give_several("monai.networks.nets.ViT", {})
     (False, True)
@@ -127,6 +171,17 @@ def plain_in_evaluation(network: nn.Module) -> nn.Module:
     """Have a network give its main output alone while it evaluates; the same network, with a forward hook.
 
     Nothing is done to MONAI's networks that give one tensor then anyway.
+
+    Args:
+        network: changed in place.
+
+    >>> import torch
+    >>> class Two(nn.Module):
+    ...     def forward(self, image):
+    ...         return image, image[..., ::2]
+    >>> network = plain_in_evaluation(Two())
+    >>> len(network.train()(torch.zeros(1, 2, 8))), network.eval()(torch.zeros(1, 2, 8)).shape
+    (2, torch.Size([1, 2, 8]))
     """
     cls = type(network)
     if not cls.__module__.startswith(_KNOWN) or cls.__name__.lower() in _SEVERAL:
@@ -145,6 +200,6 @@ def _flat(value: Any) -> list[Any]:
     return [value]
 
 
-def _plain(tensor: Tensor) -> Tensor:
+def _bare_tensor(tensor: Tensor) -> Tensor:
     """Without the meta data of a ``MetaTensor``."""
     return tensor.as_tensor() if hasattr(tensor, "as_tensor") else tensor

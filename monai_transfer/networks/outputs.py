@@ -27,12 +27,28 @@ __all__ = [
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """``x`` in float32 where it was narrower; float64 stays."""
+    """``x`` in float32 where it was narrower; float64 stays.
+
+    Args:
+        x: any shape.
+
+    >>> import torch
+    >>> at_least_float32(torch.ones(1, dtype=torch.float16)).dtype, at_least_float32(torch.ones(1).double()).dtype
+    (torch.float32, torch.float64)
+    """
     return x if x.dtype.itemsize >= 4 else x.float()
 
 
 def log_probabilities(logits: Tensor) -> Tensor:
-    """Log class probabilities, B x C x spatial; one channel becomes two (background, foreground)."""
+    """Log class probabilities, B x C x spatial; one channel becomes two (background, foreground).
+
+    Args:
+        logits: B x C x spatial.
+
+    >>> import torch
+    >>> log_probabilities(torch.zeros(1, 4)).exp().tolist(), log_probabilities(torch.zeros(1, 1)).exp().tolist()
+    ([[0.25, 0.25, 0.25, 0.25]], [[0.5, 0.5]])
+    """
     logits = at_least_float32(logits)
     if logits.shape[1] == 1:
         return torch.cat([F.logsigmoid(-logits), F.logsigmoid(logits)], dim=1)
@@ -41,6 +57,9 @@ def log_probabilities(logits: Tensor) -> Tensor:
 
 def probabilities(logits: Tensor) -> Tensor:
     """Class probabilities, B x C x spatial; one channel becomes two (background, foreground).
+
+    Args:
+        logits: B x C x spatial.
 
     Of one channel the background's probability comes first:
 
@@ -58,6 +77,9 @@ def each_alone(logits: Tensor) -> Tensor:
     One channel is read as two classes, so that every formula of class probabilities is then one of Bernoulli variables.
     The outputs of a case follow one another: those of output k are ``[k::C]``.
 
+    Args:
+        logits: B x C x spatial.
+
     >>> probabilities(each_alone(torch.zeros(1, 3))).tolist()  # absent and present, for each of three findings
     [[0.5, 0.5], [0.5, 0.5], [0.5, 0.5]]
     """
@@ -66,6 +88,9 @@ def each_alone(logits: Tensor) -> Tensor:
 
 def entropy(logits: Tensor) -> Tensor:
     """Shannon entropy of each case's or voxel's prediction in nats, B x spatial; between 0 and log C.
+
+    Args:
+        logits: B x C x spatial.
 
     0 for a confident prediction, log 2 = 0.6931 for two equal scores:
 
@@ -84,6 +109,13 @@ def mean_entropy(logits: Tensor, foreground: float | None = None) -> Tensor:
         logits: B x C x spatial; class 0 is the background.
         foreground: share of the predicted foreground in the mean, whatever its volume; ``None``: each voxel counts
             the same. Voxels are weighted by the (constant) probability of being foreground or background.
+
+    Three sure voxels of background and an unsure one of the foreground, which is a quarter of the image:
+
+    >>> import torch
+    >>> logits = torch.tensor([[[9.0, 9.0, 9.0, 0.0], [-9.0, -9.0, -9.0, 0.1]]])
+    >>> round(mean_entropy(logits).item(), 2), round(mean_entropy(logits, foreground=0.5).item(), 2)
+    (0.17, 0.39)
     """
     uncertainty = entropy(logits)
     if foreground is None:
@@ -101,8 +133,16 @@ def _weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
 def label_indices(label: Tensor, logits: Tensor) -> Tensor:
     """Class indices (long, B x spatial) of a label given as indices, with a channel of one, or one-hot.
 
+    Args:
+        label: B x spatial, B x 1 x spatial, or one-hot, B x C x spatial.
+        logits: B x C x spatial.
+
     Raises:
         InputError: the label's shape fits none of these.
+
+    >>> import torch
+    >>> label_indices(torch.tensor([[0.0, 1.0]]), torch.zeros(1, 2))  # one-hot
+    tensor([1])
     """
     spatial = logits.shape[2:]
     if label.ndim == logits.ndim and label.shape[1] == 1:
@@ -118,7 +158,17 @@ def label_indices(label: Tensor, logits: Tensor) -> Tensor:
 
 
 def supervised_loss(logits: Tensor, label: Tensor) -> Tensor:
-    """The usual loss of a method's own network: cross-entropy, plus soft Dice where the output is spatial."""
+    """The usual loss of a method's own network: cross-entropy, plus soft Dice where the output is spatial.
+
+    Args:
+        logits: B x C x spatial.
+        label: as ``label_indices`` takes it.
+
+    >>> import torch
+    >>> sure = torch.tensor([[20.0, -20.0]])
+    >>> [round(supervised_loss(sure, torch.tensor([label])).item(), 2) for label in (0, 1)]
+    [0.0, 40.0]
+    """
     label = label_indices(label, logits if logits.shape[1] > 1 else torch.cat([logits, logits], 1))
     logs = log_probabilities(logits)
     loss = F.nll_loss(logs, label)
@@ -129,6 +179,13 @@ def supervised_loss(logits: Tensor, label: Tensor) -> Tensor:
 
 def pool_features(features: Tensor, pool: str | None = "mean") -> Tensor:
     """Pool B x F x spatial features to B x F by ``"mean"`` or ``"max"`` over space; ``None`` leaves them.
+
+    Args:
+        features: B x F x spatial, or B x F, which stay as they are.
+        pool: ``"mean"``, ``"max"`` or None.
+
+    Raises:
+        InputError: ``pool`` is something else.
 
     The mean of each channel's four places, and the greatest of them:
 

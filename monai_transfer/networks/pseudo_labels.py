@@ -57,6 +57,11 @@ def move_thresholds(kept: Tensor, probabilities: Tensor, portion: float, momentu
 
     Returns:
         C thresholds; 1, which nothing exceeds, for a class that was never predicted.
+
+    >>> kept = torch.full((2,), float("nan"))
+    >>> batch = torch.tensor([[0.9, 0.1], [0.7, 0.3]])  # the second class is never predicted
+    >>> move_thresholds(kept, batch, portion=1.0, momentum=0.9).tolist()[1]
+    1.0
     """
     now = class_thresholds(probabilities, portion).to(kept.dtype)
     moved = momentum * kept + (1 - momentum) * now
@@ -68,6 +73,10 @@ def move_thresholds(kept: Tensor, probabilities: Tensor, portion: float, momentu
 @torch.no_grad()
 def select_labels(probabilities: Tensor, thresholds: Tensor) -> Tensor:
     """argmax_c p_c / tau_c where it reaches 1, else ``IGNORE``: B x spatial.
+
+    Args:
+        probabilities: B x C x spatial.
+        thresholds: tau, one of each class.
 
     >>> import torch
     >>> from monai_transfer.networks.pseudo_labels import select_labels
@@ -106,7 +115,15 @@ def sure_labels(kept: Tensor, probabilities: Tensor, portion: float, momentum: f
 
 
 def unset_thresholds(logits: Tensor, exclusive: bool) -> Tensor:
-    """What ``sure_labels`` starts from for B x C x spatial logits: NaN, C of them, or C x 2."""
+    """What ``sure_labels`` starts from for B x C x spatial logits: NaN, C of them, or C x 2.
+
+    Args:
+        logits: B x C x spatial.
+        exclusive: the outputs are classes that exclude each other.
+
+    >>> [tuple(unset_thresholds(torch.zeros(4, 3), exclusive).shape) for exclusive in (True, False)]
+    [(3,), (3, 2)]
+    """
     size = (max(logits.shape[1], 2),) if exclusive else (logits.shape[1], 2)
     return torch.full(size, float("nan"), device=logits.device)
 

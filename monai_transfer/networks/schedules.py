@@ -29,6 +29,9 @@ def run_progress(iteration: int, epoch_length: int | None, epochs: int, epoch: i
 def dann_lambda(progress: float) -> float:
     """2 / (1 + exp(-10 p)) - 1 at ``progress`` in [0, 1]: 0 at the start, 0.9999 at the end (Ganin and Lempitsky).
 
+    Args:
+        progress: share of the run that is done, in [0, 1].
+
     >>> from monai_transfer.networks.schedules import dann_lambda
     >>> [round(dann_lambda(p), 4) for p in (0.0, 0.1, 0.5, 1.0)]
     [0.0, 0.4621, 0.9866, 0.9999]
@@ -49,6 +52,13 @@ def domain_lambda(progress: float, order: Tensor, stages: int) -> tuple[Tensor, 
 
     Returns:
         B weights, and B booleans: whether the case's domain has entered.
+
+    A near and a far domain, a quarter into the run: only the near one has entered:
+
+    >>> import torch
+    >>> weights, entered = domain_lambda(0.25, torch.tensor([0.0, 1.0]), stages=2)
+    >>> round(weights[0].item(), 3), entered.tolist()
+    (0.848, [True, False])
     """
     start = (order.float() * stages).long().clamp(0, stages - 1) / stages
     own = ((progress - start) / (1 - start)).clamp_min(0)
@@ -57,6 +67,10 @@ def domain_lambda(progress: float, order: Tensor, stages: int) -> tuple[Tensor, 
 
 def sigmoid_ramp(progress: float, length: float = 1.0) -> float:
     """exp(-5 (1 - t)^2) with t = progress / length, 1 from ``length`` on; 0.0067 at the start (Laine and Aila 2017).
+
+    Args:
+        progress: share of the run that is done, in [0, 1].
+        length: share of the run over which it rises; 0: no ramp.
 
     >>> from monai_transfer.networks.schedules import sigmoid_ramp
     >>> [round(sigmoid_ramp(p, 0.5), 4) for p in (0.0, 0.25, 0.5, 1.0)]

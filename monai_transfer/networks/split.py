@@ -52,6 +52,9 @@ class Head(nn.Module):
 class NoCut:
     """Why a network cannot be cut; false in a condition.
 
+    Args:
+        reason: in one clause.
+
     >>> bool(NoCut("every layer learns"))
     False
     """
@@ -104,6 +107,12 @@ def cut_network(network: nn.Module, image: Tensor, run: Run) -> Cut | NoCut:
         network: the bare network, after its strategy was applied.
         image: a batch of at least two different cases, B x C x spatial, on the network's device.
         run: how a trainer runs it, e.g. ``monai.inferers.SimpleInferer()``.
+
+    >>> network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    >>> _ = network[0].requires_grad_(False)
+    >>> cut = cut_network(network, torch.rand(2, 1, 8, 8), lambda image, network: network(image))
+    >>> cut.layers
+    ('3',)
     """
     learning = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
     if not learning:

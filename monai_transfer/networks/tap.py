@@ -14,7 +14,14 @@ __all__ = ["Tap", "first_tensor"]
 
 
 def first_tensor(value: Any) -> Any:
-    """The plain tensor behind a ``MetaTensor``, and the first entry of a tuple or list (deep supervision)."""
+    """The plain tensor behind a ``MetaTensor``, and the first entry of a tuple or list (deep supervision).
+
+    Args:
+        value: what a module gave or was given.
+
+    >>> first_tensor([torch.zeros(1, 2), torch.zeros(1, 3)]).shape
+    torch.Size([1, 2])
+    """
     if isinstance(value, (tuple, list)):
         value = value[0]
     return value.as_tensor() if hasattr(value, "as_tensor") else value

@@ -13,6 +13,9 @@ __all__ = ["buffers_as_they_are", "unwrap"]
 def unwrap(network: nn.Module) -> nn.Module:
     """The network itself, without ``DistributedDataParallel``, ``DataParallel`` or ``torch.compile`` around it.
 
+    Args:
+        network: bare, or wrapped in DDP or DataParallel, once or more.
+
     >>> import torch
     >>> from monai_transfer.networks.wrappers import unwrap
     >>> network = torch.nn.Linear(2, 1)
@@ -34,6 +37,16 @@ def buffers_as_they_are(network: nn.Module) -> Iterator[None]:
 
     For further passes within one step: the copy is written in place, and the first pass's graph holds the running
     statistics that it would overwrite (torch 2.10 refuses the backward pass then, 2.13 does not).
+
+    Args:
+        network: bare or wrapped; of a bare one nothing is changed.
+
+    >>> import torch
+    >>> network = nn.BatchNorm1d(2)
+    >>> with buffers_as_they_are(network):  # as a method's second pass within a step does
+    ...     _ = network(torch.ones(4, 2))
+    >>> int(network.num_batches_tracked)
+    1
     """
     while not isinstance(network, nn.parallel.DistributedDataParallel):
         inner = getattr(network, "_orig_mod", None)

@@ -78,7 +78,11 @@ def read_architecture(config: Mapping[str, Any], dims: int, path: Path) -> Archi
     options = given.get("norm_op_kwargs") or {}
     odd += ["norms without scale and shift"] if options.get("affine") is False else []
     if odd:
-        raise InputError(f"the network {kind} has {', '.join(odd)}, which is not rebuilt here", path=path)
+        raise InputError(
+            f"the network {kind} has {', '.join(odd)}, which is not rebuilt here",
+            path=path,
+            hint="predict with nnU-Net itself, or take another configuration",
+        )
     count = len(given["features_per_stage"])
     blocks = given.get("n_conv_per_stage") if kind == "PlainConvUNet" else given.get("n_blocks_per_stage")
     return Architecture(

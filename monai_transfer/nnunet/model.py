@@ -260,7 +260,11 @@ def _configuration(plans: Mapping[str, Any], name: str, path: Path) -> dict[str,
     while "inherits_from" in all_of_them[current]:
         current = all_of_them[current]["inherits_from"]
         if current in seen or current not in all_of_them:
-            raise InputError(f"configuration {name!r} inherits from {current!r} in a circle, or from none", path=path)
+            raise InputError(
+                f"configuration {name!r} inherits from {current!r} in a circle, or from none",
+                path=path,
+                hint="name a configuration that stands in the file",
+            )
         seen.append(current)
         config = {**all_of_them[current], **config}
     return config
@@ -287,9 +291,17 @@ def _refuse(plans: Mapping[str, Any], config: Mapping[str, Any], name: str, path
     }
     for key, value in usual.items():
         if config.get(key, value) != value:
-            raise InputError(f"{name} uses {key} {config[key]}, which is not rebuilt here ({value} is)", path=path)
+            raise InputError(
+                f"{name} uses {key} {config[key]}, which is not rebuilt here ({value} is)",
+                path=path,
+                hint="predict with nnU-Net itself, or take another configuration",
+            )
     if plans.get("label_manager", "LabelManager") != "LabelManager":
-        raise InputError(f"uses the label manager {plans['label_manager']}, which is not rebuilt here", path=path)
+        raise InputError(
+            f"uses the label manager {plans['label_manager']}, which is not rebuilt here",
+            path=path,
+            hint="train without it, or predict with nnU-Net itself",
+        )
     reader = plans.get("image_reader_writer", "SimpleITKIO")
     if reader not in READERS:
         hint = f"those of {', '.join(READERS)} are"
@@ -326,7 +338,11 @@ def _labels(dataset: Mapping[str, Any], path: Path) -> tuple[list[str], list[lis
     regions = {name: value for name, value in values.items() if set(value) != {0}}
     order = dataset.get("regions_class_order")
     if not isinstance(order, Sequence) or len(order) != len(regions):
-        raise InputError("has regions, and no regions_class_order for them", path=path)
+        raise InputError(
+            "has regions, and no regions_class_order for them",
+            path=path,
+            hint="copy regions_class_order from the training's dataset.json",
+        )
     return list(regions), list(regions.values()), [int(v) for v in order], None if ignore is None else int(ignore)
 
 
@@ -344,7 +360,11 @@ def _normalization(plans: Mapping[str, Any], config: Mapping[str, Any], path: Pa
             try:
                 numbers = [float(facts[key]) for key in ("percentile_00_5", "percentile_99_5", "mean", "std")]
             except (KeyError, TypeError, ValueError) as error:
-                raise InputError(f"has no intensities for channel {index}, which is CT", path=path) from error
+                raise InputError(
+                    f"has no intensities for channel {index}, which is CT",
+                    path=path,
+                    hint="copy the plans file that the training wrote",
+                ) from error
             found.append(ChannelNormalization(scheme, False, *numbers))
         else:
             found.append(ChannelNormalization(scheme, bool(masked) and scheme == "ZScoreNormalization"))

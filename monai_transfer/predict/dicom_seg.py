@@ -159,7 +159,11 @@ def _sources(files: Sequence[str | Path], place: Path) -> list[pydicom.FileDatas
     try:
         sources = [pydicom.dcmread(path) for path in files]
     except Exception as error:  # pydicom raises many kinds
-        raise InputError(f"cannot be read for DICOM SEG ({type(error).__name__})", path=place) from None
+        raise InputError(
+            f"cannot be read for DICOM SEG ({type(error).__name__})",
+            path=place,
+            hint="export the series again, or predict with --format nifti",
+        ) from None
     for source in sources:
         for keyword in _MAY_BE_EMPTY:  # de-identified files often lack what the standard only allows to be empty
             if keyword not in source:

@@ -286,7 +286,11 @@ def _prepare_config(flow: Any, items: list[Item], takes: _InputSpec, weights: Pa
     config = flow.parser.config
     dataset = config.get("dataset")
     if not isinstance(dataset, dict) or "transform" not in dataset:
-        raise InputError("its inference config has no dataset with a transform", path=config.get("bundle_root"))
+        raise InputError(
+            "its inference config has no dataset with a transform",
+            path=config.get("bundle_root"),
+            hint="name a bundle whose inference config reads images",
+        )
     data = []
     for n, item in enumerate(items):
         image = _link(item, links / str(n)) if item.linked else item.image
@@ -298,7 +302,11 @@ def _prepare_config(flow: Any, items: list[Item], takes: _InputSpec, weights: Pa
         if key in config:
             flow.parser[key] = value
     if "ckpt" not in config and weights.parent.parent.resolve() != Path(flow.parser.config["bundle_root"]).resolve():
-        raise InputError("its inference config has no id ckpt, so other weights cannot be named", path=weights)
+        raise InputError(
+            "its inference config has no id ckpt, so other weights cannot be named",
+            path=weights,
+            hint="leave --run out, or add an id `ckpt` that the network's weights are loaded from",
+        )
     for key in ("batch_size", "num_workers"):
         if key in (config.get("dataloader") or {}):
             flow.parser[f"dataloader#{key}"] = 1 if key == "batch_size" else 0
@@ -388,7 +396,9 @@ def _go_through(
             else:
                 text = (str(cause).strip().splitlines() or [""])[0][:200]
                 fault = f"the network failed on it ({type(cause).__name__}: {text})"
-                faults[n] = InputError(fault, path=items[n].shown)
+                faults[n] = InputError(
+                    fault, path=items[n].shown, hint="see whether it is such an image as the model was made for"
+                )
             _clear(staged)
             if not any(written.values()):
                 finished.clear()  # a table is written at the end of a whole run alone

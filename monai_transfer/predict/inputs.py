@@ -92,7 +92,9 @@ def find_items(
     masks: list[Path] = []
     for given in map(Path, inputs):
         if not given.exists():
-            raise InputError("no such file or folder", path=given)
+            raise InputError(
+                "no such file or folder", path=given, hint="look at its spelling, and whether its drive is mounted"
+            )
         if given.suffix.lower() == ".json":
             cases += _cases(given, split)
         elif given.is_file():
@@ -115,7 +117,11 @@ def find_items(
     ]
     if not items:
         if series is not None:
-            raise InputError(f"no DICOM series is numbered or described {series!r}", path=inputs[0])
+            raise InputError(
+                f"no DICOM series is numbered or described {series!r}",
+                path=inputs[0],
+                hint="leave --series out to see which there are",
+            )
         raise InputError("holds DICOM files, and no image among them", path=inputs[0], hint="name the images' folder")
     _refuse_collisions(items)
     return items
@@ -126,7 +132,7 @@ def _cases(path: Path, split: str | None) -> list[Case]:
     splits = [split] if split else ["training", "validation", "test", "unlabeled"]
     cases = [case for name in splits for case in manifest.cases(name)]
     if not cases:
-        raise InputError(f"the split {split} is empty", path=path)
+        raise InputError(f"the split {split} is empty", path=path, hint="leave --split out for all cases")
     return cases
 
 

@@ -86,7 +86,9 @@ class ReadableItems(IterableDataset):
                 raise cause from None
             self._check(*self._as_read(item), item)
             text = (str(cause).strip().splitlines() or [type(cause).__name__])[0][:200]
-            raise InputError(f"cannot be prepared for this model ({text})", path=item["shown"]) from error
+            raise InputError(
+                f"cannot be prepared for this model ({text})", path=item["shown"], hint="run monai-transfer check on it"
+            ) from error
         image = sample["image"]
         if item.get("missing"):  # the last step before the network, as in training
             image = sample["image"] = self._zero({"image": image, "missing": item["missing"]})["image"]
@@ -101,7 +103,11 @@ class ReadableItems(IterableDataset):
 
     def _check(self, channels: int, dims: int, item: dict[str, Any]) -> None:
         if self.dims is not None and dims != self.dims:
-            raise InputError(f"is a {dims}D image, and the model takes {self.dims}D", path=item["shown"])
+            raise InputError(
+                f"is a {dims}D image, and the model takes {self.dims}D",
+                path=item["shown"],
+                hint=f"take a model of {dims}D images",
+            )
         if self.channels is not None and channels != self.channels:
             hint = (
                 "call the files CASE_0000, CASE_0001, ... or CASE_CHANNEL, by the names of the bundle's channels; or "

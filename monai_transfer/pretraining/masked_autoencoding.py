@@ -108,6 +108,13 @@ class MaskedPatchLoss(nn.Module):
 def patches_of(image: Tensor, patch_size: int | Sequence[int]) -> Tensor:
     """B x C x spatial as B x N x (voxels of a patch times C), patches in the order of MONAI's patch embedding.
 
+    Args:
+        image: B x C x spatial.
+        patch_size: voxels per axis, or one number for all.
+
+    Raises:
+        ValueError: the image is not a whole number of patches.
+
     A 4 x 4 image in patches of 2 x 2:
 
     >>> import torch

@@ -11,9 +11,9 @@ from monai_transfer.metrics.base import Metric, case_number
 from monai_transfer.report.alignment import FIXED, ORACLE, Tables
 from monai_transfer.report.run import Run
 from monai_transfer.report.statistics import MIN_PATIENTS
-from monai_transfer.report.wording import arm_name, number
+from monai_transfer.report.wording import arm_name, listed, number
 
-__all__ = ["alarms", "below_baselines", "chance_of", "guessed_blob", "listed"]
+__all__ = ["alarms", "below_baselines", "chance_of", "guessed_blob"]
 
 _MEMORISED = 0.3  # of a score that ends at 1
 _ERROR_FACTOR = 3.0  # of an error, which has no upper end
@@ -61,11 +61,6 @@ def chance_of(arms: Mapping[str, Mapping[int, Run]], metric: Metric) -> float | 
     if metric.chance is not None or metric.name != "dice":
         return metric.chance
     return _guess(arms, "everything", metric)
-
-
-def listed(items: Sequence[str]) -> str:
-    """``a``, ``a and b``, ``a, b and c``."""
-    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
 
 
 def guessed_blob(arms: Mapping[str, Mapping[int, Run]], metric: Metric) -> float | None:

@@ -50,7 +50,9 @@ def group_runs(runs: Sequence[Run]) -> dict[str, dict[int, Run]]:
     arms: dict[str, dict[int, Run]] = {}
     for run in runs:
         if run.task != first.task:
-            raise InputError(f"is {run.task}, {first.name} is {first.task}", path=run.folder)
+            raise InputError(
+                f"is {run.task}, {first.name} is {first.task}", path=run.folder, hint="compare runs of one task"
+            )
         seeds = arms.setdefault(run.arm, {})
         if run.seed in seeds:
             raise InputError(
@@ -109,15 +111,25 @@ def tabulate(
 
 @contextmanager
 def readable(run: Run) -> Iterator[None]:
-    """A cell or a column that cannot be read is the run's fault, not a bug."""
+    """A cell or a column that cannot be read is the run's fault, not a bug.
+
+    Raises:
+        InputError: in place of what was raised within, naming the run's table.
+    """
     try:
         yield
     except KeyError as error:
-        raise InputError(f"lacks the column or class {error}", path=run.folder / "cases.csv") from error
+        raise InputError(
+            f"lacks the column or class {error}",
+            path=run.folder / "cases.csv",
+            hint="test all runs with the same package version and manifest",
+        ) from error
     except ValueError as error:
         if isinstance(error, InputError):
             raise InputError(error.fault, path=run.folder / "cases.csv", hint=error.hint) from error
-        raise InputError(f"holds a cell that is no number ({error})", path=run.folder / "cases.csv") from error
+        raise InputError(
+            f"holds a cell that is no number ({error})", path=run.folder / "cases.csv", hint="test the run again"
+        ) from error
 
 
 def _how_to_align(first: Run, run: Run) -> str:
@@ -144,6 +156,14 @@ def _same_cases(first: Run, run: Run) -> None:
     for case, row in own.items():
         there = reference[case]
         if row["patient"] != there["patient"]:
-            raise InputError(f"gives case {case} another patient than {first.name} does", path=run.folder)
+            raise InputError(
+                f"gives case {case} another patient than {first.name} does",
+                path=run.folder,
+                hint="test all runs with the same manifest",
+            )
         if row.get("label", "") != there.get("label", ""):
-            raise InputError(f"gives case {case} another true label than {first.name} does", path=run.folder)
+            raise InputError(
+                f"gives case {case} another true label than {first.name} does",
+                path=run.folder,
+                hint="test all runs with the same manifest",
+            )

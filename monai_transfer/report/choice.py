@@ -77,7 +77,7 @@ def choose_arm(report: TransferReport, by: str) -> Choice:
         InputError: an unknown validator, or fewer than two arms with scores.
     """
     if by not in SCORES:
-        raise InputError(f"validator {by!r} is not one of {', '.join(SCORES)}")
+        raise InputError(f"validator {by!r} is not one of {', '.join(SCORES)}", hint="such as --choose-by entropy")
     scores: dict[str, float] = {}
     collapsed = []
     for arm, seeds in report.runs.items():
@@ -116,4 +116,6 @@ def _content(run: Run) -> dict[str, Any] | None:
         content = read_json(path)
         return content if isinstance(content["scores"], dict) else None
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError("holds no validator scores", path=path) from error
+        raise InputError(
+            "holds no validator scores", path=path, hint="run it again: adapt writes them as it ends"
+        ) from error

@@ -43,7 +43,7 @@ def compare(
 ) -> None:
     """Put arms side by side: paired intervals, a verdict for each, one HTML report."""
     if gate is not None and gate not in _GATES:
-        raise InputError(f"--gate {gate!r} is not one of {', '.join(_GATES)}")
+        raise InputError(f"--gate {gate!r} is not one of {', '.join(_GATES)}", hint="such as --gate helped")
     for path in runs:
         require_run(path)
     announce(f"compare: reading {', '.join(map(str, runs))}", quiet=json)

@@ -33,6 +33,11 @@ class Run:
         weights: weights.json, if there is one.
         unit_of_length: of its metrics: ``mm``, or ``px`` where the images have no physical size.
         guesses: of a segmentation, what guessing is worth on these cases (``evaluation.guesses``).
+
+    >>> record = {"task": "segmentation", "arm": "scratch", "seed": 0, "labels": {"0": "background", "1": "liver"}}
+    >>> run = Run(Path("runs/train-0"), record, [{"case": "c1", "patient": "p1", "site": "north", "dice": "0.8"}])
+    >>> run.arm, run.seed, run.metric("dice").heading
+    ('scratch', 0, 'Dice')
     """
 
     folder: Path
@@ -71,7 +76,11 @@ class Run:
             )
         refuse_odd_fields(record, RECORD, path, _HINT)
         if not isinstance(record.get("seed"), int):
-            raise InputError(f"seed {record.get('seed')!r} is not a whole number", path=path)
+            raise InputError(
+                f"seed {record.get('seed')!r} is not a whole number",
+                path=path,
+                hint="correct it in run.json, or run again",
+            )
         cases_path = folder / "cases.csv"
         if not cases_path.is_file():
             raise InputError(
@@ -79,11 +88,15 @@ class Run:
             )
         cases = _table(cases_path, ("case", "patient"))
         if not cases:
-            raise InputError("holds no case", path=cases_path)
+            raise InputError("holds no case", path=cases_path, hint="test the run on a split that holds cases")
         names = [row["case"] for row in cases]
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
-            raise InputError(f"holds the case {twice} twice", path=cases_path)
+            raise InputError(
+                f"holds the case {twice} twice",
+                path=cases_path,
+                hint="test the run again, with a manifest that names each case once",
+            )
         summary_path = folder / "summary.json"
         summary = _json(summary_path) if summary_path.is_file() else {}
         refuse_odd_fields(summary, SUMMARY, summary_path, _HINT)
@@ -162,7 +175,7 @@ _HINT = "it is no file that a run wrote: leave the run out"
 def _json(path: Path) -> dict[str, Any]:
     content = read_json(path)
     if not isinstance(content, Mapping):
-        raise InputError("does not hold a JSON object", path=path)
+        raise InputError("does not hold a JSON object", path=path, hint="restore it from a copy, or run again")
     return dict(content)
 
 
@@ -172,11 +185,17 @@ def _table(path: Path, needed: tuple[str, ...]) -> list[dict[str, str]]:
             reader = csv.DictReader(stream, strict=True)
             rows = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"is not a readable table ({error})", path=path) from error
+        raise InputError(
+            f"is not a readable table ({error})", path=path, hint="restore it from a copy, or test the run again"
+        ) from error
     missing = [name for name in needed if name not in (reader.fieldnames or [])]
     if missing:
-        raise InputError(f"lacks the column {missing[0]!r}", path=path)
+        raise InputError(f"lacks the column {missing[0]!r}", path=path, hint="test the run again")
     for number, row in enumerate(rows, start=2):
         if None in row or None in row.values():
-            raise InputError(f"line {number} has another number of cells than the header", path=path)
+            raise InputError(
+                f"line {number} has another number of cells than the header",
+                path=path,
+                hint="restore it from a copy, or test the run again",
+            )
     return [{name: plain_cell(value) for name, value in row.items()} for row in rows]

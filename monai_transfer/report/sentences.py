@@ -19,7 +19,7 @@ from monai_transfer.report.statistics import (
     CrossedDifference,
     Verdict,
 )
-from monai_transfer.report.wording import arm_name, number, share, shares, span
+from monai_transfer.report.wording import arm_name, listed, number, share, shares, span
 
 if TYPE_CHECKING:
     from monai_transfer.report.transfer_report import ArmResult, Difference, TransferReport
@@ -115,7 +115,7 @@ def conclusion(report: TransferReport) -> str:
         )
         if len(helped) > 1:
             more = [f"{arm_name(a)} ({number(report.arms[a].mean)})" for a in helped[1:]]
-            parts.append(f"So did {_list(more)}.")
+            parts.append(f"So did {listed(more)}.")
     if hurt:
         reasons = []
         for arm in hurt:
@@ -123,14 +123,14 @@ def conclusion(report: TransferReport) -> str:
             loss = number(abs(judged[arm].differences[worst].mean))
             own = number(report.arms[arm].mean)
             reasons.append(f"{arm_name(arm)} ({measure} {own}) is worse than {_BASELINE[worst]} by {loss}")
-        parts.append(f"Transfer hurt: {_list(reasons)}{'' if helped else against}.")
+        parts.append(f"Transfer hurt: {listed(reasons)}{'' if helped else against}.")
     if unclear and not helped:
-        names = _list([arm_name(a) for a in unclear])
+        names = listed([arm_name(a) for a in unclear])
         parts.append(f"There is no evidence that {names} helped{'' if hurt else against}.")
     if len(parts) == lost and judged and any(j.word == NO_VERDICT for j in judged.values()):
         parts.append(f"No verdict: {next(iter(judged.values())).reason}{against}.")
     base = report.baseline_difference
-    if base is not None and not helped and len(report.seeds) >= 5 and base.low > 0:
+    if base is not None and not helped and len(report.seeds) >= 5 and base.low > 0 and report.measure.better:
         parts.append(
             f"The untouched source by itself beats {_BASELINE[report.best_scratch]} by {number(base.mean)} "
             f"({span(base.low, base.high, sign=True)})."
@@ -192,8 +192,4 @@ def _at_chance(report: TransferReport) -> str:
 
 
 def _versus(marks: list[str]) -> str:
-    return f", against {_list(marks)}" if marks else ""
-
-
-def _list(items: list[str]) -> str:
-    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+    return f", against {listed(marks)}" if marks else ""

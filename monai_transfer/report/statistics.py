@@ -103,9 +103,15 @@ def crossed_difference(table: Any, level: float = 0.95) -> CrossedDifference:
     """
     d = np.asarray(table, dtype=float)
     if d.ndim < 2 or min(d.shape[-2:]) < 1:
-        raise InputError(f"a table of seeds x patients is needed, not an array of shape {d.shape}")
+        raise InputError(
+            f"a table of seeds x patients is needed, not an array of shape {d.shape}",
+            hint="give one row for each seed, one column for each patient",
+        )
     if not np.all(np.isfinite(d)):
-        raise InputError("the table of differences holds NaN or infinite values")
+        raise InputError(
+            "the table of differences holds NaN or infinite values",
+            hint="leave out patients without a value in every run",
+        )
     s, p = d.shape[-2:]
     mean = d.mean(axis=(-2, -1))
     run = d.mean(axis=-1) - mean[..., None]
@@ -243,11 +249,17 @@ def verdict(tables: Mapping[str, Any]) -> Verdict:
         InputError: no baseline, or tables that differ in shape.
     """
     if not tables:
-        raise InputError("a verdict needs a baseline: scratch, source or both")
+        raise InputError(
+            "a verdict needs a baseline: scratch, source or both",
+            hint="add a run of `scratch` or of the untouched source",
+        )
     comparisons = {name: crossed_difference(table) for name, table in tables.items()}
     shapes = {(c.n_seeds, c.n_patients) for c in comparisons.values()}
     if len(shapes) > 1:
-        raise InputError(f"the comparisons differ in seeds and patients: {sorted(shapes)}")
+        raise InputError(
+            f"the comparisons differ in seeds and patients: {sorted(shapes)}",
+            hint="run every arm with the same seeds and test cases",
+        )
     seeds, patients = shapes.pop()
     both = list(comparisons.values())
     best = min(comparisons, key=lambda name: comparisons[name].mean)

@@ -102,11 +102,39 @@ class SiteResult:
 
 @dataclass
 class TransferReport:
-    """What ``compare_runs`` found. ``print(report.verdicts)``, ``report.table()`` for rich, ``report.to_dict()`` for
-    JSON; ``monai_transfer.report.html.write_html(report, path)`` for the page. ``higher_is_better`` is None where
-    neither more nor less is better. ``alarms``: what must be read first; ``chance``: the value of guessing, where it is
-    known; ``centred_blob``: what an ellipsoid in the middle of every image scores; ``decision``: of the arm ``auto``,
-    where it is among them."""
+    """What ``compare_runs`` found. ``report.verdicts`` in sentences, ``report.table()`` for rich, ``report.to_dict()``
+    for JSON; ``monai_transfer.report.html.write_html(report, path)`` for the page.
+
+    Attributes:
+        task, metric: what was compared, and by which metric.
+        higher_is_better: None where neither more nor less is better.
+        n_patients, n_cases, seeds: what the comparison rests on.
+        arms: means and intervals by arm.
+        judgements: verdicts by arm; none of the baselines.
+        baseline_difference: the untouched source against training from scratch, where both were run.
+        sites: means of each site by itself.
+        warnings: what narrows the conclusion.
+        conclusion: one sentence.
+        runs: the runs themselves, by arm and seed.
+        unit_of_length: ``mm``, or ``px`` where the images have no physical size.
+        centred_blob: what an ellipsoid in the middle of every image scores.
+        alarms: what must be read first.
+        chance: the value of guessing, where it is known.
+        decision: of the arm ``auto``, where it is among them.
+
+    Two seeds are too few for a verdict:
+
+    >>> from pathlib import Path
+    >>> from monai_transfer.report.compare import compare_runs
+    >>> def run(arm, seed, dice):
+    ...     record = {"task": "segmentation", "arm": arm, "seed": seed, "labels": {"0": "background", "1": "liver"}}
+    ...     cases = [{"case": f"c{n}", "patient": f"p{n}", "site": "x", "dice": dice + 0.01 * n} for n in range(6)]
+    ...     return Run(Path(f"{arm}-{seed}"), record, cases)
+    >>> means = {"scratch": 0.6, "source": 0.5, "fine_tuned": 0.8}
+    >>> report = compare_runs([run(arm, seed, mean) for arm, mean in means.items() for seed in (0, 1)])
+    >>> report.judgements["fine_tuned"].word, round(report.to_dict()["arms"]["fine_tuned"]["mean"], 3)
+    ('no verdict', 0.825)
+    """
 
     task: str
     metric: str
@@ -155,7 +183,7 @@ class TransferReport:
         content["arms"] = {name: asdict(arm) for name, arm in self.arms.items()}
         content["judgements"] = {name: asdict(j) for name, j in self.judgements.items()}
         content["sites"] = [asdict(site) for site in self.sites]
-        return _plain(content)
+        return _json_ready(content)
 
     def table(self) -> Table:
         """Arms with their intervals, paired differences and verdicts, for a terminal."""
@@ -188,11 +216,11 @@ class TransferReport:
         return table
 
 
-def _plain(value: Any) -> Any:
+def _json_ready(value: Any) -> Any:
     if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): _json_ready(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [_json_ready(v) for v in value]
     if isinstance(value, float | np.floating):
         return float(value) if math.isfinite(value) else None
     return value

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
-__all__ = ["ARM_ORDER", "arm_name", "arm_note", "number", "share", "shares", "signed", "span"]
+__all__ = ["ARM_ORDER", "arm_name", "arm_note", "listed", "number", "share", "shares", "signed", "span"]
 
 _ARMS = {
     "scratch": ("from scratch", "trained on the labelled target cases only, starting from random weights"),
@@ -49,6 +50,18 @@ def arm_name(arm: str) -> str:
 def arm_note(arm: str) -> str:
     """What an arm is, in one clause; empty for names of the user's own."""
     return _ARMS[arm][1] if arm in _ARMS else ""
+
+
+def listed(items: Sequence[str]) -> str:
+    """Words one after the other, as a sentence has them.
+
+    Args:
+        items: one or more.
+
+    >>> listed(["a"]), listed(["a", "b", "c"])
+    ('a', 'a, b and c')
+    """
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
 
 
 def number(value: float | None) -> str:

@@ -103,7 +103,11 @@ class FolderLock:
                     break
                 os.close(file)  # it was released, and its file deleted, between opening and locking
         except OSError as error:
-            raise InputError(f"cannot be written to ({error.strerror})", path=self.folder) from error
+            raise InputError(
+                f"cannot be written to ({error.strerror})",
+                path=self.folder,
+                hint="name another folder with --output_dir, or change its permissions",
+            ) from error
         self._file = file
         content = {"host": socket.gethostname(), "process": os.getpid(), "since": time.time()}
         with contextlib.suppress(OSError):  # a full disk: the kernel's lock holds all the same

@@ -19,14 +19,14 @@ UNTRAINED = ("evaluate", "infer")
 
 def _deciding(config: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a config that decides the result, in plain types as ``config.yaml`` keeps them."""
-    return {key: _plain(value) for key, value in config.items() if key not in IGNORED}
+    return {key: _as_written(value) for key, value in config.items() if key not in IGNORED}
 
 
-def _plain(value: Any) -> Any:
+def _as_written(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
+        return {str(key): _as_written(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(one) for one in value]
+        return [_as_written(one) for one in value]
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
 
 

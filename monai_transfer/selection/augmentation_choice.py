@@ -50,6 +50,9 @@ class AugmentationChoice:
     Attributes:
         preset: a name in ``data.augmentation.presets.PRESETS``.
         reason: one sentence.
+
+    >>> AugmentationChoice("standard", "the grey values of both sites lie close together").preset
+    'standard'
     """
 
     preset: str
@@ -58,6 +61,9 @@ class AugmentationChoice:
 
 def is_quantitative(modality: object) -> bool:
     """Whether grey values of a modality are numbers of a scale (Hounsfield units, SUV), so that contrast is a fact.
+
+    Args:
+        modality: as in a manifest: a name, or names by channel.
 
     >>> is_quantitative("CT"), is_quantitative("MR"), is_quantitative({"0": "PET"})
     (True, False, True)
@@ -125,6 +131,12 @@ def source_augmentation(data: Manifest, source: Any, target: Any, augment: str =
 
 def augment_source(name: str, manifest: str | Path, source_site: Any = None, target_site: Any = None) -> str:
     """The name of a preset, ``"auto"`` put into one; the log says which, and why. For a config.
+
+    Args:
+        name: of a preset, or ``"auto"``.
+        manifest: its path.
+        source_site: site of the source.
+        target_site: site of the target.
 
     >>> augment_source("light", "a manifest that is not looked at then")
     'light'

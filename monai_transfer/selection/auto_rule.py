@@ -51,6 +51,9 @@ class Decision:
         rule: ``fixed rule``, ``cross-validation`` or ``validators``.
         reason: in a sentence.
         scores: what each candidate scored where it was looked at; larger is better.
+
+    >>> Decision("joint", "fixed rule", "four labelled cases are too few to choose by").taken
+    'joint'
     """
 
     taken: str

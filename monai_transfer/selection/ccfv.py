@@ -37,6 +37,10 @@ __all__ = ["ccfv", "prepare_ccfv", "wasserstein2"]
 def wasserstein2(a: np.ndarray, b: np.ndarray) -> float:
     """Exact 2-Wasserstein distance of two samples of equal size (m x D), each point weighing 1/m.
 
+    Args:
+        a: m x D.
+        b: m x D.
+
     >>> import numpy as np
     >>> from monai_transfer.selection.ccfv import wasserstein2
     >>> round(wasserstein2(np.array([[0.0], [1.0]]), np.array([[4.0], [3.0]])), 4)  # every point moves by 3
@@ -53,15 +57,41 @@ def ccfv(features: Any, labels: Any, groups: Any, *, voxels: int = 32, seed: int
     Args:
         voxels: at most so many voxels are drawn per class and case.
         seed: of that draw.
+        features: of N voxels, N x D.
+        labels: their classes, N.
+        groups: the case that each is of, N.
 
     Raises:
         InputError: shapes that do not fit, NaN, or no class that stands in two cases.
+
+    Features that show the classes, and the same with labels at random:
+
+    >>> rng = np.random.default_rng(0)
+    >>> labels, cases = np.tile([0, 1], 60), np.repeat([0, 1, 2], 40)
+    >>> features = rng.normal(size=(120, 4)) + 6 * labels[:, None]
+    >>> ccfv(features, labels, cases) > ccfv(features, rng.permutation(labels), cases)
+    True
     """
     return prepare_ccfv(features, groups, voxels=voxels, seed=seed)(labels)
 
 
 def prepare_ccfv(features: Any, groups: Any, *, voxels: int = 32, seed: int = 0) -> Callable[[Any], float]:
-    """The same as a function of the labels alone; the variety, which needs no labels, is computed once."""
+    """The same as a function of the labels alone; the variety, which needs no labels, is computed once.
+
+    Args:
+        features: of N voxels, N x D.
+        groups: the case that each is of, N.
+        voxels: at most so many voxels are drawn per class and case.
+        seed: of that draw.
+
+    Raises:
+        InputError: shapes that do not fit, NaN, or (as it is called) no class that stands in two cases.
+
+    >>> rng = np.random.default_rng(0)
+    >>> labels, cases, features = np.tile([0, 1], 60), np.repeat([0, 1, 2], 40), rng.normal(size=(120, 4))
+    >>> prepare_ccfv(features, cases)(labels) == ccfv(features, labels, cases)
+    True
+    """
     features = as_features(features)
     n = len(features)
     cases = np.unique(as_labels(groups, n), return_inverse=True)[1]
@@ -83,7 +113,10 @@ def prepare_ccfv(features: Any, groups: Any, *, voxels: int = 32, seed: int = 0)
             if pairs:
                 distances.append(np.mean(pairs))
         if not distances:
-            raise InputError("no class stands in two cases: consistency between cases cannot be measured")
+            raise InputError(
+                "no class stands in two cases: consistency between cases cannot be measured",
+                hint="give more cases of each class",
+            )
         return float(np.log(variety) - np.mean(distances))
 
     return score

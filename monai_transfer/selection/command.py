@@ -75,7 +75,7 @@ def gap(
 
         save_gap_picture(next(iter(gaps.values())), out)
     if as_json:
-        plain = {site: _plain(found.to_dict()) for site, found in gaps.items()}
+        plain = {site: _json_ready(found.to_dict()) for site, found in gaps.items()}
         typer.echo(json.dumps({"sites": plain} if against_rest else plain[""], indent=2))
     else:
         for found in gaps.values():
@@ -139,16 +139,19 @@ def rank(
         progress=sys.stderr.isatty(),
     )
     if all(row.fault is not None for row in ranking.rows):
-        raise InputError(f"no source can be used here: {'; '.join(str(row.fault) for row in ranking.rows)}")
-    typer.echo(json.dumps(_plain(ranking.to_dict()), indent=2) if as_json else str(ranking))
+        raise InputError(
+            f"no source can be used here: {'; '.join(str(row.fault) for row in ranking.rows)}",
+            hint="see `monai-transfer check MANIFEST --source BUNDLE` for one of them",
+        )
+    typer.echo(json.dumps(_json_ready(ranking.to_dict()), indent=2) if as_json else str(ranking))
 
 
-def _plain(value: object) -> object:
+def _json_ready(value: object) -> object:
     """JSON has no NaN: it becomes null. Keys become text."""
     if isinstance(value, dict):
-        return {str(key): _plain(one) for key, one in value.items()}
+        return {str(key): _json_ready(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(one) for one in value]
+        return [_json_ready(one) for one in value]
     if isinstance(value, float) and value != value:
         return None
     return value

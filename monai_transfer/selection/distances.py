@@ -27,6 +27,13 @@ def domain_classifier(a: Any, b: Any, groups_a: Any = None, groups_b: Any = None
 
     No patient (group) stands in training and test fold. Both domains weigh the same.
 
+    Args:
+        a: N x F.
+        b: M x F.
+        groups_a: patient of each row of ``a``; None: each row is one.
+        groups_b: likewise of ``b``.
+        seed: of the folds.
+
     Raises:
         InputError: shapes that do not fit, NaN, or a domain with fewer than two patients.
 
@@ -42,7 +49,9 @@ def domain_classifier(a: Any, b: Any, groups_a: Any = None, groups_b: Any = None
     features, domain = np.vstack([a, b]), np.repeat([0, 1], [len(a), len(b)])
     folds = min(5, *(len(np.unique(groups[domain == d])) for d in (0, 1)))
     if folds < 2:
-        raise InputError("a held-out domain classifier needs at least two patients in each domain")
+        raise InputError(
+            "a held-out domain classifier needs at least two patients in each domain", hint="give more patients"
+        )
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, class_weight="balanced", max_iter=500))
     right = np.zeros(len(features), dtype=bool)
     for train, test in StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(features, domain, groups):
@@ -53,6 +62,13 @@ def domain_classifier(a: Any, b: Any, groups_a: Any = None, groups_b: Any = None
 
 def proxy_a_distance(a: Any, b: Any, groups_a: Any = None, groups_b: Any = None, *, seed: int = 0) -> float:
     """2 (1 - 2 e), with e the balanced error of ``domain_classifier``: 0 (or a little less) same, 2 fully apart.
+
+    Args:
+        a: N x F.
+        b: M x F.
+        groups_a: patient of each row of ``a``; None: each row is one.
+        groups_b: likewise of ``b``.
+        seed: of the folds.
 
     Raises:
         InputError: as ``domain_classifier``.
@@ -71,7 +87,18 @@ def proxy_a_distance(a: Any, b: Any, groups_a: Any = None, groups_b: Any = None,
 
 @dataclass(frozen=True)
 class Mmd:
-    """``value``: unbiased squared MMD (may be negative); ``error``: its standard error; ``p_value``: by permutation."""
+    """A squared MMD with what is known of it.
+
+    Args:
+        value: unbiased squared MMD; may be negative.
+        error: its standard error.
+        p_value: by permutation of the patients.
+
+    >>> rng = np.random.default_rng(0)
+    >>> found = mmd(rng.normal(size=(40, 4)), rng.normal(size=(40, 4)) + 2)
+    >>> found.value > 3 * found.error
+    True
+    """
 
     value: float
     error: float
@@ -84,6 +111,14 @@ def mmd(a: Any, b: Any, groups_a: Any = None, groups_b: Any = None, *, n: int = 
     Rows of a patient are averaged first. Features are standardised together; the kernel's width is the median distance.
     The error is the larger of the jackknife's over patients and the spread under permutation (at a gap of 0 the
     jackknife is too small).
+
+    Args:
+        a: N x F.
+        b: M x F.
+        groups_a: patient of each row of ``a``; None: each row is one.
+        groups_b: likewise of ``b``.
+        n: permutations.
+        seed: of them.
 
     Raises:
         InputError: shapes that do not fit, NaN, or a domain with fewer than two patients.
@@ -98,7 +133,7 @@ def mmd(a: Any, b: Any, groups_a: Any = None, groups_b: Any = None, *, n: int = 
     a, b, groups = _both(a, b, groups_a, groups_b)
     a, b = group_means(a, groups[: len(a)]), group_means(b, groups[len(a) :])
     if min(len(a), len(b)) < 2:
-        raise InputError("MMD needs at least two patients in each domain")
+        raise InputError("MMD needs at least two patients in each domain", hint="give more patients")
     both = StandardScaler().fit_transform(np.vstack([a, b]))
     squared = cdist(both, both, "sqeuclidean")
     upper = squared[np.triu_indices(len(both), 1)]
@@ -139,7 +174,10 @@ def _both(a: Any, b: Any, groups_a: Any, groups_b: Any) -> tuple[np.ndarray, np.
     """Features as arrays, and groups over both; a patient that stands in both domains stays one group."""
     a, b = as_features(a), as_features(b)
     if a.shape[1] != b.shape[1]:
-        raise InputError(f"the domains have {a.shape[1]} and {b.shape[1]} features")
+        raise InputError(
+            f"the domains have {a.shape[1]} and {b.shape[1]} features",
+            hint="take the features of one layer of one network",
+        )
     given_a = (
         np.array([f"a{i}" for i in range(len(a))]) if groups_a is None else as_labels(groups_a, len(a)).astype(str)
     )

@@ -117,56 +117,40 @@ def domain_gap(
     same = full_a.path is not None and (full_a.path, site_a) == (full_b.path, site_b)
     if site_a and site_b and full_a.name == full_b.name:  # the sites alone tell the sides apart
         name_a, name_b = site_a, site_b
-    notes = []
-    rng = np.random.default_rng(seed)
-    total = [len({case.patient for case in cases}) for cases in (cases_a, cases_b)]
-    keep = _chosen_patients(cases_a, cases_b, max_patients, rng)
+    total = max(len({case.patient for case in cases}) for cases in (cases_a, cases_b))
+    keep = _chosen_patients(cases_a, cases_b, max_patients, np.random.default_rng(seed))
     cases_a, cases_b = ([case for case in cases if case.patient in keep] for cases in (cases_a, cases_b))
-    if max(total) > max_patients:
-        notes.append(f"at most {max_patients} patients of each set were looked at, chosen at random")
-    unique = {
-        (full.path, case.case): (case, full) for full, cases in ((full_a, cases_a), (full_b, cases_b)) for case in cases
+    looked_at = ((full_a, cases_a), (full_b, cases_b))
+    unique = {(full.path, case.case): (case, full) for full, cases in looked_at for case in cases}
+    done = {
+        key: describe_case(case, full)
+        for key, (case, full) in tqdm(unique.items(), "measuring", disable=not progress, leave=False)
     }
-    done = {}
-    for key, (case, full) in tqdm(unique.items(), "measuring", disable=not progress, leave=False):
-        done[key] = describe_case(case, full)
-    a = [done[full_a.path, case.case] for case in cases_a]
-    b = [done[full_b.path, case.case] for case in cases_b]
+    a, b = ([done[full.path, case.case] for case in cases] for full, cases in looked_at)
     samples = TwoSamples([case.patient for case in a], [case.patient for case in b], seed=seed)
     whole = samples.shared == samples.patients_a == samples.patients_b
     if name_a == name_b and not whole:
         name_a, name_b = f"{name_a} (A)", f"{name_b} (B)"
     said_a, said_b = ("one half", "the other half") if whole else (name_a, name_b)
-    if samples.shared:
-        notes.append(
-            "both sets are the same patients: the set was compared with itself, half against half"
-            if whole
-            else f"{samples.shared} patients stand in both sets: each was put on one side at random, many times over"
-        )
-    classes = all(get_task(manifest.task).label.is_class for manifest in (full_a, full_b))
-    if classes and set(full_a.class_names) != set(full_b.class_names):
-        notes.append(f"the sets name their classes differently: {full_a.class_names} and {full_b.class_names}")
+    notes = [f"at most {max_patients} patients of each set were looked at, chosen at random"] * (total > max_patients)
+    notes += _remarks(samples, whole, full_a, full_b)
     rows = [_row(measure, samples, a, b, said_a, said_b) for measure in measures(a, b, full_a, full_b)]
     if len(a[0].features) == len(b[0].features):
         rows += learned_rows(
             "handcrafted features", np.stack([c.features for c in a]), np.stack([c.features for c in b]), samples, seed
         )
     if source is not None:
-        from monai_transfer.selection.source_features import SourceNetwork
+        from monai_transfer.selection.source_features import SourceNetwork  # brings torch
 
         network = SourceNetwork.load(source, trust_source=trust_source)
         if network.bundle is not None and network.bundle.note:
             notes.append(network.bundle.note)
-        features = {}
-        for key, (case, _) in tqdm(unique.items(), "features", disable=not progress, leave=False):
-            features[key] = network.pooled(case.image)
-        rows += learned_rows(
-            f"features of {network.name}",
-            np.stack([features[full_a.path, case.case] for case in cases_a]),
-            np.stack([features[full_b.path, case.case] for case in cases_b]),
-            samples,
-            seed,
-        )
+        seen = {
+            key: network.pooled(case.image)
+            for key, (case, _) in tqdm(unique.items(), "features", disable=not progress, leave=False)
+        }
+        of_a, of_b = (np.stack([seen[full.path, case.case] for case in cases]) for full, cases in looked_at)
+        rows += learned_rows(f"features of {network.name}", of_a, of_b, samples, seed)
     if len(rows) >= 10:
         notes.append(f"of {len(rows)} measures about {0.05 * len(rows):.0f} would be marked by chance alone")
     drifts = drift(list(done.values()), seed=seed) if same else [*drift(a, seed=seed), *drift(b, seed=seed)]
@@ -174,6 +158,21 @@ def domain_gap(
         name_a, name_b, samples.patients_a, samples.patients_b, samples.shared,
         tuple(rows), tuple(drifts), tuple(notes), tuple(a), tuple(b),
     )  # fmt: skip
+
+
+def _remarks(samples: TwoSamples, whole: bool, full_a: Manifest, full_b: Manifest) -> list[str]:
+    """What the two sets have in common, and how they name their classes."""
+    said = []
+    if samples.shared:
+        said.append(
+            "both sets are the same patients: the set was compared with itself, half against half"
+            if whole
+            else f"{samples.shared} patients stand in both sets: each was put on one side at random, many times over"
+        )
+    classes = all(get_task(manifest.task).label.is_class for manifest in (full_a, full_b))
+    if classes and set(full_a.class_names) != set(full_b.class_names):
+        said.append(f"the sets name their classes differently: {full_a.class_names} and {full_b.class_names}")
+    return said
 
 
 def gap_to_the_rest(
@@ -286,7 +285,7 @@ def _load(given: Manifest | str | Path, site: str | None, splits: Sequence[str])
     cases = chosen_cases(manifest, splits, site)
     name = f"{manifest.name} {site}" if site else manifest.name
     if not cases:
-        raise InputError("holds no case", path=manifest.path)
+        raise InputError("holds no case", path=manifest.path, hint="look at its splits and sites")
     return manifest, cases, name
 
 

@@ -74,7 +74,7 @@ class Measure:
             return f"{self.name}: no difference seen beyond chance ({interval})"
         values = [float(np.exp(v[0])) if self.kind == "relative" else float(v[0]) * self.scale for v in (a, b)]
         unit = self.value_unit or self.unit
-        shown = f"{_plain(values[0])} {unit} in {name_a}, {_plain(values[1])} {unit} in {name_b}"
+        shown = f"{_short_number(values[0])} {unit} in {name_a}, {_short_number(values[1])} {unit} in {name_b}"
         if differs:
             return f"{self.name} is {'higher' if gap[0] > 0 else 'lower'} in {name_b}: {shown} ({interval})"
         return f"{self.name}: no difference seen ({shown}; {interval})"
@@ -160,5 +160,5 @@ def _number(case: CaseDescription) -> np.ndarray:
     return np.array([case.target if isinstance(case.target, float) else np.nan])
 
 
-def _plain(value: float) -> str:
+def _short_number(value: float) -> str:
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e7 else f"{value:.3g}"

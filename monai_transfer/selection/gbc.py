@@ -30,6 +30,12 @@ def gbc(
 ) -> float:
     """GBC of N x D ``features`` for N class ``labels``.
 
+    Args:
+        features: N x D.
+        labels: N class labels.
+        components: at most so many principal components are kept.
+        covariance: of each class.
+
     Raises:
         InputError: shapes that do not fit, NaN, only one class, or an unknown kind of covariance.
 
@@ -47,9 +53,25 @@ def gbc(
 def prepare_gbc(
     features: Any, *, components: int = 64, covariance: Literal["diagonal", "spherical"] = "diagonal"
 ) -> Callable[[Any], float]:
-    """The same as a function of the labels alone; the projection is done once."""
+    """The same as a function of the labels alone; the projection is done once.
+
+    Args:
+        features: N x D.
+        components: at most so many principal components are kept.
+        covariance: of each class: ``diagonal`` or ``spherical``.
+
+    Raises:
+        InputError: an unknown kind of covariance, or features that are no finite N x D.
+
+    >>> rng = np.random.default_rng(0)
+    >>> features, labels = rng.normal(size=(60, 4)), np.repeat([0, 1], 30)
+    >>> prepare_gbc(features)(labels) == gbc(features, labels)
+    True
+    """
     if covariance not in ("diagonal", "spherical"):
-        raise InputError(f"covariance must be 'diagonal' or 'spherical', not {covariance!r}")
+        raise InputError(
+            f"covariance must be 'diagonal' or 'spherical', not {covariance!r}", hint="the default is diagonal"
+        )
     features = as_features(features)
     n = len(features)
     left, singular, _ = np.linalg.svd(features - features.mean(0), full_matrices=False)

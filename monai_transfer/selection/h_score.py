@@ -47,7 +47,18 @@ def h_score(features: Any, labels: Any, *, shrinkage: float | None = None) -> fl
 
 
 def prepare_h_score(features: Any, *, shrinkage: float | None = None) -> Callable[[Any], float]:
-    """The same as a function of the labels alone; the features are whitened once."""
+    """The same as a function of the labels alone; the features are whitened once.
+
+    Args:
+        features: N x D.
+        shrinkage: of the covariance, 0 to 1; None: Ledoit and Wolf's.
+
+    >>> rng = np.random.default_rng(0)
+    >>> features, labels = rng.normal(size=(60, 4)), np.repeat([0, 1], 30)
+    >>> score = prepare_h_score(features)
+    >>> score(labels) == h_score(features, labels)
+    True
+    """
     features = as_features(features)
     n, d = features.shape
     if n < d:

@@ -27,6 +27,10 @@ __all__ = ["leep", "nce", "prepare_leep", "prepare_nce"]
 def leep(source_probabilities: Any, labels: Any) -> float:
     """LEEP of the source model's N x Z class probabilities on the target's images, for N target class labels.
 
+    Args:
+        source_probabilities: N x Z.
+        labels: N class labels.
+
     Raises:
         InputError: rows that are no probabilities, shapes that do not fit, or only one target class.
 
@@ -41,7 +45,15 @@ def leep(source_probabilities: Any, labels: Any) -> float:
 
 
 def prepare_leep(source_probabilities: Any) -> Callable[[Any], float]:
-    """The same as a function of the labels alone."""
+    """The same as a function of the labels alone.
+
+    Args:
+        source_probabilities: N x Z.
+
+    >>> probabilities, labels = np.array([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3]]), np.array([0, 1, 0])
+    >>> prepare_leep(probabilities)(labels) == leep(probabilities, labels)
+    True
+    """
     probabilities = as_probabilities(source_probabilities)
     n = len(probabilities)
 
@@ -72,7 +84,17 @@ def nce(source_labels: Any, labels: Any) -> float:
 
 
 def prepare_nce(source_labels: Any) -> Callable[[Any], float]:
-    """The same as a function of the labels alone."""
+    """The same as a function of the labels alone.
+
+    Args:
+        source_labels: N classes of the source, or N x Z probabilities of them.
+
+    What the source calls 0 and 1, the target calls the other way round, which tells as much:
+
+    >>> source = np.array([0, 0, 1, 1])
+    >>> round(prepare_nce(source)(1 - source), 4), round(prepare_nce(source)(np.array([0, 1, 0, 1])), 4)
+    (0.0, -0.6931)
+    """
     given = as_array(source_labels)
     if given.ndim == 2 and given.shape[1] > 1:
         given = as_probabilities(given).argmax(1)

@@ -78,7 +78,9 @@ def linear_probe(
     n = len(features)
     labels = as_labels(labels, n)
     if labels.ndim != 1:
-        raise InputError("a linear probe takes one label a row")
+        raise InputError(
+            "a linear probe takes one label a row", hint="give class indices, or one quantity for each row"
+        )
     regression = is_regression(labels) if regression is None else regression
     patients = np.arange(n) if groups is None else np.unique(as_labels(groups, n), return_inverse=True)[1]
     names = None if regression else np.unique(labels)

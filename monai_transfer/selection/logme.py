@@ -56,7 +56,18 @@ def logme(features: Any, labels: Any, *, regression: bool | None = None) -> floa
 
 
 def prepare_logme(features: Any, *, regression: bool | None = None) -> Callable[[Any], float]:
-    """The same as a function of the labels alone; the decomposition of the features is done once."""
+    """The same as a function of the labels alone; the decomposition of the features is done once.
+
+    Args:
+        features: N x D.
+        regression: the labels are quantities; None: as ``is_regression`` tells.
+
+    >>> rng = np.random.default_rng(0)
+    >>> labels = np.repeat([0, 1], 30)
+    >>> score = prepare_logme(rng.normal(size=(60, 4)) + 3 * labels[:, None])
+    >>> score(labels) > score(rng.permutation(labels))  # random labels are less likely
+    True
+    """
     features = as_features(features)
     n = len(features)
     left, singular, _ = np.linalg.svd(features, full_matrices=False)

@@ -40,7 +40,7 @@ class Penultimate:
     def __init__(self, network: nn.Module, name: str, layer: str | None = None) -> None:
         self.network, self.name = network, name
         if layer is not None and layer not in dict(network.named_modules()):
-            raise InputError(f"{name} has no module {layer!r}")
+            raise InputError(f"{name} has no module {layer!r}", hint="see named_modules()")
         heads = [layer] if layer else find_head(network)
         # the tail of a residual output block is as wide as the classes: its input is no feature
         wide = [h for h in heads if layer or not _is_square(network.get_submodule(h))]
@@ -73,7 +73,10 @@ class Penultimate:
         while isinstance(output, (list, tuple)):
             output = output[0] if seen else output[-1]
         if not isinstance(output, Tensor):
-            raise InputError(f"{self.name} gives a {type(output).__name__}, and a tensor is wanted")
+            raise InputError(
+                f"{self.name} gives a {type(output).__name__}, and a tensor is wanted",
+                hint="name a layer that gives one with layer=",
+            )
         scores = None
         if seen:
             # of several output layers (deep supervision) the finest

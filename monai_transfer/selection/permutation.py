@@ -41,7 +41,13 @@ _PREPARED: dict[Any, Callable[..., Callable[[Any], float]]] = {
 
 @dataclass(frozen=True)
 class PermutationNull:
-    """A score beside its null distribution. ``quantiles``: of the null, by probability (0.05, 0.5, 0.95, 0.99).
+    """A score beside its null distribution.
+
+    Args:
+        score: of the labels as they are.
+        p_value: share of the permutations that score as high.
+        quantiles: of the null, by probability (0.05, 0.5, 0.95, 0.99).
+        n: number of permutations.
 
     >>> rng = np.random.default_rng(0)
     >>> labels = np.repeat([0, 1], 20)
@@ -98,9 +104,9 @@ def permutation_null(
     0.01
     """
     if n < 1:
-        raise InputError(f"a permutation null needs at least one permutation, not {n}")
+        raise InputError(f"a permutation null needs at least one permutation, not {n}", hint="such as n=200")
     if within and groups is None:
-        raise InputError("within=True needs groups")
+        raise InputError("within=True needs groups", hint="give groups=, the patient of each row")
     labels = as_array(labels)
     if score is ccfv:
         arguments = {"groups": groups, **arguments}
@@ -123,6 +129,19 @@ def permute(labels: np.ndarray, rng: np.random.Generator, *, groups: Any = None,
 
     With ``groups``: where each group has a single label, groups exchange their labels; where some are mixed, groups of
     equal size exchange their label vectors, which are then shuffled inside each group.
+
+    Args:
+        labels: N.
+        rng: where the draw comes from.
+        groups: N; None: each row is one.
+        within: shuffle inside each group only.
+
+    Both slices of a patient keep one label:
+
+    >>> labels, patients = np.array([0, 0, 1, 1, 1, 1]), np.array([1, 1, 2, 2, 3, 3])
+    >>> found = permute(labels, np.random.default_rng(0), groups=patients)
+    >>> bool((found[::2] == found[1::2]).all()), sorted(found.tolist())
+    (True, [0, 0, 1, 1, 1, 1])
     """
     if groups is None:
         return labels[rng.permutation(len(labels))]

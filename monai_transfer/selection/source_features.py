@@ -98,7 +98,11 @@ class SourceNetwork:
         try:
             network = loaded.network(trust_source=trust_source)
         except CoverageError as error:
-            raise InputError(f"its weights do not fit its network ({error})", path=loaded.path) from error
+            raise InputError(
+                f"its weights do not fit its network ({error})",
+                path=loaded.path,
+                hint="see docs/weights.md for what loads, or give the weights that belong to its config",
+            ) from error
         assert loaded.path is not None
         bundle = SourceBundle(loaded.path, trust_source)
         return cls(

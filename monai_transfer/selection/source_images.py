@@ -45,7 +45,10 @@ def prepare_image(image: str | list[str], preprocessing: Callable[[dict[str, Any
         raise InputError(fault, path=first, hint="check the file, and that it suits this source") from error
     tensor = item.get("image") if isinstance(item, Mapping) else None
     if not isinstance(tensor, Tensor):
-        raise InputError(f"the preprocessing of {name} gives no tensor under 'image'")
+        raise InputError(
+            f"the preprocessing of {name} gives no tensor under 'image'",
+            hint="name the image with key=, or give the preprocessing yourself",
+        )
     return tensor
 
 

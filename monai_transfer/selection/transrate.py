@@ -55,9 +55,13 @@ def transrate(
 def prepare_transrate(
     features: Any, *, eps: float = 1e-4, unit_variance: bool = False, centre_classes: bool = False
 ) -> Callable[[Any], float]:
-    """The same as a function of the labels alone."""
+    """The same as a function of the labels alone.
+
+    Raises:
+        InputError: ``eps`` is not positive.
+    """
     if not eps > 0:
-        raise InputError(f"eps must be positive, not {eps}")
+        raise InputError(f"eps must be positive, not {eps}", hint="such as eps=1e-4")
     features = as_features(features)
     n = len(features)
     centred = features - features.mean(0)

@@ -87,6 +87,14 @@ class ParamGroup(dict):
         params: the parameters of the group.
         scale: its share of the optimizer's learning rate.
         **options: further entries, such as ``weight_decay``.
+
+    A tenth of the optimizer's rate for the first layer:
+
+    >>> import torch
+    >>> first, head = torch.nn.Linear(2, 2), torch.nn.Linear(2, 1)
+    >>> groups = [ParamGroup(first.parameters(), scale=0.1), ParamGroup(head.parameters())]
+    >>> [round(group["lr"], 6) for group in torch.optim.AdamW(groups, lr=1e-3).param_groups]
+    [0.0001, 0.001]
     """
 
     def __init__(self, params: Iterable[nn.Parameter], scale: float = 1.0, **options: Any) -> None:
@@ -102,8 +110,22 @@ class ParamGroup(dict):
 def learning_groups(strategy: Strategy, network: nn.Module, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """``groups`` reduced to the parameters that learn, without the empty ones.
 
+    Args:
+        strategy: named in the error.
+        network: named in the error.
+        groups: dictionaries with ``params``, as optimizers take; changed in place.
+
     Raises:
         InputError: nothing is left to learn.
+
+    A frozen layer's group falls away:
+
+    >>> import torch
+    >>> from monai_transfer.strategies import Full
+    >>> network = torch.nn.Sequential(torch.nn.Linear(2, 2).requires_grad_(False), torch.nn.Linear(2, 1))
+    >>> groups = [{"params": list(layer.parameters())} for layer in network]
+    >>> [sum(p.numel() for p in group["params"]) for group in learning_groups(Full(), network, groups)]
+    [3]
     """
     for group in groups:
         group["params"] = [p for p in group["params"] if p.requires_grad]
@@ -248,6 +270,14 @@ def follow(strategy: Strategy) -> Strategy:
 
     ``- {_target_: monai_transfer.strategies.base.follow, strategy: '@strategy'}`` is the same object as ``@strategy``;
     MONAI's ``check_properties`` cannot read a bare reference there.
+
+    Args:
+        strategy: a strategy that is also a handler, such as gradual unfreezing.
+
+    >>> from monai_transfer.strategies import Full
+    >>> strategy = Full()
+    >>> follow(strategy=strategy) is strategy  # no copy: the handler unfreezes what the optimizer holds
+    True
     """
     return strategy
 
@@ -274,8 +304,17 @@ def _bound(network: nn.Module) -> None:
 def head_modules(network: nn.Module, head: str | list[str] | None = None) -> list[str]:
     """The module names of the head: those that the user named, else what ``networks.head.find_head`` finds.
 
+    Args:
+        network: any network.
+        head: the name of a module, several, or None to have it found.
+
     Raises:
         InputError: a named module is not in the network, is the whole of it or holds no parameter; or nothing is found.
+
+    >>> import torch
+    >>> network = torch.nn.Sequential(torch.nn.Conv2d(1, 8, 3), torch.nn.Flatten(), torch.nn.Linear(8, 2))
+    >>> head_modules(network), head_modules(network, head="0")  # the last layer is found; another one is named
+    (['2'], ['0'])
     """
     if head is None:
         found = find_head(network)

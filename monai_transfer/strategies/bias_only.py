@@ -56,5 +56,12 @@ class BiasOnly(Strategy):
 
 
 def is_bias(name: str) -> bool:
-    """Whether a parameter of this name is a bias: ``bias``, or ``in_proj_bias`` of torch's attention."""
+    """Whether a parameter of this name is a bias: ``bias``, or ``in_proj_bias`` of torch's attention.
+
+    Args:
+        name: of a parameter, as ``named_parameters`` gives it.
+
+    >>> is_bias("encoder.conv.bias"), is_bias("encoder.bias_net.weight")
+    (True, False)
+    """
     return name.rpartition(".")[2] in ("bias", "in_proj_bias", "bias_k", "bias_v")

@@ -166,7 +166,16 @@ def add_lora(
 
 
 def skipped_layers(network: nn.Module) -> dict[str, str]:
-    """Layers that cannot take an adapter, with the reason: name -> why."""
+    """Layers that cannot take an adapter, with the reason: name -> why.
+
+    Args:
+        network: without adapters yet.
+
+    >>> import torch
+    >>> network = torch.nn.ModuleDict({"attention": torch.nn.MultiheadAttention(8, 2), "head": torch.nn.Linear(8, 2)})
+    >>> skipped_layers(network)  # the linear layers take one
+    {'attention.in_proj_weight': "torch's fused input projection is no layer of its own"}
+    """
     owners: dict[int, list[str]] = {}
     for prefix, module in network.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
@@ -193,6 +202,9 @@ def merge_lora(network: nn.Module) -> nn.Module:
     """Put the adapters' changes into the weights and remove them, in place: original types and keys, gradients on.
 
     Outputs stay the same. Whatever was frozen for the adapters' sake is released. Returns the same network.
+
+    Args:
+        network: with adapters of ``add_lora``; may be wrapped in DDP.
 
     >>> import torch
     >>> from monai_transfer.strategies.lora import add_lora, merge_lora
@@ -223,6 +235,9 @@ def merge_lora(network: nn.Module) -> nn.Module:
 def merged_state_dict(network: nn.Module) -> dict[str, Tensor]:
     """The state dict that ``merge_lora`` would leave, without touching the network: loads into the original one.
 
+    Args:
+        network: with adapters of ``add_lora``; may be wrapped in DDP.
+
     It has the names of the network without adapters:
 
     >>> import torch
@@ -243,6 +258,9 @@ def lora_state_dict(network: nn.Module) -> dict[str, Tensor]:
     """What is needed beside the original weights, and no more: adapters, what learns in full, and its buffers.
 
     Plain tensors on the CPU, for ``torch.save`` or safetensors; ``load_lora`` takes them back.
+
+    Args:
+        network: with adapters of ``add_lora``; may be wrapped in DDP.
 
     Adapters of rank 1 beside 20 weights and 4 biases that stay as they are:
 
@@ -270,6 +288,10 @@ def load_lora(network: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
     """Take adapters and the rest of ``lora_state_dict`` into a network with the original weights, in place.
 
     Adapters are added as the state has them, where the network has none yet. Returns the same network.
+
+    Args:
+        network: with the original weights, with or without adapters.
+        state: of ``lora_state_dict``.
 
     Raises:
         InputError: the state belongs to another network.

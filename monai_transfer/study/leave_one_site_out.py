@@ -101,7 +101,10 @@ def leave_one_site_out(
     shared = {k: v for k, v in dict(overrides or {}).items() if k not in ("source_site", "target_site")}
     arms = arms_on(bundle, arms)
     if sourced := [arm.name for arm in arms if arm.pretraining]:
-        raise InputError(f"arms with a source of their own ({', '.join(sourced)}) do not go with leaving sites out")
+        raise InputError(
+            f"arms with a source of their own ({', '.join(sourced)}) do not go with leaving sites out",
+            hint="leave them out of --arms",
+        )
     trains_there = any(arm.workflow != "evaluate" for arm in arms)
     manifest, held, reasons = sites_to_hold_out(bundle, shared, trains_there=trains_there)
     sites = [site for site in manifest.sites if site]
@@ -141,7 +144,7 @@ def leave_one_site_out(
     write_text(out / "leave_one_site_out.md", text + "\n")
     write_json(
         out / "leave_one_site_out.json",
-        {"metric": metric.full_name, "sites": [_plain(row) for row in found], "not_held_out": reasons},
+        {"metric": metric.full_name, "sites": [_as_row(row) for row in found], "not_held_out": reasons},
     )
     console.print(text, markup=False, soft_wrap=True)
     return found
@@ -196,7 +199,7 @@ def _markdown(found: Sequence[HeldOut], arms: Sequence[Arm], metric: Metric, see
     return "\n".join(lines)
 
 
-def _plain(row: HeldOut) -> dict[str, Any]:
+def _as_row(row: HeldOut) -> dict[str, Any]:
     def one(c: CrossedDifference | None) -> dict[str, float] | None:
         return None if c is None else {"mean": float(c.mean), "low": float(c.low), "high": float(c.high)}
 

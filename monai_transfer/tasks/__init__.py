@@ -49,6 +49,9 @@ TASKS: dict[str, Task] = {
 def get_task(name: str | Task) -> Task:
     """The task of that name; a ``Task`` is given back.
 
+    Args:
+        name: of the task.
+
     Raises:
         InputError: there is none.
 
@@ -68,6 +71,12 @@ def task_of(manifest: Any) -> Task:
 
     Args:
         manifest: with ``task`` and, where it has them, ``multi_label`` and ``regions``.
+
+    >>> from monai_transfer.manifest import Manifest
+    >>> item = {"image": "a.png", "label": {"nodule": 1, "effusion": None}, "case": "a", "patient": "a", "site": "x"}
+    >>> head = {"name": "chest", "task": "classification", "labels": {"0": "nodule", "1": "effusion"}}
+    >>> task_of(Manifest.from_dict(head | {"training": [item]}, ".")).name  # a classification with several findings
+    'multilabel'
     """
     forms = (task for task in TASKS.values() if task.form_of == manifest.task and task.applies(manifest))
     return next(forms, None) or get_task(manifest.task)
@@ -101,12 +110,19 @@ def recognise(logits: Any, label: Any) -> Task | None:
 
 
 def manifest_tasks() -> list[str]:
-    """Names of the tasks that a manifest may be of."""
+    """Names of the tasks that a manifest may be of.
+
+    >>> manifest_tasks()
+    ['classification', 'segmentation', 'regression', 'localization']
+    """
     return [task.name for task in TASKS.values() if task.in_manifest]
 
 
 def task_of_labels(kind: LabelKind) -> str:
     """The task that labels of that kind are taken to be for where nothing else is said: the first of the list.
+
+    Args:
+        kind: of labels.
 
     >>> from monai_transfer.tasks.labels import MASK
     >>> task_of_labels(MASK)
@@ -117,6 +133,10 @@ def task_of_labels(kind: LabelKind) -> str:
 
 def may_have(name: str, kind: LabelKind) -> bool:
     """Whether the labels of a manifest of that task may be of that kind.
+
+    Args:
+        name: of a manifest's task.
+        kind: of labels.
 
     >>> from monai_transfer.tasks.multilabel import FINDINGS
     >>> may_have("classification", FINDINGS), may_have("regression", FINDINGS)

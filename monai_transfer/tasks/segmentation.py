@@ -16,7 +16,15 @@ __all__ = ["SEGMENTATION", "dice_ce", "mean_dice", "one_hot"]
 
 
 def dice_ce(outputs: Outputs) -> Config:
-    """Dice and cross entropy. Dice over the batch: small batches often lack a class, and its per-item Dice is noise."""
+    """Dice and cross entropy. Dice over the batch: small batches often lack a class, and its per-item Dice is noise.
+
+    Args:
+        outputs: of the task.
+
+    >>> from monai_transfer.tasks.base import Outputs
+    >>> dice_ce(Outputs(["background", "liver"]))["_target_"]
+    'monai.losses.DiceCELoss'
+    """
     if outputs.gaps:
         return {"_target_": "monai_transfer.losses.known_dice_ce.KnownDiceCELoss"}
     return {
@@ -29,7 +37,15 @@ def dice_ce(outputs: Outputs) -> Config:
 
 
 def mean_dice(outputs: Outputs) -> Config:
-    """Mean Dice over cases and foreground classes."""
+    """Mean Dice over cases and foreground classes.
+
+    Args:
+        outputs: of the task.
+
+    >>> from monai_transfer.tasks.base import Outputs
+    >>> mean_dice(Outputs(["background", "liver"]))["include_background"]
+    False
+    """
     whole = {"_target_": "monai.handlers.MeanDice", "include_background": False}
     return {
         **({"_target_": "monai_transfer.metrics.validation.KnownDice"} if outputs.gaps else whole),
@@ -38,7 +54,15 @@ def mean_dice(outputs: Outputs) -> Config:
 
 
 def one_hot(outputs: Outputs) -> list[Config]:
-    """Prediction and label as masks, one for each class."""
+    """Prediction and label as masks, one for each class.
+
+    Args:
+        outputs: of the task.
+
+    >>> from monai_transfer.tasks.base import Outputs
+    >>> one_hot(Outputs(["background", "liver"]))[0]["to_onehot"]
+    2
+    """
     discrete: Config = {"_target_": "monai.transforms.AsDiscreted"}
     if outputs.gaps:  # the metric reads the label as it is
         return [discrete | {"keys": ["pred"], "argmax": True, "to_onehot": len(outputs)}]

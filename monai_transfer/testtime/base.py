@@ -63,12 +63,24 @@ class SourceFree:
 
 
 def norm_layers(network: nn.Module) -> list[nn.Module]:
-    """All norm layers: BatchNorm, InstanceNorm, GroupNorm, LayerNorm."""
+    """All norm layers: BatchNorm, InstanceNorm, GroupNorm, LayerNorm.
+
+    Args:
+        network: any network.
+
+    >>> import torch
+    >>> network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.LayerNorm(2), torch.nn.GroupNorm(1, 2))
+    >>> [type(layer).__name__ for layer in norm_layers(network)]  # in the network's order
+    ['LayerNorm', 'GroupNorm']
+    """
     return [m for m in network.modules() if isinstance(m, (_NormBase, nn.GroupNorm, nn.LayerNorm))]
 
 
 def statistic_norms(network: nn.Module) -> list[_NormBase]:
     """The norm layers that keep running statistics.
+
+    Args:
+        network: any network.
 
     Raises:
         InputError: there is none, with the reason.
@@ -92,8 +104,18 @@ def statistic_norms(network: nn.Module) -> list[_NormBase]:
 def affine_norms(network: nn.Module) -> list[nn.Module]:
     """The norm layers with a learnable scale and shift, per channel.
 
+    Args:
+        network: any network.
+
     Raises:
         InputError: there is none, with the reason.
+
+    InstanceNorm has a scale and a shift only when asked for:
+
+    >>> import torch
+    >>> without, affine = torch.nn.InstanceNorm3d(4), torch.nn.InstanceNorm3d(4, affine=True)
+    >>> len(affine_norms(torch.nn.Sequential(without, affine))), tuple(affine.weight.shape)
+    (1, (4,))
     """
     found = [m for m in norm_layers(network) if getattr(m, "weight", None) is not None]
     if not found:
@@ -115,8 +137,18 @@ def _described(network: nn.Module) -> str:
 def images(loader: Iterable[Any], key: str, device: torch.device) -> Iterator[Tensor]:
     """The image tensors of a loader's batches (dictionaries with ``key``, or plain tensors), on ``device``.
 
+    Args:
+        loader: batches, dictionaries or B x C x spatial tensors.
+        key: of the image in a dictionary.
+        device: where the tensors are wanted.
+
     Raises:
         InputError: a batch has no such tensor, or there is no batch.
+
+    >>> import torch
+    >>> loader = [{"image": torch.zeros(2, 1, 8, 8), "label": None}, torch.zeros(1, 1, 8, 8)]
+    >>> [len(batch) for batch in images(loader, "image", torch.device("cpu"))]  # labels are never looked at
+    [2, 1]
     """
     count = 0
     for batch in loader:

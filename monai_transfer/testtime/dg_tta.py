@@ -50,6 +50,17 @@ def random_affines(count: int, dims: int, strength: float, generator: torch.Gene
     """Affine maps near the identity: I + ``strength`` * N(0, 1) in every entry, count x dims x (dims + 1).
 
     Coordinates run from -1 to 1, so 0.05 moves, turns and scales by about a fortieth of the image.
+
+    Args:
+        count: how many maps.
+        dims: 2 or 3 spatial axes.
+        strength: standard deviation of every entry.
+        generator: on the CPU; the same seed gives the same maps.
+
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> random_affines(2, 2, 0.0, generator)[1]  # without strength nothing moves
+    tensor([[1., 0., 0.],
+            [0., 1., 0.]])
     """
     identity = torch.eye(dims, dims + 1).expand(count, -1, -1)
     return identity + strength * torch.randn(count, dims, dims + 1, generator=generator)
@@ -57,6 +68,10 @@ def random_affines(count: int, dims: int, strength: float, generator: torch.Gene
 
 def warp(image: Tensor, affine: Tensor) -> Tensor:
     """B x C x spatial seen through affine maps B x dims x (dims + 1), linearly; 0 outside.
+
+    Args:
+        image: B x C x spatial.
+        affine: B x dims x (dims + 1), in coordinates from -1 to 1.
 
     >>> image = torch.arange(4.0).reshape(1, 1, 2, 2)
     >>> torch.equal(warp(image, torch.eye(2, 3)[None]), image)
@@ -138,7 +153,20 @@ class DgTta(SourceFree):
 
 
 class ScanAdaptedNetwork(nn.Module):
-    """A segmenter that adapts to the scan it is to segment; made by ``DgTta.wrap``."""
+    """A segmenter that adapts to the scan it is to segment; made by ``DgTta.wrap``.
+
+    Args:
+        network: the trained segmenter; a copy adapts.
+        options: patch, members, steps and rate of adapting.
+
+    Until a scan is shown, each call adapts to its own image; the answers are log probabilities:
+
+    >>> _ = torch.manual_seed(0)
+    >>> network, image = nn.Conv2d(1, 2, 3, padding=1), torch.rand(1, 1, 16, 16)
+    >>> adapted = DgTta(steps=1, patches=1, members=1, patch=16).wrap(network)
+    >>> round(float(adapted(image).exp().sum(1).mean()), 4)
+    1.0
+    """
 
     def __init__(self, network: nn.Module, options: DgTta) -> None:
         super().__init__()

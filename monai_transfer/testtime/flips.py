@@ -35,6 +35,9 @@ class Flips(SourceFree):
         axes: spatial axes to mirror in: 0 is the first behind the channels; in volumes in RAS left and right.
         pairs: channels (classes) that change places when axis 0 is mirrored: ``[[1, 2]]`` for left and right kidney.
 
+    Raises:
+        InputError: an axis is not 0, 1 or 2.
+
     >>> network = nn.Conv2d(1, 2, 3, padding=1)
     >>> image = torch.rand(1, 1, 8, 8)
     >>> mean = Flips([0]).wrap(network)(image)
@@ -60,6 +63,10 @@ class Flips(SourceFree):
 
 class MirroredNetwork(nn.Module):
     """A network whose output is the mean over mirror images; made by ``Flips.wrap``.
+
+    Args:
+        network: gives B x C x spatial; shared, not copied.
+        options: axes, and the channels that change places.
 
     >>> ramp = nn.Module()
     >>> ramp.forward = lambda x: x + torch.tensor([[0.0], [1.0]])  # larger below than above

@@ -70,6 +70,17 @@ def class_centroids(features: Tensor, probabilities: Tensor) -> Tensor:
     """Centroids (C x F+1) of N x F features by soft-weighted mean and once more by nearest-centroid labels.
 
     Classes that no case is predicted to be of stay out; their rows, and those without any case, are NaN.
+
+    Args:
+        features: N x F.
+        probabilities: N x C.
+
+    Two clusters, and a third class that no case is predicted to be of:
+
+    >>> features = torch.tensor([[2.0, 0.0], [4.0, 0.0], [0.0, 3.0]])
+    >>> answers = torch.tensor([[0.9, 0.1, 0.0], [0.9, 0.1, 0.0], [0.1, 0.9, 0.0]])
+    >>> class_centroids(features, answers).isnan().all(1).tolist()
+    [False, False, True]
     """
     extended = _extended(features)
     centroids = _weighted_means(extended, probabilities)
@@ -80,7 +91,19 @@ def class_centroids(features: Tensor, probabilities: Tensor) -> Tensor:
 
 
 def centroid_labels(features: Tensor, centroids: Tensor) -> Tensor:
-    """The class of the nearest centroid by cosine, for N x F features."""
+    """The class of the nearest centroid by cosine, for N x F features.
+
+    Args:
+        features: N x F.
+        centroids: C x F+1, of ``class_centroids``.
+
+    The network takes the second case for class 1; its neighbour says class 0:
+
+    >>> features = torch.tensor([[2.0, 0.0], [4.0, 0.0], [0.0, 3.0]])
+    >>> answers = torch.tensor([[0.9, 0.1], [0.4, 0.6], [0.1, 0.9]])
+    >>> centroid_labels(features, class_centroids(features, answers)).tolist()
+    [0, 0, 1]
+    """
     return _nearest(_extended(features), centroids)
 
 

@@ -75,7 +75,22 @@ class Tent(SourceFree):
 
 
 class AdaptingNetwork(nn.Module):
-    """A network that adapts its norm layers to what it is shown; made by ``Tent.wrap``."""
+    """A network that adapts its norm layers to what it is shown; made by ``Tent.wrap``.
+
+    Args:
+        network: with affine norm layers; a copy adapts.
+        options: rate, steps and whether each call starts anew.
+
+    One call moves the norm layers' scale; ``reset`` takes it back:
+
+    >>> network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4), nn.Conv2d(4, 2, 1))
+    >>> adapting = Tent(lr=0.1).wrap(network)
+    >>> _ = adapting(torch.rand(2, 1, 8, 8))
+    >>> moved = not torch.equal(adapting.network[1].weight, network[1].weight)
+    >>> adapting.reset()
+    >>> moved, torch.equal(adapting.network[1].weight, network[1].weight)
+    (True, True)
+    """
 
     def __init__(self, network: nn.Module, options: Tent) -> None:
         super().__init__()

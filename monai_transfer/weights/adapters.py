@@ -61,7 +61,10 @@ class Adapter:
                 hint="pass lora_scale: alpha / rank, of peft's adapter_config.json",
             )
         if not isinstance(module, nn.Linear | _ConvNd):
-            raise InputError(f"{self.names[0]} belongs to a {type(module).__name__}, which takes no adapter")
+            raise InputError(
+                f"{self.names[0]} belongs to a {type(module).__name__}, which takes no adapter",
+                hint="load them into the network that they were trained with",
+            )
         first, second = self.first.double(), self.second.double().flatten(1)
         change = low_rank_change(module, first, second)
         if change.numel() != weight.numel():
@@ -75,6 +78,9 @@ class Adapter:
 
 def find_adapters(tensors: Mapping[str, Tensor]) -> dict[str, Adapter]:
     """The adapters of a state dict by the name of the weight that they change, as the source calls it.
+
+    Args:
+        tensors: a state dict.
 
     >>> import torch
     >>> found = find_adapters({"fc.weight": torch.zeros(3, 2), "fc.lora_A": torch.zeros(1, 2),

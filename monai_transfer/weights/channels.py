@@ -26,6 +26,9 @@ def same_channel(name: str) -> str:
     """A channel's name in the form in which two of them are compared: case and separators aside, and by one word for
     what the same MR sequence is called.
 
+    Args:
+        name: of a channel.
+
     >>> same_channel("T1-Gd") == same_channel("t1ce"), same_channel("T1w") == same_channel("T1ce")
     (True, False)
     """

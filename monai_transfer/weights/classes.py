@@ -32,23 +32,37 @@ def class_names(names: Sequence[str] | Mapping[str, str] | None, what: str = "cl
         try:
             numbered = sorted((int(key), str(value)) for key, value in names.items())
         except ValueError:
-            raise InputError(f"{what} numbers must be whole numbers, not {list(names)}") from None
+            raise InputError(
+                f"{what} numbers must be whole numbers, not {list(names)}", hint="number them 0, 1, 2 ..."
+            ) from None
         if [number for number, _ in numbered] != list(range(len(numbered))):
-            raise InputError(f"{what} numbers must run from 0 without a gap, not {[n for n, _ in numbered]}")
+            raise InputError(
+                f"{what} numbers must run from 0 without a gap, not {[n for n, _ in numbered]}",
+                hint="number them 0, 1, 2 ...",
+            )
         names = [value for _, value in numbered]
     if isinstance(names, str):
-        raise InputError(f"{what} names must be a list, not the text {names!r}")
+        raise InputError(f"{what} names must be a list, not the text {names!r}", hint='such as ["background", "liver"]')
     result = [str(name) for name in names]
     plain = [same_name(name) for name in result]
     if len(set(plain)) < len(plain):
         twice = next(name for name, key in zip(result, plain, strict=True) if plain.count(key) > 1)
         of = "classes" if what == "class" else f"{what}s"
-        raise InputError(f"two {of} are named {twice!r} (upper and lower case count as equal)")
+        raise InputError(
+            f"two {of} are named {twice!r} (upper and lower case count as equal)", hint="give each a name of its own"
+        )
     return result
 
 
 def same_name(name: str) -> str:
-    """A name without what makes no difference: case, spaces, ``_`` and ``-``."""
+    """A name without what makes no difference: case, spaces, ``_`` and ``-``.
+
+    Args:
+        name: of a class or channel.
+
+    >>> same_name("Left_Kidney") == same_name("left kidney")
+    True
+    """
     return " ".join(name.replace("_", " ").replace("-", " ").split()).casefold()
 
 
@@ -126,7 +140,15 @@ class ClassMap:
 
 def names_for(names: Sequence[str] | None, width: int) -> list[str] | None:
     """The names of a head's ``width`` outputs; ``None`` where the number differs. A head that leaves the background
-    out (one sigmoid output per structure) is named by the other classes."""
+    out (one sigmoid output per structure) is named by the other classes.
+
+    Args:
+        names: of all classes, the background first; None: unknown.
+        width: number of the head's outputs.
+
+    >>> names_for(["background", "liver"], 2), names_for(["background", "liver"], 1), names_for(["liver"], 3)
+    (['background', 'liver'], ['liver'], None)
+    """
     if names is None:
         return None
     if len(names) == width + 1 and same_name(names[0]) in ("background", "bg"):
@@ -142,6 +164,14 @@ def class_axes(name: str, module: nn.Module, parameter: str) -> tuple[int, ...]:
 
     Transposed convolutions have their outputs second. The last layer of a residual output block (``UNet``, ``VNet``)
     maps classes to classes, so both of its axes count them; where each class has its own kernel (groups), the first.
+
+    Args:
+        name: of the layer.
+        module: the layer.
+        parameter: ``weight`` or ``bias``.
+
+    >>> class_axes("final", nn.Conv3d(8, 3, 1), "weight"), class_axes("up", nn.ConvTranspose3d(8, 3, 2), "weight")
+    ((0,), (1,))
     """
     if parameter != "weight" or getattr(module, "groups", 1) > 1:
         return (0,)

@@ -43,6 +43,13 @@ class RenamedTensors:
         hint: what these weights are, where they are known to have no matching network in MONAI.
         adapters: LoRA adapters by the network's name of the weight that they change.
         aside: keys of further weights in the file that fit as well and hold other values (an average, say).
+
+    >>> import torch
+    >>> from monai_transfer.weights.dialects import match_names
+    >>> target = torch.nn.Sequential(torch.nn.Linear(2, 1)).state_dict()
+    >>> found = match_names({"module.0.weight": torch.ones(1, 2), "module.0.bias": torch.ones(1)}, target)
+    >>> found.origin["0.weight"], found.unused  # as a network in DataParallel saves it
+    ('module.0.weight', [])
     """
 
     tensors: dict[str, Tensor]
@@ -58,6 +65,9 @@ class RenamedTensors:
 
 def find_state_dicts(content: Any) -> dict[str, dict[str, Tensor]]:
     """Every state dict within a checkpoint, by its path in it (``""`` for the checkpoint itself), the likelier first.
+
+    Args:
+        content: what ``torch.load`` gave.
 
     Raises:
         InputError: there is none.
@@ -92,7 +102,15 @@ def _likelihood(path: str) -> tuple[bool, int]:
 
 
 def cpu_tensor(tensor: Tensor) -> Tensor:
-    """A plain CPU tensor without gradient or meta data (a ``MetaTensor`` may carry a patient's name)."""
+    """A plain CPU tensor without gradient or meta data (a ``MetaTensor`` may carry a patient's name).
+
+    Args:
+        tensor: of any device.
+
+    >>> from monai.data import MetaTensor
+    >>> type(cpu_tensor(MetaTensor(torch.ones(1), meta={"patient": "Doe"}))).__name__
+    'Tensor'
+    """
     if type(tensor) not in (Tensor, torch.nn.Parameter) and hasattr(tensor, "as_tensor"):
         tensor = tensor.as_tensor()
     return tensor.detach().to("cpu")
@@ -111,6 +129,11 @@ def match_names(
 
     Raises:
         InputError: ``content`` holds no weights, not the part that is asked for, or several parts that fit equally.
+
+    >>> target = torch.nn.Sequential(torch.nn.Linear(2, 1)).state_dict()
+    >>> saved = {"epoch": 7, "state_dict": {"model.0.weight": torch.ones(1, 2), "model.0.bias": torch.ones(1)}}
+    >>> sorted(match_names(saved, target).tensors)
+    ['0.bias', '0.weight']
     """
     own = {without_wrappers(name): name for name in target}
     sizes = {name: tuple(target[full].shape) for name, full in own.items()}

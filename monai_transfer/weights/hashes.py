@@ -65,7 +65,17 @@ def verify_file(path: str | Path) -> None:
 
 
 def write_hashes(bundle: str | Path) -> Path:
-    """Write ``hashes.sha256`` with the SHA-256 of every file of a bundle that is about to be released."""
+    """Write ``hashes.sha256`` with the SHA-256 of every file of a bundle that is about to be released.
+
+    Args:
+        bundle: its folder.
+
+    >>> import tempfile
+    >>> bundle = Path(tempfile.mkdtemp())
+    >>> _ = (bundle / "train.yaml").write_text("lr: 0.1")
+    >>> write_hashes(bundle).read_text().split()[1]
+    'train.yaml'
+    """
     bundle = Path(bundle)
     lines = [f"{sha256_file(bundle / name)}  {name}" for name in _files(bundle) if name != HASHES]
     write_text(bundle / HASHES, "\n".join(lines) + "\n")
@@ -78,6 +88,15 @@ def renew_hashes(bundle: str | Path, *names: str) -> None:
     Args:
         bundle: its folder.
         names: of the files, in the bundle.
+
+    >>> import tempfile
+    >>> bundle = Path(tempfile.mkdtemp())
+    >>> _ = (bundle / "model.pt").write_bytes(b"as released")
+    >>> _ = write_hashes(bundle)
+    >>> _ = (bundle / "model.pt").write_bytes(b"fine-tuned")
+    >>> renew_hashes(bundle, "model.pt")
+    >>> changed_files(bundle)
+    []
     """
     known = _released(Path(bundle))
     if known:
@@ -89,6 +108,9 @@ def changed_files(bundle: str | Path) -> list[str]:
     """What of a released bundle is no more as it was: files that differ, are gone, or came to it, one line each.
 
     An empty list where it carries no hashes.
+
+    Args:
+        bundle: its folder.
 
     One byte of a config was changed after ``write_hashes``:
 

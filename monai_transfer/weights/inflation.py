@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from monai_transfer.errors import InputError
+
 __all__ = ["INFLATIONS", "inflate", "widen_kernel"]
 
 INFLATIONS = ("center", "mean")
@@ -30,13 +32,16 @@ def inflate(weight: Tensor, depth: int, how: str = "center", *, module: nn.Modul
     Returns:
         O x I x H x W x depth.
 
+    Raises:
+        InputError: no such way to inflate.
+
     >>> import torch
     >>> from monai_transfer.weights.inflation import inflate
     >>> inflate(torch.ones(1, 1, 3, 3), 3).sum((0, 1, 2, 3))  # the 2D kernel in the middle slice
     tensor([0., 9., 0.])
     """
     if how not in INFLATIONS:
-        raise ValueError(f"inflation is one of {INFLATIONS}, not {how!r}")
+        raise InputError(f"inflation is one of {', '.join(INFLATIONS)}, not {how!r}", hint="the default is center")
     stride = int(module.stride[-1]) if isinstance(module, nn.ConvTranspose3d) else 1
     profile = torch.zeros(depth, dtype=weight.dtype)
     if stride > 1:
@@ -57,6 +62,12 @@ def widen_kernel(weight: Tensor, shape: torch.Size, module: _ConvNd) -> Tensor |
 
     Returns:
         ``None`` where the shapes or the convolution (stride, dilation, padding, transposed) do not allow it.
+
+    >>> import torch
+    >>> small, large = torch.ones(1, 1, 3, 3), nn.Conv2d(1, 1, 5, padding=2)
+    >>> widened = widen_kernel(small, large.weight.shape, large)
+    >>> widened[0, 0, 0].tolist(), widened.sum().item()  # zeros around the nine
+    ([0.0, 0.0, 0.0, 0.0, 0.0], 9.0)
     """
     if module.transposed or weight.ndim != len(shape) or weight.shape[:2] != shape[:2] or weight.shape == shape:
         return None

@@ -16,6 +16,9 @@ _WRAPPERS = re.compile(r"(^|\.)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wra
 def without_wrappers(name: str) -> str:
     """A tensor's name without the modules that only wrap another one.
 
+    Args:
+        name: of a tensor.
+
     >>> without_wrappers("encoder._orig_mod.conv.weight")
     'encoder.conv.weight'
     """
@@ -25,7 +28,16 @@ def without_wrappers(name: str) -> str:
 
 
 def squeeze_linear(name: str, tensor: Tensor) -> Tensor:
-    """A 1x1 convolution that MONAI has as a linear layer (squeeze and excitation): O x I x 1 x 1 -> O x I."""
+    """A 1x1 convolution that MONAI has as a linear layer (squeeze and excitation): O x I x 1 x 1 -> O x I.
+
+    Args:
+        name: of the tensor in MONAI's network.
+        tensor: of the source.
+
+    >>> import torch
+    >>> squeeze_linear("layers.0.se.fc.0.weight", torch.zeros(4, 8, 1, 1)).shape
+    torch.Size([4, 8])
+    """
     return tensor.flatten(1) if name.endswith(("fc.0.weight", "fc.2.weight")) else tensor
 
 

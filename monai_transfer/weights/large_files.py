@@ -67,6 +67,9 @@ class LargeFile:
 def read_large_files(bundle: str | Path) -> list[LargeFile]:
     """The large files that a bundle lists; an empty list where it has no such file.
 
+    Args:
+        bundle: its folder.
+
     Raises:
         InputError: the file cannot be read, or an entry has no path, one outside the bundle, or an unknown hash.
 
@@ -110,9 +113,23 @@ def find_file(bundle: str | Path, entry: LargeFile, folders: Sequence[str | Path
 
     Args:
         folders: where to look besides; by default the folder that the environment names as ``WEIGHTS_DIR``.
+        bundle: its folder.
+        entry: one of ``read_large_files``.
 
     Raises:
         InputError: it is nowhere; says what to download, where to put it, its checksum and its licence.
+
+    >>> import tempfile
+    >>> bundle = Path(tempfile.mkdtemp())
+    >>> (bundle / "models").mkdir()
+    >>> _ = (bundle / "models" / "model.pt").write_bytes(b"weights")
+    >>> find_file(bundle, LargeFile("models/model.pt")).name
+    'model.pt'
+    >>> try:
+    ...     find_file(bundle, LargeFile("models/other.pt", url="https://example.org/other.pt"), folders=[])
+    ... except InputError as error:
+    ...     print("download https://example.org/other.pt" in str(error))
+    True
     """
     place = Path(bundle) / entry.path
     if place.is_file():
@@ -139,6 +156,16 @@ def write_large_files(bundle: str | Path, entries: Iterable[LargeFile]) -> None:
     """Write ``large_files.yml``: what is not there and has a URL, for MONAI to fetch; of all, licence and description.
 
     Call it when the weights that the bundle carries are in their place.
+
+    Args:
+        bundle: its folder.
+        entries: what it is to list.
+
+    >>> import tempfile
+    >>> bundle = Path(tempfile.mkdtemp())
+    >>> write_large_files(bundle, [LargeFile("models/model.pt", licence="Apache-2.0")])
+    >>> [(entry.path, entry.licence) for entry in read_large_files(bundle)]
+    [('models/model.pt', 'Apache-2.0')]
     """
     fetched, sources = [], []
     for e in entries:

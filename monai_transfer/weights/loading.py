@@ -85,7 +85,7 @@ def load_weights(
     (1.0, [], ['class_layers.out.weight', 'class_layers.out.bias'])
     """
     if not 0 <= min_coverage <= 1:
-        raise InputError(f"min_coverage is a share from 0 to 1, not {min_coverage}")
+        raise InputError(f"min_coverage is a share from 0 to 1, not {min_coverage}", hint="such as min_coverage=0.5")
     if isinstance(source, Mapping):
         source = Source(source)
     elif isinstance(source, str | PathLike):

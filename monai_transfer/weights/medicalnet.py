@@ -69,6 +69,14 @@ def resnet_arguments(
 
     Raises:
         InputError: these are no weights of a ResNet with four stages.
+
+    >>> from monai.networks.nets import ResNet
+    >>> def network(**changes):
+    ...     sizes = {"block": "basic", "layers": [1, 1, 1, 1], "block_inplanes": [4, 8, 8, 8]}
+    ...     return ResNet(**sizes, spatial_dims=3, n_input_channels=1, feed_forward=False, **changes)
+    >>> arguments = resnet_arguments(network().state_dict())  # names and shapes tell the sizes
+    >>> arguments["layers"], arguments["block_inplanes"], arguments["spatial_dims"]
+    ([1, 1, 1, 1], [4, 8, 8, 8], 3)
     """
     content = (
         source
@@ -121,9 +129,21 @@ def published_strides(network: nn.Module) -> nn.Module:
 
     Raises:
         InputError: it is another network.
+
+    >>> import torch
+    >>> from monai.networks.nets import ResNet
+    >>> network = ResNet("basic", [1, 1, 1, 1], [4, 8, 8, 8], spatial_dims=3, n_input_channels=1, conv1_t_stride=2)
+    >>> last, seen = published_strides(network).layer4, []
+    >>> _ = last.register_forward_hook(lambda layer, given, out: seen.append(out.shape[2:]))
+    >>> _ = network(torch.zeros(1, 1, 32, 32, 32))
+    >>> tuple(seen[0])  # an eighth of the image's side
+    (4, 4, 4)
     """
     if not isinstance(network, ResNet):
-        raise InputError(f"MedicalNet's strides are for MONAI's ResNet, not for {type(network).__name__}")
+        raise InputError(
+            f"MedicalNet's strides are for MONAI's ResNet, not for {type(network).__name__}",
+            hint="load them into monai.networks.nets.ResNet",
+        )
     network.conv1.stride = (2,) * network.conv1.weight[0, 0].ndim
     for stage, dilation in ((network.layer3, 2), (network.layer4, 4)):
         for name, module in stage.named_modules():

@@ -77,6 +77,17 @@ def dynunet_arguments(
 
 
 def numbered(weights: Mapping[str, Tensor], pattern: str) -> list[Tensor]:
-    """The tensors whose name matches, by the number in it; a second name of the same one is left out."""
+    """The tensors whose name matches, by the number in it; a second name of the same one is left out.
+
+    Args:
+        weights: a state dict.
+        pattern: of the names; its first group is the number.
+
+    >>> import torch
+    >>> weights = {"up.1.w": torch.ones(1), "up.0.w": torch.zeros(1), "head.w": torch.ones(2)}
+    >>> found = numbered(weights, "up[.]([0-9]+)[.]w")
+    >>> [float(tensor) for tensor in found]
+    [0.0, 1.0]
+    """
     found = {int(m[1]): tensor for name, tensor in weights.items() for m in [re.fullmatch(pattern, name)] if m}
     return [found[number] for number in sorted(found)]

@@ -29,6 +29,9 @@ class Provenance:
         licence: that binds whoever uses it; ``None``: unknown.
         description: where it comes from, in words. url: where it is published. Both may be empty.
         channels: of its images, in order, where ``source.json`` beside it tells them.
+
+    >>> is_non_commercial(Provenance("CC BY-NC-SA 4.0", "lungs of 100 patients").licence)
+    True
     """
 
     licence: str | None = None
@@ -40,8 +43,14 @@ class Provenance:
 def provenance_of(file: str | Path) -> Provenance:
     """What the bundle or run folder around ``<folder>/models/<file>`` says of it; empty where it says nothing.
 
+    Args:
+        file: of the weights.
+
     Raises:
         InputError: the bundle's ``large_files.yml`` cannot be read.
+
+    >>> provenance_of("downloads/model.pt").licence is None  # not in a bundle: nobody says
+    True
     """
     file = Path(file).absolute()
     root = file.parent.parent
@@ -66,6 +75,9 @@ def _channels_of(file: Path) -> tuple[str, ...]:
 
 def is_non_commercial(licence: str | None) -> bool:
     """Whether a licence, by its name or text, forbids commercial use.
+
+    Args:
+        licence: its name or text; None: unknown, which forbids nothing here.
 
     >>> is_non_commercial("CC BY-NC-SA 4.0"), is_non_commercial("Apache-2.0")
     (True, False)

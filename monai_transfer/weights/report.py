@@ -141,6 +141,14 @@ class WeightReport:
 
 
 def shorten(names: Iterable[str], limit: int = 4) -> str:
-    """The first few names, and how many more there are."""
+    """The first few names, and how many more there are.
+
+    Args:
+        names: any.
+        limit: how many are shown.
+
+    >>> shorten(["a", "b", "c"], limit=2)
+    'a, b, ... (3 in all)'
+    """
     names = list(names)
     return ", ".join(names[:limit]) + (f", ... ({len(names)} in all)" if len(names) > limit else "")

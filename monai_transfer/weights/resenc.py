@@ -104,7 +104,10 @@ def residual_unet_arguments(
         )
     steps = [[1] * dims, *(list(up.shape[2:]) for up in ups[::-1])] if strides is None else [list(s) for s in strides]
     if len(steps) != len(stages) or any(len(step) != dims for step in steps):
-        raise InputError(f"strides are {len(steps)}, the encoder has {len(stages)} stages of {dims} axes")
+        raise InputError(
+            f"strides are {len(steps)}, the encoder has {len(stages)} stages of {dims} axes",
+            hint="give one for each stage and axis",
+        )
     return {
         "input_channels": stem.shape[1],
         "n_stages": len(stages),

@@ -32,6 +32,11 @@ class Fit:
     """The outcome for one tensor: ``tensor`` in the network's shape and type (``None``: skipped), and the note.
     ``changed=False``: the note is a remark on values that were copied as they are.
 
+    Args:
+        tensor: in the network's shape and type; None: skipped.
+        note: what was done, or why it was skipped.
+        changed: False: the note is a remark on values that were copied as they are.
+
     >>> import torch
     >>> Fit(torch.zeros(2)).adapted, Fit(torch.zeros(2), "repeated from 1 channel").adapted
     (False, True)
@@ -91,15 +96,21 @@ class Surgery:
 
     def __post_init__(self) -> None:
         if self.channels not in CHANNEL_MODES:
-            raise InputError(f"channels is one of {', '.join(CHANNEL_MODES)}, not {self.channels!r}")
+            raise InputError(
+                f"channels is one of {', '.join(CHANNEL_MODES)}, not {self.channels!r}", hint="see load_weights"
+            )
         if self.inflation not in INFLATIONS:
-            raise InputError(f"inflation is one of {', '.join(INFLATIONS)}, not {self.inflation!r}")
+            raise InputError(
+                f"inflation is one of {', '.join(INFLATIONS)}, not {self.inflation!r}", hint="see load_weights"
+            )
         if self.new_classes not in NEW_CLASSES:
-            raise InputError(f"new_classes is one of {', '.join(NEW_CLASSES)}, not {self.new_classes!r}")
+            raise InputError(
+                f"new_classes is one of {', '.join(NEW_CLASSES)}, not {self.new_classes!r}", hint="see load_weights"
+            )
         self._modules = dict(self.network.named_modules(remove_duplicate=False))
         unknown = [name for name in self.head or () if name not in self._modules]
         if unknown:
-            raise InputError(f"the network has no module {unknown[0]!r} to be its head")
+            raise InputError(f"the network has no module {unknown[0]!r} to be its head", hint="see named_modules()")
         self.head = list(find_head(self.network) if self.head is None else self.head)
         first = {id(module): name for name, module in reversed(self._modules.items())}
         ends = {"head": set(self.head), "stem": set(find_stem(self.network))}

@@ -30,7 +30,17 @@ _NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "movi
 
 
 def is_tfjs(path: str | Path) -> bool:
-    """Whether a file looks like the ``model.json`` of a layers model."""
+    """Whether a file looks like the ``model.json`` of a layers model.
+
+    Args:
+        path: of any file.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "model.json"
+    >>> _ = path.write_text('{"modelTopology": {}, "weightsManifest": []}')
+    >>> is_tfjs(path), is_tfjs("model.pt")
+    (True, False)
+    """
     path = Path(path)
     if path.suffix != ".json" or not path.is_file():
         return False
@@ -110,7 +120,11 @@ def tfjs_network(path: str | Path) -> nn.Sequential:
         kind, name = layer["class_name"], layer["config"]["name"]
         inbound = [node[0] for node in (layer.get("inbound_nodes") or [[]])[0]]
         if before is not None and inbound not in ([], [before]):
-            raise InputError(f"layer {name!r} takes {', '.join(inbound)}: the network is no chain", path=path)
+            raise InputError(
+                f"layer {name!r} takes {', '.join(inbound)}: the network is no chain",
+                path=path,
+                hint="only chains of convolutions such as MeshNet are read",
+            )
         before = name
         if kind == "InputLayer":
             continue
@@ -128,7 +142,11 @@ def _layer(kind: str, config: Mapping[str, Any], shapes: Mapping[str, list[int]]
         odd = all(size % 2 for size in shape[:-2])
         steps = config["strides"]
         if config["padding"] != "same" or max(steps) > 1 or not odd or config.get("data_format") == "channels_first":
-            raise InputError(f"layer {name!r} is no odd convolution of stride 1 with same padding", path=path)
+            raise InputError(
+                f"layer {name!r} is no odd convolution of stride 1 with same padding",
+                path=path,
+                hint="only chains of convolutions such as MeshNet are read",
+            )
         convolution = Conv[Conv.CONV, len(shape) - 2](
             shape[-2] * config.get("groups", 1),
             shape[-1],
@@ -156,7 +174,11 @@ def _activation(kind: str | None, name: str, suffix: str, path: Path) -> dict[st
     if kind in (None, "linear"):
         return {}
     if kind not in _ACTIVATIONS:
-        raise InputError(f"layer {name!r} has the activation {kind!r}, which is not read", path=path)
+        raise InputError(
+            f"layer {name!r} has the activation {kind!r}, which is not read",
+            path=path,
+            hint="only chains of convolutions such as MeshNet are read",
+        )
     return {suffix: _ACTIVATIONS[kind]()}
 
 

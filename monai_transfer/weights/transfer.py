@@ -61,9 +61,14 @@ def transfer_weights(
     lora: str = "refuse",
     lora_scale: float | None = None,
 ) -> WeightReport:
-    """``load_weights`` with a source that is open; its page says what the arguments are and what is raised."""
+    """``load_weights`` with a source that is open; its page says what the arguments are and what is raised.
+
+    Raises:
+        InputError: as ``load_weights``.
+        CoverageError: too little of the network is filled; it is left as it was.
+    """
     if lora not in LORA_MODES:
-        raise InputError(f"lora is one of {', '.join(LORA_MODES)}, not {lora!r}")
+        raise InputError(f"lora is one of {', '.join(LORA_MODES)}, not {lora!r}", hint="see load_weights")
     network = unwrap(network)
     theirs = class_names(source_classes)
     surgery = Surgery(

@@ -15,6 +15,7 @@ from monai_transfer import compare_runs
 from monai_transfer.evaluation.recorder import CaseRecorder
 from monai_transfer.metrics import MASK_METRICS, Metric
 from monai_transfer.report.html import render
+from monai_transfer.report.run import Run
 
 
 def centre(mask, spacing):
@@ -100,6 +101,22 @@ def test_a_predicted_volume_is_compared_without_a_claim(tmp_path):
     assert judged.word == "no verdict" and "neither more nor less" in judged.sentence
     page = render(report)
     assert "improvement" not in page and "Difference to" in page
+
+
+def test_nothing_beats_another_by_a_quantity_of_which_neither_more_nor_less_is_better(tmp_path):
+    """Five seeds, in which the untouched source always predicts more than the network from scratch."""
+    loaded = []
+    for arm, area in (("scratch", 100.0), ("source", 130.0), ("fine_tuned", 110.0)):
+        for seed in range(5):
+            record = {"task": "segmentation", "arm": arm, "seed": seed, "labels": {"0": "background", "1": "cyst"}}
+            cases = [
+                {"case": f"c{n}", "patient": f"p{n}", "site": "x", "volume_pred_ml": area + n + 0.1 * seed * (n % 2)}
+                for n in range(8)
+            ]
+            loaded.append(Run(tmp_path / f"{arm}-{seed}", record, cases))
+    report = compare_runs(loaded, metric="volume_pred_ml")
+    assert report.baseline_difference.low > 0
+    assert "neither more nor less" in report.conclusion and "beats" not in report.conclusion
 
 
 def test_pictures_are_in_pixels_everywhere(tmp_path):

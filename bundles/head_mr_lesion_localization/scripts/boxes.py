@@ -83,9 +83,11 @@ def boxes_from_probabilities(
     """
     array = as_array(probabilities)
     if array.ndim not in (3, 4):
-        raise InputError(f"probabilities of {array.ndim} axes: it takes a channel and 2 or 3 axes")
+        raise InputError(
+            f"probabilities of {array.ndim} axes: it takes a channel and 2 or 3 axes", hint="put the channel first"
+        )
     if score not in SCORES:
-        raise InputError(f"score {score!r} is not one of {', '.join(SCORES)}")
+        raise InputError(f"score {score!r} is not one of {', '.join(SCORES)}", hint="see boxes_from_probabilities")
     if not np.isfinite(array).all():
         raise InputError("the probabilities hold NaN or infinite values", hint="the network diverged")
     if array.size and (array.min() < -1e-3 or array.max() > 1 + 1e-3):
@@ -108,11 +110,12 @@ def _collect(
     step = np.ones(dims) if spacing is None else np.asarray(spacing, dtype=float)
     if step.shape != (dims,) or not np.all(np.isfinite(step)) or np.any(step <= 0):
         raise InputError(
-            f"spacing {np.asarray(spacing).tolist()} is not a positive number of mm for each of {dims} axes"
+            f"spacing {np.asarray(spacing).tolist()} is not a positive number of mm for each of {dims} axes",
+            hint="such as (1.0, 1.0, 3.0)",
         )
     connectivity = dims if connectivity is None else connectivity
     if not 1 <= connectivity <= dims:
-        raise InputError(f"connectivity {connectivity} is not from 1 to {dims}")
+        raise InputError(f"connectivity {connectivity} is not from 1 to {dims}", hint="1 joins by faces alone")
     structure = ndimage.generate_binary_structure(dims, connectivity)
     voxels, scores, labels, sizes = [], [], [], []
     for value, mask, weight in parts:
@@ -166,6 +169,9 @@ def boxes_to_world(voxels: Any, affine: Any) -> np.ndarray:
 def has_physical_size(image: Any) -> bool:
     """Whether a ``MetaTensor``'s affine is one of millimetres: pictures have pixels of no known size.
 
+    Args:
+        image: a ``MetaTensor`` as a reader gave it.
+
     >>> import torch
     >>> from monai.data import MetaTensor
     >>> has_physical_size(MetaTensor(torch.zeros(1, 4, 4), affine=torch.diag(torch.tensor([0.5, 0.5, 1.0]))))
@@ -190,6 +196,15 @@ def box_records(
         affine: voxel index to RAS mm.
         names: of the labels.
         physical: the affine is one of millimetres; see ``has_physical_size``.
+
+    A lesion of 2 x 3 pixels of half a millimetre:
+
+    >>> from monai_transfer.localization.boxes import boxes_from_labels
+    >>> lesion = np.zeros((8, 8), int)
+    >>> lesion[2:4, 2:5] = 1
+    >>> record = box_records(boxes_from_labels(lesion, [0.5, 0.5]), np.diag([0.5, 0.5, 1, 1.0]), {1: "nodule"})[0]
+    >>> record["label"], float(record["size"]), record["size_unit"], record["voxel_high"]
+    ('nodule', 1.5, 'mm2', [4, 5])
     """
     world = boxes_to_world(boxes.voxels, affine)
     dims = boxes.voxels.shape[1] // 2

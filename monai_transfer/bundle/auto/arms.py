@@ -65,7 +65,11 @@ def available_arms(bundle: str | Path, overrides: Mapping[str, Any]) -> tuple[li
     config = flow.parser.config
     lists = flow.parser.get_parsed_content("lists")
     if not isinstance(lists, DataLists):
-        raise InputError("its configs are not of this package: auto cannot decide here", path=bundle)
+        raise InputError(
+            "its configs are not of this package: auto cannot decide here",
+            path=bundle,
+            hint="decide by `compare`, or make a bundle for these data with `monai-transfer new`",
+        )
     source = config.get("pretrained")
     without = source is None or str(source).lower() in ("none", "")
     out: dict[str, str] = {}

@@ -89,7 +89,7 @@ def run_auto(
         "labelled_patients": plan.patients,
         "labelled_cases": plan.cases,
         "metric": bench.metric if decision.rule != "validators" else "share of the other arms that it is ahead of",
-        "scores": {arm: _plain(value) for arm, value in decision.scores.items()},
+        "scores": {arm: _rounded(value) for arm, value in decision.scores.items()},
         "left_out": bench.left_out,
         "cost": round(plan.cost, 3),
         **bench.told,
@@ -121,8 +121,8 @@ class _Bench:
         level = level_of(source) if source is not None else math.nan
         if source is not None:
             self.metric = source.kind.primary_metric
-            self.told["source_score"] = _plain(_mean(source))
-        self.told["source_level"] = _plain(level)
+            self.told["source_score"] = _rounded(_mean(source))
+        self.told["source_level"] = _rounded(level)
         if self.plan.compared:
             return self._cross_validated(source)
         home = math.nan
@@ -130,7 +130,7 @@ class _Bench:
             own = {"test#dataset#data": "$@lists.source_validation or @lists.source_test"}
             at_home = self._run("source", "source_at_home", own)
             home = level_of(at_home) if at_home is not None else math.nan
-            self.told["source_level_at_home"] = _plain(home)
+            self.told["source_level_at_home"] = _rounded(home)
         trainable = [arm for arm in self.arms if arm in TRAINED and arm != "self_trained"]
         decision = by_fixed_rule(level, trainable, home=home, patients=self.plan.patients)
         scores = {} if source is None else {"source": _mean(source)}
@@ -195,7 +195,7 @@ class _Bench:
         if "source" not in self.arms:
             said = "; ".join(f"{arm}: {reason}" for arm, reason in self.left_out.items())
             raise InputError("there is neither a labelled target case nor a source to start from", hint=said)
-        self.told["validators"] = {arm: {n: _plain(v) for n, v in own.items()} for arm, own in scores.items()}
+        self.told["validators"] = {arm: {n: _rounded(v) for n, v in own.items()} for arm, own in scores.items()}
         if "source" not in scores:
             reason = f"without target labels the untouched source stays: {self.left_out.get('validators', '')}"
             return Decision("source", "validators", reason.rstrip(": "))
@@ -318,7 +318,7 @@ def _values(run: Run) -> dict[str, float]:
         return {}
 
 
-def _plain(value: float) -> float | None:
+def _rounded(value: float) -> float | None:
     return round(float(value), 6) if math.isfinite(value) else None
 
 

@@ -32,7 +32,11 @@ def plan_missing_channels(
     if dropout is not None and not 0 <= dropout < 1:
         raise InputError(f"--channel-dropout is {dropout:g}", hint="give a probability from 0 to below 1")
     if channels < 2 and (dropout or policy == "zeros"):
-        raise InputError("the images have one channel, which cannot be left out", path=data.path)
+        raise InputError(
+            "the images have one channel, which cannot be left out",
+            path=data.path,
+            hint="leave out --missing-channels and --channel-dropout",
+        )
     every = [case for split in ("training", "validation", "test", "unlabeled") for case in data.cases(split)]
     lacking = [case for case in every if case.missing]
     count = f"{len(lacking)} of {len(every)} cases lack a channel"

@@ -78,7 +78,11 @@ DENSE: dict[str, Callable[..., dict[str, Any]]] = {"UNet": unet, "DynUNet": dynu
 
 
 def choose_name(name: str | None, levels: Topology, residual: bool = False) -> tuple[str, str]:
-    """Which of them, and why; ``InputError`` for another name, or for residual blocks in one without."""
+    """Which of them, and why.
+
+    Raises:
+        InputError: another name, or residual blocks in a network without.
+    """
     if residual:
         if name not in (None, "DynUNet"):
             raise InputError(f"--residual is for DynUNet, and {name} was asked for", hint="leave one of them out")

@@ -48,7 +48,11 @@ SIZES = {
 
 
 def get_size(name: str) -> Size:
-    """The size of that name; ``InputError`` where there is none."""
+    """The size of that name.
+
+    Raises:
+        InputError: there is none.
+    """
     if name not in SIZES:
         raise InputError(f"no network size {name!r}", hint=f"one of {', '.join(SIZES)}")
     return SIZES[name]

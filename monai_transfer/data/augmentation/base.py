@@ -33,6 +33,9 @@ class RandIntensity(RandomizableTransform):
     Args:
         prob: probability that a case is changed.
 
+    Raises:
+        InputError: ``prob`` is not a probability.
+
     A transform of one's own, which shifts all intensities by one random number:
 
     >>> class Shift(RandIntensity):
@@ -49,7 +52,7 @@ class RandIntensity(RandomizableTransform):
 
     def __init__(self, prob: float) -> None:
         if not 0 <= prob <= 1:
-            raise InputError(f"a probability lies between 0 and 1, not at {prob}")
+            raise InputError(f"a probability lies between 0 and 1, not at {prob}", hint="such as prob=0.3")
         super().__init__(prob)
 
     def draw(self, image: Tensor) -> None:
@@ -118,12 +121,19 @@ def as_image(img: Any) -> Tensor:
 
     Args:
         img: C x spatial; a ``MetaTensor``, a tensor, or an array, which becomes a ``MetaTensor`` as MONAI does it.
+
+    >>> plain = torch.zeros(1, 4)
+    >>> as_image(plain) is plain, type(as_image(np.zeros((1, 4)))).__name__
+    (True, 'MetaTensor')
     """
     return img if isinstance(img, Tensor) else convert_to_tensor(img, track_meta=get_track_meta())
 
 
 def composed(transforms: Sequence[Any]) -> Compose:
     """Transforms, or their MONAI configs (dictionaries with ``_target_``), as one.
+
+    Args:
+        transforms: objects, dictionaries with ``_target_``, or both.
 
     >>> composed([{"_target_": "monai.transforms.ScaleIntensity"}])(np.array([[0.0, 5.0]])).tolist()
     [[0.0, 1.0]]
@@ -136,24 +146,52 @@ def composed(transforms: Sequence[Any]) -> Compose:
 def between(value: float | Sequence[float], what: str, *, low: float = -np.inf, high: float = np.inf) -> tuple:
     """A range as (least, most); a single number counts on both sides of 0.
 
+    Args:
+        value: the range, or a number a for (-a, a).
+        what: the word for it in the error.
+        low: nothing below this.
+        high: nothing above.
+
     Raises:
         InputError: it is no range, or leaves [low, high].
+
+    >>> between(0.1, "hue"), between([0.8, 1.2], "saturation", low=0)
+    ((-0.1, 0.1), (0.8, 1.2))
     """
     pair = (-abs(value), abs(value)) if isinstance(value, (int, float)) else tuple(float(v) for v in value)
     if len(pair) != 2 or pair[0] > pair[1] or pair[0] < low or pair[1] > high:
-        raise InputError(f"{what} is a range within [{low}, {high}], least first, not {value!r}")
+        raise InputError(
+            f"{what} is a range within [{low}, {high}], least first, not {value!r}", hint="such as [0.8, 1.2]"
+        )
     return pair
 
 
 def range_of(image: Tensor) -> tuple[Tensor, Tensor]:
-    """Least and greatest value of each channel, shaped C x 1 x 1 (x 1)."""
+    """Least and greatest value of each channel, shaped C x 1 x 1 (x 1).
+
+    Args:
+        image: C x spatial.
+
+    >>> low, high = range_of(torch.tensor([[[0.0, 5.0]], [[2.0, 3.0]]]))
+    >>> low.flatten().tolist(), high.flatten().tolist()
+    ([0.0, 2.0], [5.0, 3.0])
+    """
     flat = image.flatten(1)
     shape = (-1, *[1] * (image.ndim - 1))
     return flat.amin(1).view(shape), flat.amax(1).view(shape)
 
 
 def restore_statistics(changed: Tensor, image: Tensor) -> Tensor:
-    """``changed`` with the mean and standard deviation that each channel of ``image`` has."""
+    """``changed`` with the mean and standard deviation that each channel of ``image`` has.
+
+    Args:
+        changed: C x spatial.
+        image: of the same shape.
+
+    >>> image = torch.tensor([[100.0, 200.0]])
+    >>> restore_statistics(torch.tensor([[7.0, 3.0]]), image).tolist()  # the changed order in the old units
+    [[200.0, 100.0]]
+    """
     axes = tuple(range(1, image.ndim))
     spread = changed.std(axes, keepdim=True, correction=0).clamp_min(1e-8)
     changed = (changed - changed.mean(axes, keepdim=True)) / spread

@@ -32,6 +32,9 @@ class RandAppearanceCurve(RandIntensity):
         restore: give each channel its old mean and standard deviation again; without, its least and greatest value
             stay.
 
+    Raises:
+        InputError: ``prob`` or ``falling`` is not a probability.
+
     Example:
         >>> curve = RandAppearanceCurve(1.0, falling=0.0, restore=False).set_random_state(1)
         >>> out = curve(torch.tensor([[[0.0, 1.0, 2.0, 4.0]]]))[0, 0]
@@ -42,7 +45,7 @@ class RandAppearanceCurve(RandIntensity):
     def __init__(self, prob: float = 0.5, falling: float = 0.0, restore: bool = True) -> None:
         super().__init__(prob)
         if not 0 <= falling <= 1:
-            raise InputError(f"a probability lies between 0 and 1, not at {falling}")
+            raise InputError(f"a probability lies between 0 and 1, not at {falling}", hint="such as falling=0.3")
         self.falling, self.restore = float(falling), bool(restore)
         self.points = np.zeros((2, 2))
         self.falls = False
@@ -73,7 +76,14 @@ class RandAppearanceCurve(RandIntensity):
 
 
 class RandAppearanceCurved(RandIntensityd):
-    """Dictionary face of ``RandAppearanceCurve``; arguments as there.
+    """Dictionary face of ``RandAppearanceCurve``.
+
+    Args:
+        keys: image keys (C x spatial); each is drawn for anew.
+        prob: probability.
+        falling: probability that the curve falls.
+        restore: keep mean and standard deviation; else least and greatest value.
+        allow_missing_keys: skip keys that a case lacks.
 
     Example:
         >>> turn = RandAppearanceCurved("image", 1.0, falling=1.0, restore=False)

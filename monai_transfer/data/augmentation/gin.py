@@ -67,7 +67,10 @@ class RandGIN(RandIntensity):
     ) -> None:
         super().__init__(prob)
         if layers < 1 or width < 1 or not kernels or any(k % 2 == 0 or k < 1 for k in kernels):
-            raise InputError(f"GIN wants layers, a width and odd kernels, not {layers}, {width}, {list(kernels)}")
+            raise InputError(
+                f"GIN wants layers, a width and odd kernels, not {layers}, {width}, {list(kernels)}",
+                hint="the defaults are layers=4, width=2, kernels=(1, 3)",
+            )
         if restore not in ("norm", "statistics", "none"):
             raise InputError(f"nothing to restore by the name {restore!r}", hint="norm, statistics or none")
         self.layers, self.width, self.kernels = int(layers), int(width), [int(k) for k in kernels]
@@ -105,7 +108,10 @@ class RandGIN(RandIntensity):
 
     def _view(self, image: Tensor, network: list[tuple[np.ndarray, np.ndarray]], alpha: float) -> Tensor:
         if network[0][0].shape[1] != image.shape[0]:
-            raise InputError(f"GIN was drawn for {network[0][0].shape[1]} channels, this image has {image.shape[0]}")
+            raise InputError(
+                f"GIN was drawn for {network[0][0].shape[1]} channels, this image has {image.shape[0]}",
+                hint="give each number of channels a transform of its own",
+            )
         convolve = F.conv3d if image.ndim == 4 else F.conv2d
         x = image[None]
         for layer, (weight, shift) in enumerate(network):
@@ -124,7 +130,12 @@ class RandGIN(RandIntensity):
 
 
 class RandGINd(RandIntensityd):
-    """Dictionary face of ``RandGIN``; arguments as there. Keys must have equally many channels.
+    """Dictionary face of ``RandGIN``, whose other arguments it takes. Keys must have equally many channels.
+
+    Args:
+        keys: image keys (C x spatial).
+        prob, layers, width, kernels, slope, restore, blend, control_points: as of ``RandGIN``.
+        allow_missing_keys: skip keys that a case lacks.
 
     Example:
         >>> case = {"image": torch.rand(1, 16, 16)}

@@ -68,7 +68,12 @@ class RandHue(RandIntensity):
 
 
 class RandHued(RandIntensityd):
-    """Dictionary face of ``RandHue``; arguments as there.
+    """Dictionary face of ``RandHue``.
+
+    Args:
+        keys: image keys (3 x spatial).
+        prob, hue, saturation: as of ``RandHue``.
+        allow_missing_keys: skip keys that a case lacks.
 
     Example:
         >>> RandHued("image", 1.0)({"image": torch.rand(3, 8, 8)})["image"].shape

@@ -44,7 +44,12 @@ class RandContrastInversion(RandIntensity):
 
 
 class RandContrastInversiond(RandIntensityd):
-    """Dictionary face of ``RandContrastInversion``; arguments as there.
+    """Dictionary face of ``RandContrastInversion``.
+
+    Args:
+        keys: image keys (C x spatial).
+        prob, restore: as of ``RandContrastInversion``.
+        allow_missing_keys: skip keys that a case lacks.
 
     Example:
         >>> import torch

@@ -57,7 +57,10 @@ class MINDSSC(Transform):
         self, radius: int = 1, sigma: float | None = 1.0, distance: int = 1, greatest_is_one: bool = False
     ) -> None:
         if radius < 0 or distance < 1 or (sigma is not None and sigma <= 0):
-            raise InputError("MIND wants a radius, a distance of at least 1 and a positive sigma")
+            raise InputError(
+                "MIND wants a radius, a distance of at least 1 and a positive sigma",
+                hint="the defaults are radius=1, distance=1, sigma=1.0",
+            )
         self.radius, self.sigma, self.distance = int(radius), sigma, int(distance)
         self.greatest_is_one = bool(greatest_is_one)
 
@@ -65,7 +68,10 @@ class MINDSSC(Transform):
         image = as_image(img)
         plain = image.as_tensor() if hasattr(image, "as_tensor") else image
         if plain.ndim not in (3, 4):
-            raise InputError(f"MIND takes C x spatial in 2D or 3D, not {tuple(plain.shape)}")
+            raise InputError(
+                f"MIND takes C x spatial in 2D or 3D, not {tuple(plain.shape)}",
+                hint="put the channel first (EnsureChannelFirstd)",
+            )
         plain = plain if plain.dtype == torch.float64 else plain.float()
         return convert_to_dst_type(self._channels(plain), image, dtype=plain.dtype)[0]
 
@@ -108,7 +114,12 @@ def _shift(image: Tensor, step: list[int], margin: int) -> Tensor:
 
 
 class MINDSSCd(MapTransform):
-    """Dictionary face of ``MINDSSC``; arguments as there.
+    """Dictionary face of ``MINDSSC``.
+
+    Args:
+        keys: image keys (1 x spatial).
+        radius, sigma, distance, greatest_is_one: as of ``MINDSSC``.
+        allow_missing_keys: skip keys that a case lacks.
 
     Example:
         >>> MINDSSCd("image")({"image": torch.rand(1, 16, 16)})["image"].shape

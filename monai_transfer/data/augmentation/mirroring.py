@@ -19,6 +19,9 @@ __all__ = ["has_sides", "mirror_axes"]
 def has_sides(names: Iterable[str]) -> bool:
     """Whether classes are named by their side, so that a mirror image has another name; see ``manifest.laterality``.
 
+    Args:
+        names: of classes.
+
     Example:
         >>> has_sides(["background", "kidney_left"]), has_sides(["background", "upright", "leftover"])
         (True, False)

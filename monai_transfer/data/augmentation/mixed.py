@@ -39,7 +39,7 @@ class Mixed(Randomizable, Transform):
 
     def __init__(self, transforms: Sequence[Any], share: float = 0.5, block: int | None = None) -> None:
         if not 0 <= share <= 1:
-            raise InputError(f"a share lies between 0 and 1, not at {share}")
+            raise InputError(f"a share lies between 0 and 1, not at {share}", hint="such as 0.5")
         self.share, self.block = float(share), block or _block(share)
         self.transform = composed(transforms)
         self._waiting: list[bool] = []

@@ -27,6 +27,9 @@ class RandRelativeNoise(RandIntensity):
         prob: probability.
         most: greatest standard deviation, as a share of each channel's.
 
+    Raises:
+        InputError: ``prob`` is not a probability, or ``most`` is negative.
+
     Example:
         >>> image = 1000 + 50 * torch.randn(1, 64, 64)
         >>> noise = RandRelativeNoise(1.0, most=0.3).set_random_state(0)
@@ -53,7 +56,12 @@ class RandRelativeNoise(RandIntensity):
 
 
 class RandRelativeNoised(RandIntensityd):
-    """Dictionary face of ``RandRelativeNoise``; arguments as there.
+    """Dictionary face of ``RandRelativeNoise``.
+
+    Args:
+        keys: image keys (C x spatial).
+        prob, most: as of ``RandRelativeNoise``.
+        allow_missing_keys: skip keys that a case lacks.
 
     Example:
         >>> RandRelativeNoised("image", 1.0)({"image": torch.rand(1, 8, 8)})["image"].shape

@@ -41,6 +41,10 @@ Config = dict[str, Any]
 def thin_axes(patch: Sequence[int], spacing: Sequence[float] | None) -> list[int]:
     """Axes of thick slices or of few voxels, about which alone a patch is turned.
 
+    Args:
+        patch: voxels per axis.
+        spacing: mm per axis; None: equal.
+
     Example:
         >>> thin_axes((64, 64, 16), (1, 1, 5)), thin_axes((64, 64, 64), (1, 1, 2)), thin_axes((96, 96, 16), None)
         ([2], [], [2])
@@ -94,7 +98,10 @@ def preset(
     if name not in PRESETS:
         raise InputError(f"no augmentation preset {name!r}", hint=f"one of {', '.join(PRESETS)}")
     if dims not in (2, 3) or len(patch) != dims or (spacing is not None and len(spacing) != dims):
-        raise InputError(f"a patch of {len(patch)} axes and a spacing of {len(spacing or patch)} for {dims}D images")
+        raise InputError(
+            f"a patch of {len(patch)} axes and a spacing of {len(spacing or patch)} for {dims}D images",
+            hint="give one number for each axis",
+        )
     if parts not in ("all", "geometry", "intensity"):
         raise InputError(f"no parts {parts!r} of a preset", hint="all, geometry or intensity")
     dense = get_task(task).label.is_path  # a mask turns with its image
@@ -117,6 +124,9 @@ def preset(
 
 def as_transforms(configs: Sequence[Config]) -> Compose:
     """The transforms that configs describe.
+
+    Args:
+        configs: of ``preset``, or any dictionaries with ``_target_``.
 
     Example:
         >>> import torch
@@ -249,7 +259,14 @@ def _colour(image: str) -> list[Config]:
 
 
 def randomised_parts(image: str) -> list[Config]:
-    """What the preset ``randomised`` does to the intensities of a case that it changes."""
+    """What the preset ``randomised`` does to the intensities of a case that it changes.
+
+    Args:
+        image: the image's key.
+
+    >>> [(config["_target_"].rpartition(".")[2], config["prob"]) for config in randomised_parts("image")]
+    [('RandGINd', 1.0), ('RandContrastInversiond', 0.5)]
+    """
     gin: Config = {"_target_": f"{_OURS}.gin.RandGINd", "keys": [image], "prob": 1.0}
     return [
         gin | {"slope": 0.2, "restore": "statistics"},

@@ -33,6 +33,9 @@ class RandPhysicalLowResolution(RandIntensity):
         coarsest: up to how many times the finest axis' voxel size, at least 1.
         spacing: mm per voxel and axis; ``None``: what the image's own affine says, 1 for a plain tensor.
 
+    Raises:
+        InputError: ``prob`` is not a probability, or ``coarsest`` is below 1.
+
     Example:
         >>> import torch
         >>> coarse = RandPhysicalLowResolution(1.0, spacing=(1, 1, 5)).set_random_state(0)
@@ -44,7 +47,7 @@ class RandPhysicalLowResolution(RandIntensity):
     def __init__(self, prob: float = 0.25, coarsest: float = 2.0, spacing: Sequence[float] | None = None) -> None:
         super().__init__(prob)
         if coarsest < 1:
-            raise InputError(f"coarsest is a factor of at least 1, not {coarsest}")
+            raise InputError(f"coarsest is a factor of at least 1, not {coarsest}", hint="such as coarsest=2")
         self.coarsest = float(coarsest)
         self.spacing = None if spacing is None else [float(v) for v in spacing]
         self.resolution: list[float] = []
@@ -60,7 +63,10 @@ class RandPhysicalLowResolution(RandIntensity):
         else:
             spacing = [1.0] * len(size)
         if len(spacing) != len(size):
-            raise InputError(f"an image of {len(size)} axes, where spacing names {len(spacing)}")
+            raise InputError(
+                f"an image of {len(size)} axes, where spacing names {len(spacing)}",
+                hint="give one number of mm for each axis",
+            )
         resolution = min(spacing) * self.R.uniform(1.0, self.coarsest)
         self.resolution = [max(s, resolution) for s in spacing]
         self.shape = [max(1, round(n * s / r)) for n, s, r in zip(size, spacing, self.resolution, strict=True)]
@@ -74,7 +80,12 @@ class RandPhysicalLowResolution(RandIntensity):
 
 
 class RandPhysicalLowResolutiond(RandIntensityd):
-    """Dictionary face of ``RandPhysicalLowResolution``; arguments as there.
+    """Dictionary face of ``RandPhysicalLowResolution``.
+
+    Args:
+        keys: image keys (C x spatial).
+        prob, coarsest, spacing: as of ``RandPhysicalLowResolution``.
+        allow_missing_keys: skip keys that a case lacks.
 
     Example:
         >>> import torch

@@ -49,6 +49,12 @@ def sample(image: Tensor, matrix: np.ndarray, size: Sequence[int], mode: str, pa
         size: voxels per axis of the output.
         mode: ``"bilinear"`` (in 3D trilinear) or ``"nearest"``.
         padding_mode: ``"zeros"``, ``"border"`` or ``"reflection"``.
+
+    Half a voxel to the right: each output is the mean of two neighbours.
+
+    >>> shift = np.array([[1, 0, 0], [0, 1, 0.5], [0, 0, 1]])
+    >>> sample(torch.tensor([[[0.0, 2.0, 6.0]]]), shift, (1, 2), "bilinear", "zeros").tolist()
+    [[[1.0, 4.0]]]
     """
     shape, dims = image.shape[1:], len(size)
     low, high = _reach(matrix, size)

@@ -80,7 +80,9 @@ class RandPhysicalAffine(InvertibleTransform, Randomizable):
         self.spacing = None if spacing is None else [float(v) for v in spacing]
         self.mode, self.padding_mode, self.random_center = _modes(mode), _paddings(padding_mode), random_center
         if self.spacing is not None and min(self.spacing) <= 0:
-            raise InputError(f"the spacing must be positive, not {self.spacing}")
+            raise InputError(
+                f"the spacing must be positive, not {self.spacing}", hint="give mm per axis, such as (1, 1, 3)"
+            )
         self.angles: np.ndarray = np.zeros(0)
         self.factors: np.ndarray = np.zeros(0)
         self.matrix: np.ndarray = np.zeros((0, 0))
@@ -97,10 +99,16 @@ class RandPhysicalAffine(InvertibleTransform, Randomizable):
         size = np.asarray(self.spatial_size if self.spatial_size is not None else shape)
         spacing = np.asarray(self._spacing(data, dims))
         if len(size) != dims or len(spacing) != dims:
-            raise InputError(f"an image of {dims} axes, where size or spacing has {len(size)} or {len(spacing)}")
+            raise InputError(
+                f"an image of {dims} axes, where size or spacing has {len(size)} or {len(spacing)}",
+                hint="give one number for each axis of the image",
+            )
         limits = ensure_tuple_rep(self.rotate[0], 3) if dims == 3 and len(self.rotate) == 1 else tuple(self.rotate)
         if len(limits) != (3 if dims == 3 else 1):
-            raise InputError(f"{dims}D images turn about {3 if dims == 3 else 1} axes, rotate names {len(limits)}")
+            raise InputError(
+                f"{dims}D images turn about {3 if dims == 3 else 1} axes, rotate names {len(limits)}",
+                hint="give one limit for each of them",
+            )
         turned, scaled = self.R.rand() < self.rotate_prob, self.R.rand() < self.scale_prob
         angles = np.array([self.R.uniform(-limit, limit) for limit in limits])
         self.angles = angles if turned else np.zeros_like(angles)
@@ -175,6 +183,9 @@ class RandPhysicalAffined(Randomizable, MapTransform, InvertibleTransform):
         allow_missing_keys: skip keys that a case lacks.
         options: further arguments of ``RandPhysicalAffine``.
 
+    Raises:
+        InputError: ``foreground`` is not a share, or an argument of ``RandPhysicalAffine`` is refused.
+
     Example:
         >>> case = {"image": torch.rand(1, 40, 40), "label": torch.zeros(1, 40, 40)}
         >>> case["label"][0, 30:34, 5:9] = 2
@@ -198,7 +209,7 @@ class RandPhysicalAffined(Randomizable, MapTransform, InvertibleTransform):
     ) -> None:
         MapTransform.__init__(self, keys, allow_missing_keys)
         if not 0 <= foreground <= 1:
-            raise InputError(f"foreground is a share between 0 and 1, not {foreground}")
+            raise InputError(f"foreground is a share between 0 and 1, not {foreground}", hint="such as foreground=0.5")
         self.array = RandPhysicalAffine(spatial_size, **options)
         self.label_key, self.foreground = label_key, float(foreground)
         self.mode = [_modes(m) for m in ensure_tuple_rep(mode, len(self.keys))]
@@ -232,7 +243,10 @@ class RandPhysicalAffined(Randomizable, MapTransform, InvertibleTransform):
                 self.array.randomize(image, center)
                 drawn = tuple(image.shape[1:])
             elif tuple(image.shape[1:]) != drawn:
-                raise InputError(f"{key!r} has the shape {tuple(image.shape[1:])}, the first key {drawn}")
+                raise InputError(
+                    f"{key!r} has the shape {tuple(image.shape[1:])}, the first key {drawn}",
+                    hint="bring all keys onto one grid first (ResampleToMatchd)",
+                )
             result[key] = self.array(image, mode, padding, randomize=False)
         return result
 

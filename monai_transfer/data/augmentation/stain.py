@@ -27,8 +27,18 @@ _STAINS = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78))  # haemat
 def refuse_unless_rgb(image: Tensor, what: str) -> None:
     """Refuse an image that has not three channels.
 
+    Args:
+        image: C x spatial.
+        what: the word for who asks, in the error.
+
     Raises:
         InputError: it has another number of channels.
+
+    >>> try:
+    ...     refuse_unless_rgb(torch.zeros(1, 8, 8), "RandStain")
+    ... except InputError as error:
+    ...     print(error.fault)
+    RandStain wants 3 colour channels, this image has 1
     """
     if image.shape[0] != 3:
         raise InputError(
@@ -60,9 +70,11 @@ class RandStain(RandIntensity):
     ) -> None:
         super().__init__(prob)
         if not 0 <= strength <= 1:
-            raise InputError(f"strength lies between 0 and 1, not at {strength}")
+            raise InputError(f"strength lies between 0 and 1, not at {strength}", hint="such as strength=0.2")
         if value_range is not None and not value_range[0] < value_range[1]:
-            raise InputError(f"value_range is black, then white, not {value_range}")
+            raise InputError(
+                f"value_range is black, then white, not {value_range}", hint="such as value_range=(0, 255)"
+            )
         self.strength, self.value_range = float(strength), value_range
         self.factors, self.offsets = np.ones(3), np.zeros(3)
 
@@ -87,7 +99,12 @@ class RandStain(RandIntensity):
 
 
 class RandStaind(RandIntensityd):
-    """Dictionary face of ``RandStain``; arguments as there.
+    """Dictionary face of ``RandStain``.
+
+    Args:
+        keys: image keys (3 x spatial).
+        prob, strength, value_range: as of ``RandStain``.
+        allow_missing_keys: skip keys that a case lacks.
 
     Example:
         >>> RandStaind("image", 1.0)({"image": torch.rand(3, 8, 8)})["image"].shape

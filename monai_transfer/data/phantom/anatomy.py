@@ -25,7 +25,17 @@ CORTEX_MM = 4.0
 
 @dataclass(frozen=True)
 class Lesion:
-    """One lesion: centre (mm, head coordinates), semi-axes (mm) and how rugged its border is (share of the radius)."""
+    """One lesion of a simulated head.
+
+    Args:
+        centre: mm, head coordinates, (3,).
+        radii: semi-axes, mm, (3,).
+        rugged: how rugged the border is, as a share of the radius.
+        phase: of the ruggedness.
+
+    >>> Lesion(np.zeros(3), np.array([6.0, 5.0, 4.0]), rugged=0.1, phase=0.0).radii.max()  # mm
+    np.float64(6.0)
+    """
 
     centre: np.ndarray
     radii: np.ndarray
@@ -39,6 +49,12 @@ class Anatomy:
     Args:
         seed: anything that ``numpy.random.default_rng`` takes, for example ``[site, patient]``.
         lesions: number of lesions; None draws it (none in 15 % of the patients).
+
+    >>> Anatomy(7, lesions=2).lesions[0].centre.tolist() == Anatomy(7, lesions=2).lesions[0].centre.tolist()
+    True
+    >>> middle = np.zeros(1)
+    >>> TISSUES[int(Anatomy(7).tissues(middle, middle, np.array([300.0]))[0, 0, 0])]  # 30 cm above the head
+    'air'
     """
 
     def __init__(self, seed: int | list[int], *, lesions: int | None = None) -> None:

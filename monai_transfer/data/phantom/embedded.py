@@ -42,6 +42,12 @@ def embedded_set(task: str = "segmentation", folder: str | Path | None = None) -
 
     Raises:
         InputError: unknown task, or the folder cannot be written.
+
+    >>> try:
+    ...     embedded_set("detection")
+    ... except InputError as error:
+    ...     print(error.hint)
+    choose one of segmentation, classification, regression, localization
     """
     if task not in TASKS:
         raise InputError(f"unknown task {task!r}", hint=f"choose one of {', '.join(TASKS)}")

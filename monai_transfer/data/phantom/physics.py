@@ -34,9 +34,22 @@ RELAXATION: dict[str, tuple[float, float, float, float]] = {
 
 @dataclass(frozen=True)
 class Protocol:
-    """A pulse sequence and its settings: times in ms, flip angle in degrees (gradient echo only).
+    """A pulse sequence and its settings: what gives an image its contrast.
 
-    ``fat_saturation`` is the share of the fat signal that a spectral pre-pulse takes away.
+    Args:
+        sequence: the kind of pulse sequence.
+        tr: repetition time, ms.
+        te: echo time, ms.
+        flip: flip angle, degrees; of a gradient echo only.
+        ti: inversion time, ms; of an inversion recovery only.
+        fat_saturation: share of the fat signal that a spectral pre-pulse takes away.
+
+    Fluid (long T1) is bright under a long repetition time, dark under a short one:
+
+    >>> long, short = Protocol("spin_echo", tr=8000, te=10), Protocol("spin_echo", tr=500, te=10)
+    >>> fluid = np.array([4000.0]), np.array([2000.0])
+    >>> [round(signal(protocol, np.ones(1), *fluid, np.ones(1)).item(), 2) for protocol in (long, short)]
+    [0.86, 0.12]
     """
 
     sequence: Literal["spin_echo", "spoiled_gradient_echo", "inversion_recovery"]
@@ -48,7 +61,21 @@ class Protocol:
 
 
 def signal(protocol: Protocol, pd: np.ndarray, t1: np.ndarray, t2: np.ndarray, t2_star: np.ndarray) -> np.ndarray:
-    """Steady-state magnitude of the signal for tissues of the given proton density and relaxation times (ms)."""
+    """Steady-state magnitude of the signal for tissues of the given proton density and relaxation times (ms).
+
+    Args:
+        protocol: pulse sequence and settings.
+        pd: proton density, any shape.
+        t1: ms, of the same shape.
+        t2: ms.
+        t2_star: ms; of a gradient echo only.
+
+    An echo at T2 leaves 1/e of the signal:
+
+    >>> echo = Protocol("spin_echo", tr=1e9, te=80)
+    >>> signal(echo, np.array([1.0]), np.array([900.0]), np.array([80.0]), np.array([40.0])).round(3).tolist()
+    [0.368]
+    """
     e1 = np.exp(-protocol.tr / t1)
     if protocol.sequence == "spoiled_gradient_echo":
         flip = np.deg2rad(protocol.flip)
@@ -59,7 +86,15 @@ def signal(protocol: Protocol, pd: np.ndarray, t1: np.ndarray, t2: np.ndarray, t
 
 
 def draw_relaxation(rng: np.random.Generator, spread: float = 0.05) -> np.ndarray:
-    """The relaxation table of one patient, (tissue, 4): each value times a log-normal factor of relative ``spread``."""
+    """The relaxation table of one patient, (tissue, 4): each value times a log-normal factor of relative ``spread``.
+
+    Args:
+        rng: where the draws come from.
+        spread: relative standard deviation of the times among patients.
+
+    >>> draw_relaxation(np.random.default_rng(0), spread=0.0).shape == (len(TISSUES), 4)  # PD, T1, T2, T2*
+    True
+    """
     table = np.array([RELAXATION[name] for name in TISSUES])
     factors = np.exp(rng.normal(0.0, spread, table.shape))
     factors[:, 0] **= 0.4  # proton density varies less than relaxation does
@@ -71,6 +106,16 @@ def kspace_crop(fine: np.ndarray, factor: int = 2) -> np.ndarray:
 
     A Hann-like filter calms the ringing at sharp edges, as scanners do. The result is complex; its voxel centres are
     those of blocks of ``factor`` fine voxels per axis. The shape must be divisible by ``2 * factor``.
+
+    Args:
+        fine: the object, every axis divisible by 2 * ``factor``.
+        factor: fine voxels per acquired one and axis.
+
+    An even object stays as bright as it is, on half as many voxels per axis:
+
+    >>> acquired = np.abs(kspace_crop(np.ones((8, 8))))
+    >>> acquired.shape, acquired.round(3).min(), acquired.round(3).max()
+    ((4, 4), np.float32(1.0), np.float32(1.0))
     """
     spectrum = fft.fftn(fine.astype(np.complex64))
     for axis, size in enumerate(fine.shape):
@@ -90,6 +135,19 @@ def coil_shading(
     """Sensitivity of a ring of receive coils (root of the sum of squares), mean 1 over the grid of x, y, z (mm).
 
     ``strength`` 0 is a perfectly even coil; at 1 the elements sit close and the field falls off steeply.
+
+    Args:
+        rng: where the draws come from.
+        strength: 0 to 1.
+        x: coordinates in mm, 1D.
+        y: likewise.
+        z: likewise.
+        elements: coils in the ring.
+
+    >>> grid = np.linspace(-90, 90, 5)
+    >>> shading = coil_shading(np.random.default_rng(0), 1.0, grid, grid, np.zeros(1))
+    >>> shading.shape, round(float(shading.mean()), 3), bool(shading.max() > 1.2)  # brighter beside the coils
+    ((5, 5, 1), 1.0, True)
     """
     total = np.zeros((len(x), len(y), len(z)))
     start = rng.uniform(0, 2 * np.pi)
@@ -103,6 +161,17 @@ def coil_shading(
 
 
 def rician(rng: np.random.Generator, image: np.ndarray, sigma: float) -> np.ndarray:
-    """Magnitude of a complex image with Gaussian noise of standard deviation ``sigma`` in both channels."""
+    """Magnitude of a complex image with Gaussian noise of standard deviation ``sigma`` in both channels.
+
+    Args:
+        rng: where the draws come from.
+        image: real or complex, any shape.
+        sigma: in the image's unit.
+
+    Where there is no signal, the mean of the noise is sigma * sqrt(pi / 2), not 0:
+
+    >>> round(float(rician(np.random.default_rng(0), np.zeros(100_000), 1.0).mean()), 2)
+    1.25
+    """
     noise = rng.normal(0.0, sigma, (2, *image.shape))
     return np.abs(image + noise[0] + 1j * noise[1])

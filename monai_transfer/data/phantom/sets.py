@@ -40,7 +40,22 @@ Items = Iterator[dict[str, Any]]
 def write_set(task: str, folder: Path, *, seed: int = SEED, patients: int | None = None) -> None:
     """Write images, labels and ``manifest.json`` of the set for ``task`` into the new folder ``folder``.
 
-    Equal arguments give equal bytes. ``patients`` limits the set to so many per site and split.
+    Equal arguments give equal bytes.
+
+    Args:
+        task: a key of ``TASKS``.
+        folder: is made.
+        seed: of the patients.
+        patients: limits the set to so many per site and split.
+
+    One patient per site and split:
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp()) / "set"
+    >>> write_set("classification", folder, patients=1)
+    >>> manifest = Manifest.load(folder / "manifest.json")
+    >>> manifest.class_names, sorted({case.site for case in manifest.test})
+    (['no lesion', 'lesion'], ['site_a', 'site_b'])
     """
     chosen = TASKS[task]
     (folder / "images").mkdir(parents=True)
@@ -112,6 +127,9 @@ class EmbeddedSet:
         wording: what is to be predicted, for the manifest's description.
         labels: the classes in the order of their numbers.
         ranges: how many of the ranges of patients in ``SPLITS`` are in it.
+
+    >>> TASKS["classification"].labels, TASKS["classification"].ranges  # twice as many patients as the 3D sets
+    (('no lesion', 'lesion'), 2)
     """
 
     write: Callable[..., Items]

@@ -28,6 +28,10 @@ class Site:
         shading: strength of the coil's uneven sensitivity (0 to 1).
         noise: standard deviation of the noise as a share of the mean signal of the brain.
         gain: mean intensity of the brain after the scanner's scaling.
+
+    >>> first, second = SITES["site_a"], SITES["site_b"]  # other times of the pulse sequence, other voxels
+    >>> first.protocol != second.protocol, first.spacing != second.spacing
+    (True, True)
     """
 
     name: str
@@ -80,6 +84,10 @@ class Scan:
         affine: 4 x 4, voxel index to millimetres in RAS (nibabel's convention).
         ventricle_ml: true volume of the ventricles in millilitres, from the finely sampled anatomy.
         lesion_mm2: true lesion area in mm2 of every axial slice, from inferior to superior.
+
+    >>> scan = scan_patient(SITES["site_a"], 1)
+    >>> scan.image.dtype, scan.label.shape == scan.image.shape, 5 < scan.ventricle_ml < 80  # of an adult, in ml
+    (dtype('int16'), True, True)
     """
 
     image: np.ndarray
@@ -93,6 +101,16 @@ def scan_patient(site: Site, patient: int, *, seed: int = 0, lesions: int | None
     """Scan patient number ``patient`` at ``site``; bitwise repeatable for equal arguments.
 
     The head depends on (seed, site, patient), so sites have different patients, as hospitals do.
+
+    Args:
+        site: the scanner.
+        patient: their number.
+        seed: of all patients.
+        lesions: how many; None draws it.
+
+    >>> one, again = (scan_patient(SITES["site_b"], 3, lesions=2) for _ in range(2))
+    >>> np.array_equal(one.image, again.image), sorted(np.unique(one.label).tolist())
+    (True, [0, 1, 2])
     """
     anatomy = Anatomy([seed, site.number, patient], lesions=lesions)
     rng = np.random.default_rng([seed, site.number, patient, 1])

@@ -26,7 +26,19 @@ SEQUENCES = {  # ScanningSequence, SequenceVariant
 
 
 def write_nifti(path: str | Path, volume: np.ndarray, affine: np.ndarray) -> None:
-    """Write a 3D volume as NIfTI-1; qform and sform are equal (code 1, scanner), units are mm and seconds."""
+    """Write a 3D volume as NIfTI-1; qform and sform are equal (code 1, scanner), units are mm and seconds.
+
+    Args:
+        path: of the ``.nii`` or ``.nii.gz`` file.
+        volume: 3D.
+        affine: 4 x 4, voxel index to RAS millimetres.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "scan.nii.gz"
+    >>> write_nifti(path, np.zeros((2, 2, 2), np.int16), np.diag([1.0, 1.0, 3.0, 1.0]))
+    >>> [float(mm) for mm in nib.load(path).header.get_zooms()]
+    [1.0, 1.0, 3.0]
+    """
     image = nib.Nifti1Image(volume, affine)
     image.set_qform(affine, code=1)
     image.set_sform(affine, code=1)
@@ -49,10 +61,21 @@ def write_dicom(
 
     Raises:
         InputError: volume or affine cannot be stored as such a series.
+
+    >>> import tempfile
+    >>> from monai_transfer.data.phantom.sites import SITES
+    >>> folder, volume = Path(tempfile.mkdtemp()) / "series", np.zeros((6, 4, 3), np.int16)
+    >>> write_dicom(folder, volume, np.diag([1, 1, 2, 1.0]), patient_id="P1", protocol=SITES["site_a"].protocol)
+    >>> [path.name for path in sorted(folder.iterdir())]  # a file per slice
+    ['0001.dcm', '0002.dcm', '0003.dcm']
     """
     folder = Path(folder)
     if volume.dtype != np.int16 or volume.ndim != 3:
-        raise InputError(f"expected a 3D int16 volume, got {volume.ndim}D {volume.dtype}", path=folder)
+        raise InputError(
+            f"expected a 3D int16 volume, got {volume.ndim}D {volume.dtype}",
+            path=folder,
+            hint="round the intensities to whole numbers: volume.astype(np.int16)",
+        )
     lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
     directions = lps[:3, :3] / spacing
@@ -123,6 +146,12 @@ def axial_slices(volume: np.ndarray, affine: np.ndarray, heights_mm: np.ndarray)
 
     Returns:
         ``uint8`` array of shape (len(heights_mm), 64, 64).
+
+    >>> volume, affine = np.ones((50, 50, 50), np.float32), np.diag([4.0, 4.0, 4.0, 1.0])
+    >>> affine[:3, 3] = -98.0
+    >>> slices = axial_slices(volume, affine, np.array([-10.0, 10.0]))
+    >>> slices.shape, int(slices[0, 32, 32])  # an even volume is as bright as its 99.8th percentile
+    ((2, 64, 64), 255)
     """
     steps = (np.arange(64) - 31.5) * 3.0
     z, y, x = np.meshgrid(heights_mm, -steps, -steps, indexing="ij")
@@ -133,5 +162,16 @@ def axial_slices(volume: np.ndarray, affine: np.ndarray, heights_mm: np.ndarray)
 
 
 def write_png(path: str | Path, pixels: np.ndarray) -> None:
-    """Write a 2D uint8 array (rows, columns) as a grey-scale PNG."""
+    """Write a 2D uint8 array (rows, columns) as a grey-scale PNG.
+
+    Args:
+        path: of the ``.png`` file.
+        pixels: (rows, columns), uint8.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "slice.png"
+    >>> write_png(path, np.array([[0, 128, 255]], np.uint8))
+    >>> np.asarray(Image.open(path)).tolist()
+    [[0, 128, 255]]
+    """
     Image.fromarray(pixels).save(path)

@@ -67,13 +67,23 @@ class Volume:
 
 
 class Paths(tuple):
-    """The paths that ``read`` was given; ``get_data`` reads them."""
+    """The paths that ``read`` was given; ``get_data`` reads them.
+
+    >>> Paths(["scan.nii"])
+    ('scan.nii',)
+    """
 
 
 def memory_limit(max_memory: int | str | None = None) -> int:
     """The bytes that reading one image may take: a number, a text like ``"2GiB"``, or the default.
 
     The default is the variable ``MONAI_TRANSFER_MAX_MEMORY`` or else 4 GiB, but at most half of the machine's memory.
+
+    Args:
+        max_memory: bytes, or a text with a unit; None is the default.
+
+    Raises:
+        InputError: it is no amount of memory, or not positive.
 
     >>> memory_limit("2GiB"), memory_limit(1000)
     (2147483648, 1000)
@@ -95,7 +105,24 @@ def memory_limit(max_memory: int | str | None = None) -> int:
 
 
 def check_memory(needed: int, limit: int, path: Path) -> None:
-    """Refuse an image whose header promises more than ``limit`` bytes, before anything is allocated."""
+    """Refuse an image whose header promises more than ``limit`` bytes, before anything is allocated.
+
+    Args:
+        needed: bytes, by the header.
+        limit: bytes, of ``memory_limit``.
+        path: named in the error.
+
+    Raises:
+        InputError: more is needed than allowed.
+
+    A few kilobytes on the disk that unpack to 2 TiB:
+
+    >>> try:
+    ...     check_memory(2 * 2**40, memory_limit("4GiB"), Path("bomb.nii.gz"))
+    ... except InputError as error:
+    ...     print(error.fault)
+    reading it needs 2.05e+03 GiB by its header, and 4 GiB are allowed
+    """
     if needed > limit:
         raise InputError(
             f"reading it needs {needed / 2**30:.3g} GiB by its header, and {limit / 2**30:.3g} GiB are allowed",
@@ -105,7 +132,21 @@ def check_memory(needed: int, limit: int, path: Path) -> None:
 
 
 def check_values(array: np.ndarray, path: Path) -> None:
-    """Refuse NaN, infinity, and values that float32 (what networks compute in) cannot hold."""
+    """Refuse NaN, infinity, and values that float32 (what networks compute in) cannot hold.
+
+    Args:
+        array: voxels of any type; whole numbers always pass.
+        path: named in the error.
+
+    Raises:
+        InputError: a voxel is NaN or infinite, or too large for float32.
+
+    >>> try:
+    ...     check_values(np.array([0.5, np.nan]), Path("scan.nii"))
+    ... except InputError as error:
+    ...     print(error.fault)
+    1 of 2 voxels are NaN or infinite
+    """
     if array.dtype.kind not in "fc":
         return
     bad = int(array.size - np.count_nonzero(np.isfinite(array)))
@@ -123,6 +164,16 @@ def check_spacing(
     spacing: Sequence[float], shape: Sequence[int], limits: tuple[float, float], path: Path, what: str = "voxel size"
 ) -> None:
     """Refuse voxel sizes in mm outside ``limits``; an axis with a single voxel has no spacing to judge.
+
+    Args:
+        spacing: mm per axis.
+        shape: voxels per axis.
+        limits: least and greatest size in mm.
+        path: named in the error.
+        what: the word for it in the error.
+
+    Raises:
+        InputError: a size is not positive or finite, or outside the limits.
 
     Centimetres in a field of millimetres:
 
@@ -213,7 +264,23 @@ def _same_affine(a: np.ndarray | None, b: np.ndarray | None) -> bool:
 
 
 def existing(path: str | Path) -> Path:
-    """``path`` as a ``Path``; ``InputError`` where nothing is there or it is empty."""
+    """``path`` as a ``Path``, which is there, may be read and is not empty.
+
+    Args:
+        path: of a file, or of a folder with one DICOM series.
+
+    Raises:
+        InputError: nothing is there, it is empty, or it may not be read.
+
+    >>> import tempfile
+    >>> empty = Path(tempfile.mkdtemp()) / "scan.nii"
+    >>> empty.touch()
+    >>> try:
+    ...     existing(empty)
+    ... except InputError as error:
+    ...     print(error.fault)
+    empty file (0 bytes)
+    """
     path = Path(path)
     try:
         if not path.exists():

@@ -26,7 +26,29 @@ ENHANCED = {f"1.2.840.10008.5.1.4.1.1.{n}" for n in ("2.1", "2.2", "4.1", "4.4",
 
 
 def read_pixels(header: FileDataset, path: Path) -> np.ndarray:
-    """Decoded and rescaled values, frames x rows x columns [x 3]; MONOCHROME1 turned so that high is bright."""
+    """Decoded and rescaled values, frames x rows x columns [x 3]; MONOCHROME1 turned so that high is bright.
+
+    Args:
+        header: of ``read_headers``, checked by ``check_pixels``.
+        path: the file.
+
+    Raises:
+        InputError: the pixels cannot be decoded, are not of the declared shape, or hold NaN.
+
+    A slice of 2 x 2 pixels whose header says: stored value times 2, minus 1000:
+
+    >>> import tempfile
+    >>> from monai_transfer.data.phantom.sites import SITES
+    >>> from monai_transfer.data.phantom.write import write_dicom
+    >>> from monai_transfer.data.readers.dicom_headers import list_files, read_headers
+    >>> folder, protocol = Path(tempfile.mkdtemp()), SITES["site_a"].protocol
+    >>> volume = np.array([[[1], [2]], [[3], [4]]], np.int16)
+    >>> write_dicom(folder / "series", volume, np.eye(4), patient_id="P1", protocol=protocol)
+    >>> header = read_headers(list_files(folder / "series"))[0]
+    >>> header.RescaleSlope, header.RescaleIntercept = "2", "-1000"
+    >>> read_pixels(header, Path(header.filename))[0].tolist()  # rows of the picture
+    [[-998, -994], [-996, -992]]
+    """
     syntax = str(header.file_meta.TransferSyntaxUID)
     transforms = _frame_transforms(header)
     if syntax in JPEG and transforms is None:

@@ -21,6 +21,11 @@ __all__ = ["Plane", "order_slices", "volume_affine"]
 class Plane:
     """One slice's place: DICOM's ImagePositionPatient, ImageOrientationPatient and PixelSpacing (mm, LPS).
 
+    Args:
+        position: of the first pixel's centre, mm in LPS, (3,).
+        orientation: direction of a row, then of a column, unit vectors in LPS, (6,).
+        pixel_spacing: mm between rows, then between columns, (2,).
+
     >>> axial = Plane(np.array([0.0, 0.0, 12.5]), np.array([1.0, 0, 0, 0, 1.0, 0]), np.array([0.8, 0.7]))
     >>> axial.normal.tolist()  # to the head
     [0.0, 0.0, 1.0]
@@ -39,8 +44,21 @@ class Plane:
 def order_slices(planes: Sequence[Plane], names: Sequence[str], folder: Path) -> tuple[list[int], float | None]:
     """The order of the slices along their normal, and their distance in mm (``None`` for a single slice).
 
-    Raises ``InputError`` for directions that are not at right angles, two slices at one place, several time points or
-    echoes, missing slices, uneven spacing, and slices that are shifted sideways (gantry tilt).
+    Args:
+        planes: one per slice, in any order.
+        names: of the files, for the error.
+        folder: named in the error.
+
+    Raises:
+        InputError: directions are not at right angles or differ, two slices lie at one place, several time points or
+            echoes are mixed, slices are missing or unevenly spaced, or they are shifted sideways (gantry tilt).
+
+    Three files in the order of their names, which is not that of the slices:
+
+    >>> axial = np.array([1.0, 0, 0, 0, 1.0, 0])
+    >>> planes = [Plane(np.array([0.0, 0.0, z]), axial, np.array([0.8, 0.8])) for z in (5.0, 0.0, 2.5)]
+    >>> order_slices(planes, ["a", "b", "c"], Path("series"))
+    ([1, 2, 0], 2.5)
     """
     first = planes[0]
     row, column = first.orientation[:3], first.orientation[3:]
@@ -124,7 +142,18 @@ def _check_duplicates(gaps: np.ndarray, order: list[int], names: Sequence[str], 
 
 
 def volume_affine(first: Plane, slice_spacing: float) -> np.ndarray:
-    """4 x 4 affine from voxel index (column, row, slice) to mm in RAS; ``first`` is the first slice in order."""
+    """4 x 4 affine from voxel index (column, row, slice) to mm in RAS; ``first`` is the first slice in order.
+
+    Args:
+        first: the first slice in order.
+        slice_spacing: mm between slices.
+
+    DICOM counts to the patient's left and back, RAS to the right and the front:
+
+    >>> first = Plane(np.array([10.0, 20.0, -5.0]), np.array([1.0, 0, 0, 0, 1.0, 0]), np.array([0.8, 0.5]))
+    >>> volume_affine(first, 2.5).tolist()[0]  # each column is 0.5 mm further to the left
+    [-0.5, 0.0, 0.0, -10.0]
+    """
     affine = np.eye(4)
     affine[:3, 0] = first.orientation[:3] * first.pixel_spacing[1]
     affine[:3, 1] = first.orientation[3:] * first.pixel_spacing[0]

@@ -58,12 +58,33 @@ SAME = {
 
 
 def is_dicom(start: bytes) -> bool:
-    """Whether a file's first 132 or more bytes are those of a DICOM file with its preamble."""
+    """Whether a file's first 132 or more bytes are those of a DICOM file with its preamble.
+
+    Args:
+        start: of a file, 132 bytes or more.
+
+    >>> is_dicom(bytes(128) + b"DICM"), is_dicom(b"NRRD0004")
+    (True, False)
+    """
     return start[128:132] == b"DICM"
 
 
 def list_files(folder: Path) -> list[Path]:
-    """The files of a series folder, sorted by name; ``InputError`` where there are none."""
+    """The files of a series folder, sorted by name.
+
+    Args:
+        folder: that holds the series; what lies in its subfolders is not looked for.
+
+    Raises:
+        InputError: there are none.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> for name in ("2.dcm", "1.dcm", "DICOMDIR"):  # an index is no slice
+    ...     (folder / name).touch()
+    >>> [path.name for path in list_files(folder)]
+    ['1.dcm', '2.dcm']
+    """
     files = sorted(p for p in folder.iterdir() if p.is_file() and not NOT_SLICES.match(p.name))
     if not files:
         inside = sorted(p.name for p in folder.iterdir() if p.is_dir())
@@ -73,7 +94,24 @@ def list_files(folder: Path) -> list[Path]:
 
 
 def read_headers(files: Iterable[Path]) -> list[FileDataset]:
-    """Each file's header with its pixel data left unread; the file is kept as ``dataset.filename``."""
+    """Each file's header with its pixel data left unread; the file is kept as ``dataset.filename``.
+
+    Args:
+        files: of one series or more.
+
+    Raises:
+        InputError: a file is no DICOM file, or damaged.
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from monai_transfer.data.phantom.sites import SITES
+    >>> from monai_transfer.data.phantom.write import write_dicom
+    >>> folder, voxels = Path(tempfile.mkdtemp()) / "series", np.zeros((4, 6, 2), np.int16)
+    >>> write_dicom(folder, voxels, np.diag([1, 1, 3, 1.0]), patient_id="P1", protocol=SITES["site_a"].protocol)
+    >>> headers = read_headers(list_files(folder))
+    >>> [(header.Rows, header.Columns, float(header.SliceThickness)) for header in headers]
+    [(6, 4, 3.0), (6, 4, 3.0)]
+    """
     return [_read_header(existing(path)) for path in files]
 
 
@@ -108,7 +146,26 @@ def _first_line(error: Exception) -> str:
 def check_one_series(headers: list[FileDataset], folder: Path, series: str | None = None) -> list[FileDataset]:
     """The headers of the one series in ``folder``; ``series`` chooses by UID, number or a pattern on the description.
 
-    Raises ``InputError`` where several series, patients, studies, orientations or formats are mixed.
+    Args:
+        headers: of ``read_headers``.
+        folder: named in the error.
+        series: which one, by UID, number or a pattern on the description; None: the only one.
+
+    Raises:
+        InputError: several series, patients, studies, orientations or formats are mixed.
+
+    A folder with two slices of one series and one of another:
+
+    >>> headers = [FileDataset(f"{n}.dcm", {}) for n in (1, 2, 3)]
+    >>> for header, number in zip(headers, (1, 1, 2)):
+    ...     header.SeriesInstanceUID, header.SeriesNumber, header.PatientID = f"1.2.{number}", number, "P1"
+    >>> len(check_one_series(headers, Path("case"), series="1"))
+    2
+    >>> try:
+    ...     check_one_series(headers, Path("case"))
+    ... except InputError as error:
+    ...     print(error.fault)
+    holds 2 DICOM series (number 1 with 2 files, number 2 with 1 files)
     """
     by_series: dict[str, list[FileDataset]] = {}
     for header in headers:

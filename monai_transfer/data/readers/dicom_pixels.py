@@ -24,7 +24,21 @@ COLOURS = {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT", "PALETTE COL
 
 
 def number_of_frames(header: FileDataset, path: Path) -> int:
-    """NumberOfFrames, 1 where it is absent; ``InputError`` where it is no positive number."""
+    """NumberOfFrames, 1 where it is absent.
+
+    Args:
+        header: of the file.
+        path: named in the error.
+
+    Raises:
+        InputError: it is no positive number.
+
+    >>> header = FileDataset("a.dcm", {})
+    >>> one = number_of_frames(header, Path("a.dcm"))
+    >>> header.NumberOfFrames = 12
+    >>> one, number_of_frames(header, Path("a.dcm"))
+    (1, 12)
+    """
     value = header.get("NumberOfFrames") or 1
     try:
         frames = int(str(value))
@@ -38,7 +52,23 @@ def number_of_frames(header: FileDataset, path: Path) -> int:
 def check_pixels(header: FileDataset, path: Path) -> int:
     """Verify that the file holds a whole image that can be decoded right; the number of its values (voxels x samples).
 
-    Raises ``InputError`` for non-images, undecodable transfer syntaxes (by name), and too short or too long pixel data.
+    Args:
+        header: of ``read_headers``.
+        path: the file.
+
+    Raises:
+        InputError: it holds no image, is of a transfer syntax that cannot be decoded (named), or its pixel data are too
+            short or too long.
+
+    A structured report in a folder of images is said to be none:
+
+    >>> header = FileDataset("report.dcm", {})
+    >>> header.Modality = "SR"
+    >>> try:
+    ...     check_pixels(header, Path("report.dcm"))
+    ... except InputError as error:
+    ...     print(error.fault)
+    holds no image (modality SR)
     """
     modality = str(header.get("Modality", "?"))
     if "FloatPixelData" in header or "DoubleFloatPixelData" in header:

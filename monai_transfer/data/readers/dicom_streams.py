@@ -30,6 +30,9 @@ class Stream:
         rows, columns, samples: its size.
         bits: bits of each sample.
         colour: ``"RGB"`` or ``"YBR"`` where a JPEG says so, else ``None``.
+
+    >>> Stream(rows=512, columns=512, samples=1, bits=16).colour is None  # grey
+    True
     """
 
     rows: int
@@ -40,7 +43,17 @@ class Stream:
 
 
 def read_stream(data: bytes) -> Stream | None:
-    """The header of a JPEG, JPEG-LS or JPEG 2000 code stream; ``None`` where it is none or damaged."""
+    """The header of a JPEG, JPEG-LS or JPEG 2000 code stream; ``None`` where it is none or damaged.
+
+    Args:
+        data: one frame's bytes.
+
+    The frame header of a JPEG of 2 rows and 3 columns, grey, 8 bits:
+
+    >>> frame = bytes([8, 0, 2, 0, 3, 1, 1, 0x11, 0])  # bits, rows, columns, one component
+    >>> read_stream(bytes.fromhex("ffd8ffc0000b") + frame)
+    Stream(rows=2, columns=3, samples=1, bits=8, colour=None)
+    """
     if data.startswith(b"\x00\x00\x00\x0cjP  "):  # some writers leave the JP2 file around the code stream
         data = data[max(data.find(b"\xff\x4f\xff\x51"), 0) :]
     if data.startswith(b"\xff\x4f\xff\x51"):
@@ -85,7 +98,26 @@ def _jpeg(data: bytes) -> Stream | None:
 
 
 def check_stream(header: FileDataset, part: bytes, syntax: UID, path: Path) -> None:
-    """Hold a compressed frame's own header against the DICOM header; ``InputError`` where they differ."""
+    """Hold a compressed frame's own header against the DICOM header.
+
+    Args:
+        header: of the file.
+        part: the frame's bytes.
+        syntax: the file's transfer syntax, named in the error.
+        path: named in the error.
+
+    Raises:
+        InputError: the frame is damaged, or differs from the header in size, samples, bits or colour.
+
+    Half of a file that was copied while the scanner still wrote it:
+
+    >>> from pydicom.uid import JPEG2000
+    >>> try:
+    ...     check_stream(FileDataset("a.dcm", {}), bytes.fromhex("ff4f"), JPEG2000, Path("a.dcm"))
+    ... except InputError as error:
+    ...     print(error.fault)
+    a compressed frame is damaged, or not JPEG 2000 Image Compression
+    """
     stream = read_stream(part)
     if stream is None:
         raise InputError(f"a compressed frame is damaged, or not {syntax.name}", path=path, hint="copy it again")

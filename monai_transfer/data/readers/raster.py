@@ -30,6 +30,9 @@ DEEP_SAMPLES = {2: 3, 4: 2, 6: 4}
 def is_raster(start: bytes) -> bool:
     r"""Whether a file's first bytes are those of a PNG, JPEG, TIFF or BMP.
 
+    Args:
+        start: of the file, 8 bytes or more.
+
     >>> is_raster(b"\x89PNG\r\n\x1a\n"), is_raster(b"NRRD0004")
     (True, False)
     """
@@ -47,6 +50,9 @@ class RasterReader(CheckedReader):
         max_memory: bytes (or ``"2GiB"``) that one image may take.
         palette: what a palette image is: ``"colour"`` for pictures, ``"index"`` for label masks.
         mode: ``"grey"`` or ``"rgb"`` converts every picture to that, so a mixed set has one number of channels.
+
+    Raises:
+        InputError: ``palette`` or ``mode`` is unknown.
 
     A palette is read as the grey values that it stands for, not as its indices:
 
@@ -119,7 +125,7 @@ class RasterReader(CheckedReader):
         if start.startswith(PNG) and start[24] == 16 and start[25] in DEEP_SAMPLES:
             array = _deep_png(path, DEEP_SAMPLES[start[25]], orientation)  # Pillow would keep 8 of 16 bits
         else:
-            array = np.asarray(self._plain(ImageOps.exif_transpose(image), path))
+            array = np.asarray(self._grey_or_colour(ImageOps.exif_transpose(image), path))
             tags = getattr(image, "tag_v2", {})
             if array.dtype == np.int32 and tags.get(BITS) == (32,) and tuple(tags.get(SAMPLE_FORMAT, (1,))) == (1,):
                 array = array.view(np.uint32)  # Pillow knows no unsigned 32 bits
@@ -135,7 +141,7 @@ class RasterReader(CheckedReader):
             array = np.repeat(array[..., None], 3, axis=-1)
         return array
 
-    def _plain(self, image: Image.Image, path: Path) -> Image.Image:
+    def _grey_or_colour(self, image: Image.Image, path: Path) -> Image.Image:
         """The same picture as grey or RGB."""
         mode = image.mode
         if mode == "P" and self.palette == "index":

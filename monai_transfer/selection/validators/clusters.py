@@ -43,7 +43,9 @@ def class_clustering(
     True
     """
     if index not in ("calinski_harabasz", "silhouette"):
-        raise InputError(f"index must be 'calinski_harabasz' or 'silhouette', not {index!r}")
+        raise InputError(
+            f"index must be 'calinski_harabasz' or 'silhouette', not {index!r}", hint="the default is calinski_harabasz"
+        )
     summary = summarise(predictions, features)
     classes, rows = summary.sample.argmax(1), summary.features
     if not 2 <= len(np.unique(classes)) < len(classes):

@@ -26,14 +26,33 @@ __all__ = ["ist"]
 def ist(source_features: Any, target_features: Any, *, temperature: float = 0.05) -> float:
     """IST of N x F source and M x F target features; every domain weighs the same, whatever its size.
 
+    Args:
+        source_features: N x F.
+        target_features: M x F.
+        temperature: cosines are divided by it.
+
     Raises:
         InputError: shapes that do not fit, NaN, a domain of fewer than two cases, or a temperature not positive.
+
+    Domains that lie apart, and domains in one place:
+
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> source, target = rng.normal(size=(2, 50, 8))
+    >>> apart, mixed = ist(source + 3, target - 3), ist(source, target)
+    >>> round(apart, 2), mixed > apart + 0.2  # the least value is -log 2
+    (-0.69, True)
     """
     source, target = as_features(source_features, "source features"), as_features(target_features, "target features")
     if source.shape[1] != target.shape[1]:
-        raise InputError(f"source has {source.shape[1]} features and target {target.shape[1]}")
+        raise InputError(
+            f"source has {source.shape[1]} features and target {target.shape[1]}",
+            hint="take the features of one layer of one network",
+        )
     if not temperature > 0 or min(len(source), len(target)) < 2:
-        raise InputError("IST needs two cases in each domain and a positive temperature")
+        raise InputError(
+            "IST needs two cases in each domain and a positive temperature", hint="the default temperature is 0.05"
+        )
     both = np.vstack([source, target])
     unit = both / np.maximum(np.linalg.norm(both, axis=1, keepdims=True), np.finfo(float).tiny)
     is_source = np.arange(len(both)) < len(source)

@@ -44,10 +44,13 @@ def importance_weights(source_features: Any, target_features: Any, *, seed: int 
     """
     source, target = as_features(source_features, "source features"), as_features(target_features, "target features")
     if source.shape[1] != target.shape[1]:
-        raise InputError(f"source has {source.shape[1]} features and target {target.shape[1]}")
+        raise InputError(
+            f"source has {source.shape[1]} features and target {target.shape[1]}",
+            hint="take the features of one layer of one network",
+        )
     folds = min(5, len(source), len(target))
     if folds < 2:
-        raise InputError("a density ratio needs at least two cases in each domain")
+        raise InputError("a density ratio needs at least two cases in each domain", hint="give more cases")
     features = np.vstack([source, target])
     domain = np.repeat([0, 1], [len(source), len(target)])
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=500))
@@ -67,9 +70,19 @@ def dev(
         source_features: N x F features of held-out source cases.
         target_features: M x F features of target cases.
         source_losses: N losses of the held-out source cases (e.g. cross entropy, or 1 - Dice).
+        control_variate: without, plain importance-weighted validation.
+        seed: of the folds of the domain classifier.
 
     Raises:
         InputError: shapes that do not fit, NaN, or fewer than two cases in a domain.
+
+    Of two models the one that is good where the target lies:
+
+    >>> rng = np.random.default_rng(0)
+    >>> source, target = rng.normal(0, 1, (100, 1)), rng.normal(1, 1, (100, 1))
+    >>> good_there, good_elsewhere = (source[:, 0] < 0.5) * 1.0, (source[:, 0] > 0.5) * 1.0  # losses
+    >>> dev(source, target, good_there) > dev(source, target, good_elsewhere)
+    True
     """
     weights = importance_weights(source_features, target_features, seed=seed)
     losses = as_labels(source_losses, len(weights)).astype(np.float64)

@@ -42,10 +42,10 @@ def snd(
     1.39
     """
     if not temperature > 0:
-        raise InputError(f"temperature must be positive, not {temperature}")
+        raise InputError(f"temperature must be positive, not {temperature}", hint="such as 0.05")
     rows = np.asarray(features, dtype=np.float64) if features is not None else summarise(predictions).sample
     if len(rows) < 3:
-        raise InputError(f"a neighbourhood needs at least three cases, not {len(rows)}")
+        raise InputError(f"a neighbourhood needs at least three cases, not {len(rows)}", hint="give more cases")
     unit = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(float).tiny)
     total = 0.0
     for start in range(0, len(unit), 512):  # a block of the N x N matrix at a time

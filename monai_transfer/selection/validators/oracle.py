@@ -47,9 +47,11 @@ def oracle_gap(scores: Sequence[float], metric: Sequence[float]) -> OracleGap:
     """
     given, truth = np.asarray(scores, dtype=float), np.asarray(metric, dtype=float)
     if given.shape != truth.shape or given.ndim != 1 or not len(given):
-        raise InputError(f"{given.shape} scores do not go with {truth.shape} metrics")
+        raise InputError(
+            f"{given.shape} scores do not go with {truth.shape} metrics", hint="give one metric for each score"
+        )
     if not np.isfinite(truth).all():
-        raise InputError("the labelled metric holds NaN")
+        raise InputError("the labelled metric holds NaN", hint="leave out what was not measured")
     chosen = int(np.where(np.isnan(given), -np.inf, given).argmax())
     varied = len(given) > 1 and np.ptp(given) > 0 and np.ptp(truth) > 0
     rho = float(spearmanr(given, truth).statistic) if varied else float("nan")

@@ -74,12 +74,18 @@ class PredictionSummary:
         """
         batch = torch.as_tensor(probabilities)
         if batch.ndim < 2 or batch.shape[1] < 2 or 0 in batch.shape:
-            raise InputError(f"predictions must be B x C [x spatial] with C >= 2, not of shape {tuple(batch.shape)}")
+            raise InputError(
+                f"predictions must be B x C [x spatial] with C >= 2, not of shape {tuple(batch.shape)}",
+                hint="of one channel give [1 - p, p]",
+            )
         if self._sums is not None and (batch.shape[1] != self._sums.shape[1] or (batch.ndim > 2) != self.spatial):
-            raise InputError(f"predictions of shape {tuple(batch.shape)} do not go with the earlier ones")
+            raise InputError(
+                f"predictions of shape {tuple(batch.shape)} do not go with the earlier ones",
+                hint="give batches of one network",
+            )
         self.spatial = batch.ndim > 2
         if features is not None and (self.spatial or len(features) != len(batch)):
-            raise InputError("features must be B x F beside image-level predictions")
+            raise InputError("features must be B x F beside image-level predictions", hint="pool over space first")
         if self._sums is None:
             # per class: mean probability, its square, share of arg max, cases with it
             self._sums = np.zeros((4, batch.shape[1]))
@@ -132,7 +138,9 @@ class PredictionSummary:
             p = one[:, start : start + _CHUNK].double()
             total = p.sum(0)
             if not torch.isfinite(total).all():
-                raise InputError("predictions hold NaN or infinity")
+                raise InputError(
+                    "predictions hold NaN or infinity", hint="the network diverged: look at its training loss"
+                )
             if (p < -1e-4).any() or (total - 1).abs().max() > 1e-2:
                 raise InputError("predictions are no probabilities over classes", hint="apply softmax or sigmoid first")
             yield p.clamp(0) / total
@@ -180,7 +188,10 @@ class PredictionSummary:
 
     def _mean(self, row: int) -> np.ndarray:
         if self._sums is None:
-            raise InputError("no prediction was seen: a validator needs at least one case")
+            raise InputError(
+                "no prediction was seen: a validator needs at least one case",
+                hint="look at the unlabelled cases of the target",
+            )
         return self._sums[row] / self.cases
 
     @property
