@@ -16,7 +16,10 @@ What the classifier sees must be what the discriminator sees. So leave ``layer``
 layer inside a U-Net the skips carry the rest past the discriminator, and nothing holds them. In a segmentation every
 place is judged by itself, as in Hoffman, Wang, Yu and Darrell, FCNs in the Wild, 2016, arXiv:1612.02649.
 
-Normalisation statistics: E_s runs in eval mode. E_t is the target's alone, so only the target's batches count in its
+In training E_s drops features out as E_t does (in eval mode it does not): beside features without dropout, D would tell
+the target by its noise, which no encoder can lose. TLlib's code for ADDA has it so too.
+
+Normalisation statistics: E_s normalises by its running averages. E_t is the target's alone, so only the target's batches count in its
 running averages (``Adapt(statistics="target")``, the default here), although the trainer passes its source batch too.
 """
 
@@ -25,8 +28,10 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
+from monai.networks.layers import DropPath
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.dropout import _DropoutNd
 
 from monai_transfer.errors import InputError
 from monai_transfer.methods.base import Fields, Method
@@ -89,7 +94,11 @@ class Adda(Method):
     def source_features(self, image: Tensor) -> Tensor:
         """Features of the frozen source network, pooled as Adapt pools: B x F, or B x F x spatial."""
         assert self.source_network is not None and self._tap is not None, "setup() comes first"
-        self.source_network.eval()(image)
+        self.source_network.eval()
+        for layer in self.source_network.modules():
+            if isinstance(layer, (_DropoutNd, DropPath)):
+                layer.train(self.training)
+        self.source_network(image)
         return pool_features(self._tap.take(), self.pool)
 
     def _drawn(self, features: Tensor) -> Tensor:
