@@ -19,8 +19,9 @@ place is judged by itself, as in Hoffman, Wang, Yu and Darrell, FCNs in the Wild
 In training E_s drops features out as E_t does (in eval mode it does not): beside features without dropout, D would tell
 the target by its noise, which no encoder can lose. TLlib's code for ADDA has it so too.
 
-Normalisation statistics: E_s normalises by its running averages. E_t is the target's alone, so only the target's batches count in its
-running averages (``Adapt(statistics="target")``, the default here), although the trainer passes its source batch too.
+Normalisation statistics: E_s normalises by its running averages. E_t is the target's alone, so only the target's
+batches count in its running averages (``Adapt(statistics="target")``, the default here), although the trainer passes
+its source batch too.
 """
 
 from __future__ import annotations
