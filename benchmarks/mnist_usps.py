@@ -143,12 +143,15 @@ class Batches:
 class Target:
     """The same for the target, with a strong view: French et al.'s for digits, affine, shift and noise."""
 
-    def __init__(self, seed: int, images: Tensor) -> None:
-        self.seed, self.batches = seed, Batches(seed, images)
+    def __init__(self, seed: int, images: Tensor, strong: bool) -> None:
+        self.seed, self.batches, self.strong = seed, Batches(seed, images), strong
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         draw = torch.Generator().manual_seed(self.seed + 1)
         for (image,) in self.batches:
+            if not self.strong:
+                yield {"image": image}
+                continue
             affine = torch.zeros(len(image), 2, 3)
             affine[:, :, :2] = torch.eye(2) + 0.1 * torch.randn(len(image), 2, 2, generator=draw)
             affine[:, :, 2] = torch.randint(-2, 3, (len(image), 2), generator=draw) / 14  # up to two of 28 pixels
@@ -190,7 +193,7 @@ def accuracy(predict: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor
 # ---------------------------------------------------------------------- the loop
 def train(
     data: Data, seed: int, steps: int, method: Method | None = None, peer: type[Peer] | None = None,
-    start: dict[str, Tensor] | None = None,
+    start: dict[str, Tensor] | None = None, strong: bool = False,
 ) -> tuple[nn.Module, float, float]:  # fmt: skip
     """The trained network, its accuracy, and for ours the ratio of the term's gradient to the task's."""
     source, labels, target, test, test_labels = data
@@ -205,7 +208,7 @@ def train(
         theirs.parts.train()
     optimizer = torch.optim.SGD(learning, LR, momentum=0.9, weight_decay=WEIGHT_DECAY, nesterov=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: (1 + 0.001 * step) ** -0.75)
-    there = Target(seed + 100, target)
+    there = Target(seed + 100, target, strong)
     ours = None
     if method is not None:
         ours = MethodStep(method, net, there, optimizer=optimizer, statistics="target", epochs=1, epoch_length=steps)
@@ -305,7 +308,8 @@ class Seed:
         if name not in OURS:
             return self.without_loop(name, side)
         what: dict[str, Any] = {"method": OURS[name]()} if side == "ours" else {"peer": PEERS[name]}
-        return train(self.data, self.seed, self.steps, start=self.source, **what)[1:]
+        strong = "target_strong_logits" in OURS[name]().needs
+        return train(self.data, self.seed, self.steps, start=self.source, strong=strong, **what)[1:]
 
 
 def main() -> None:
