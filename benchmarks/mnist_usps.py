@@ -337,12 +337,12 @@ def main() -> None:
         open_tllib(options.tllib)
     peers = {"shot", *(PEERS if options.tllib is not None else ())}
     records = Records(options.out)
-    for seed in range(options.seeds):
-        one = Seed(data, seed, options.steps, 3 if options.quick else SOURCE_STEPS)
-        for name in filter(None, options.methods.split(",")):
+    seeds = [Seed(data, seed, options.steps, 3 if options.quick else SOURCE_STEPS) for seed in range(options.seeds)]
+    for name in filter(None, options.methods.split(",")):
+        for one in seeds:
             for side in options.sides.split(","):
                 if side == "ours" or name in peers:
-                    key = {"method": name, "side": side, "seed": seed, "steps": options.steps}
+                    key = {"method": name, "side": side, "seed": one.seed, "steps": options.steps}
                     records.run(key, lambda name=name, side=side, one=one: one.run(name, side))
     print(table(records))
     print(f"\nmeasured: {options.seeds} seeds, {SOURCE_STEPS} + {options.steps} steps of {BATCH} images")
