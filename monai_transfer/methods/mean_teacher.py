@@ -9,10 +9,11 @@ Paper: Tarvainen and Valpola, Mean teachers are better role models, NeurIPS 2017
 French, Mackiewicz and Fisher, Self-ensembling for visual domain adaptation, ICLR 2018, arXiv:1706.05208
 
 p is the share of the run that is done; step counts real optimizer steps from 1, so the teacher starts as the student
-and a resumed run goes on where it stood. Where an image has one class, the defaults are those of French et al.'s code:
-decay 0.99, weight 3, and a threshold of 0.968 in place of the ramp, so that only sure answers teach. Their class
-balance takes classes for equally frequent and is left out, as in their own runs of MNIST to USPS. With weight 1, the
-ramp and no threshold the term was a tenth of the task there and stayed behind (``benchmarks/RESULTS.md``). Elsewhere,
+and a resumed run goes on where it stood. Where an image has one class, the defaults are those with which TLlib runs
+French et al.'s self-ensembling: decay 0.99, weight 3 of the squares' sum over classes (their mean's in French et al.'s
+code, which fades with many classes), and in place of the ramp a threshold (0.8; French et al. 0.968), so that only sure
+answers teach. Their class balance takes classes for equally frequent and is left out. With weight 1 of the mean, the
+ramp and no threshold the term was a tenth of the task and stayed behind (``benchmarks/RESULTS.md``). Elsewhere,
 voxel by voxel or finding by finding, they are decay 0.999, weight 1, ramp 0.3 and no threshold; for 3D segmentation
 decay 0.99 and weight 0.1 are usual (Yu et al., MICCAI 2019). The student sees the batch's ``strong`` view
 (``data.randomisation.StrongViewd`` makes one; photometric only, or the voxels no longer match). A batch without one
@@ -43,8 +44,8 @@ __all__ = ["MeanTeacher", "consistency_loss", "ema_update"]
 
 
 DECAY, WEIGHT, RAMP, THRESHOLD = 0.999, 1.0, 0.3, 0.0
-ONE_CLASS = {"decay": 0.99, "weight": 3.0, "ramp": 0.0, "threshold": 0.968}
-"""Defaults where an image has one class."""
+ONE_CLASS = {"decay": 0.99, "weight": 3.0, "ramp": 0.0, "threshold": 0.8}
+"""Defaults where an image has one class; the weight is of the sum over classes."""
 
 
 def consistency_loss(student: Tensor, teacher: Tensor, threshold: float = 0.0) -> Tensor:
@@ -70,10 +71,10 @@ class MeanTeacher(TeacherMethod):
 
     Args:
         decay: largest a of the moving average; ``None``: 0.99 where an image has one class, else 0.999.
-        weight: factor of the term; ``None``: 3, else 1.
+        weight: factor of the term; ``None``: 3 times the number of classes, else 1.
         ramp: share of the run after which the term has its full weight; ``None``: 0, else 0.3.
         keep: which of the two is the run's result, ``"student"`` or ``"teacher"``.
-        threshold: the teacher's confidence above which it teaches, in [0, 1); ``None``: 0.968, else 0.
+        threshold: the teacher's confidence above which it teaches, in [0, 1); ``None``: 0.8, else 0.
 
     Raises:
         InputError: ``keep`` is neither of the two, or the threshold is no share below 1.
@@ -102,7 +103,7 @@ class MeanTeacher(TeacherMethod):
         threshold: float | None = None,
     ) -> None:
         if threshold is not None and not 0 <= threshold < 1:
-            raise InputError(f"the threshold is a share below 1, got {threshold}", hint="0.968, or 0 for none")
+            raise InputError(f"the threshold is a share below 1, got {threshold}", hint="0.8, or 0 for none")
         given = {"decay": decay, "weight": weight, "ramp": ramp, "threshold": threshold}
         elsewhere = (DECAY if decay is None else decay, WEIGHT if weight is None else weight)
         super().__init__(*elsewhere, RAMP if ramp is None else ramp, keep)
@@ -114,7 +115,7 @@ class MeanTeacher(TeacherMethod):
         logits = batch.get("target_strong_logits")
         if self.exclusive and logits is not None and logits.ndim == 2:
             for name in self._open:
-                setattr(self, name, ONE_CLASS[name])
+                setattr(self, name, ONE_CLASS[name] * (max(logits.shape[1], 2) if name == "weight" else 1))
 
     def forward(self, fields: Fields, progress: float) -> Tensor:
         assert self.teacher is not None, "setup() comes before forward()"

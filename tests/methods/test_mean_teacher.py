@@ -36,7 +36,9 @@ def test_only_sure_answers_teach():
     method = MeanTeacher()
     fields = Fields(target_image=teacher, target_strong_logits=student)
     method.setup(nn.Identity(), fields)
-    assert method(fields, 0.0).item() == pytest.approx(3 * (squares[1] + squares[2]).item() / 3)  # French et al.: 3
+    assert method(fields, 0.0).item() == pytest.approx(
+        3 * 2 * (squares[1] + squares[2]).item() / 3
+    )  # 3 of the sum of two
     assert method.log()["selected"].item() == pytest.approx(2 / 3)
     with pytest.raises(InputError, match="a share below 1"):
         MeanTeacher(threshold=1.0)
@@ -45,7 +47,7 @@ def test_only_sure_answers_teach():
 @pytest.mark.parametrize(
     ("logits", "exclusive", "expected"),
     [
-        (torch.zeros(2, 3), True, (0.99, 3.0, 0.0, 0.968)),  # one class per image: French et al.
+        (torch.zeros(2, 3), True, (0.99, 9.0, 0.0, 0.8)),  # one class per image, of three
         (torch.zeros(2, 3), False, (0.999, 1.0, 0.3, 0.0)),  # findings
         (torch.zeros(2, 3, 4, 4), True, (0.999, 1.0, 0.3, 0.0)),  # masks
     ],
