@@ -16,8 +16,8 @@ What the classifier sees must be what the discriminator sees. So leave ``layer``
 layer inside a U-Net the skips carry the rest past the discriminator, and nothing holds them. In a segmentation every
 place is judged by itself, as in Hoffman, Wang, Yu and Darrell, FCNs in the Wild, 2016, arXiv:1612.02649.
 
-In training E_s drops features out as E_t does (in eval mode it does not): beside features without dropout, D would tell
-the target by its noise, which no encoder can lose. TLlib's code for ADDA has it so too.
+In training E_s drops features out as E_t does (in eval mode it does not), as in TLlib's code: beside features without
+dropout, D could tell the target by its noise. On digits that made no difference.
 
 Normalisation statistics: E_s normalises by its running averages. E_t is the target's alone, so only the target's
 batches count in its running averages (``Adapt(statistics="target")``, the default here), although the trainer passes
