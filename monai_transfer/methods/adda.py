@@ -16,8 +16,12 @@ What the classifier sees must be what the discriminator sees. So leave ``layer``
 layer inside a U-Net the skips carry the rest past the discriminator, and nothing holds them. In a segmentation every
 place is judged by itself, as in Hoffman, Wang, Yu and Darrell, FCNs in the Wild, 2016, arXiv:1612.02649.
 
-Normalisation statistics: E_s runs in eval mode. E_t is the target's alone, so only the target's batches count in its
-running averages (``Adapt(statistics="target")``, the default here), although the trainer passes its source batch too.
+In training E_s drops features out as E_t does (in eval mode it does not), as in TLlib's code: beside features without
+dropout, D could tell the target by its noise. On digits that made no difference.
+
+Normalisation statistics: E_s normalises by its running averages. E_t is the target's alone, so only the target's
+batches count in its running averages (``Adapt(statistics="target")``, the default here), although the trainer passes
+its source batch too.
 """
 
 from __future__ import annotations
@@ -25,8 +29,10 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
+from monai.networks.layers import DropPath
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.dropout import _DropoutNd
 
 from monai_transfer.errors import InputError
 from monai_transfer.methods.base import Fields, Method
@@ -92,7 +98,11 @@ class Adda(Method):
     def source_features(self, image: Tensor) -> Tensor:
         """Features of the frozen source network, pooled as Adapt pools: B x F, or B x F x spatial."""
         assert self.source_network is not None and self._tap is not None, "setup() comes first"
-        self.source_network.eval()(image)
+        self.source_network.eval()
+        for layer in self.source_network.modules():
+            if isinstance(layer, (_DropoutNd, DropPath)):
+                layer.train(self.training)
+        self.source_network(image)
         return pool_features(self._tap.take(), self.pool)
 
     def _drawn(self, features: Tensor) -> Tensor:

@@ -159,3 +159,15 @@ def test_a_large_map_is_judged_at_places_drawn_anew():
     assert method._drawn(torch.randn(1, 2, 3, 3, 3)).shape == (1, 2, 5, 1, 1)
     with pytest.raises(InputError, match="at least one place"):
         Adda(places=0)
+
+
+def test_the_source_copy_drops_features_out_as_the_network_does():
+    network = nn.Sequential(nn.Linear(4, 64), nn.BatchNorm1d(64), nn.Dropout(0.5), nn.Linear(64, 2))
+    image = torch.randn(6, 4)
+    method = Adda()
+    method.setup(network, Fields(target_features=network[:3](image)))
+    statistics = method.source_network[1].running_mean.clone()
+    assert 0.3 < (method.source_features(image) == 0).float().mean() < 0.7
+    torch.testing.assert_close(method.source_network[1].running_mean, statistics)  # normalised as frozen
+    method.eval()
+    assert (method.source_features(image) != 0).all()

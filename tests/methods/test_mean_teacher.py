@@ -26,6 +26,41 @@ def test_consistency_written_out():
     assert consistency_loss(a, a).item() == 0
 
 
+def test_only_sure_answers_teach():
+    student = torch.tensor([[1.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
+    teacher = torch.tensor([[0.0, 0.5], [4.0, 0.0], [0.0, 6.0]])
+    p, q = student.softmax(1), teacher.softmax(1)  # surest answers: .62, .982, .998
+    squares = (p - q).square().mean(1)
+    assert consistency_loss(student, teacher, 0.968).item() == pytest.approx((squares[1] + squares[2]).item() / 3)
+    assert consistency_loss(student, teacher, 0.99).item() == pytest.approx(squares[2].item() / 3)
+    method = MeanTeacher()
+    fields = Fields(target_image=teacher, target_strong_logits=student)
+    method.setup(nn.Identity(), fields)
+    assert method(fields, 0.0).item() == pytest.approx(
+        3 * 2 * (squares[1] + squares[2]).item() / 3
+    )  # 3 of the sum of two
+    assert method.log()["selected"].item() == pytest.approx(2 / 3)
+    with pytest.raises(InputError, match="a share below 1"):
+        MeanTeacher(threshold=1.0)
+
+
+@pytest.mark.parametrize(
+    ("logits", "exclusive", "expected"),
+    [
+        (torch.zeros(2, 3), True, (0.99, 9.0, 0.0, 0.8)),  # one class per image, of three
+        (torch.zeros(2, 3), False, (0.999, 1.0, 0.3, 0.0)),  # findings
+        (torch.zeros(2, 3, 4, 4), True, (0.999, 1.0, 0.3, 0.0)),  # masks
+    ],
+)
+def test_defaults_by_what_the_outputs_are(logits, exclusive, expected):
+    method, given = MeanTeacher(), MeanTeacher(decay=0.5, weight=2.0, ramp=0.1, threshold=0.6)
+    for each in (method, given):
+        each.exclusive = exclusive
+        each.setup(nn.Identity(), Fields(target_strong_logits=logits))
+    assert (method.decay, method.weight, method.ramp, method.threshold) == expected
+    assert (given.decay, given.weight, given.ramp, given.threshold) == (0.5, 2.0, 0.1, 0.6)
+
+
 def test_moving_average_over_steps():
     student = nn.Linear(2, 1)
     method = MeanTeacher(decay=0.6)
@@ -82,7 +117,7 @@ def test_the_teacher_gets_no_gradient_and_stays_in_eval():
 def test_ramp_and_resume():
     network = nn.Linear(3, 2)
     fields = Fields(target_image=torch.randn(4, 3), target_strong_logits=torch.randn(4, 2))
-    method, other = MeanTeacher(weight=2.0, ramp=0.5), MeanTeacher(weight=2.0, ramp=0.5)
+    method, other = (MeanTeacher(weight=2.0, ramp=0.5, threshold=0.0) for _ in range(2))
     method.setup(network, fields)
     full = method(fields, 0.5)
     assert (method(fields, 0.0) / full).item() == pytest.approx(math.exp(-5))
