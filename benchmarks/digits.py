@@ -3,8 +3,8 @@
     python benchmarks/digits.py [--methods mcc,dann] [--seeds 3] [--epochs 30]
 
 The source is one half of scikit-learn's 8 x 8 digits, the target the other half turned by 25 degrees, blurred, noisy.
-This is a smoke comparison on 1,797 tiny images, not the usual MNIST to USPS, which cannot be had without a download: it
-tells a method that acts from one that does not. All stand at their own defaults, with the same SGD and steps.
+This is a smoke comparison on 1,797 tiny images, not the usual MNIST to USPS (``mnist_usps.py``): it tells a method that
+acts from one that does not. All stand at their own defaults, with the same SGD and steps.
 """
 
 from __future__ import annotations

@@ -9,8 +9,10 @@ E_t is the trainer's network, so start it from weights trained on the source; E_
 start. The trainer's own loss is dropped (``supervised = False``), and what lies behind the tapped layer gets no
 gradient: the classifier stays that of the source. Nothing but the discriminator ties E_t to the classes, so a long run
 can swap them; keep it short, with a small learning rate (the authors' is 2e-4), and watch the validators. The
-discriminator has an Adam (beta 0.5) at a rate of its own, two hidden layers of 500, and is given time to learn: the
-term grows with lambda(p) = 2 / (1 + exp(-10 p)) - 1 (DANN's ramp, not the paper's).
+discriminator has two hidden layers of 500 and learns as the encoder does, by an optimizer of the same kind at the same
+rate, as in the paper and in TLlib: with an Adam of its own at 1e-3 beside SGD three digit runs ended at 81.4, 71.7 and
+70.3 % from sources of 72.6, 70.4 and 73.1. It is given time: the term grows with lambda(p) = 2 / (1 + exp(-10 p)) - 1
+(DANN's ramp, not the paper's).
 
 What the classifier sees must be what the discriminator sees. So leave ``layer`` at what enters the class head: from a
 layer inside a U-Net the skips carry the rest past the discriminator, and nothing holds them. In a segmentation every
@@ -54,7 +56,7 @@ class Adda(Method):
         hidden: width of the discriminator's two hidden layers.
         places: of a feature map with more, so many per case are drawn in each step: two layers of 500 at every voxel
             would cost more than the network.
-        lr: learning rate of the discriminator.
+        lr: of an Adam (beta 0.5) of the discriminator's own; ``None``: it follows the network's optimizer.
 
     Raises:
         InputError: ``places`` is below 1.
@@ -69,15 +71,15 @@ class Adda(Method):
     norm_statistics = "source copy: frozen; the network's running averages are the target's alone"
     statistics = "target"
     default_pool: ClassVar[str | None] = None
-    lr: float
 
-    def __init__(self, hidden: int = 500, lr: float = 1e-3, places: int = 1024) -> None:
+    def __init__(self, hidden: int = 500, lr: float | None = None, places: int = 1024) -> None:
         super().__init__()
         if places < 1:
             raise InputError(
                 f"ADDA's discriminator judges at least one place, got places={places}", hint="1024 is the default"
             )
         self.hidden, self.lr, self.places = hidden, lr, places
+        self.follows_lr = lr is None
         self.source_network: nn.Module | None = None
         self.discriminator: nn.Module | None = None
         self._tap: Tap | None = None
@@ -92,7 +94,7 @@ class Adda(Method):
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         assert self.discriminator is not None
-        return torch.optim.Adam(self.discriminator.parameters(), lr=self.lr, betas=(0.5, 0.999))
+        return torch.optim.Adam(self.discriminator.parameters(), lr=self.lr or 1e-3, betas=(0.5, 0.999))
 
     @torch.no_grad()
     def source_features(self, image: Tensor) -> Tensor:

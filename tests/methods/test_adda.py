@@ -108,6 +108,14 @@ def test_the_discriminator_learns_at_a_rate_of_its_own(lr):
     assert handler.optimizer.param_groups[0]["lr"] == lr
 
 
+def test_by_default_the_discriminator_learns_as_the_network_does():
+    engine, handler = trainer_of(UNet(2, 1, 2, (4, 8), (2,)), Adda(hidden=4), 0.05)
+    engine.run()
+    assert isinstance(handler.optimizer, torch.optim.Adam)
+    assert handler.optimizer.param_groups[0]["lr"] == 0.05
+    assert handler.optimizer.param_groups[0]["betas"] == (0.9, 0.999)  # the network's
+
+
 def test_in_a_segmentation_each_place_before_the_class_head_is_judged_and_the_target_alone_counts():
     network = UNet(2, 1, 2, (4, 8), (2,), norm="batch")
     head = {k: v.clone() for k, v in network.named_parameters() if k.startswith("model.2.conv")}
