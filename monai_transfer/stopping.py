@@ -22,10 +22,13 @@ from typing import Any
 
 __all__ = [
     "Stopped",
+    "at_signal",
     "at_stop",
+    "deferred",
     "die_with_parent",
     "end_children",
     "install",
+    "installed",
     "keeps",
     "kept",
     "leave",
@@ -55,9 +58,16 @@ class _State:
     signum: int | None = None
     grace = 4.0
     says = True
+    deferring = 0
     leaving = threading.Lock()
     callbacks: dict[int, Callable[[], None]] = {}  # noqa: RUF012 - one process, one state
+    at_once: dict[int, Callable[[], None]] = {}  # noqa: RUF012
     kept: str | Callable[[], str] = ""
+
+
+def installed() -> bool:
+    """Whether this process's signals are handled here."""
+    return signal.getsignal(signal.SIGTERM) is _raise
 
 
 def install(grace: float = 4.0, says: bool = True) -> None:
@@ -83,7 +93,24 @@ def _raise(signum: int, frame: Any) -> None:
     if _State.signum is not None:
         return  # said already; a second Ctrl-C changes nothing, the end is seconds away
     _State.signum = signum
-    raise Stopped(signal.Signals(signum).name)
+    if not _State.deferring:
+        raise Stopped(signal.Signals(signum).name)
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """A signal that comes within the block raises ``Stopped`` at its end; the grace of ``install`` runs all the same.
+
+    For the few lines that say how something ended.
+    """
+    before = _State.signum
+    _State.deferring += 1
+    try:
+        yield
+    finally:
+        _State.deferring -= 1
+    if before is None and _State.signum is not None and not _State.deferring:
+        raise Stopped(signal.Signals(_State.signum).name)
 
 
 def _watch(reader: int) -> None:
@@ -91,6 +118,9 @@ def _watch(reader: int) -> None:
         numbers = os.read(reader, 16)
         found = next((number for number in numbers if number in _SIGNALS), None)
         if found is not None:
+            for callback in list(_State.at_once.values()):
+                with contextlib.suppress(Exception):
+                    callback()
             time.sleep(_State.grace)
             leave(found)
 
@@ -111,6 +141,17 @@ def kept() -> str:
         return _State.kept() if callable(_State.kept) else _State.kept
     except Exception:  # the process is ending, and the files may be half there
         return ""
+
+
+@contextmanager
+def at_signal(callback: Callable[[], None]) -> Iterator[None]:
+    """Call ``callback`` in another thread the moment a signal asks the process to end, wherever its main thread is."""
+    token = next(_tokens)
+    _State.at_once[token] = callback
+    try:
+        yield
+    finally:
+        _State.at_once.pop(token, None)
 
 
 @contextmanager
@@ -196,4 +237,4 @@ def unprotected() -> Iterator[None]:
         signal.set_wakeup_fd(-1)
         for number, handler in before.items():
             signal.signal(number, handler)
-        _State.signum, _State.kept = None, ""
+        _State.signum, _State.kept, _State.deferring = None, "", 0

@@ -155,6 +155,81 @@ def test_an_interrupted_adaptation_ends_as_an_uninterrupted_one(bundle, data, tm
     assert tables[0] == tables[1]
 
 
+@pytest.fixture
+def two_ranks(bundle, data):
+    """Start a training of two ranks by ``torchrun``; ends what is left of it."""
+    groups = []
+
+    def begin(module: str = "monai_transfer", wait: bool = True) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
+        files = "['configs/train.yaml','configs/multi_gpu_train.yaml']"
+        words = (
+            ["monai.bundle", "run", "--config_file", files]
+            if module == "monai.bundle"
+            else [module, "run", ".", "train"]
+        )
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", *words]
+        process = subprocess.Popen(
+            [*launcher, *LONG, "--val_interval", "1", "--dataset_dir", str(data)],
+            cwd=bundle,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(BUNDLES.parent)},
+        )
+        groups.append(process)
+        if wait:
+            wait_for(lambda: epochs_kept(bundle / "runs" / "train-0") > 0, process)
+        return process, psutil.Process(process.pid).children(recursive=True) if wait else []
+
+    yield begin
+    for process in groups:
+        for one in psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []:
+            one.kill()
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.slow
+def test_ranks_share_one_lock_and_others_are_refused_in_one_line(bundle, data, two_ranks):
+    first, _ = two_ranks()
+    ours = json.loads((bundle / "runs" / "train-0" / "run.json").read_text())["process"]
+    for module in ("monai_transfer", "monai.bundle"):
+        _, err = two_ranks(module, wait=False)[0].communicate(timeout=240)
+        errors = [line for line in err.splitlines() if line.startswith("error: ")]
+        assert len(errors) == 1 and f"train-0: is being written by process {ours} on this machine" in errors[0], err
+    alone = subprocess.run(
+        [sys.executable, "-m", "monai_transfer", "run", bundle, "train"], capture_output=True, text=True, check=False
+    )
+    assert alone.returncode == 2 and alone.stderr.count("\n") == 1 and "is being written by" in alone.stderr
+    assert first.poll() is None and read_status(bundle / "runs" / "train-0") == "running"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", ["monai_transfer", "monai.bundle"])
+@pytest.mark.parametrize("who", ["rank 0", "rank 1", "torchrun", "torchrun, softly"])
+def test_ranks_end_together_and_the_record_says_of_what(bundle, two_ranks, who, module):
+    process, ranks = two_ranks(module)
+    folder = bundle / "runs" / "train-0"
+    first = json.loads((folder / "run.json").read_text())["process"]
+    killed = next((rank for rank in ranks if (rank.pid == first) == (who == "rank 0")), None)
+    assert killed is not None and len(ranks) == 2
+    if who.startswith("rank"):
+        killed.kill()
+    else:
+        process.send_signal(signal.SIGTERM if "softly" in who else signal.SIGKILL)
+    _, alive = psutil.wait_procs(ranks, timeout=5)
+    assert alive == []
+    _, err = process.communicate(timeout=30)
+    record = read_record(folder)
+    assert record is not None
+    if who.startswith("rank"):
+        assert record["status"] == "failed" and record["reason"].startswith(f"{who} (process {killed.pid}) ended first")
+    else:
+        assert record["status"] == "interrupted"
+        assert err.count("interrupted by SIGTERM: epoch") == 1
+    assert not (folder / ".lock").exists() or who == "rank 0"
+
+
 WORK = {
     "evaluate": ["run", "{bundle}", "evaluate", "--dataset_dir", "{data}", "--output_dir", "{out}/run"],
     "predict": ["predict", "{bundle}", "{images}", "-o", "{out}/predictions"],
