@@ -1,6 +1,6 @@
 """nnU-Net's own predictor on one array, for ``prediction.py --nnunet``: runs in an environment that has nnU-Net.
 
-    python _nnunet_predictor.py NETWORK.ts IMAGE.npy LABELS.npy CLASSES WINDOW WINDOW WINDOW
+    python _nnunet_predictor.py NETWORK.ts IMAGE.npy LABELS.npy CLASSES OVERLAP WINDOW WINDOW WINDOW
 
 The network is TorchScript, the image C x spatial; nothing is cropped, normalised or resampled, no view is mirrored.
 Prints seconds of the processor of the prediction, and the most bytes that the process has held.
@@ -59,11 +59,12 @@ def plans(window: list[int]) -> dict:
 
 
 def main() -> None:
-    network, image, labels, classes, *window = sys.argv[1:]
+    network, image, labels, classes, overlap, *window = sys.argv[1:]
     torch.set_num_threads(1)
     net = torch.jit.load(network)
     with contextlib.redirect_stdout(io.StringIO()):
-        predictor = nnUNetPredictor(use_mirroring=False, device=torch.device("cpu"), allow_tqdm=False)
+        step, cpu = 1 - float(overlap), torch.device("cpu")
+        predictor = nnUNetPredictor(tile_step_size=step, use_mirroring=False, device=cpu, allow_tqdm=False)
     manager = PlansManager(plans([int(n) for n in window]))
     names = {"background": 0, **{f"class_{n}": n for n in range(1, int(classes))}}
     facts = {"channel_names": {"0": "x"}, "labels": names, "numTraining": 1, "file_ending": ".nii.gz"}

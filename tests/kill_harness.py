@@ -10,7 +10,7 @@ SIGKILL) at a random moment of its life. Then:
 - no process that it started is left after 5 s;
 - after SIGINT and SIGTERM there is no temporary and no empty file; after SIGKILL there is none once the same command
   has run again;
-- ``run.json`` says ``interrupted`` or ``finished``, and a ``train`` or ``adapt`` that is started again and again until it
+- ``run.json`` says ``interrupted`` or ``finished``; a ``train`` or ``adapt`` that is started again and again until it
   is finished has the weights and test scores of an uninterrupted one, bit by bit.
 
 Prints one line per fault, and a summary; the exit code is 1 where there was a fault.
@@ -198,7 +198,7 @@ def judge(told: str, number: signal.Signals, code: int, err: str, took: float, t
     elif code == -number or "KeyboardInterrupt" in err and "import" in err and "monai_transfer/stopping" not in err:
         tally.count("Python was starting")
     elif code != 128 + number:
-        tally.fault(f"{told}: status {code}: {err[-300:]}")
+        tally.fault(f"{told}: status {code}: {err[:1500]} ... {err[-300:]}")
     elif "Traceback" in err or f"interrupted by {number.name}" not in err:
         tally.fault(f"{told}: says {err[-500:]!r}")
 
