@@ -179,18 +179,18 @@ def _flushed(code: int) -> int:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 it ran and found problems, 2 wrong input or usage, 128 + n signal n."""
     rank, ranks = 0, 1
-    if arguments is None:  # the process is ours: from a test or a notebook it is not
-        rank, ranks = count()
-        stopping.install(says=rank == 0)
-        if rank:  # what all ranks do, rank 0 tells
-            sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - until the process ends
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"] or ["--help"]
-    if not debug:
-        silence_libraries()
-    stopping.keeps("nothing of it is kept; the same command starts again")
     try:
+        if arguments is None:  # the process is ours: from a test or a notebook it is not
+            rank, ranks = count()
+            stopping.install(says=rank == 0)
+            if rank:  # what all ranks do, rank 0 tells
+                sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - until the process ends
+        stopping.keeps("nothing of it is kept; the same command starts again")
+        if not debug:
+            silence_libraries()
         code = app(words, prog_name="monai-transfer", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         code = 130

@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from types import FrameType
 
 __all__ = [
     "Stopped",
@@ -56,7 +56,7 @@ _tokens = itertools.count()
 
 class _State:
     signum: int | None = None
-    grace = 4.0
+    grace = 3.0
     says = True
     deferring = 0
     leaving = threading.Lock()
@@ -70,7 +70,7 @@ def installed() -> bool:
     return signal.getsignal(signal.SIGTERM) is _raise
 
 
-def install(grace: float = 4.0, says: bool = True) -> None:
+def install(grace: float = 3.0, says: bool = True) -> None:
     """Handle the signals from now on; call it in the main thread.
 
     Args:
@@ -89,12 +89,24 @@ def install(grace: float = 4.0, says: bool = True) -> None:
     threading.Thread(target=_watch, args=(reader,), name="stopping", daemon=True).start()
 
 
-def _raise(signum: int, frame: Any) -> None:
+def _raise(signum: int, frame: FrameType | None) -> None:
     if _State.signum is not None:
         return  # said already; a second Ctrl-C changes nothing, the end is seconds away
     _State.signum = signum
+    if _loads(frame):
+        # an exception in the middle of a library's import leaves it half made, and within torch's compiler it aborts
+        leave(signum)
     if not _State.deferring:
         raise Stopped(signal.Signals(signum).name)
+
+
+def _loads(frame: FrameType | None) -> bool:
+    """Whether the main thread is importing something."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextmanager
@@ -178,7 +190,8 @@ def leave(signum: int) -> None:
     for callback in list(_State.callbacks.values()):
         with contextlib.suppress(Exception):
             callback()
-    end_children()
+    with contextlib.suppress(Exception):
+        end_children()
     if _State.says:
         words = kept()
         name = signal.Signals(signum).name

@@ -50,6 +50,13 @@ def wait_for(condition, process: subprocess.Popen[str], seconds: float = 240) ->
         time.sleep(0.05)
 
 
+def caught(process: subprocess.Popen[str], number: int) -> bool:
+    """Whether Python has started so far that the signal is handled."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    mask = next(line for line in status.splitlines() if line.startswith("SigCgt")).split()[1]
+    return bool(int(mask, 16) >> (number - 1) & 1)
+
+
 def stop(process: subprocess.Popen[str], number: int) -> tuple[int, str]:
     """Status and stderr of a process that got a signal and must have ended, with its children, within 5 s."""
     children = psutil.Process(process.pid).children(recursive=True)
@@ -133,8 +140,26 @@ def test_a_dead_worker_fails_its_own_run_only(bundle, data, tmp_path):
 
 def test_a_stop_while_libraries_load(bundle):
     process = start("predict", bundle, bundle / "sample", "-o", bundle / "out")
+    if Path("/proc/self/status").is_file():
+        wait_for(lambda: caught(process, signal.SIGTERM), process)
     time.sleep(1.5)
     assert stop(process, signal.SIGTERM)[0] == 143
+
+
+def test_a_stop_within_an_import_ends_the_process_there(tmp_path):
+    (tmp_path / "slow_library.py").write_text(
+        "import os, signal, time\ntry:\n    os.kill(os.getpid(), signal.SIGTERM)\n    time.sleep(5)\n"
+        "except BaseException:\n    print('an exception came in the middle')\n"
+    )
+    code = "from monai_transfer import stopping; stopping.keeps('nothing'); stopping.install(); import slow_library"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(BUNDLES.parent)])},
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (143, "", "interrupted by SIGTERM: nothing\n")
 
 
 @pytest.mark.slow
