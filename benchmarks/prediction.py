@@ -10,12 +10,17 @@ outputs. Peak memory is that of a process of its own, less what it had before th
 ``--whole-body``: 104 classes of 512 x 512 x 600 in slabs with a limit of 8 GiB, windows with overlap 0.25; the network
 is one pointwise convolution, since it is the memory beside the network that is asked about.
 ``--many-classes``: 104 classes of 160 x 160 x 160, both ways, for their agreement.
+``--nnunet PYTHON [--window N] [--shape X,Y,Z] [--pointwise]``: the ``30 classes`` network (as TorchScript) on an image
+of 320 x 320 x 256, beside nnU-Net's own predictor without mirroring; PYTHON is that of an environment with nnunetv2
+2.8.1. Neither side resamples. Each is a process of its own, libraries and image included. ``--pointwise``: one
+pointwise convolution, and windows that do not overlap: for the memory beside the network, soon.
 """
 
 from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -133,9 +138,58 @@ def many_classes(record: bool, edge: int = 160) -> None:
     _measure.report(__file__, rows, record)
 
 
+def beside_nnunet(python: str, edge: int, shape: tuple[int, ...], pointwise: bool, record: bool) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        torch.manual_seed(0)
+        net = torch.nn.Conv3d(1, 30, 1) if pointwise else network("30 classes")
+        torch.jit.save(torch.jit.script(net), folder / "network.ts")
+        np.save(folder / "image.npy", scan(shape)["image"].numpy().astype(np.float32)[None])
+        theirs = [python, str(Path(__file__).with_name("_nnunet_predictor.py"))]
+        found, overlap = {}, 0.0 if pointwise else OVERLAP
+        for side, words in (("nnU-Net", theirs), ("slabs", [sys.executable, __file__, "--beside"])):
+            more = map(
+                str, (folder / "network.ts", folder / "image.npy", folder / f"{side}.npy", 30, overlap, *(edge,) * 3)
+            )
+            done = subprocess.run([*words, *more], capture_output=True, text=True, check=True)
+            found[side] = [float(word) for word in done.stdout.split()[-2:]]
+            print(f"{side}: {found[side][0]:.0f} processor seconds, {found[side][1] / 1e9:.2f} GB at most", flush=True)
+        labels = [torch.from_numpy(np.load(folder / f"{side}.npy")) for side in found]
+        which = ", a pointwise network" if pointwise else ""
+        what = f"30 classes of {' x '.join(map(str, shape))}, windows of {edge}{which}: "
+        rows = [
+            (f"{what}nnU-Net's predictor / in slabs, processor time", found["nnU-Net"][0] / found["slabs"][0]),
+            (f"{what}nnU-Net's predictor, peak of the whole process, GB", found["nnU-Net"][1] / 1e9),
+            (f"{what}in slabs, peak of the whole process, GB", found["slabs"][1] / 1e9),
+            (f"{what}least Dice of a class, in slabs and nnU-Net's", dice(*labels)),
+        ]
+    _measure.report(__file__, rows, record)
+
+
+def beside(net: str, image: str, labels: str, classes: str, overlap: str, *window: str) -> None:
+    """In a process of its own: our side of ``--nnunet``."""
+    global OVERLAP
+    OVERLAP = float(overlap)
+    torch.set_num_threads(1)
+    voxels = torch.from_numpy(np.load(image))
+    item = {"image": MetaTensor(voxels, affine=torch.eye(4, dtype=torch.float64))}
+    item["image"].meta |= {"original_affine": np.eye(4), "spatial_shape": np.array(voxels.shape[1:])}
+    since = _measure.now()
+    found = in_slabs(torch.jit.load(net), item, int(window[0]), "cpu", int(classes))
+    spent = _measure.now() - since
+    np.save(labels, found[0].numpy())
+    print(spent, high_water())
+
+
 def main() -> None:
-    if sys.argv[1:2] == ["--one"]:
-        one(*sys.argv[2:])
+    if sys.argv[1:2] in (["--one"], ["--beside"]):
+        {"--one": one, "--beside": beside}[sys.argv[1]](*sys.argv[2:])
+        return
+    if "--nnunet" in sys.argv:
+        given = dict(zip(sys.argv, sys.argv[1:], strict=False))
+        shape = tuple(int(n) for n in given.get("--shape", "320,320,256").split(","))
+        window, flags = int(given.get("--window", 64)), ["--pointwise" in sys.argv, "--record" in sys.argv]
+        beside_nnunet(given["--nnunet"], window, shape, *flags)
         return
     if "--whole-body" in sys.argv:
         whole_body("--record" in sys.argv)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
+import time
 import traceback
 from collections.abc import Iterable
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import typer
@@ -19,6 +22,7 @@ from monai_transfer.discovery import file_names
 from monai_transfer.errors import CoverageError, InputError, describe, first_cause, is_out_of_memory
 from monai_transfer.files import unwritable
 from monai_transfer.library_logging import silence_libraries
+from monai_transfer.runs.ranks import count
 from monai_transfer.study.arms import PRESETS
 
 __all__ = ["COMMANDS", "app", "main"]
@@ -174,15 +178,19 @@ def _flushed(code: int) -> int:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 it ran and found problems, 2 wrong input or usage, 128 + n signal n."""
-    if arguments is None:  # the process is ours: from a test or a notebook it is not
-        stopping.install()
+    rank, ranks = 0, 1
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"] or ["--help"]
-    if not debug:
-        silence_libraries()
-    stopping.keeps("nothing of it is kept; the same command starts again")
     try:
+        if arguments is None:  # the process is ours: from a test or a notebook it is not
+            rank, ranks = count()
+            stopping.install(says=rank == 0)
+            if rank:  # what all ranks do, rank 0 tells
+                sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - until the process ends
+        stopping.keeps("nothing of it is kept; the same command starts again")
+        if not debug:
+            silence_libraries()
         code = app(words, prog_name="monai-transfer", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         code = 130
@@ -194,9 +202,18 @@ def main(arguments: list[str] | None = None) -> None:
         cause = first_cause(error)
         if isinstance(cause, BrokenPipeError) and _nameless(cause) == "standard output":
             code = 141  # `| head` has read enough
-        else:
+        elif not rank:
             print(f"error: {message}", file=sys.stderr)
+        else:
+            with contextlib.suppress(stopping.Stopped):
+                time.sleep(1.0)  # where all of them fail alike, torchrun ends this one meanwhile
+            stopping.leave_if_stopped()
+            print(f"error: rank {rank}: {message}", file=sys.stderr)
     stopping.leave_if_stopped()
     if code == 130:
         print(f"interrupted: {stopping.kept()}", file=sys.stderr)
-    sys.exit(_flushed(code if isinstance(code, int) else 0))
+    code = _flushed(code if isinstance(code, int) else 0)
+    if code and ranks > 1:
+        stopping.end_children()
+        os._exit(code)  # Python's own end would wait for the group, some of which may be dead
+    sys.exit(code)

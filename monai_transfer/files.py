@@ -290,7 +290,9 @@ def write_json(path: str | Path, content: Any) -> None:
     Raises:
         InputError: it cannot be written.
     """
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
+        json.dump(content, stream, indent=2, ensure_ascii=False)  # bit by bit: a manifest of 100,000 cases is long
+        stream.write("\n")
 
 
 def sha256_file(path: str | Path) -> str:

@@ -178,7 +178,7 @@ def _text(path: Path, max_bytes: int) -> str:
         raise InputError("is no ordinary file", path=path, hint="name a file")
     try:
         with path.open("rb") as stream:
-            content = stream.read(max_bytes + 1)
+            content = stream.read(min(max_bytes, path.stat().st_size) + 1)  # as many bytes are laid ready
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror})", path=path, hint="check its permissions") from error
     if len(content) > max_bytes:

@@ -18,14 +18,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from types import FrameType
 
 __all__ = [
     "Stopped",
+    "at_signal",
     "at_stop",
+    "deferred",
     "die_with_parent",
     "end_children",
     "install",
+    "installed",
     "keeps",
     "kept",
     "leave",
@@ -53,14 +56,21 @@ _tokens = itertools.count()
 
 class _State:
     signum: int | None = None
-    grace = 4.0
+    grace = 3.0
     says = True
+    deferring = 0
     leaving = threading.Lock()
     callbacks: dict[int, Callable[[], None]] = {}  # noqa: RUF012 - one process, one state
+    at_once: dict[int, Callable[[], None]] = {}  # noqa: RUF012
     kept: str | Callable[[], str] = ""
 
 
-def install(grace: float = 4.0, says: bool = True) -> None:
+def installed() -> bool:
+    """Whether this process's signals are handled here."""
+    return signal.getsignal(signal.SIGTERM) is _raise
+
+
+def install(grace: float = 3.0, says: bool = True) -> None:
     """Handle the signals from now on; call it in the main thread.
 
     Args:
@@ -79,11 +89,40 @@ def install(grace: float = 4.0, says: bool = True) -> None:
     threading.Thread(target=_watch, args=(reader,), name="stopping", daemon=True).start()
 
 
-def _raise(signum: int, frame: Any) -> None:
+def _raise(signum: int, frame: FrameType | None) -> None:
     if _State.signum is not None:
         return  # said already; a second Ctrl-C changes nothing, the end is seconds away
     _State.signum = signum
-    raise Stopped(signal.Signals(signum).name)
+    if _loads(frame):
+        # an exception in the middle of a library's import leaves it half made, and within torch's compiler it aborts
+        leave(signum)
+    if not _State.deferring:
+        raise Stopped(signal.Signals(signum).name)
+
+
+def _loads(frame: FrameType | None) -> bool:
+    """Whether the main thread is importing something."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """A signal that comes within the block raises ``Stopped`` at its end; the grace of ``install`` runs all the same.
+
+    For the few lines that say how something ended.
+    """
+    before = _State.signum
+    _State.deferring += 1
+    try:
+        yield
+    finally:
+        _State.deferring -= 1
+    if before is None and _State.signum is not None and not _State.deferring:
+        raise Stopped(signal.Signals(_State.signum).name)
 
 
 def _watch(reader: int) -> None:
@@ -91,6 +130,9 @@ def _watch(reader: int) -> None:
         numbers = os.read(reader, 16)
         found = next((number for number in numbers if number in _SIGNALS), None)
         if found is not None:
+            for callback in list(_State.at_once.values()):
+                with contextlib.suppress(Exception):
+                    callback()
             time.sleep(_State.grace)
             leave(found)
 
@@ -111,6 +153,17 @@ def kept() -> str:
         return _State.kept() if callable(_State.kept) else _State.kept
     except Exception:  # the process is ending, and the files may be half there
         return ""
+
+
+@contextmanager
+def at_signal(callback: Callable[[], None]) -> Iterator[None]:
+    """Call ``callback`` in another thread the moment a signal asks the process to end, wherever its main thread is."""
+    token = next(_tokens)
+    _State.at_once[token] = callback
+    try:
+        yield
+    finally:
+        _State.at_once.pop(token, None)
 
 
 @contextmanager
@@ -137,7 +190,8 @@ def leave(signum: int) -> None:
     for callback in list(_State.callbacks.values()):
         with contextlib.suppress(Exception):
             callback()
-    end_children()
+    with contextlib.suppress(Exception):
+        end_children()
     if _State.says:
         words = kept()
         name = signal.Signals(signum).name
@@ -196,4 +250,4 @@ def unprotected() -> Iterator[None]:
         signal.set_wakeup_fd(-1)
         for number, handler in before.items():
             signal.signal(number, handler)
-        _State.signum, _State.kept = None, ""
+        _State.signum, _State.kept, _State.deferring = None, "", 0

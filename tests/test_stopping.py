@@ -50,6 +50,13 @@ def wait_for(condition, process: subprocess.Popen[str], seconds: float = 240) ->
         time.sleep(0.05)
 
 
+def caught(process: subprocess.Popen[str], number: int) -> bool:
+    """Whether Python has started so far that the signal is handled."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    mask = next(line for line in status.splitlines() if line.startswith("SigCgt")).split()[1]
+    return bool(int(mask, 16) >> (number - 1) & 1)
+
+
 def stop(process: subprocess.Popen[str], number: int) -> tuple[int, str]:
     """Status and stderr of a process that got a signal and must have ended, with its children, within 5 s."""
     children = psutil.Process(process.pid).children(recursive=True)
@@ -133,8 +140,26 @@ def test_a_dead_worker_fails_its_own_run_only(bundle, data, tmp_path):
 
 def test_a_stop_while_libraries_load(bundle):
     process = start("predict", bundle, bundle / "sample", "-o", bundle / "out")
+    if Path("/proc/self/status").is_file():
+        wait_for(lambda: caught(process, signal.SIGTERM), process)
     time.sleep(1.5)
     assert stop(process, signal.SIGTERM)[0] == 143
+
+
+def test_a_stop_within_an_import_ends_the_process_there(tmp_path):
+    (tmp_path / "slow_library.py").write_text(
+        "import os, signal, time\ntry:\n    os.kill(os.getpid(), signal.SIGTERM)\n    time.sleep(5)\n"
+        "except BaseException:\n    print('an exception came in the middle')\n"
+    )
+    code = "from monai_transfer import stopping; stopping.keeps('nothing'); stopping.install(); import slow_library"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(BUNDLES.parent)])},
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (143, "", "interrupted by SIGTERM: nothing\n")
 
 
 @pytest.mark.slow
@@ -153,6 +178,81 @@ def test_an_interrupted_adaptation_ends_as_an_uninterrupted_one(bundle, data, tm
     assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
     tables = [(folder / "cases.csv").read_text() for folder in (straight, stopped)]
     assert tables[0] == tables[1]
+
+
+@pytest.fixture
+def two_ranks(bundle, data):
+    """Start a training of two ranks by ``torchrun``; ends what is left of it."""
+    groups = []
+
+    def begin(module: str = "monai_transfer", wait: bool = True) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
+        files = "['configs/train.yaml','configs/multi_gpu_train.yaml']"
+        words = (
+            ["monai.bundle", "run", "--config_file", files]
+            if module == "monai.bundle"
+            else [module, "run", ".", "train"]
+        )
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", *words]
+        process = subprocess.Popen(
+            [*launcher, *LONG, "--val_interval", "1", "--dataset_dir", str(data)],
+            cwd=bundle,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(BUNDLES.parent)},
+        )
+        groups.append(process)
+        if wait:
+            wait_for(lambda: epochs_kept(bundle / "runs" / "train-0") > 0, process)
+        return process, psutil.Process(process.pid).children(recursive=True) if wait else []
+
+    yield begin
+    for process in groups:
+        for one in psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []:
+            one.kill()
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.slow
+def test_ranks_share_one_lock_and_others_are_refused_in_one_line(bundle, data, two_ranks):
+    first, _ = two_ranks()
+    ours = json.loads((bundle / "runs" / "train-0" / "run.json").read_text())["process"]
+    for module in ("monai_transfer", "monai.bundle"):
+        _, err = two_ranks(module, wait=False)[0].communicate(timeout=240)
+        errors = [line for line in err.splitlines() if line.startswith("error: ")]
+        assert len(errors) == 1 and f"train-0: is being written by process {ours} on this machine" in errors[0], err
+    alone = subprocess.run(
+        [sys.executable, "-m", "monai_transfer", "run", bundle, "train"], capture_output=True, text=True, check=False
+    )
+    assert alone.returncode == 2 and alone.stderr.count("\n") == 1 and "is being written by" in alone.stderr
+    assert first.poll() is None and read_status(bundle / "runs" / "train-0") == "running"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", ["monai_transfer", "monai.bundle"])
+@pytest.mark.parametrize("who", ["rank 0", "rank 1", "torchrun", "torchrun, softly"])
+def test_ranks_end_together_and_the_record_says_of_what(bundle, two_ranks, who, module):
+    process, ranks = two_ranks(module)
+    folder = bundle / "runs" / "train-0"
+    first = json.loads((folder / "run.json").read_text())["process"]
+    killed = next((rank for rank in ranks if (rank.pid == first) == (who == "rank 0")), None)
+    assert killed is not None and len(ranks) == 2
+    if who.startswith("rank"):
+        killed.kill()
+    else:
+        process.send_signal(signal.SIGTERM if "softly" in who else signal.SIGKILL)
+    _, alive = psutil.wait_procs(ranks, timeout=5)
+    assert alive == []
+    _, err = process.communicate(timeout=30)
+    record = read_record(folder)
+    assert record is not None
+    if who.startswith("rank"):
+        assert record["status"] == "failed" and record["reason"].startswith(f"{who} (process {killed.pid}) ended first")
+    else:
+        assert record["status"] == "interrupted"
+        assert err.count("interrupted by SIGTERM: epoch") == 1
+    assert not (folder / ".lock").exists() or who == "rank 0"
 
 
 WORK = {

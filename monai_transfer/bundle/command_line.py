@@ -16,6 +16,7 @@ from fire.parser import DefaultParseValue
 from monai_transfer.config_text import given_to_config, to_config
 from monai_transfer.discovery import file_names
 from monai_transfer.errors import InputError, closest
+from monai_transfer.runs.ranks import count
 from monai_transfer.runs.record import read_record
 from monai_transfer.safe_parse import config_file, read_config
 
@@ -42,6 +43,8 @@ WORKFLOWS = {
 }
 """The config files of each workflow, in the order in which they are merged."""
 
+_ALONE = ("evaluate", "infer")
+
 AUTO = "auto"
 """The value of ``strategy`` that decides between arms (``bundle.auto``)."""
 
@@ -51,6 +54,8 @@ _WORDS = {"null": None, "none": None, "true": True, "false": False}
 
 def config_files(bundle: str | Path, workflow: str) -> list[str]:
     """Absolute paths of the workflow's config files, in merging order.
+
+    In a process that ``torchrun`` started beside others, ``multi_gpu_train`` comes last.
 
     Raises:
         InputError: not a bundle, no such workflow, or the bundle lacks one of its files.
@@ -63,8 +68,10 @@ def config_files(bundle: str | Path, workflow: str) -> list[str]:
     home = bundle.resolve()  # the folder alone: a config that is a link belongs to this bundle, not to where it leads
     if workflow not in WORKFLOWS:
         raise InputError(f"no workflow {workflow!r}", hint=f"one of {', '.join(WORKFLOWS)}")
-    files = []
-    for name in WORKFLOWS[workflow]:
+    files, several = [], count()[1] > 1
+    if several and workflow in _ALONE:
+        raise InputError(f"{workflow} runs in one process", hint="leave torchrun away")
+    for name in [*WORKFLOWS[workflow], *(["multi_gpu_train"] if several else [])]:
         found = config_file(home, name)
         if found is None:
             raise InputError(
@@ -144,11 +151,13 @@ def _as_word(value: Any) -> str:
 
 
 def equal_command(bundle: str | Path, workflow: str, overrides: Mapping[str, Any]) -> str:
-    """The ``python -m monai.bundle run`` line that does the same."""
+    """The ``python -m monai.bundle run`` line (of several processes: ``torchrun``) that does the same."""
     files = config_files(bundle, workflow)
     configs = Path(files[0]).parent
     names = files[0] if len(files) == 1 else "[" + ",".join(repr(name) for name in files) + "]"
-    words = ["python", "-m", "monai.bundle", "run", "--config_file", names]
+    several = count()[1]
+    launcher = ["torchrun", f"--nproc_per_node={several}"] if several > 1 else ["python"]
+    words = [*launcher, "-m", "monai.bundle", "run", "--config_file", names]
     words += ["--meta_file", str(configs / "metadata.json")]
     if (configs / "logging.conf").is_file():
         words += ["--logging_file", str(configs / "logging.conf")]

@@ -29,6 +29,7 @@ from monai_transfer.engine.run_folder import close_open_runs, read_status
 from monai_transfer.errors import InputError
 from monai_transfer.runs.lock import holder
 from monai_transfer.runs.prolonging import EPOCHS, UNTRAINED, differences, epochs_asked, is_longer
+from monai_transfer.runs.ranks import count
 from monai_transfer.runs.record import what_is_kept
 from monai_transfer.stopping import keeps
 
@@ -88,11 +89,12 @@ def run_workflow(
 def _run(bundle: str | Path, workflow: str, overrides: dict[str, Any], log: bool, log_to: str | None) -> Path:
     flow = open_workflow(bundle, workflow, overrides, log=log)
     output = Path(flow.parser.get_parsed_content("output_dir") if "output_dir" in flow.parser.config else bundle)
-    if workflow != "infer" and read_status(output) == "finished" and not overrides.get("fresh"):
+    writes = workflow != "infer" and count()[0] == 0  # rank 0 asks and is told, for all ranks
+    if writes and read_status(output) == "finished" and not overrides.get("fresh"):
         _finished(flow, output)
     if workflow in ("adapt", "train"):
         _check_method(flow, "method" if workflow == "adapt" else "regulariser")
-    writer = holder(output) if workflow != "infer" else None
+    writer = holder(output) if writes else None
     if writer is not None and writer.process != os.getpid():  # told before the seconds that preparing takes
         hint = "wait for it, stop it, or name another --output_dir"
         raise InputError(f"is being written by {writer}", path=output, hint=hint)

@@ -1,15 +1,32 @@
-"""Several processes, one training: each its device, a group that averages gradients, the network wrapped for it."""
+"""Several processes, one training: each its device, a group that averages gradients, the network wrapped for it.
+
+They end together: a signal ends each of them by the way of ``stopping``, and so does the death of the ``torchrun`` that
+started them, which else would leave them training, and writing, behind its back.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-__all__ = ["distributed", "local_device", "process_rank", "start", "stop"]
+from monai_transfer import stopping
+from monai_transfer.errors import InputError, first_cause
+from monai_transfer.runs.ranks import Rank, own
+
+__all__ = ["distributed", "local_device", "process_rank", "ranks", "start", "stop", "when_failed"]
+
+when_failed: list[Callable[[BaseException], None]] = []
+"""Called with the error that ends this process, under plain ``monai.bundle run`` by ``torchrun``."""
 
 
 def local_device() -> torch.device:
@@ -39,9 +56,60 @@ def start(device: str | torch.device) -> None:
         device: of this process; by it the backend is chosen, not by what the machine has.
     """
     device = torch.device(device)
+    ours = _end_with_the_others()
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    if ours:
+        _end_at_once()  # after torch has put its own hook, which names the rank
     if device.type == "cuda":
         torch.cuda.set_device(device if device.index is not None else local_device())
+
+
+def _end_with_the_others() -> bool:
+    """Whether signals are handled from now on; the command line has seen to that itself."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return False  # whoever else started this process has ways of its own to end it
+    stopping.die_with_parent(os.getppid())
+    if threading.current_thread() is not threading.main_thread() or stopping.installed():
+        return False
+    stopping.install(says=os.environ.get("RANK") == "0")
+    return True
+
+
+def _end_at_once() -> None:
+    """After an error that nobody caught: Python's own end waits for the group, some of which may be dead.
+
+    A user's error is one line, said by rank 0 where all have met it.
+    """
+    shown, rank = sys.excepthook, dist.get_rank()
+
+    def end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        with contextlib.suppress(stopping.Stopped):
+            if rank:
+                time.sleep(1.0)  # where it came of another rank's end, torchrun ends this one meanwhile
+        stopping.leave_if_stopped()
+        cause = first_cause(error)
+        with contextlib.suppress(stopping.Stopped), stopping.deferred():
+            if isinstance(cause, InputError):
+                print(f"error: {cause}" if rank == 0 else f"error: rank {rank}: {cause}", file=sys.stderr)
+            else:
+                shown(kind, error, trace)
+            for callback in when_failed:
+                with contextlib.suppress(Exception):
+                    callback(error)
+        stopping.end_children()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):
+                stream.flush()
+        os._exit(2 if isinstance(cause, InputError) else 1)
+
+    sys.excepthook = end
+
+
+def ranks() -> list[Rank]:
+    """All processes of the group, by number; every one of them has to ask."""
+    found: list[Rank] = [None] * dist.get_world_size()  # type: ignore[list-item]
+    dist.all_gather_object(found, own(dist.get_rank()))
+    return found
 
 
 def distributed(network: nn.Module, device: str | torch.device) -> DistributedDataParallel:

@@ -28,14 +28,15 @@ import torch
 import torch.distributed as dist
 import yaml
 
+from monai_transfer.engine import processes
 from monai_transfer.engine.merged_config import merged_config
-from monai_transfer.engine.processes import process_rank
 from monai_transfer.errors import InputError, describe
 from monai_transfer.files import clear_leftovers, sha256_file, write_bytes, write_json, write_text
-from monai_transfer.runs.lock import LOCK_NAME, FolderLock
+from monai_transfer.runs.lock import LOCK_NAME, FolderLock, holder
 from monai_transfer.runs.prolonging import EPOCHS, IGNORED, differences, epochs_asked, is_longer
-from monai_transfer.runs.record import read_record, read_status
-from monai_transfer.stopping import at_stop, stopped_by
+from monai_transfer.runs.ranks import Rank, first_ended
+from monai_transfer.runs.record import mark, read_record, read_status, what_is_kept
+from monai_transfer.stopping import at_signal, at_stop, deferred, keeps, kept, stopped_by
 
 __all__ = ["RunFolder", "close_open_runs", "read_status"]
 
@@ -68,6 +69,9 @@ def _at_exit() -> None:
     """Under plain ``monai.bundle run`` nobody else tells: the interpreter keeps the error that it ended with."""
     if _open_runs:
         close_open_runs(getattr(sys, "last_value", None) or KeyboardInterrupt())
+
+
+processes.when_failed.append(close_open_runs)
 
 
 def _versions() -> dict[str, str]:
@@ -132,6 +136,9 @@ class RunFolder:
         self._started: float | None = None
         self._lock: FolderLock | None = None
         self._exits = contextlib.ExitStack()
+        self._rank = 0
+        self._others: list[Rank] = []
+        self._first_ended: Rank | None = None
         self._config = merged_config()
 
     @property
@@ -141,7 +148,7 @@ class RunFolder:
 
     @property
     def _writes(self) -> bool:
-        return process_rank() == 0
+        return self._rank == 0
 
     def _config_text(self) -> str | None:
         if self._config is None:
@@ -164,11 +171,15 @@ class RunFolder:
     def start(self) -> None:
         """Lock the folder; write run.json (status "running"), config.yaml and weights.json.
 
+        Of several processes rank 0 does it, for all of them; each of the others watches, and tells where rank 0 cannot.
+
         Raises:
             InputError: another process writes in the folder, or it holds an unfinished run of another configuration.
         """
         again = self.started  # once more in the same process
         self._started = time.monotonic()
+        grouped = dist.is_available() and dist.is_initialized()
+        self._rank = dist.get_rank() if grouped else 0
         if self._writes:
             self._lock = FolderLock(self.folder).acquire()  # of rank 0, for all ranks
             try:
@@ -176,11 +187,19 @@ class RunFolder:
             except BaseException:
                 self._release()
                 raise
-            if self not in _open_runs:
-                _open_runs.append(self)
-                self._exits.enter_context(at_stop(lambda: self.close(KeyboardInterrupt())))
-        if dist.is_available() and dist.is_initialized():
-            dist.barrier()  # no rank may look for a checkpoint before the folder is cleared or moved
+        if grouped:
+            # also: no rank may look for a checkpoint before the folder is cleared or moved
+            self._others = [rank for rank in processes.ranks() if rank.number != self._rank]
+        if self not in _open_runs:
+            _open_runs.append(self)
+            if not kept():  # under plain `monai.bundle run`
+                keeps(lambda: what_is_kept(self.folder))
+            self._exits.enter_context(at_signal(self._look))
+            self._exits.enter_context(at_stop(lambda: self.close(KeyboardInterrupt())))
+
+    def _look(self) -> None:
+        """Who is dead at the moment of a signal: later the others have followed it too."""
+        self._first_ended = first_ended(self._others)
 
     def _open(self, again: bool) -> None:
         record_path = self.folder / "run.json"
@@ -263,19 +282,48 @@ class RunFolder:
         self._end("finished")
 
     def close(self, error: BaseException | None) -> None:
-        """Set the status to "interrupted" or, with the reason, to "failed", unless the run is finished."""
-        if self in _open_runs:
-            if isinstance(error, (KeyboardInterrupt, SystemExit)) or stopped_by() is not None or error is None:
-                self._end("interrupted")
-            else:
-                self._end("failed", describe(error))
+        """Set the status to "interrupted" or, with the reason, to "failed", unless the run is finished.
+
+        Where another rank has died, a signal or a broken connection is what came of that: the reason names that rank.
+        """
+        with deferred():
+            self._close(error)
+
+    def _close(self, error: BaseException | None) -> None:
+        if self not in _open_runs:
+            return
+        stopped = isinstance(error, (KeyboardInterrupt, SystemExit)) or stopped_by() is not None or error is None
+        if self._first_ended is None and self._others and not stopped and not isinstance(error, InputError):
+            self._first_ended = first_ended(self._others, patience=1.0)
+        dead = self._first_ended
+        if not self._writes:
+            self._end_beside(dead, None if stopped else error)
+        elif dead is not None:
+            self._end("failed", _killed(dead))
+        elif stopped:
+            self._end("interrupted")
+        else:
+            assert error is not None
+            self._end("failed", describe(error))
+
+    def _end_beside(self, dead: Rank | None, error: BaseException | None) -> None:
+        """Of a rank that does not write: its own error, or rank 0's death, is told by nobody else."""
+        with contextlib.suppress(InputError, OSError):
+            if dead is None and error is not None:
+                mark(self.folder, "failed", f"rank {self._rank}: {describe(error)}")
+            elif dead is not None and dead.number == 0 and holder(self.folder) is None:
+                mark(self.folder, "failed", _killed(dead))
+        self._release()
 
     def _end(self, status: str, reason: str | None = None) -> None:
         if not self._writes:
+            self._release()
             return
         path = self.folder / "run.json"
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
+            if status != "finished" and record["status"] == "failed":  # another rank has said of what
+                status, reason = "failed", record.get("reason")
             seconds = time.monotonic() - self._started if self._started is not None else None
             spent = round(seconds, 1) if seconds is not None else None
             record |= {**self._facts, "status": status, "ended": _now(), "seconds": spent}
@@ -297,6 +345,10 @@ class RunFolder:
         if self._lock is not None:
             self._lock.release()
             self._lock = None
+
+
+def _killed(rank: Rank) -> str:
+    return f"{rank} ended first: it was killed, as when memory runs out, or failed; its own output says more"
 
 
 def _empty(folder: Path) -> None:

@@ -73,7 +73,8 @@ def inspect_manifest(
     """The facts and faults of every case, without the set's own; see ``check_manifest`` for the arguments."""
     limit = memory_limit(max_memory)
     cases = [(split, _moved(case, manifest, root)) for split in SPLITS for case in manifest.cases(split)]
-    results = inspect_cases([_job(manifest, case, limit) for _, case in cases], jobs, progress)
+    classes = declared_values(manifest) if get_task(manifest.task).needs_names else {}
+    results = inspect_cases([_job(manifest, case, limit, classes) for _, case in cases], jobs, progress)
     return [(split, case, result) for (split, case), result in zip(cases, results, strict=True)]
 
 
@@ -91,7 +92,7 @@ def findings_of(manifest: Manifest, inspected: Inspected) -> list[Finding]:
     return sort_findings(findings + check_set(manifest, inspected))
 
 
-def _job(manifest: Manifest, case: Case, limit: int) -> CaseJob:
+def _job(manifest: Manifest, case: Case, limit: int, classes: dict[int, str]) -> CaseJob:
     kind = get_task(manifest.task)
     hashes: list[str | None] = [*case.sha256] if isinstance(case.sha256, list) else [case.sha256]
     hashes = hashes if len(hashes) == len(case.images) else [None] * len(case.images)
@@ -101,7 +102,7 @@ def _job(manifest: Manifest, case: Case, limit: int) -> CaseJob:
         sha256=[hashes[n] for n in there],
         label=case.label if kind.label.is_path and isinstance(case.label, str) else None,
         sha256_label=case.sha256_label,
-        classes=declared_values(manifest) if kind.needs_names else {},
+        classes=classes,
         max_memory=limit,
     )
 

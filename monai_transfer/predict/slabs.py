@@ -26,6 +26,9 @@ __all__ = ["ANSWERS", "NoSingleOutput", "SlabPlan", "Windows", "segment"]
 ANSWERS = 2
 """Answers to one batch of windows that stand in memory at once: the network's last two maps."""
 
+_PAIR = 2
+"""Windows at once that a CPU is never brought below but by a limit: one alone falls into a slow kernel."""
+
 _CHUNK = 16
 """Rows of the image that are interpolated at a time."""
 
@@ -107,8 +110,11 @@ class SlabPlan:
         plan = None
         for dtype, share in ((torch.float32, 4), (torch.float16, 2)):
             batch = windows.batch
+            one = windows.answers * 4 * classes * _product(windows.size)
+            while batch > _PAIR and batch * one > classes * rows * share:
+                batch = max(_PAIR, batch // 2)  # large windows: answers would take more than all the sums
             while True:
-                answers = windows.answers * 4 * classes * batch * _product(windows.size)
+                answers = batch * one
                 finishing = 4 * (2 * classes * row + 6 * _CHUNK * (own // max(image_shape)) + 6 * rows)
                 plan = cls(
                     axis,

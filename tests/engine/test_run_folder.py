@@ -8,9 +8,10 @@ import pytest
 import yaml
 from monai.bundle import ConfigParser
 
-from monai_transfer.engine.run_folder import RunFolder, close_open_runs, read_status
+from monai_transfer.engine.run_folder import RunFolder, _open_runs, close_open_runs, read_status
 from monai_transfer.errors import InputError
 from monai_transfer.files import sha256_file
+from monai_transfer.runs.ranks import Rank, own
 
 INFO = {"workflow": "train", "arm": "fine_tuned", "seed": 3}
 
@@ -114,3 +115,39 @@ def test_unreadable_record_and_no_parser(tmp_path):
     bare = RunFolder(tmp_path / "bare", INFO)
     bare.start()
     assert not (tmp_path / "bare" / "config.yaml").exists()
+
+
+def test_another_ranks_death_is_the_reason(tmp_path):
+    dead = Rank(1, own(0).host, 2**22 + 1, 0.0)
+    run = parsed(tmp_path / "run")
+    run.start()
+    run._others = [dead]  # as if it had been in the group
+    close_open_runs(RuntimeError("Connection closed by peer"))
+    assert read_status(tmp_path / "run") == "failed"
+    assert record(tmp_path / "run")["reason"].startswith(f"{dead} ended first: it was killed")
+
+
+def test_a_rank_that_does_not_write_tells_its_own_error_and_rank_0_keeps_that(tmp_path):
+    writer, beside = parsed(tmp_path / "run"), parsed(tmp_path / "run")
+    writer.start()
+    beside._rank, beside._others = 1, [own(0)]
+    _open_runs.append(beside)
+    beside.close(InputError("no such file", path="scan.nii.gz"))
+    assert record(tmp_path / "run")["reason"] == "rank 1: scan.nii.gz: no such file"
+    writer.close(KeyboardInterrupt())  # what torchrun does to it then
+    assert record(tmp_path / "run")["status"] == "failed"
+    assert record(tmp_path / "run")["reason"] == "rank 1: scan.nii.gz: no such file"
+
+
+def test_a_rank_that_does_not_write_tells_of_rank_0s_death_but_not_while_it_lives(tmp_path):
+    writer = parsed(tmp_path / "run")
+    writer.start()
+    for lives in (True, False):
+        beside = parsed(tmp_path / "run")
+        beside._rank, beside._others = 1, [Rank(0, own(0).host, 2**22 + 1, 0.0)]
+        if not lives:
+            writer._release()  # as the kernel does
+        _open_runs.append(beside)
+        beside.close(RuntimeError("Connection closed by peer"))
+        assert read_status(tmp_path / "run") == ("running" if lives else "failed")
+    assert record(tmp_path / "run")["reason"].startswith("rank 0 (process")

@@ -132,6 +132,13 @@ def test_the_plan_keeps_to_its_limit_and_says_what_does_not_fit():
         advise(SlabPlan.make(body, body, 104, windows, limit=2**30), 104, body, 2**30, asked=True)
 
 
+def test_large_windows_go_in_pairs_where_their_answers_would_take_more_than_the_sums():
+    shape = (320, 320, 256)
+    small, large = (SlabPlan.make(shape, shape, 30, Windows((edge,) * 3, batch=4)) for edge in (64, 128))
+    assert small.batch == 4 and large.batch == 2 and large.windows <= large.slab
+    assert SlabPlan.make((128,) * 3, (128,) * 3, 30, Windows((128,) * 3, batch=4)).batch == 2  # one is slow
+
+
 class Parser(dict):
     """As much of MONAI's parser as is asked for."""
 
