@@ -222,6 +222,8 @@ def new(
             f"{len(weights['adapted'])} tensors adapted, {len(weights['skipped']) + len(weights['missing'])} fresh "
             "(models/source.json)"
         )
+        if "folds" in spec.weights_note:
+            typer.echo(spec.weights_note["folds"])
         for note in dict.fromkeys(note for note in weights["notes"].values() if note.startswith("input channels")):
             typer.echo(note)
         if "network" in spec.weights_note:

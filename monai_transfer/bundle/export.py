@@ -26,6 +26,7 @@ from monai_transfer.bundle_reader.reading import config_file, read_bundle
 from monai_transfer.config_text import expr, to_config
 from monai_transfer.errors import InputError
 from monai_transfer.files import atomic_folder, atomic_path, write_json, write_text
+from monai_transfer.nnunet.network import with_folds
 from monai_transfer.safe_parse import read_mapping
 from monai_transfer.weights.hashes import verify_file, write_hashes
 from monai_transfer.weights.large_files import LargeFile, write_large_files
@@ -86,7 +87,7 @@ def _export(
     flow: Any, bundle: Path, weights: Path, metadata: dict[str, Any], to: str, output: str | Path | None
 ) -> Path:
     flow.initialize()
-    network = flow.parser.get_parsed_content("network_def").cpu()
+    network = with_folds(flow.parser.get_parsed_content("network_def").cpu(), weights)
     load_complete(network, weights)  # what is shipped is opened first
     network.eval()
     config = None if flow.trust is not None or not foreign_code(bundle) else stand_alone(read_bundle(bundle))
@@ -257,10 +258,13 @@ def _export_folder(
         for path in (bundle / "LICENSE", *bundle.glob("*.yml")):
             if path.is_file() and not path.is_symlink():
                 shutil.copyfile(path, temporary / path.name)
-        shutil.copyfile(weights, temporary / "models" / "model.pt")
+        names = {"model.pt", weights.name}  # of several folds: all of them, and one for tools that read no others
+        shutil.copyfile(weights, temporary / "models" / weights.name)
+        if weights.name != "model.pt":
+            shutil.copyfile(weights.with_name("model.pt"), temporary / "models" / "model.pt")
         known = provenance_of(weights)
         if _origin(known):
-            entry = LargeFile("models/model.pt", known.url, licence=known.licence, description=known.description)
-            write_large_files(temporary, [entry])
+            files = [(f"models/{name}", known.url, "sha256", "") for name in sorted(names)]
+            write_large_files(temporary, [LargeFile(*file, known.licence, known.description) for file in files])
         write_hashes(temporary)
     return output

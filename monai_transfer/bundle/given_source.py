@@ -11,6 +11,7 @@ import inspect
 import logging
 import pydoc
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from monai_transfer.files import make_folder, sha256_file, write_text
 from monai_transfer.networks.arguments import INPUTS, OUTPUTS, argument_of, with_channels
 from monai_transfer.networks.input_sizes import InputSizes, input_sizes
 from monai_transfer.tasks import Task
-from monai_transfer.weights import Source, load_weights
+from monai_transfer.weights import Source, WeightReport, load_weights
 from monai_transfer.weights.large_files import LargeFile, write_large_files
 
 __all__ = [
@@ -242,19 +243,35 @@ def source_input_sizes(found: BundleDescription, task: Task, dims: int) -> Input
     return sizes
 
 
-def fit_weights(given: Source, spec: BundleSpec, folder: Path, facts: dict[str, Any] | None = None) -> None:
-    """``source.pt`` as it came, ``model.pt`` fitted to the new network; what fitting did goes into the spec."""
-    torch.manual_seed(0)
-    network = _built(spec.network, folder)
+def fit_weights(
+    given: Source,
+    spec: BundleSpec,
+    folder: Path,
+    facts: dict[str, Any] | None = None,
+    folds: Mapping[str, Source] | None = None,
+) -> None:
+    """``source.pt`` as it came, ``model.pt`` fitted to the new network; what fitting did goes into the spec.
+
+    Args:
+        given: the source. spec: of the bundle. folder: of the bundle.
+        facts: more for ``source.json``.
+        folds: further networks of the source; fitted likewise, all of them go into ``folds.pt``.
+    """
     if given.channels and len(given.channels) > 1:
         spec.loading = {"target_channels": list(spec.channel_names)}
     if spec.kept_classes and spec.kind.exclusive:
         spec.loading = {**spec.loading, "new_classes": "background"}
-    classes = spec.class_names if spec.labels else None
-    report = load_weights(network, given, target_classes=classes, min_coverage=spec.min_coverage, **spec.loading)
+    network, report = _fitted(given, spec, folder)
     models = folder / "models"
     save_checkpoint(dict(given.state_dict), models / "source.pt")
     save_checkpoint(network.state_dict(), models / "model.pt")
+    if folds:
+        states = [network.state_dict(), *(_fitted(fold, spec, folder)[0].state_dict() for fold in folds.values())]
+        stacked = {f"networks.{n}.{name}": value for n, state in enumerate(states) for name, value in state.items()}
+        save_checkpoint(stacked, models / "folds.pt")
+        spec.folds = list(folds)
+    else:
+        (models / "folds.pt").unlink(missing_ok=True)  # of a bundle that stood here before
     spec.start = "models/source.pt"
     spec.source_classes = given.classes
     spec.weights_note = {
@@ -268,15 +285,26 @@ def fit_weights(given: Source, spec: BundleSpec, folder: Path, facts: dict[str, 
         "channels": given.channels,
         **({"trusted": spec.trusted} if spec.trusted else {}),
         "weights": report.to_dict(),
+        **({"folds_sha256": sha256_file(models / "folds.pt")} if folds else {}),
         **(spec.kept.facts if spec.kept is not None else {}),
         **(facts or {}),
     }
     digest, origin = sha256_file(models / "source.pt"), given.sha256 or ""
     fitted = f"{given.description}, fitted to this bundle's network"
-    write_large_files(
-        folder,
-        [
-            LargeFile("models/source.pt", given.url, "sha256", digest, given.licence, given.description, origin),
-            LargeFile("models/model.pt", given.url, "sha256", "", given.licence, fitted, origin),
-        ],
-    )
+    files = [
+        LargeFile("models/source.pt", given.url, "sha256", digest, given.licence, given.description, origin),
+        LargeFile("models/model.pt", given.url, "sha256", "", given.licence, fitted, origin),
+    ]
+    if folds:
+        both = f"{fitted}, and {len(folds)} more folds"
+        files.append(LargeFile("models/folds.pt", given.url, "sha256", "", given.licence, both, origin))
+    write_large_files(folder, files)
+
+
+def _fitted(given: Source, spec: BundleSpec, folder: Path) -> tuple[torch.nn.Module, WeightReport]:
+    """The spec's network with a source's weights; what these do not fill is drawn alike for all."""
+    torch.manual_seed(0)
+    network = _built(spec.network, folder)
+    classes = spec.class_names if spec.labels else None
+    report = load_weights(network, given, target_classes=classes, min_coverage=spec.min_coverage, **spec.loading)
+    return network, report

@@ -39,6 +39,8 @@ _EXPRESSIONS = frozenset(
         "$@device.type == 'cuda'",
         "$glob.glob(@pattern, root_dir=@dataset_dir, recursive=True)",
         "$@network_def.to(@device)",
+        "$@functions['FoldMean'](@network_def.to(@device))",
+        "$@functions['bundle_weights'](@bundle_root)",
         '$[{"image": f"{@dataset_dir}/{path}"} for path in sorted(@images)]',
         "$[{'image': path} for path in sorted(glob.glob(os.path.join(@dataset_dir, @pattern), recursive=True))]",
         '$runpy.run_path(f"{@bundle_root}/scripts/boxes.py")',

@@ -32,6 +32,7 @@ from monai_transfer.bundle.kept_bundle import check_parity, kept_from_bundle, pa
 from monai_transfer.bundle.kept_pipeline import KeptPipeline
 from monai_transfer.bundle.nnunet_source import (
     kept_pipeline,
+    nnunet_folds,
     nnunet_model,
     nnunet_source,
     own_validation,
@@ -194,7 +195,7 @@ def new_bundle(
         take_scripts(scripts, folder)
     if start.source is not None:
         with own_scripts(folder) if scripts is not None else nullcontext():
-            fit_weights(start.source, spec, folder, start.facts)
+            fit_weights(start.source, spec, folder, start.facts, start.folds)
         if spec.kind.judged:
             alone = replace(wanted, source="none", network=None, network_args=None, trust_source=False)
             spec.scratch, _ = _planned(alone, data, path, spec.name, sites, fit, kept)
@@ -450,6 +451,7 @@ class _Start:
     facts: dict[str, Any] = field(default_factory=dict)
     partial: bool = False
     trust: Trust | None = None
+    folds: Mapping[str, Source] = field(default_factory=dict)
 
 
 def _start(wanted: NewOptions, data: Manifest, task: Task, fit: DataFit, outputs: int, channels: list[str]) -> _Start:
@@ -483,9 +485,11 @@ def _start(wanted: NewOptions, data: Manifest, task: Task, fit: DataFit, outputs
     kept = kept_pipeline(replace(model, spacing=list[float | None](asked)) if asked else model, channels)
     network = source_network_config(model, outputs, fit)
     facts = head_facts(model.activation, "its labels", wanted.source_head, task)
+    folds, said = nnunet_folds(model)
     facts |= {"own_validation": own_validation(model)} if model.own_dice else {}
+    facts |= {"folds": said} if said else {}
     spacing = [float(mm or 1) for mm in model.spacing]
-    return _Start(nnunet_source(model), network, kept, spacing, model.patch, facts=facts)
+    return _Start(nnunet_source(model), network, kept, spacing, model.patch, facts=facts, folds=folds)
 
 
 def _bare(source: Source, wanted: NewOptions, task: Task, fit: DataFit, outputs: int) -> _Start:

@@ -166,11 +166,16 @@ def inference(s: BundleSpec) -> dict[str, Any]:
     said = s.kept.said if s.kept is not None else "how the network is applied to a whole image"
     back = back_to_image(s, "preprocessing")
     steps = [*back, *s.kind.predicted(s.outputs), *_saving(s)]
+    data, network = inference_data(s, *modules), note(expr("@network_def.to(@device)"), "on the device")
+    if s.folds:
+        data["ckpt"] = note(expr("@functions['bundle_weights'](@bundle_root)"), "the weights: of all folds, if there")
+        joined = "on the device; as many networks as the weights are of, and the mean of their outputs"
+        network = note(expr("@functions['FoldMean'](@network_def.to(@device))"), joined)
     return {
-        **inference_data(s, *modules),
+        **data,
         **_kept(s),
         **network_def(s, "the network, as it was trained"),
-        "network": note(expr("@network_def.to(@device)"), "on the device"),
+        "network": network,
         **preprocessing(s),
         "inferer": note(inferer(s, alone=True), said),
         **_boxes(s),
