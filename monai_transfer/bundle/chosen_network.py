@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from monai.bundle import ConfigParser
 
-from monai_transfer.component_table import share_table
+from monai_transfer.component_table import build_config
 from monai_transfer.errors import InputError
 
 __all__ = ["bottleneck", "levels", "taken_patch"]
@@ -31,7 +30,7 @@ def taken_patch(network: dict[str, Any], channels: int, patch: Sequence[int], *,
     Raises:
         InputError: the network takes none of them, or not ``patch`` itself where that is ``fixed``.
     """
-    built = share_table(ConfigParser({"network": network})).get_parsed_content("network").eval()
+    built = build_config(network).eval()
     fault = ""
     for least in (1,) if fixed else (1, 16, 32, 64):
         longer = [max(least, voxels) for voxels in patch]

@@ -40,7 +40,7 @@ from monai_transfer.stopping import keeps
 __all__ = ["export", "new", "run"]
 
 _AUGMENT = ("auto", "none", "light", "standard", "colour", "randomised")
-KINDS = ("bundle", "torchscript", "onnx")
+KINDS = ("bundle", "torchscript", "onnx", "nnunet")
 _STRATEGIES = file_names("strategies")
 _METHODS = [*file_names("methods"), *file_names("testtime"), "fourier", "histogram", "translation"]
 _WORKFLOWS = f"{', '.join(WORKFLOWS)}; train is fine-tuning."
@@ -328,12 +328,14 @@ def _print_summary(output: Path) -> None:
 
 def export(
     bundle: BundleFolder,
-    to: Annotated[str, typer.Option(help="bundle, torchscript or onnx.", autocompletion=begins_with(KINDS))] = "bundle",
+    to: Annotated[
+        str, typer.Option(help="bundle, torchscript, onnx or nnunet.", autocompletion=begins_with(KINDS))
+    ] = "bundle",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="File or folder to write.")] = None,
     run: RunFolder = None,
     trust_source: TrustSource = False,
 ) -> None:
-    """A deployable artefact that needs MONAI alone, never this package."""
+    """A deployable artefact that needs MONAI (or a runtime, or nnU-Net) alone, never this package."""
     if to not in KINDS:
         raise InputError(f"no export {to!r}", hint=f"one of {', '.join(KINDS)}")
     config_files(bundle, "infer")

@@ -19,6 +19,7 @@ from monai.data import save_net_with_metadata
 from monai_transfer.bundle.configs.emit import to_yaml
 from monai_transfer.bundle.inference import open_inference, own_code, stand_alone
 from monai_transfer.bundle.known_code import foreign_code
+from monai_transfer.bundle.nnunet_export import write_nnunet
 from monai_transfer.bundle.run import best_weights
 from monai_transfer.bundle.run_metadata import run_metadata
 from monai_transfer.bundle.weights_handler import load_complete
@@ -34,7 +35,7 @@ from monai_transfer.weights.provenance import Provenance, provenance_of
 
 __all__ = ["export_bundle"]
 
-KINDS = ("bundle", "torchscript", "onnx")
+KINDS = ("bundle", "torchscript", "onnx", "nnunet")
 _ANY_SIZE = 64
 """Voxels a side of the image that a model is traced with, where nothing says one: most networks halve a few times."""
 _MAX_VALUES = 1 << 28
@@ -57,7 +58,8 @@ def export_bundle(
 
     ``bundle``: a folder with the inference config, metadata, licence and weights. ``torchscript``: one ``.ts`` file
     with metadata and inference config as extra files, as MONAI Deploy reads it. ``onnx``: one file with free batch and
-    spatial axes. The exported model's output is compared with the original's before anything is kept.
+    spatial axes. ``nnunet``: a results folder of nnU-Net v2, of a bundle that was made from one (``nnunet_export``).
+    The exported model's output is compared with the original's before anything is kept.
 
     None of the bundle's code runs. What it carries is taken along as it is where this package wrote it; of another
     bundle the inference is written anew from what was read.
@@ -96,6 +98,9 @@ def _export(
         place = Path(output) if output else home.with_name(f"{home.name}_deploy")
         return _export_folder(bundle, weights, place, metadata, config)
     metadata |= _origin(provenance_of(weights))
+    if to == "nnunet":
+        told, written = _origin(provenance_of(weights)), read_mapping(_inference_config(bundle))
+        return write_nnunet(bundle, network, written, metadata, Path(output) if output else None, told)
     example = _example(bundle, metadata)
     with torch.no_grad():
         expected = network(example)

@@ -6,7 +6,6 @@ it, its expressions are evaluated here, once, and a network class of its own ``s
 
 from __future__ import annotations
 
-import copy
 import inspect
 import logging
 import pydoc
@@ -16,15 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from monai.bundle import ConfigParser
 
 from monai_transfer.bundle.fit import DataFit
 from monai_transfer.bundle.spec import BundleSpec
 from monai_transfer.bundle_reader import BundleDescription, as_config, read_bundle
 from monai_transfer.bundle_reader.running import TrustedConfig, own_scripts, read_trusted
 from monai_transfer.bundle_reader.trust import Trust, decide, scripts_folder, untrusted
-from monai_transfer.component_table import share_table
-from monai_transfer.config_text import expr
+from monai_transfer.component_table import build_config
 from monai_transfer.engine.checkpoint import save_checkpoint
 from monai_transfer.errors import InputError, first_cause
 from monai_transfer.files import make_folder, sha256_file, write_text
@@ -183,9 +180,8 @@ def _arguments_of(target: str) -> set[str]:
 
 def _built(network: dict[str, Any], folder: Path) -> torch.nn.Module:
     """A network of its config, within ``own_scripts``."""
-    parser = share_table(ConfigParser({"imports": [expr("import torch")], "network_def": copy.deepcopy(network)}))
     try:
-        made = parser.get_parsed_content("network_def")
+        made = build_config(network)
     except Exception as error:  # whatever a class says to its arguments
         fault = f"the network {network['_target_']} cannot be made ({first_cause(error)})"
         raise InputError(fault, path=folder, hint="look at its class and its arguments") from error

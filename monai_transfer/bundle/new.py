@@ -30,6 +30,7 @@ from monai_transfer.bundle.given_source import (
 )
 from monai_transfer.bundle.kept_bundle import check_parity, kept_from_bundle, patch_of
 from monai_transfer.bundle.kept_pipeline import KeptPipeline
+from monai_transfer.bundle.nnunet_export import ORIGINAL
 from monai_transfer.bundle.nnunet_source import (
     kept_pipeline,
     nnunet_folds,
@@ -59,10 +60,12 @@ from monai_transfer.config_text import expr, quoted
 from monai_transfer.data.augmentation.mirroring import mirror_axes
 from monai_transfer.engine.capabilities import refuse_unfit
 from monai_transfer.errors import InputError, replace_fields
+from monai_transfer.files import write_json
 from monai_transfer.manifest import Manifest
 from monai_transfer.manifest.laterality import mirror_pairs
 from monai_transfer.methods.base import Method
 from monai_transfer.networks.input_sizes import InputSizes
+from monai_transfer.nnunet.original import Original, original_of
 from monai_transfer.selection.augmentation_choice import source_augmentation
 from monai_transfer.tasks import Task, task_of
 from monai_transfer.weights import Source
@@ -196,6 +199,7 @@ def new_bundle(
     if start.source is not None:
         with own_scripts(folder) if scripts is not None else nullcontext():
             fit_weights(start.source, spec, folder, start.facts, start.folds)
+        _keep_original(start.original, folder)
         if spec.kind.judged:
             alone = replace(wanted, source="none", network=None, network_args=None, trust_source=False)
             spec.scratch, _ = _planned(alone, data, path, spec.name, sites, fit, kept)
@@ -205,6 +209,14 @@ def new_bundle(
     if start.trust is not None:
         decide(folder, trust_source=True)  # its own code is what was trusted just now
     return spec
+
+
+def _keep_original(original: Original | None, folder: Path) -> None:
+    """What ``export --to nnunet`` needs of an nnU-Net model; of a bundle that stood here before, nothing."""
+    if original is not None:
+        write_json(folder / ORIGINAL, original.to_dict())
+    else:
+        (folder / ORIGINAL).unlink(missing_ok=True)
 
 
 def _planned(
@@ -452,6 +464,7 @@ class _Start:
     partial: bool = False
     trust: Trust | None = None
     folds: Mapping[str, Source] = field(default_factory=dict)
+    original: Original | None = None
 
 
 def _start(wanted: NewOptions, data: Manifest, task: Task, fit: DataFit, outputs: int, channels: list[str]) -> _Start:
@@ -489,7 +502,10 @@ def _start(wanted: NewOptions, data: Manifest, task: Task, fit: DataFit, outputs
     facts |= {"own_validation": own_validation(model)} if model.own_dice else {}
     facts |= {"folds": said} if said else {}
     spacing = [float(mm or 1) for mm in model.spacing]
-    return _Start(nnunet_source(model), network, kept, spacing, model.patch, facts=facts, folds=folds)
+    original = original_of(model)
+    return _Start(
+        nnunet_source(model), network, kept, spacing, model.patch, facts=facts, folds=folds, original=original
+    )  # fmt: skip
 
 
 def _bare(source: Source, wanted: NewOptions, task: Task, fit: DataFit, outputs: int) -> _Start:

@@ -6,13 +6,13 @@ it did before, so the weights are turned once and images stay as MONAI has them.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
+from monai_transfer.component_table import build_config
 from monai_transfer.config_text import expr
 from monai_transfer.errors import InputError
 from monai_transfer.nnunet.checkpoints import fold_weights
@@ -114,18 +114,13 @@ def build_network(config: dict[str, Any]) -> nn.Module:
     Raises:
         InputError: it needs the package ``dynamic_network_architectures``, which is not installed.
     """
-    from monai.bundle import ConfigParser
-
     if config["_target_"].startswith("dynamic_network_architectures"):
         try:
             import dynamic_network_architectures.architectures.unet  # noqa: F401
         except ImportError as error:
             fault = f"this network needs the package dynamic_network_architectures ({error})"
             raise InputError(fault, hint=f"install it: {INSTALL}") from error
-    parser = ConfigParser(
-        {"imports": ["$import torch"], "network": copy.deepcopy(config)}
-    )  # it rewrites what it is given
-    network: nn.Module = parser.get_parsed_content("network")
+    network: nn.Module = build_config(config)
     return network
 
 
