@@ -27,6 +27,7 @@ from monai_transfer.errors import InputError, first_cause
 from monai_transfer.files import make_folder, sha256_file, write_text
 from monai_transfer.networks.arguments import INPUTS, OUTPUTS, argument_of, with_channels
 from monai_transfer.networks.input_sizes import InputSizes, input_sizes
+from monai_transfer.networks.unsuited import refuse_unsuited
 from monai_transfer.tasks import Task
 from monai_transfer.weights import Source, WeightReport, load_weights
 from monai_transfer.weights.large_files import LargeFile, write_large_files
@@ -109,7 +110,7 @@ def source_network(given: Source, classes: int, fit: DataFit, trust: Trust | Non
         trust: with it, a network of the source's own code is made.
 
     Raises:
-        InputError: a bare checkpoint, or a 3D source for 2D data.
+        InputError: a bare checkpoint, a 3D source for 2D data, or a network that gives no scores of an image alone.
     """
     found = described_source(given, trust)
     if found is not None and found.network is None and found.unread_of("network"):
@@ -126,6 +127,7 @@ def source_network(given: Source, classes: int, fit: DataFit, trust: Trust | Non
     for note in found.notes:
         logger.warning("%s: %s", found.network.name, note)
     config = as_config(found.network)
+    refuse_unsuited(config["_target_"], given.path)
     dims = config.get("spatial_dims", config.get("dimensions"))
     if dims is not None and dims != fit.spatial_dims:
         if dims != 2 or "spatial_dims" not in config:

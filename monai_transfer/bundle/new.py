@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from monai_transfer.bundle.bare_checkpoint import bare_checkpoint
-from monai_transfer.bundle.chosen_network import bottleneck, levels, taken_patch
+from monai_transfer.bundle.chosen_network import bottleneck, image_size, levels, taken_patch
 from monai_transfer.bundle.components import AUTO, component, default_method
 from monai_transfer.bundle.fit import DataFit, fit_data
 from monai_transfer.bundle.fitted_pipeline import cover, fit_grid, fit_whole, label_scale, one_per_axis, resampled_shape
@@ -582,6 +582,7 @@ def _pipeline(
     dims = fit.spatial_dims
     spacing = one_per_axis(wanted.spacing, dims, "--spacing") if wanted.spacing else start.spacing
     patch = [int(v) for v in one_per_axis(wanted.patch, dims, "--patch")] if wanted.patch else start.patch
+    patch = patch or image_size(start.network, dims)
     image = [int(v) for v in one_per_axis(wanted.resize, dims, "--resize")] if wanted.resize else None
     if image and not fit.raster:
         raise InputError("--resize is for pictures, whose pixels have no size", hint="pass --spacing in mm")

@@ -89,7 +89,11 @@ def write_nnunet(
         write_json(temporary / "plans.json", plans)
         write_json(temporary / "dataset.json", dataset)
         for fold, weights in zip(folds, written, strict=True):
-            arguments = {"plans": plans, "configuration": original.configuration, "dataset_json": dataset}
+            arguments: dict[str, Any] = {
+                "plans": plans,
+                "configuration": original.configuration,
+                "dataset_json": dataset,
+            }
             arguments["fold"] = int(fold) if fold.isdigit() else fold
             content = {
                 "network_weights": weights,

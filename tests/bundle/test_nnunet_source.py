@@ -90,6 +90,10 @@ def test_predict_takes_the_bundle_for_ours(bundle, data, tmp_path):
     assert done.exit_code == 0, done.output
     (made,) = (tmp_path / "o").rglob("*.nii.gz")
     assert dice(np.asarray(nib.load(made).dataobj).T, expected("plain")[0]) >= 0.999
+    words = [str(bundle), str(data / "iso4_0000.nii.gz"), "-o", str(tmp_path / "m"), "--tta", "flips"]
+    assert CliRunner().invoke(app, ["predict", *words]).exit_code == 0  # classes have sides: nnU-Net mirrors them still
+    (made,) = (tmp_path / "m").rglob("*.nii.gz")
+    assert dice(np.asarray(nib.load(made).dataobj).T, expected("mirrored")[0]) >= 0.999
 
 
 def test_it_is_fine_tuned_evaluated_and_exported(bundle, data, tmp_path):
