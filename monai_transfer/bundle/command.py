@@ -230,6 +230,9 @@ def new(
             typer.echo(f"network: {spec.weights_note['network']}")
         if "preprocessing" in spec.weights_note or spec.kept is not None:
             typer.echo(f"preprocessing: {spec.weights_note.get('preprocessing', spec.kept and spec.kept.said)}")
+        if "parity" in spec.weights_note:
+            parity = spec.weights_note["parity"]
+            typer.echo(f"parity: {parity['compared']}: apart by at most {parity['apart']:.3g}")
         if spec.weights_note["licence"]:
             binding = (
                 " (NON-COMMERCIAL: it binds this bundle too)" if is_non_commercial(spec.weights_note["licence"]) else ""
