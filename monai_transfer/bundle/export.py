@@ -27,6 +27,7 @@ from monai_transfer.bundle_reader.reading import config_file, read_bundle
 from monai_transfer.config_text import expr, to_config
 from monai_transfer.errors import InputError
 from monai_transfer.files import atomic_folder, atomic_path, write_json, write_text
+from monai_transfer.networks.output_forms import plain_in_evaluation
 from monai_transfer.nnunet.network import with_folds
 from monai_transfer.safe_parse import read_mapping
 from monai_transfer.weights.hashes import verify_file, write_hashes
@@ -91,7 +92,7 @@ def _export(
     flow.initialize()
     network = with_folds(flow.parser.get_parsed_content("network_def").cpu(), weights)
     load_complete(network, weights)  # what is shipped is opened first
-    network.eval()
+    network = plain_in_evaluation(network).eval()
     config = None if flow.trust is not None or not foreign_code(bundle) else stand_alone(read_bundle(bundle))
     if to == "bundle":
         home = bundle.resolve()

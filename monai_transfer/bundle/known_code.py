@@ -49,6 +49,10 @@ _EXPRESSIONS = frozenset(
         "$lambda batch: [item['image'].meta for item in batch]",
         "$monai.handlers.from_engine(['pred'])",
         "$monai.utils.set_determinism(seed=0)",
+        *(
+            f"$@network.register_forward_hook(lambda module, images, output: {place})"
+            for place in ("output[0]", "output[-1]", "output[0][0]")
+        ),
         "$@evaluator.run()",
         "$import PIL.ImageOps as ImageOps",
         "$ImageOps.exif_transpose",
