@@ -119,7 +119,7 @@ NETWORKS: dict[str, Entry] = {
     ),
     "UNETR": Entry(lambda: nets.UNETR(1, 3, CUBE, feature_size=4, hidden_size=24, mlp_dim=24, num_heads=2), CUBE),
     "UNet": Entry(lambda: nets.UNet(3, 1, 3, (4, 8, 8), (2, 2), num_res_units=1, norm="batch"), CUBE),
-    "VISTA3D": Entry(lambda: nets.vista3d132(encoder_embed_dim=12, in_channels=1), WIDE),
+    "VISTA3D": Entry(lambda: nets.vista3d132(encoder_embed_dim=16, in_channels=1), WIDE),
     "VNet": Entry(lambda: nets.VNet(3, 1, 3), CUBE),
     "Classifier": Entry(lambda: nets.Classifier((1, *CUBE), 3, (4, 8), (2, 2)), CUBE, False),
     # wide: of 32 voxels per axis one is left at its end, and BatchNorm of two values makes gradients explode
@@ -129,7 +129,7 @@ NETWORKS: dict[str, Entry] = {
         CUBE, False,
     ),
     "ResNet": Entry(lambda: nets.resnet10(spatial_dims=3, n_input_channels=1, num_classes=3), CUBE, False),
-    "SENet154": Entry(lambda: nets.SENet154(2, 1, num_classes=3), (64, 64), False),
+    "SENet154": Entry(lambda: nets.SENet154(spatial_dims=2, in_channels=1, num_classes=3), (64, 64), False),
     "SEResNet50": Entry(lambda: nets.SEResNet50(spatial_dims=2, in_channels=1, num_classes=3), (64, 64), False),
     "SEResNext50": Entry(lambda: nets.SEResNext50(spatial_dims=2, in_channels=1, num_classes=3), (64, 64), False),
     "ViT": Entry(

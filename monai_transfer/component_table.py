@@ -6,11 +6,12 @@ time, also where the target is a full path, which no table holds. A training of 
 
 from __future__ import annotations
 
-from typing import TypeVar
+import copy
+from typing import Any, TypeVar
 
 from monai.bundle import ComponentLocator, ConfigParser
 
-__all__ = ["SharedTable", "share_table"]
+__all__ = ["SharedTable", "build_config", "share_table"]
 
 Parser = TypeVar("Parser", bound=ConfigParser)
 
@@ -42,3 +43,16 @@ def share_table(parser: Parser) -> Parser:
     """Have a parser that has parsed nothing yet look names up in the shared table; returns it."""
     parser.locator = SharedTable()
     return parser
+
+
+def build_config(config: dict[str, Any]) -> Any:
+    """What a component's config makes; expressions in it may say ``torch``.
+
+    A parser rewrites what it is given, expressions of ours among it, and would leave them as text that is written as
+    data: it gets a copy.
+
+    >>> build_config({"_target_": "torch.nn.Linear", "in_features": 2, "out_features": 1})
+    Linear(in_features=2, out_features=1, bias=True)
+    """
+    parser = share_table(ConfigParser({"imports": ["$import torch"], "made": copy.deepcopy(config)}))
+    return parser.get_parsed_content("made")

@@ -23,6 +23,7 @@ from monai_transfer.bundle_reader.table import lookup, table
 from monai_transfer.config_text import given_to_config
 from monai_transfer.errors import InputError, closest
 from monai_transfer.networks.arguments import INPUTS, OUTPUTS, argument_of, with_channels
+from monai_transfer.networks.unsuited import refuse_unsuited
 from monai_transfer.safe_parse import parse_yaml
 from monai_transfer.tasks import Task
 from monai_transfer.weights import Source
@@ -206,8 +207,9 @@ def named_network(name: str, arguments: Mapping[str, Any], fit: DataFit, outputs
     """The config of a network that the user names, with the data's dimensions, channels and outputs.
 
     Raises:
-        InputError: there is no such class, or it does not take these arguments.
+        InputError: there is no such class, or it does not take these arguments, or gives no scores of an image alone.
     """
+    refuse_unsuited(name)
     entry = lookup(name)
     if entry is None and "." in name:
         made: Any = pydoc.locate(name)

@@ -6,12 +6,23 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from monai.bundle import ConfigParser
 
-from monai_transfer.component_table import share_table
+from monai_transfer.component_table import build_config
 from monai_transfer.errors import InputError
 
-__all__ = ["bottleneck", "levels", "taken_patch"]
+__all__ = ["bottleneck", "image_size", "levels", "taken_patch"]
+
+
+def image_size(network: dict[str, Any] | None, dims: int) -> list[int] | None:
+    """The one size of images that a network takes (a ViT's, UNETR's), where its config says one.
+
+    >>> image_size({"_target_": "monai.networks.nets.ViT", "img_size": 224}, 2)
+    [224, 224]
+    """
+    # MONAI 1.6 has dropped the argument of SwinUNETR, which takes other sizes as well
+    told = (network or {}).get("img_size") if not str((network or {}).get("_target_")).endswith("SwinUNETR") else None
+    sizes = [told] * dims if isinstance(told, int) else list(told) if isinstance(told, list | tuple) else []
+    return sizes if len(sizes) == dims and all(isinstance(n, int) and n > 0 for n in sizes) else None
 
 
 def levels(network: dict[str, Any]) -> int:
@@ -31,7 +42,7 @@ def taken_patch(network: dict[str, Any], channels: int, patch: Sequence[int], *,
     Raises:
         InputError: the network takes none of them, or not ``patch`` itself where that is ``fixed``.
     """
-    built = share_table(ConfigParser({"network": network})).get_parsed_content("network").eval()
+    built = build_config(network).eval()
     fault = ""
     for least in (1,) if fixed else (1, 16, 32, 64):
         longer = [max(least, voxels) for voxels in patch]

@@ -40,7 +40,7 @@ from monai_transfer.stopping import keeps
 __all__ = ["export", "new", "run"]
 
 _AUGMENT = ("auto", "none", "light", "standard", "colour", "randomised")
-KINDS = ("bundle", "torchscript", "onnx")
+KINDS = ("bundle", "torchscript", "onnx", "nnunet")
 _STRATEGIES = file_names("strategies")
 _METHODS = [*file_names("methods"), *file_names("testtime"), "fourier", "histogram", "translation"]
 _WORKFLOWS = f"{', '.join(WORKFLOWS)}; train is fine-tuning."
@@ -222,12 +222,17 @@ def new(
             f"{len(weights['adapted'])} tensors adapted, {len(weights['skipped']) + len(weights['missing'])} fresh "
             "(models/source.json)"
         )
+        if "folds" in spec.weights_note:
+            typer.echo(spec.weights_note["folds"])
         for note in dict.fromkeys(note for note in weights["notes"].values() if note.startswith("input channels")):
             typer.echo(note)
         if "network" in spec.weights_note:
             typer.echo(f"network: {spec.weights_note['network']}")
         if "preprocessing" in spec.weights_note or spec.kept is not None:
             typer.echo(f"preprocessing: {spec.weights_note.get('preprocessing', spec.kept and spec.kept.said)}")
+        if "parity" in spec.weights_note:
+            parity = spec.weights_note["parity"]
+            typer.echo(f"parity: {parity['compared']}: apart by at most {parity['apart']:.3g}")
         if spec.weights_note["licence"]:
             binding = (
                 " (NON-COMMERCIAL: it binds this bundle too)" if is_non_commercial(spec.weights_note["licence"]) else ""
@@ -326,12 +331,14 @@ def _print_summary(output: Path) -> None:
 
 def export(
     bundle: BundleFolder,
-    to: Annotated[str, typer.Option(help="bundle, torchscript or onnx.", autocompletion=begins_with(KINDS))] = "bundle",
+    to: Annotated[
+        str, typer.Option(help="bundle, torchscript, onnx or nnunet.", autocompletion=begins_with(KINDS))
+    ] = "bundle",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="File or folder to write.")] = None,
     run: RunFolder = None,
     trust_source: TrustSource = False,
 ) -> None:
-    """A deployable artefact that needs MONAI alone, never this package."""
+    """A deployable artefact that needs MONAI (or a runtime, or nnU-Net) alone, never this package."""
     if to not in KINDS:
         raise InputError(f"no export {to!r}", hint=f"one of {', '.join(KINDS)}")
     config_files(bundle, "infer")

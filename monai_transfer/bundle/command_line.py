@@ -177,6 +177,8 @@ def _trained_without_source(run: Path) -> bool:
 def best_weights(bundle: str | Path, run: str | Path | None = None) -> Path:
     """``models/model.pt`` of a run (its folder, or its name in the bundle's ``runs``), else of the bundle itself.
 
+    Of a bundle whose source has several folds, ``models/folds.pt``.
+
     Raises:
         InputError: no such run, or nothing was trained yet.
     """
@@ -186,6 +188,8 @@ def best_weights(bundle: str | Path, run: str | Path | None = None) -> Path:
         if not home.is_dir():
             raise InputError("no such run", path=run, hint="name a run folder")
     path = home / "models" / "model.pt"
+    if run is None and (folds := home / "models" / "folds.pt").is_file():
+        return folds
     if run is not None and _trained_without_source(home):
         fault = "this run trained another network with other preprocessing than the bundle's (configs/scratch.yaml)"
         raise InputError(fault, path=home, hint="name the run folder itself: it says what it was; or new --source none")

@@ -19,6 +19,7 @@ from monai.data import save_net_with_metadata
 from monai_transfer.bundle.configs.emit import to_yaml
 from monai_transfer.bundle.inference import open_inference, own_code, stand_alone
 from monai_transfer.bundle.known_code import foreign_code
+from monai_transfer.bundle.nnunet_export import write_nnunet
 from monai_transfer.bundle.run import best_weights
 from monai_transfer.bundle.run_metadata import run_metadata
 from monai_transfer.bundle.weights_handler import load_complete
@@ -26,6 +27,8 @@ from monai_transfer.bundle_reader.reading import config_file, read_bundle
 from monai_transfer.config_text import expr, to_config
 from monai_transfer.errors import InputError
 from monai_transfer.files import atomic_folder, atomic_path, write_json, write_text
+from monai_transfer.networks.output_forms import plain_in_evaluation
+from monai_transfer.nnunet.network import with_folds
 from monai_transfer.safe_parse import read_mapping
 from monai_transfer.weights.hashes import verify_file, write_hashes
 from monai_transfer.weights.large_files import LargeFile, write_large_files
@@ -33,7 +36,7 @@ from monai_transfer.weights.provenance import Provenance, provenance_of
 
 __all__ = ["export_bundle"]
 
-KINDS = ("bundle", "torchscript", "onnx")
+KINDS = ("bundle", "torchscript", "onnx", "nnunet")
 _ANY_SIZE = 64
 """Voxels a side of the image that a model is traced with, where nothing says one: most networks halve a few times."""
 _MAX_VALUES = 1 << 28
@@ -56,7 +59,8 @@ def export_bundle(
 
     ``bundle``: a folder with the inference config, metadata, licence and weights. ``torchscript``: one ``.ts`` file
     with metadata and inference config as extra files, as MONAI Deploy reads it. ``onnx``: one file with free batch and
-    spatial axes. The exported model's output is compared with the original's before anything is kept.
+    spatial axes. ``nnunet``: a results folder of nnU-Net v2, of a bundle that was made from one (``nnunet_export``).
+    The exported model's output is compared with the original's before anything is kept.
 
     None of the bundle's code runs. What it carries is taken along as it is where this package wrote it; of another
     bundle the inference is written anew from what was read.
@@ -86,15 +90,18 @@ def _export(
     flow: Any, bundle: Path, weights: Path, metadata: dict[str, Any], to: str, output: str | Path | None
 ) -> Path:
     flow.initialize()
-    network = flow.parser.get_parsed_content("network_def").cpu()
+    network = with_folds(flow.parser.get_parsed_content("network_def").cpu(), weights)
     load_complete(network, weights)  # what is shipped is opened first
-    network.eval()
+    network = plain_in_evaluation(network).eval()
     config = None if flow.trust is not None or not foreign_code(bundle) else stand_alone(read_bundle(bundle))
     if to == "bundle":
         home = bundle.resolve()
         place = Path(output) if output else home.with_name(f"{home.name}_deploy")
         return _export_folder(bundle, weights, place, metadata, config)
     metadata |= _origin(provenance_of(weights))
+    if to == "nnunet":
+        told, written = _origin(provenance_of(weights)), read_mapping(_inference_config(bundle))
+        return write_nnunet(bundle, network, written, metadata, Path(output) if output else None, told)
     example = _example(bundle, metadata)
     with torch.no_grad():
         expected = network(example)
@@ -265,10 +272,13 @@ def _export_folder(
         for path in (bundle / "LICENSE", *bundle.glob("*.yml")):
             if path.is_file() and not path.is_symlink():
                 shutil.copyfile(path, temporary / path.name)
-        shutil.copyfile(weights, temporary / "models" / "model.pt")
+        names = {"model.pt", weights.name}  # of several folds: all of them, and one for tools that read no others
+        shutil.copyfile(weights, temporary / "models" / weights.name)
+        if weights.name != "model.pt":
+            shutil.copyfile(weights.with_name("model.pt"), temporary / "models" / "model.pt")
         known = provenance_of(weights)
         if _origin(known):
-            entry = LargeFile("models/model.pt", known.url, licence=known.licence, description=known.description)
-            write_large_files(temporary, [entry])
+            files = [(f"models/{name}", known.url, "sha256", "") for name in sorted(names)]
+            write_large_files(temporary, [LargeFile(*file, known.licence, known.description) for file in files])
         write_hashes(temporary)
     return output

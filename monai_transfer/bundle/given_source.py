@@ -6,31 +6,30 @@ it, its expressions are evaluated here, once, and a network class of its own ``s
 
 from __future__ import annotations
 
-import copy
 import inspect
 import logging
 import pydoc
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from monai.bundle import ConfigParser
 
 from monai_transfer.bundle.fit import DataFit
 from monai_transfer.bundle.spec import BundleSpec
 from monai_transfer.bundle_reader import BundleDescription, as_config, read_bundle
 from monai_transfer.bundle_reader.running import TrustedConfig, own_scripts, read_trusted
 from monai_transfer.bundle_reader.trust import Trust, decide, scripts_folder, untrusted
-from monai_transfer.component_table import share_table
-from monai_transfer.config_text import expr
+from monai_transfer.component_table import build_config
 from monai_transfer.engine.checkpoint import save_checkpoint
 from monai_transfer.errors import InputError, first_cause
 from monai_transfer.files import make_folder, sha256_file, write_text
 from monai_transfer.networks.arguments import INPUTS, OUTPUTS, argument_of, with_channels
 from monai_transfer.networks.input_sizes import InputSizes, input_sizes
+from monai_transfer.networks.unsuited import refuse_unsuited
 from monai_transfer.tasks import Task
-from monai_transfer.weights import Source, load_weights
+from monai_transfer.weights import Source, WeightReport, load_weights
 from monai_transfer.weights.large_files import LargeFile, write_large_files
 
 __all__ = [
@@ -115,7 +114,7 @@ def source_network(given: Source, classes: int, fit: DataFit, trust: Trust | Non
         trust: with it, a network of the source's own code is made.
 
     Raises:
-        InputError: a bare checkpoint, or a 3D source for 2D data.
+        InputError: a bare checkpoint, a 3D source for 2D data, or a network that gives no scores of an image alone.
     """
     found = described_source(given, trust)
     if found is not None and found.network is None and found.unread_of("network"):
@@ -132,6 +131,7 @@ def source_network(given: Source, classes: int, fit: DataFit, trust: Trust | Non
     for note in found.notes:
         logger.warning("%s: %s", found.network.name, note)
     config = as_config(found.network)
+    refuse_unsuited(config["_target_"], given.path)
     dims = config.get("spatial_dims", config.get("dimensions"))
     if dims is not None and dims != fit.spatial_dims:
         if dims != 2 or "spatial_dims" not in config:
@@ -190,9 +190,8 @@ def _arguments_of(target: str) -> set[str]:
 
 def _built(network: dict[str, Any], folder: Path) -> torch.nn.Module:
     """A network of its config, within ``own_scripts``."""
-    parser = share_table(ConfigParser({"imports": [expr("import torch")], "network_def": copy.deepcopy(network)}))
     try:
-        made = parser.get_parsed_content("network_def")
+        made = build_config(network)
     except Exception as error:  # whatever a class says to its arguments
         fault = f"the network {network['_target_']} cannot be made ({first_cause(error)})"
         raise InputError(fault, path=folder, hint="look at its class and its arguments") from error
@@ -250,19 +249,35 @@ def source_input_sizes(found: BundleDescription, task: Task, dims: int) -> Input
     return sizes
 
 
-def fit_weights(given: Source, spec: BundleSpec, folder: Path, facts: dict[str, Any] | None = None) -> None:
-    """``source.pt`` as it came, ``model.pt`` fitted to the new network; what fitting did goes into the spec."""
-    torch.manual_seed(0)
-    network = _built(spec.network, folder)
+def fit_weights(
+    given: Source,
+    spec: BundleSpec,
+    folder: Path,
+    facts: dict[str, Any] | None = None,
+    folds: Mapping[str, Source] | None = None,
+) -> None:
+    """``source.pt`` as it came, ``model.pt`` fitted to the new network; what fitting did goes into the spec.
+
+    Args:
+        given: the source. spec: of the bundle. folder: of the bundle.
+        facts: more for ``source.json``.
+        folds: further networks of the source; fitted likewise, all of them go into ``folds.pt``.
+    """
     if given.channels and len(given.channels) > 1:
         spec.loading = {"target_channels": list(spec.channel_names)}
     if spec.kept_classes and spec.kind.exclusive:
         spec.loading = {**spec.loading, "new_classes": "background"}
-    classes = spec.class_names if spec.labels else None
-    report = load_weights(network, given, target_classes=classes, min_coverage=spec.min_coverage, **spec.loading)
+    network, report = _fitted(given, spec, folder)
     models = folder / "models"
     save_checkpoint(dict(given.state_dict), models / "source.pt")
     save_checkpoint(network.state_dict(), models / "model.pt")
+    if folds:
+        states = [network.state_dict(), *(_fitted(fold, spec, folder)[0].state_dict() for fold in folds.values())]
+        stacked = {f"networks.{n}.{name}": value for n, state in enumerate(states) for name, value in state.items()}
+        save_checkpoint(stacked, models / "folds.pt")
+        spec.folds = list(folds)
+    else:
+        (models / "folds.pt").unlink(missing_ok=True)  # of a bundle that stood here before
     spec.start = "models/source.pt"
     spec.source_classes = given.classes
     spec.weights_note = {
@@ -276,15 +291,26 @@ def fit_weights(given: Source, spec: BundleSpec, folder: Path, facts: dict[str, 
         "channels": given.channels,
         **({"trusted": spec.trusted} if spec.trusted else {}),
         "weights": report.to_dict(),
+        **({"folds_sha256": sha256_file(models / "folds.pt")} if folds else {}),
         **(spec.kept.facts if spec.kept is not None else {}),
         **(facts or {}),
     }
     digest, origin = sha256_file(models / "source.pt"), given.sha256 or ""
     fitted = f"{given.description}, fitted to this bundle's network"
-    write_large_files(
-        folder,
-        [
-            LargeFile("models/source.pt", given.url, "sha256", digest, given.licence, given.description, origin),
-            LargeFile("models/model.pt", given.url, "sha256", "", given.licence, fitted, origin),
-        ],
-    )
+    files = [
+        LargeFile("models/source.pt", given.url, "sha256", digest, given.licence, given.description, origin),
+        LargeFile("models/model.pt", given.url, "sha256", "", given.licence, fitted, origin),
+    ]
+    if folds:
+        both = f"{fitted}, and {len(folds)} more folds"
+        files.append(LargeFile("models/folds.pt", given.url, "sha256", "", given.licence, both, origin))
+    write_large_files(folder, files)
+
+
+def _fitted(given: Source, spec: BundleSpec, folder: Path) -> tuple[torch.nn.Module, WeightReport]:
+    """The spec's network with a source's weights; what these do not fill is drawn alike for all."""
+    torch.manual_seed(0)
+    network = _built(spec.network, folder)
+    classes = spec.class_names if spec.labels else None
+    report = load_weights(network, given, target_classes=classes, min_coverage=spec.min_coverage, **spec.loading)
+    return network, report

@@ -74,7 +74,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("inputs", nargs="+")
     parser.add_argument("-o", "--output", required=True)
-    parser.add_argument("--ckpt", default=str(ROOT / "models" / "model.pt"))
+    parser.add_argument("--ckpt", help="default: the bundle's weights")
     arguments = parser.parse_args()
     images = find_images(arguments.inputs)
     first = [image if isinstance(image, str) else image[0] for image in images]
@@ -89,7 +89,7 @@ def main():
         bundle_root=as_text(ROOT),
         dataset_dir=as_text(common),
         output_dir=as_text(Path(arguments.output).resolve()),
-        ckpt=as_text(arguments.ckpt),
+        **({"ckpt": as_text(arguments.ckpt)} if arguments.ckpt else {}),
         **{"dataset#data": [{"image": protected(image)} for image in images]},
     )
     workflow.initialize()

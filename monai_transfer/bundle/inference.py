@@ -24,9 +24,11 @@ from monai_transfer.bundle_reader.trust import Trust, decide, untrusted
 from monai_transfer.component_table import share_table
 from monai_transfer.config_text import expr, ref, to_config
 from monai_transfer.errors import InputError, describe, first_cause, is_out_of_memory
+from monai_transfer.networks.output_forms import main_place
 
 __all__ = ["Inference", "open_inference", "own_code", "stand_alone"]
 
+_MAIN_ALONE = "monai_transfer.networks.output_forms.plain_in_evaluation"
 _EXTENSIONS = (".nii.gz", ".nii", ".png")
 _WORD = re.compile(r"[\w.-]{0,40}")
 # of MONAI, for every bundle alike
@@ -180,7 +182,7 @@ def _config(found: BundleDescription) -> dict[str, Any]:
         "output_dir": "",
         "ckpt": to_config(str(found.folder.resolve() / "models" / "model.pt")),
         "network_def": as_config(found.network),
-        "network": expr("@network_def.to(@device)"),
+        "network": {"_target_": _MAIN_ALONE, "network": expr("@network_def.to(@device)")},
         "preprocessing": _compose([_loading(step, found) for step in found.preprocessing]),
         "dataset": {"_target_": "monai.data.Dataset", "data": [], "transform": ref("preprocessing")},
         "dataloader": {
@@ -224,9 +226,12 @@ def stand_alone(found: BundleDescription) -> dict[str, Any]:
         "load_dict": {"model": ref("network")},
         "map_location": ref("device"),
     }
+    place = main_place(made["network_def"]["_target_"])
+    hook = expr(f"@network.register_forward_hook(lambda module, images, output: {place})")
     return {
         "imports": [expr(f"import {name}") for name in ("glob", "os", "torch")],
         **made,
+        "network": expr("@network_def.to(@device)"),
         "bundle_root": ".",
         "device": expr("torch.device('cuda' if torch.cuda.is_available() else 'cpu')"),
         "amp": expr("torch.cuda.is_available()"),
@@ -241,7 +246,7 @@ def stand_alone(found: BundleDescription) -> dict[str, Any]:
             )
         },
         "handlers": [loader, *made["handlers"][1:]],
-        "initialize": [expr("monai.utils.set_determinism(seed=0)")],
+        "initialize": [expr("monai.utils.set_determinism(seed=0)"), *([hook] if place is not None else [])],
         "run": [expr("@evaluator.run()")],
     }
 

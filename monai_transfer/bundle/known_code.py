@@ -39,6 +39,8 @@ _EXPRESSIONS = frozenset(
         "$@device.type == 'cuda'",
         "$glob.glob(@pattern, root_dir=@dataset_dir, recursive=True)",
         "$@network_def.to(@device)",
+        "$@functions['FoldMean'](@network_def.to(@device))",
+        "$@functions['bundle_weights'](@bundle_root)",
         '$[{"image": f"{@dataset_dir}/{path}"} for path in sorted(@images)]',
         "$[{'image': path} for path in sorted(glob.glob(os.path.join(@dataset_dir, @pattern), recursive=True))]",
         '$runpy.run_path(f"{@bundle_root}/scripts/boxes.py")',
@@ -47,6 +49,10 @@ _EXPRESSIONS = frozenset(
         "$lambda batch: [item['image'].meta for item in batch]",
         "$monai.handlers.from_engine(['pred'])",
         "$monai.utils.set_determinism(seed=0)",
+        *(
+            f"$@network.register_forward_hook(lambda module, images, output: {place})"
+            for place in ("output[0]", "output[-1]", "output[0][0]")
+        ),
         "$@evaluator.run()",
         "$import PIL.ImageOps as ImageOps",
         "$ImageOps.exif_transpose",

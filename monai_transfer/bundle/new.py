@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from monai_transfer.bundle.bare_checkpoint import bare_checkpoint
-from monai_transfer.bundle.chosen_network import bottleneck, levels, taken_patch
+from monai_transfer.bundle.chosen_network import bottleneck, image_size, levels, taken_patch
 from monai_transfer.bundle.components import AUTO, component, default_method
 from monai_transfer.bundle.fit import DataFit, fit_data
 from monai_transfer.bundle.fitted_pipeline import cover, fit_grid, fit_whole, label_scale, one_per_axis, resampled_shape
@@ -30,8 +30,10 @@ from monai_transfer.bundle.given_source import (
 )
 from monai_transfer.bundle.kept_bundle import check_parity, kept_from_bundle, patch_of
 from monai_transfer.bundle.kept_pipeline import KeptPipeline
+from monai_transfer.bundle.nnunet_export import ORIGINAL
 from monai_transfer.bundle.nnunet_source import (
     kept_pipeline,
+    nnunet_folds,
     nnunet_model,
     nnunet_source,
     own_validation,
@@ -58,10 +60,12 @@ from monai_transfer.config_text import expr, quoted
 from monai_transfer.data.augmentation.mirroring import mirror_axes
 from monai_transfer.engine.capabilities import refuse_unfit
 from monai_transfer.errors import InputError, replace_fields
+from monai_transfer.files import write_json
 from monai_transfer.manifest import Manifest
 from monai_transfer.manifest.laterality import mirror_pairs
 from monai_transfer.methods.base import Method
 from monai_transfer.networks.input_sizes import InputSizes
+from monai_transfer.nnunet.original import Original, original_of
 from monai_transfer.selection.augmentation_choice import source_augmentation
 from monai_transfer.tasks import Task, task_of
 from monai_transfer.weights import Source
@@ -194,7 +198,8 @@ def new_bundle(
         take_scripts(scripts, folder)
     if start.source is not None:
         with own_scripts(folder) if scripts is not None else nullcontext():
-            fit_weights(start.source, spec, folder, start.facts)
+            fit_weights(start.source, spec, folder, start.facts, start.folds)
+        _keep_original(start.original, folder)
         if spec.kind.judged:
             alone = replace(wanted, source="none", network=None, network_args=None, trust_source=False)
             spec.scratch, _ = _planned(alone, data, path, spec.name, sites, fit, kept)
@@ -204,6 +209,14 @@ def new_bundle(
     if start.trust is not None:
         decide(folder, trust_source=True)  # its own code is what was trusted just now
     return spec
+
+
+def _keep_original(original: Original | None, folder: Path) -> None:
+    """What ``export --to nnunet`` needs of an nnU-Net model; of a bundle that stood here before, nothing."""
+    if original is not None:
+        write_json(folder / ORIGINAL, original.to_dict())
+    else:
+        (folder / ORIGINAL).unlink(missing_ok=True)
 
 
 def _planned(
@@ -455,6 +468,8 @@ class _Start:
     facts: dict[str, Any] = field(default_factory=dict)
     partial: bool = False
     trust: Trust | None = None
+    folds: Mapping[str, Source] = field(default_factory=dict)
+    original: Original | None = None
 
 
 def _start(wanted: NewOptions, data: Manifest, task: Task, fit: DataFit, outputs: int, channels: list[str]) -> _Start:
@@ -492,9 +507,14 @@ def _start(wanted: NewOptions, data: Manifest, task: Task, fit: DataFit, outputs
     kept = kept_pipeline(replace(model, spacing=list[float | None](asked)) if asked else model, channels)
     network = source_network_config(model, outputs, fit)
     facts = head_facts(model.activation, "its labels", wanted.source_head, task)
+    folds, said = nnunet_folds(model)
     facts |= {"own_validation": own_validation(model)} if model.own_dice else {}
+    facts |= {"folds": said} if said else {}
     spacing = [float(mm or 1) for mm in model.spacing]
-    return _Start(nnunet_source(model), network, kept, spacing, model.patch, facts=facts)
+    original = original_of(model)
+    return _Start(
+        nnunet_source(model), network, kept, spacing, model.patch, facts=facts, folds=folds, original=original
+    )  # fmt: skip
 
 
 def _bare(source: Source, wanted: NewOptions, task: Task, fit: DataFit, outputs: int) -> _Start:
@@ -571,6 +591,7 @@ def _pipeline(
     dims = fit.spatial_dims
     spacing = one_per_axis(wanted.spacing, dims, "--spacing") if wanted.spacing else start.spacing
     patch = [int(v) for v in one_per_axis(wanted.patch, dims, "--patch")] if wanted.patch else start.patch
+    patch = patch or image_size(start.network, dims)
     image = [int(v) for v in one_per_axis(wanted.resize, dims, "--resize")] if wanted.resize else None
     if image and not fit.raster:
         raise InputError("--resize is for pictures, whose pixels have no size", hint="pass --spacing in mm")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,13 @@ from monai_transfer.nnunet.pipeline import STEPS, inferer_config, preprocessing_
 from monai_transfer.weights import Source
 from monai_transfer.weights.channels import same_channel
 
-__all__ = ["kept_pipeline", "nnunet_model", "nnunet_source", "own_validation", "source_network_config"]
-
-logger = logging.getLogger(__name__)
+__all__ = [
+    "kept_pipeline", "nnunet_folds", "nnunet_model", "nnunet_source", "own_validation", "source_network_config",
+]  # fmt: skip
 
 
 def nnunet_model(source: str | Path) -> NnunetModel | None:
-    """What the folder or checkpoint says, of one fold; ``None`` where it is no nnU-Net model.
+    """What the folder or checkpoint says; ``None`` where it is no nnU-Net model.
 
     Raises:
         InputError: it is one, and needs what is not rebuilt.
@@ -34,27 +33,37 @@ def nnunet_model(source: str | Path) -> NnunetModel | None:
         return read_model(source)
     if not is_nnunet_folder(source):
         return None
-    model = read_model(source)
-    if len(model.folds) > 1:
-        first = next(iter(model.folds))
-        logger.warning(
-            "the nnU-Net model has %d folds; one is taken, fold %s: name another by its folder, %s",
-            len(model.folds), first, model.folder / "fold_1",
-        )  # fmt: skip
-        model = read_model(source, folds=[first])
-    return model
+    return read_model(source)
 
 
-def nnunet_source(model: NnunetModel) -> Source:
-    """Its weights, in MONAI's axis order, with the names of its classes and channels."""
-    fold, file = next(iter(model.folds.items()))
+def nnunet_source(model: NnunetModel, fold: str | None = None) -> Source:
+    """The weights of a fold (default the first), in MONAI's axis order, with the names of its classes and channels."""
+    fold = next(iter(model.folds)) if fold is None else fold
+    file = model.folds[fold]
     return Source(
-        turned_weights(model),
+        turned_weights(model, fold),
         classes=model.labels,
         channels=model.channels,
         description=f"nnU-Net {model.name}, {model.trainer} {model.configuration}, fold {fold}",
         sha256=sha256_file(file),
     )
+
+
+def nnunet_folds(model: NnunetModel) -> tuple[dict[str, Source], str]:
+    """Further folds by their names, and what is to be said of them; nothing where the model has one.
+
+    The untouched source is what nnU-Net predicts, the mean of all folds. Fine-tuning goes on from one network: training
+    each of them would take as many times as long, and is what several bundles (one from each fold) are for.
+    """
+    first, *others = model.folds
+    if not others:
+        return {}, ""
+    count = len(model.folds)
+    said = (
+        f"The untouched source is the mean of {count} folds ({', '.join(model.folds)}), as nnU-Net predicts, at "
+        f"{count} times the time; fine-tuned and adapted networks start from fold {first} and are one network each."
+    )
+    return {fold: nnunet_source(model, fold) for fold in others}, said
 
 
 def own_validation(model: NnunetModel) -> str:

@@ -163,6 +163,7 @@ class Transfer:
         weights_note: where the weights came from and what fitting did to them.
         loading: further words of ``load_weights`` that its weights need.
         min_coverage: share of the network that they must fill; less for those of an encoder alone.
+        folds: of a source of several, their names: their mean (``FoldMean``) is what is evaluated untouched.
         scratch: the spec for the same data without the source, which the arm ``scratch`` trains.
     """
 
@@ -180,6 +181,7 @@ class Transfer:
     weights_note: dict[str, Any] = field(default_factory=dict)
     loading: dict[str, Any] = field(default_factory=dict)
     min_coverage: float = 0.5
+    folds: list[str] = field(default_factory=list)
     scratch: Any = None
 
 

@@ -19,6 +19,7 @@ from monai_transfer.engine.precision import channels_last as lay_out
 from monai_transfer.errors import InputError
 from monai_transfer.networks.copying import copy_network
 from monai_transfer.networks.output_forms import plain_in_evaluation
+from monai_transfer.nnunet.network import with_folds
 from monai_transfer.strategies.base import Strategy
 from monai_transfer.weights import WeightReport, load_weights
 
@@ -47,6 +48,7 @@ class Prepared:
         reference: what ``load_weights`` needs to fill a copy of the network with the untouched source (``source``, its
             file, and further words): it becomes ``source``, which predicts what no case can tell. A file that is not
             there leaves ``source`` ``None``.
+        folds: weights of several folds make it the mean of as many networks; for evaluation.
 
     Raises:
         InputError: the weights are not there, or no weights of such a network.
@@ -73,13 +75,14 @@ class Prepared:
         missing_later: bool = False,
         loading: Mapping[str, Any] | None = None,
         reference: Mapping[str, Any] | None = None,
+        folds: bool = False,
     ) -> None:
         self.strategy = strategy if strategy is not None else Strategy()
         self.report: WeightReport | None = None
         self._missing: InputError | None = None
         self.source: nn.Module | None = None
         if reference is not None and Path(reference["source"]).exists():
-            twin = copy_network(network, frozen=True)
+            twin = with_folds(copy_network(network, frozen=True), reference["source"])
             load_weights(twin, **reference, target_classes=target_classes)
             self.source = plain_in_evaluation(twin).eval().to(device)
         start = None if pretrained is None or str(pretrained).lower() in ("", "none") else Path(pretrained)
@@ -93,6 +96,7 @@ class Prepared:
                 raise self._missing
             logger.warning("%s", self._missing)
         elif start is not None:
+            network = with_folds(network, start) if folds else network
             self.report = load_weights(
                 network,
                 start,

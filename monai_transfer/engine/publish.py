@@ -62,6 +62,9 @@ class PublishWeights:
             with atomic_path(kept) as temporary:
                 shutil.copyfile(place, temporary)
             logger.info("the bundle's weights until now are kept as %s", kept)
+        folds = place.with_name("folds.pt")  # of the source: they would be predicted with instead
+        if folds.is_file():
+            folds.replace(folds.with_name(f"folds-{sha256_file(folds)[:8]}.pt"))
         with atomic_path(place) as temporary:
             shutil.copyfile(new, temporary)
         write_text(place.with_name("model.pt.sha256"), f"{digest}  model.pt\n")

@@ -374,5 +374,6 @@ def _origin(pretrained: Path | None, digest: str | None) -> str | None:
         content = json.loads(told.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    known = isinstance(content, dict) and digest in (content.get("sha256"), content.get("fitted_sha256"))
+    files = ("sha256", "fitted_sha256", "folds_sha256")
+    known = isinstance(content, dict) and digest in [content.get(name) for name in files]
     return str(content["origin_sha256"]) if known and content.get("origin_sha256") else None

@@ -341,8 +341,12 @@ def _compare_intensity(data: DataDescription, source: SourceDescription) -> Iter
         a, b = source.window
         if b > a and (high - low) > 0:
             inside = max(0.0, min(high, b) - max(low, a)) / (high - low)
+            # air and bone make CT's range wide: what counts is whether tissue, not the background, falls in the window
+            tissue = [ours[name] for name in ("p5", "p25", "p50", "p75", "p95") if name in ours]
+            tissue = [value for value in tissue if value > low + 0.02 * (high - low)]
+            seen = inside >= 0.25 or any(a <= value <= b for value in tissue)
             fault = f"intensities {low:g} to {high:g} are scaled from the window {a:g} to {b:g}"
-            if inside < 0.25 or (high - low) < 0.05 * (b - a):
+            if not seen or (high - low) < 0.05 * (b - a):
                 text = "its images would be nearly constant or cut; change the window (is the unit the same, e.g. HU?)"
                 yield "error", "source-window", fault, text
             else:

@@ -22,6 +22,7 @@ __all__ = [
     "auxiliary_loss",
     "is_stack",
     "main_output",
+    "main_place",
     "main_scores",
     "may_give_several",
     "output_heads",
@@ -35,6 +36,12 @@ _MAIN_LAST = ("BasicUNetPlusPlus",)
 _KNOWN = ("monai.networks.nets.", "monai_transfer.networks.")
 _SEVERAL = {"basicunetplusplus", "segresnetvae", "segresnetds2", "vit", "hovernet"}
 """MONAI's classes that always give something else than one tensor, also in evaluation, in lower case."""
+_PLACES = {
+    "basicunetplusplus": "output[-1]",
+    "segresnetds2": "output[0][0]",
+    "segresnetvae": "output[0]",
+    "vit": "output[0]",
+}
 _WHILE_TRAINING = {"dynunet": "deep_supervision", "segresnetds": "dsdepth", "mednext": "deep_supervision"}
 """Those that do so in training where an argument asks for it, with the beginning of their names."""
 
@@ -73,6 +80,17 @@ def output_heads(output: Any, dims: int | None = None, network: nn.Module | None
     others = [head for head in found if head is not main]
     same = [head for head in others if (head.ndim, head.shape[:2]) == (main.ndim, main.shape[:2])]
     return [main, *same]  # hidden states and reconstructions have another width
+
+
+def main_place(target: str) -> str | None:
+    """Of a network that gives several outputs also in evaluation, where among them the main one is, as Python.
+
+    For configs that need MONAI alone; ``None``: it gives one tensor, or is not known.
+
+    >>> main_place("monai.networks.nets.ViT"), main_place("monai.networks.nets.UNet")
+    ('output[0]', None)
+    """
+    return _PLACES.get(target.rpartition(".")[2].lower()) if target.startswith(_KNOWN) else None
 
 
 def main_output(output: Any, dims: int | None = None, network: nn.Module | None = None) -> Tensor:

@@ -13,7 +13,7 @@ from monai_transfer.errors import InputError
 from monai_transfer.weights.dialects import find_state_dicts
 from monai_transfer.weights.reading import read_checkpoint
 
-__all__ = ["CheckpointFacts", "checkpoint_facts", "find_folds", "fold_weights", "plans_in_checkpoint"]
+__all__ = ["CheckpointFacts", "checkpoint_facts", "find_folds", "fold_weights", "plans_in_checkpoint", "tensor_names"]
 
 _KINDS = ("final", "best", "latest")
 
@@ -114,6 +114,20 @@ def fold_weights(file: Path) -> dict[str, Tensor]:
     Raises:
         InputError: the file cannot be read, or holds none.
     """
-    weights = next(iter(find_state_dicts(read_checkpoint(file)[0]).values()))
+    weights = _weights(file)
     # the decoder holds its encoder, and blocks their layers, a second time
     return {k: t for k, t in weights.items() if "decoder.encoder." not in k and ".all_modules." not in k}
+
+
+def tensor_names(file: Path) -> list[str]:
+    """All names in a checkpoint, in order, also those under which a tensor stands again.
+
+    Raises:
+        InputError: the file cannot be read, or holds no weights.
+    """
+    return list(_weights(file))
+
+
+def _weights(file: Path) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = next(iter(find_state_dicts(read_checkpoint(file)[0]).values()))
+    return found

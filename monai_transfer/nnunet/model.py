@@ -8,15 +8,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from monai_transfer.errors import InputError
 from monai_transfer.nnunet.architecture import Architecture, read_architecture
 from monai_transfer.safe_parse import read_json
 
-__all__ = ["ChannelNormalization", "NnunetModel", "find_model_folder", "is_nnunet_folder", "read_model"]
+if TYPE_CHECKING:
+    from monai_transfer.nnunet.checkpoints import CheckpointFacts
+
+__all__ = [
+    "ChannelNormalization", "NnunetModel", "described_model", "find_model_folder", "is_nnunet_folder", "read_model",
+]  # fmt: skip
 
 SCHEMES = (
     "CTNormalization",
@@ -181,6 +186,36 @@ def read_model(path: str | Path, folds: Sequence[str] | None = None) -> NnunetMo
         found, kind = find_folds(folder, wanted)
         facts = checkpoint_facts(folder, next(iter(found.values())))
         configuration = facts.configuration or _configuration_of(folder)
+    inside_file = place == path
+    return described_model(
+        plans, dataset, replace(facts, configuration=configuration), folder, found, kind,
+        plans_place=place, dataset_place=path if inside_file else folder / "dataset.json",
+    )  # fmt: skip
+
+
+def described_model(
+    plans: Mapping[str, Any],
+    dataset: Mapping[str, Any],
+    facts: CheckpointFacts,
+    folder: Path,
+    folds: dict[str, Path],
+    kind: str = "final",
+    *,
+    plans_place: Path,
+    dataset_place: Path,
+) -> NnunetModel:
+    """The model that plans and ``dataset.json`` describe.
+
+    Args:
+        plans, dataset: their content.
+        facts: of a checkpoint; its configuration is one of the plans'.
+        folder, folds, kind: see ``NnunetModel``.
+        plans_place, dataset_place: where they were read, for errors.
+
+    Raises:
+        InputError: something is missing in them, or is not rebuilt here.
+    """
+    configuration, place = facts.configuration, plans_place
     config = _configuration(plans, configuration, place)
     _refuse(plans, config, configuration, place)
     dims = len(config["patch_size"])
@@ -196,7 +231,7 @@ def read_model(path: str | Path, folds: Sequence[str] | None = None) -> NnunetMo
     if dims == 2 and not flat:
         assert slice_axis is not None
         spacing.insert(slice_axis, None)
-    labels, values, order, ignore = _labels(dataset, place if place == path else folder / "dataset.json")
+    labels, values, order, ignore = _labels(dataset, dataset_place)
     mirror = facts.mirror_axes
     resampling = [config.get(f"resampling_fn_{what}_kwargs") or {} for what in ("data", "probabilities")]
     return NnunetModel(
@@ -205,11 +240,11 @@ def read_model(path: str | Path, folds: Sequence[str] | None = None) -> NnunetMo
         configuration=configuration,
         trainer=facts.trainer,
         plans=str(plans.get("plans_name", "")),
-        folds=found,
+        folds=folds,
         checkpoint_kind=kind,
         dims=dims,
         image_dims=2 if flat else 3,
-        channels=_channels(dataset, place if place == path else folder / "dataset.json"),
+        channels=_channels(dataset, dataset_place),
         labels=labels,
         label_values=values,
         regions_order=order,
@@ -227,7 +262,7 @@ def read_model(path: str | Path, folds: Sequence[str] | None = None) -> NnunetMo
         mirror_axes=None if mirror is None else sorted(axes.index(axis) for axis in mirror),
         architecture=read_architecture(config, dims, place),
         file_ending=str(dataset.get("file_ending", ".nii.gz")),
-        own_dice=_own_dice(found),
+        own_dice=_own_dice(folds),
     )
 
 

@@ -6,20 +6,23 @@ it did before, so the weights are turned once and images stay as MONAI has them.
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from monai_transfer.component_table import build_config
 from monai_transfer.config_text import expr
 from monai_transfer.errors import InputError
 from monai_transfer.nnunet.checkpoints import fold_weights
 from monai_transfer.nnunet.model import NnunetModel
+from monai_transfer.nnunet.steps import FoldMean, folds_in
 from monai_transfer.weights.loading import load_weights
+from monai_transfer.weights.reading import read_checkpoint
 from monai_transfer.weights.source import Source
 
-__all__ = ["FoldMean", "network_config", "nnunet_network", "turned_weights"]
+__all__ = ["FoldMean", "network_config", "nnunet_network", "turned_weights", "with_folds"]
 
 INSTALL = "pip install --no-deps dynamic-network-architectures"
 
@@ -111,35 +114,26 @@ def build_network(config: dict[str, Any]) -> nn.Module:
     Raises:
         InputError: it needs the package ``dynamic_network_architectures``, which is not installed.
     """
-    from monai.bundle import ConfigParser
-
     if config["_target_"].startswith("dynamic_network_architectures"):
         try:
             import dynamic_network_architectures.architectures.unet  # noqa: F401
         except ImportError as error:
             fault = f"this network needs the package dynamic_network_architectures ({error})"
             raise InputError(fault, hint=f"install it: {INSTALL}") from error
-    parser = ConfigParser(
-        {"imports": ["$import torch"], "network": copy.deepcopy(config)}
-    )  # it rewrites what it is given
-    network: nn.Module = parser.get_parsed_content("network")
+    network: nn.Module = build_config(config)
     return network
 
 
-class FoldMean(nn.Module):
-    """Several networks as one: the mean of their outputs before softmax, as nnU-Net joins its folds.
+def with_folds(network: nn.Module, file: str | Path) -> nn.Module:
+    """A network that takes the weights in a file: where these are of several folds, the mean of as many networks.
 
     Args:
-        networks: of one shape.
+        network: of one fold; its weights do not matter.
+        file: a checkpoint.
 
-    >>> float(FoldMean([nn.Identity(), nn.Flatten()])(torch.ones(1, 1)))
-    1.0
+    Raises:
+        InputError: the file cannot be read.
     """
-
-    def __init__(self, networks: list[nn.Module]) -> None:
-        super().__init__()
-        self.networks = nn.ModuleList(networks)
-
-    def forward(self, image: Tensor) -> Tensor:
-        """B x classes x spatial."""
-        return torch.stack([network(image) for network in self.networks]).mean(0)
+    state: Any = read_checkpoint(Path(file))[0] if Path(file).is_file() else None
+    count = folds_in(state) if isinstance(state, Mapping) else 0
+    return FoldMean(network).resize(count) if count else network

@@ -8,9 +8,11 @@ from an nnU-Net model carries a copy in ``scripts/``, with which it runs without
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,13 +25,16 @@ from monai.inferers import Inferer
 from monai.transforms import InvertibleTransform, MapTransform
 from monai.utils import convert_to_tensor
 from scipy import ndimage
-from torch import Tensor
+from torch import Tensor, nn
 
 __all__ = [
     "EvenTilesInferer",
+    "FoldMean",
     "NormalizeChannelsd",
     "RegionsToLabelsd",
     "ResizeToSpacingd",
+    "bundle_weights",
+    "folds_in",
     "nonzero",
     "resize_image",
     "resize_labels",
@@ -383,6 +388,70 @@ def _importance(roi: Sequence[int]) -> Tensor:
     half = torch.from_numpy(weight).half()
     half[half == 0] = half[half > 0].min()
     return half.float()
+
+
+class FoldMean(nn.Module):
+    """Several networks as one: the mean of their outputs before softmax, as nnU-Net joins its folds.
+
+    How many there are, the weights say: a state with names ``networks.0. ... networks.1. ...`` makes it so many, one of
+    a single network makes it that network.
+
+    Args:
+        networks: one, or several of one shape.
+
+    >>> mean = FoldMean(nn.Linear(1, 1, bias=False))
+    >>> _ = mean.load_state_dict({"networks.0.weight": torch.ones(1, 1), "networks.1.weight": torch.zeros(1, 1)})
+    >>> mean(torch.ones(1, 1)).item()
+    0.5
+    >>> _ = mean.load_state_dict({"weight": torch.ones(1, 1)})  # fine-tuned: one network
+    >>> mean(torch.ones(1, 1)).item()
+    1.0
+    """
+
+    def __init__(self, networks: nn.Module | Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList([networks] if isinstance(networks, nn.Module) else networks)
+
+    def resize(self, count: int) -> FoldMean:
+        """As many networks as weights are to come for; those that are added are copies of the first."""
+        first = self.networks[0]
+        others = list(self.networks[1:count])
+        others += [copy.deepcopy(first) for _ in range(count - 1 - len(others))]
+        self.networks = nn.ModuleList([first, *others])
+        return self
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Of as many networks as the state holds."""
+        count = folds_in(state_dict)
+        self.resize(max(count, 1))
+        state = state_dict if count else {f"networks.0.{name}": value for name, value in state_dict.items()}
+        return super().load_state_dict(state, strict, assign)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """B x classes x spatial."""
+        return torch.stack([network(image) for network in self.networks]).mean(0)
+
+
+def folds_in(state_dict: Mapping[str, Any]) -> int:
+    """How many networks a ``FoldMean`` saved; 0 where it is the state of a single one.
+
+    >>> folds_in({"networks.0.weight": 1, "networks.1.weight": 2}), folds_in({"weight": 1})
+    (2, 0)
+    """
+    parts = [str(name).split(".", 2) for name in state_dict]
+    if not parts or any(len(part) < 3 or part[0] != "networks" or not part[1].isdigit() for part in parts):
+        return 0
+    return 1 + max(int(part[1]) for part in parts)
+
+
+def bundle_weights(root: str) -> str:
+    """The file that a bundle predicts with where no other is named: all folds of its source, if they are there.
+
+    Args:
+        root: the bundle's folder.
+    """
+    folds = Path(root) / "models" / "folds.pt"
+    return str(folds if folds.is_file() else folds.with_name("model.pt"))
 
 
 class RegionsToLabelsd(MapTransform):

@@ -7,7 +7,7 @@ from typing import Any
 
 from monai_transfer.data.augmentation.mirroring import mirror_axes
 from monai_transfer.errors import InputError
-from monai_transfer.safe_parse import read_config
+from monai_transfer.safe_parse import read_config, read_json
 
 __all__ = ["TTA", "add_flips", "trained_mirror"]
 
@@ -24,11 +24,21 @@ def trained_mirror(bundle: str | Path) -> list[int] | None:
     return [int(axis) for axis in found] if isinstance(found, list) else None
 
 
-def add_flips(flow: Any, bundle: str | Path, tta: str, names: list[str], dims: int) -> None:
+def nnunet_mirror(bundle: str | Path) -> list[int]:
+    """The axes that the nnU-Net model was mirrored in, of which a bundle was made; empty where there is none."""
+    path = Path(bundle) / "models" / "source.json"
+    content = read_json(path) if path.is_file() else {}
+    told = content.get("nnunet") if isinstance(content, dict) else None
+    axes = told.get("mirror_axes") if isinstance(told, dict) else None
+    return [axis for axis in axes if isinstance(axis, int)] if isinstance(axes, list) else []
+
+
+def add_flips(flow: Any, bundle: str | Path, tta: str, names: list[str], dims: int, *, untouched: bool = False) -> None:
     """Put ``FlipInferer`` around the inferer of an inference workflow that is not yet initialised.
 
     Where the bundle does not say what it was mirrored in, volumes are mirrored from left to right, unless classes are
-    named by side.
+    named by side. A bundle made from an nnU-Net model, while it is what it was made from, averages the views that
+    nnU-Net does, tile by tile as nnU-Net does.
 
     Args:
         flow: a MONAI workflow with the id ``inferer``.
@@ -36,6 +46,7 @@ def add_flips(flow: Any, bundle: str | Path, tta: str, names: list[str], dims: i
         tta: ``"flips"``.
         names: of the classes.
         dims: of the images.
+        untouched: the weights are the bundle's own, not those of a run.
 
     Raises:
         InputError: another ``tta``; no inferer to go around; or nothing may be mirrored.
@@ -45,6 +56,9 @@ def add_flips(flow: Any, bundle: str | Path, tta: str, names: list[str], dims: i
     inferer = flow.parser.config.get("inferer")
     if not isinstance(inferer, dict):
         raise InputError("its inference config has no id inferer", path=bundle, hint="leave --tta out")
+    if untouched and "mirror_axes" in inferer and (theirs := nnunet_mirror(bundle)):
+        flow.parser["inferer#mirror_axes"] = theirs
+        return
     axes = trained_mirror(bundle)
     axes = mirror_axes(dims, names) if axes is None else axes
     if not axes:

@@ -111,7 +111,7 @@ def predict_images(
     flow = open_inference(bundle, trust_source=trust_source)
     takes = _input_spec(flow.described)
     if tta is not None:
-        add_flips(flow, bundle, tta, list(takes.names.values()), takes.dims or 3)
+        add_flips(flow, bundle, tta, list(takes.names.values()), takes.dims or 3, untouched=run is None)
     notes: list[str] = []
     items = find_items(
         inputs,

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigParser
+from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.networks import nets
 from typer.testing import CliRunner
 
 from monai_transfer.bundle.bare_checkpoint import parse_network_args
+from monai_transfer.bundle.export import export_bundle
 from monai_transfer.bundle.new import new_bundle
 from monai_transfer.bundle.run import run_workflow
 from monai_transfer.cli import app
 from monai_transfer.errors import CoverageError, InputError
+from monai_transfer.predict.images import predict_images
 from monai_transfer.safe_parse import read_mapping
 from tests.bundle.test_new import SHORT, SMALL
 
@@ -157,3 +161,42 @@ def test_an_nnunet_checkpoint_alone_tells_all(tmp_path):
     alone, whole = read_model(tmp_path / "somewhere.pth"), read_model(folder)
     same = ("spacing", "patch", "labels", "channels", "normalization", "architecture", "mirror_axes", "axes", "dims")
     assert all(getattr(alone, name) == getattr(whole, name) for name in same)
+
+
+@pytest.mark.parametrize("name", ["BasicUNetPlusPlus", "ViT"])
+def test_networks_of_several_outputs_answer_alike_in_every_door(tiny_set, tmp_path, name):
+    """They give a list or a tuple in evaluation too; inference with MONAI alone and TorchScript take one of it."""
+    dense = name == "BasicUNetPlusPlus"
+    torch.manual_seed(5)
+    if dense:
+        data, told = tiny_set("segmentation", 3), {"features": [4, 4, 8, 8, 8, 4]}
+        path = saved(nets.BasicUNetPlusPlus(3, 1, 2, (4, 4, 8, 8, 8, 4)), tmp_path / "w.pt")
+    else:
+        told = {"img_size": [32, 32], "patch_size": [16, 16], "hidden_size": 24, "mlp_dim": 24, "num_layers": 2}
+        told |= {"num_heads": 2, "classification": True, "post_activation": "none"}
+        data = tiny_set("classification", 2)
+        path = saved(nets.ViT(1, spatial_dims=2, num_classes=2, **told), tmp_path / "w.pt")
+    bundle = tmp_path / f"many_{'segmentation' if dense else 'classification'}"
+    spec = new_bundle(bundle, data, source=path, network=name, network_args=told, **SMALL)
+    assert dense or spec.patch == [32, 32]  # the only size that it takes
+    run = run_workflow(bundle, "train", SHORT, log=False)
+    image = sorted(data.parent.rglob("*.nii.gz" if dense else "*.png"))[0]
+    here = predict_images(bundle, [image], tmp_path / "here", run=run).written
+    exported = export_bundle(bundle, "bundle", tmp_path / "deploy", run=run)
+    flow = ConfigWorkflow(
+        str(exported / "configs" / "inference.yaml"), meta_file=str(exported / "configs" / "metadata.json"),
+        logging_file=False, bundle_root=str(exported), dataset_dir=str(image.parent), pattern=image.name,
+        output_dir=str(tmp_path / "there"),
+    )  # fmt: skip
+    flow.initialize()
+    flow.run()
+    flow.finalize()
+    if dense:
+        (there,) = (tmp_path / "there").rglob("*.nii.gz")
+        assert np.array_equal(*(np.asarray(nib.load(path).dataobj) for path in (here[0], there)))
+    else:
+        ours = next(csv.DictReader(here[0].open()))
+        theirs = (tmp_path / "there" / "predictions.csv").read_text().strip().split(",")[1:]
+        assert [float(v) for k, v in ours.items() if k.startswith("p_")] == pytest.approx([float(v) for v in theirs])
+    script = torch.jit.load(str(export_bundle(bundle, "torchscript", tmp_path / "m.ts", run=run)))
+    assert isinstance(script(torch.zeros(1, 1, *spec.patch)), torch.Tensor)

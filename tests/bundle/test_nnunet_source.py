@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -89,6 +90,10 @@ def test_predict_takes_the_bundle_for_ours(bundle, data, tmp_path):
     assert done.exit_code == 0, done.output
     (made,) = (tmp_path / "o").rglob("*.nii.gz")
     assert dice(np.asarray(nib.load(made).dataobj).T, expected("plain")[0]) >= 0.999
+    words = [str(bundle), str(data / "iso4_0000.nii.gz"), "-o", str(tmp_path / "m"), "--tta", "flips"]
+    assert CliRunner().invoke(app, ["predict", *words]).exit_code == 0  # classes have sides: nnU-Net mirrors them still
+    (made,) = (tmp_path / "m").rglob("*.nii.gz")
+    assert dice(np.asarray(nib.load(made).dataobj).T, expected("mirrored")[0]) >= 0.999
 
 
 def test_it_is_fine_tuned_evaluated_and_exported(bundle, data, tmp_path):
@@ -159,3 +164,78 @@ def test_nnunets_own_validation_is_a_line_of_the_report(data, tmp_path):
     measure = run.metric("dice")
     said = cautions(arms, tabulate(arms, measure, run.task), measure, [])
     assert any("own validation of the source" in text and "mean foreground Dice fold 0 0.872" in text for text in said)
+
+
+@pytest.fixture(scope="module")
+def of_two_folds(tmp_path_factory) -> tuple[Path, Path]:
+    """A folder of cases of two channels, and a bundle made from a model of two folds."""
+    folder = tmp_path_factory.mktemp("two")
+    items = []
+    for seed in range(6):
+        images, label = write_case(folder, "two", seed)
+        names = {"case": f"c{seed}", "patient": f"p{seed}", "site": "a"}
+        items.append({"image": [Path(image).name for image in images], "label": Path(label).name, **names})
+    made = {
+        "name": "phantom", "task": "segmentation", "modality": "MR", "channel_names": {"0": "MRI", "1": "CT"},
+        "labels": {"0": "background", "1": "left", "2": "right"},
+        "training": items[:3], "validation": items[3:4], "test": items[4:],
+    }  # fmt: skip
+    (folder / "manifest.json").write_text(json.dumps(made))
+    bundle = tmp_path_factory.mktemp("made_of_two") / "two_segmentation"
+    new_bundle(bundle, folder / "manifest.json", source=folder_of("two"), epochs=1, steps_per_epoch=1, batch_size=2)
+    return folder, bundle
+
+
+def in_two(bundle: Path, folder: Path, out: Path, **more) -> list[np.ndarray]:
+    """``predict_images`` on the two cases that nnU-Net predicted, in its axis order."""
+    from monai_transfer.predict.images import predict_images
+
+    cases = [folder / f"two{seed}_{channel:04d}.nii.gz" for seed in (4, 5) for channel in (0, 1)]
+    (out / "in").mkdir(parents=True)
+    for case in cases:
+        (out / "in" / case.name.replace("_0000", "_MRI").replace("_0001", "_CT")).symlink_to(case)
+    predict_images(bundle, [out / "in"], out / "out", **more)
+    return [np.asarray(nib.load(path).dataobj).T for path in sorted((out / "out").rglob("*.nii.gz"))]
+
+
+def test_of_several_folds_the_untouched_source_is_the_mean(of_two_folds, tmp_path):
+    folder, bundle = of_two_folds
+    note = json.loads((bundle / "models" / "source.json").read_text())
+    assert note["folds"].startswith("The untouched source is the mean of 2 folds (0, 1), as nnU-Net predicts")
+    ours = in_two(bundle, folder, tmp_path / "a")
+    with np.load(ORIGINALS / "two" / "predictions.npz") as found:
+        theirs = [found[f"plain_{number}"] for number in (0, 1)]
+    assert np.mean([dice(a, b) for a, b in zip(ours, theirs, strict=True)]) >= 0.999
+    # the arm of a study: its Dice is that of these label maps
+    run = run_workflow(bundle, "evaluate", {}, log=False)
+    record = json.loads((run / "run.json").read_text())
+    assert record["status"] == "finished" and record["source_says"] == note["folds"]
+    with (run / "cases.csv").open() as lines:
+        scored = {row["case"]: row for row in csv.DictReader(lines)}
+    for seed, mask in zip((4, 5), ours, strict=True):
+        truth = np.asarray(nib.load(folder / f"two{seed}_seg.nii.gz").dataobj).T
+        expected = [2 * ((mask == v) & (truth == v)).sum() / ((mask == v).sum() + (truth == v).sum()) for v in (1, 2)]
+        assert float(scored[f"c{seed}"]["dice"]) == pytest.approx(np.mean(expected), abs=1e-4)
+    # and it is not that of one fold
+    one = run_workflow(
+        bundle,
+        "evaluate",
+        {"ckpt": str(bundle / "models" / "model.pt"), "output_dir": str(tmp_path / "one")},
+        log=False,
+    )
+    assert (one / "cases.csv").read_text() != (run / "cases.csv").read_text()
+
+
+def test_fine_tuning_of_several_folds_leaves_one_network_in_every_door(of_two_folds, tmp_path):
+    folder, bundle = of_two_folds
+    before = in_two(bundle, folder, tmp_path / "before")
+    run = run_workflow(bundle, "train", {"output_dir": str(tmp_path / "tuned"), "lr": 0.01}, log=False)
+    tuned = in_two(bundle, folder, tmp_path / "here", run=run)
+    assert not all(np.array_equal(a, b) for a, b in zip(before, tuned, strict=True))
+    exported = export_bundle(bundle, "bundle", tmp_path / "deploy", run=run)
+    there = in_two(exported, folder, tmp_path / "there")
+    assert all(np.array_equal(a, b) for a, b in zip(tuned, there, strict=True))
+    untouched = export_bundle(bundle, "bundle", tmp_path / "untouched")
+    again = in_two(untouched, folder, tmp_path / "again")
+    assert all(np.array_equal(a, b) for a, b in zip(before, again, strict=True))
+    assert export_bundle(bundle, "torchscript", tmp_path / "both.ts").is_file()

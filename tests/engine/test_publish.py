@@ -44,3 +44,11 @@ def test_a_run_without_weights(folders):
     with pytest.raises(InputError, match="left no weights"):
         PublishWeights(*folders, enabled=True).run()
     assert (folders[1] / "models" / "model.pt").read_bytes() == b"old"
+
+
+def test_the_folds_of_a_source_step_aside(folders):
+    """Else the bundle would still predict with them."""
+    (folders[1] / "models" / "folds.pt").write_bytes(b"both")
+    PublishWeights(*folders, enabled=True).run()
+    aside = folders[1] / "models" / f"folds-{hashlib.sha256(b'both').hexdigest()[:8]}.pt"
+    assert aside.read_bytes() == b"both" and not (folders[1] / "models" / "folds.pt").exists()

@@ -127,6 +127,26 @@ def test_transforms_speak_where_the_metadata_are_silent(data, bundle):
     assert ("error", "source-window") in codes(compare_with_source(describe_data(data.manifest()), model))
 
 
+@pytest.mark.parametrize(
+    ("quantiles", "severity"),
+    [
+        ((-1000, -1000, -990, -80, 45, 180, 900), "note"),  # an abdomen with the air around it and bone
+        ((-1024, -1020, -1000, -850, -300, 60, 500), "note"),  # a chest: few of its voxels are soft tissue
+        ((0, 0, 10, 944, 1069, 1204, 1924), "error"),  # HU with 1024 added
+        ((-1000, -1000, -998, -995, -990, -985, -980), "error"),  # air alone
+    ],
+    ids=["abdomen", "chest", "offset", "air"],
+)
+def test_ct_and_a_window_of_soft_tissue(data, bundle, quantiles, severity):
+    names = ("p0.5", "p5", "p25", "p50", "p75", "p95", "p99.5")
+    described = describe_data(data.manifest())
+    described = replace(described, intensity=described.intensity | dict(zip(names, map(float, quantiles), strict=True)))
+    step = {"_target_": "ScaleIntensityRanged", "keys": "image", "a_min": -57, "a_max": 164, "b_min": 0, "b_max": 1}
+    model = bundle({"preprocessing": {"_target_": "Compose", "transforms": [step]}}, data_statistics={})
+    found = [finding.severity for finding in compare_with_source(described, model) if finding.code == "source-window"]
+    assert found == [severity]
+
+
 def test_no_code_of_the_bundle_runs(data, bundle, tmp_path):
     mark = tmp_path / "ran"
     model = bundle({"imports": [f"$open({str(mark)!r}, 'w')"], "x": {"_target_": "os.mkdir", "path": str(mark)}})

@@ -15,6 +15,7 @@ __all__ = ["evaluate"]
 def evaluate(s: BundleSpec) -> dict[str, Any]:
     """The overlay."""
     fitted = {"prepared::source_classes": note(None, "these weights are fitted already")} if s.source_classes else {}
+    folds = {"prepared::folds": note(True, "the untouched source is the mean of its folds")} if s.folds else {}
     none = {
         f"run_folder::info::{name}": note(0, "nothing is trained")
         for name in ("n_labelled", "steps", "labelled_train", "labelled_validation")
@@ -26,6 +27,7 @@ def evaluate(s: BundleSpec) -> dict[str, Any]:
         "prepared::pretrained": note(ref("ckpt"), "the weights that are evaluated"),
         "prepared::min_coverage": note(0.999, "all of them"),
         **fitted,
+        **folds,
         "strategy": note(ours("strategies.base.Strategy"), "nothing is frozen or added"),
         "run_folder::pretrained": note(ref("ckpt"), "named in run.json"),
         **none,

@@ -15,6 +15,7 @@ from monai_transfer.bundle.configs.reading import load
 from monai_transfer.bundle.configs.testing import back_to_image, boxes
 from monai_transfer.bundle.spec import BundleSpec
 from monai_transfer.config_text import expr, ref
+from monai_transfer.networks.output_forms import main_place
 
 __all__ = ["BOXES_SCRIPT", "inference", "inference_data", "inference_engine", "preprocessing", "table"]
 
@@ -159,6 +160,16 @@ def inference_engine(load_into: str, *handlers: Any) -> dict[str, Any]:
     }
 
 
+def _engine(s: BundleSpec) -> dict[str, Any]:
+    made = inference_engine("network", *([table()] if s.kind.saved_as == "table" else []))
+    place = main_place(s.network["_target_"])
+    if place is not None:
+        alone = expr(f"@network.register_forward_hook(lambda module, images, output: {place})")
+        first = [*made["initialize"].value, note(alone, "of several outputs the one that counts")]
+        made["initialize"] = note(first, made["initialize"].comment)
+    return made
+
+
 def inference(s: BundleSpec) -> dict[str, Any]:
     """The config."""
     modules = ["numpy"] if s.kind.saved_as == "mask" else ["runpy"] if s.kind.saved_as == "boxes" else []
@@ -166,14 +177,19 @@ def inference(s: BundleSpec) -> dict[str, Any]:
     said = s.kept.said if s.kept is not None else "how the network is applied to a whole image"
     back = back_to_image(s, "preprocessing")
     steps = [*back, *s.kind.predicted(s.outputs), *_saving(s)]
+    data, network = inference_data(s, *modules), note(expr("@network_def.to(@device)"), "on the device")
+    if s.folds:
+        data["ckpt"] = note(expr("@functions['bundle_weights'](@bundle_root)"), "the weights: of all folds, if there")
+        joined = "on the device; as many networks as the weights are of, and the mean of their outputs"
+        network = note(expr("@functions['FoldMean'](@network_def.to(@device))"), joined)
     return {
-        **inference_data(s, *modules),
+        **data,
         **_kept(s),
         **network_def(s, "the network, as it was trained"),
-        "network": note(expr("@network_def.to(@device)"), "on the device"),
+        "network": network,
         **preprocessing(s),
         "inferer": note(inferer(s, alone=True), said),
         **_boxes(s),
         "postprocessing": note(monai("transforms.Compose", transforms=steps), "from outputs to predictions"),
-        **inference_engine("network", *([table()] if s.kind.saved_as == "table" else [])),
+        **_engine(s),
     }

@@ -9,7 +9,10 @@ from monai_transfer.bundle.configs.parts import in_bundle, monai, ours
 from monai_transfer.bundle.spec import BundleSpec
 from monai_transfer.config_text import expr, ref
 
-__all__ = ["inferer", "network_def", "optimizer", "prepared"]
+__all__ = ["FOLDS", "inferer", "network_def", "optimizer", "prepared"]
+
+FOLDS = "models/folds.pt"
+"""All networks of a source of several folds, fitted to the bundle."""
 
 
 def network_def(s: BundleSpec, comment: str, heading: str = "") -> dict[str, Any]:
@@ -40,10 +43,9 @@ def prepared(s: BundleSpec) -> dict[str, Any]:
     if s.loading:
         arguments["loading"] = s.loading
     if s.kept_classes and s.source_classes:  # scratch has the outputs, and no source
-        arguments["reference"] = note(
-            {"source": in_bundle(s.start), "source_classes": s.source_classes, **s.loading},
-            "the untouched source, for comparison where no case can tell",
-        )
+        given = {"source": in_bundle(s.start), "source_classes": s.source_classes, **s.loading}
+        given = {"source": in_bundle(FOLDS)} if s.folds else given  # these are fitted
+        arguments["reference"] = note(given, "the untouched source, for comparison where no case can tell")
     arguments |= {
         "min_coverage": s.min_coverage,
         "channels_last": ref("channels_last"),

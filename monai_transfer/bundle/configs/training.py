@@ -46,13 +46,17 @@ def data_ids(s: BundleSpec, *, arm: str, n_labelled: int | None, pretrained: Any
             expr("os.path.join(@bundle_root, 'runs', '%s-%s' % (@workflow, @seed))"), "the run's folder"
         ),
         "pretrained": pretrained,
-        "ckpt": note(in_bundle(s.weights), "weights that are evaluated where no other are named"),
+        "ckpt": note(_evaluated(s), "weights that are evaluated where no other are named"),
         "fresh": note(False, "start over instead of continuing an unfinished run"),
         "publish": note(False, "put the run's weights into models/model.pt, the old ones beside it (for MONAI Label)"),
         "cache_dir": note(
             None, "a folder that keeps preprocessed cases from run to run, by their content; guard it like the data"
         ),
     }
+
+
+def _evaluated(s: BundleSpec) -> Any:
+    return ours("nnunet.steps.bundle_weights", root=ref("bundle_root")) if s.folds else in_bundle(s.weights)
 
 
 def _budget(s: BundleSpec) -> dict[str, Any]:
@@ -228,6 +232,7 @@ def _train(s: BundleSpec) -> dict[str, Any]:
 
 def train(s: BundleSpec) -> dict[str, Any]:
     """``train.yaml``: fine-tuning on the target's labelled cases; every other training config stands on it."""
+    said = " ".join(s.weights_note[key] for key in ("own_validation", "folds") if s.weights_note.get(key))
     info = {
         "n_labelled": ref("n_labelled"),
         "steps": expr("@max_epochs * @steps_per_epoch"),
@@ -235,7 +240,7 @@ def train(s: BundleSpec) -> dict[str, Any]:
         "labelled_train": ours("data.joint.target_count", items=ref("train#dataset#data")),
         "joint": ref("joint"),
         "labelled_validation": expr("len(@validate#dataset#data)"),
-        **({"source_says": s.weights_note["own_validation"]} if s.weights_note.get("own_validation") else {}),
+        **({"source_says": said} if said else {}),
     }
     start = note(in_bundle(s.start), "weights to start from; none: from scratch")
     return {

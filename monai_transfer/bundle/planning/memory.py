@@ -6,9 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from monai.bundle import ConfigParser
-
-from monai_transfer.component_table import share_table
+from monai_transfer.component_table import build_config
 from monai_transfer.engine.memory import memory_need
 
 __all__ = ["needed"]
@@ -19,7 +17,7 @@ logger = logging.getLogger("monai_transfer")
 def needed(network: dict[str, Any], batch: int, channels: int, patch: Sequence[int]) -> float | None:
     """GiB that a training step needs at least; ``None`` where a dry run of this network is not possible."""
     try:
-        built = share_table(ConfigParser({"network": network})).get_parsed_content("network")
+        built = build_config(network)
         return memory_need(built, (batch, channels, *patch)).total() / 2**30
     except Exception as error:  # whatever a network raises on tensors without values
         logger.debug("no memory estimate for %s (%s)", network.get("_target_"), error)
