@@ -503,6 +503,12 @@ def _start(wanted: NewOptions, data: Manifest, task: Task, fit: DataFit, outputs
             path=wanted.source,
             hint="take another source, or a manifest of a segmentation",
         )
+    if wanted.preprocessing == "data":
+        raise InputError(
+            "an nnU-Net model keeps its own preprocessing, which its plans tell in full",
+            path=wanted.source,
+            hint="leave --preprocessing data out; --spacing and --patch change its grid",
+        )
     asked = one_per_axis(wanted.spacing, fit.spatial_dims, "--spacing") if wanted.spacing else None
     kept = kept_pipeline(replace(model, spacing=list[float | None](asked)) if asked else model, channels)
     network = source_network_config(model, outputs, fit)
@@ -542,7 +548,9 @@ def _kept(
 ) -> _Start:
     """With what a bundle does to images, where that is wanted and can be read; one image is passed through both."""
     found = described_source(start.source, start.trust)
-    if wanted.preprocessing == "data" or wanted.resize or found is None:
+    if wanted.preprocessing == "data":
+        return replace(start, spacing=None)  # the planner's, of the data
+    if wanted.resize or found is None:
         return start
     dims = fit.spatial_dims
     asked = one_per_axis(wanted.spacing, dims, "--spacing") if wanted.spacing else None

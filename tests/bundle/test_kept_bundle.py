@@ -193,6 +193,9 @@ def test_fitted_to_the_data_on_request(source, data, tmp_path):
     spec = new_bundle(tmp_path / "a_segmentation", data / "manifest.json", source=source, preprocessing="data")
     assert spec.kept is None
     assert spec.oriented
+    kept = new_bundle(tmp_path / "k_segmentation", data / "manifest.json", source=source)
+    planned = new_bundle(tmp_path / "p_segmentation", data / "manifest.json")
+    assert spec.spacing == planned.spacing != kept.spacing, "all is fitted to the data, the grid too"
     with pytest.raises(InputError, match="no preprocessing 'theirs'; source or data"):
         new_bundle(tmp_path / "b", data / "manifest.json", source=source, preprocessing="theirs")
 

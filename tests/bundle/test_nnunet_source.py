@@ -116,6 +116,8 @@ def test_refusals(data, tmp_path):
         new_bundle(tmp_path / "a", data / "manifest.json", source=folder_of("two"))
     with pytest.raises(InputError, match="the model is 2D and the data are 3D; take a 3d_fullres model"):
         new_bundle(tmp_path / "b", data / "manifest.json", source=folder_of("flat"))
+    with pytest.raises(InputError, match="keeps its own preprocessing.*leave --preprocessing data out"):
+        new_bundle(tmp_path / "d", data / "manifest.json", source=folder_of("iso"), preprocessing="data")
 
 
 def test_a_model_of_regions_keeps_its_head_for_the_same_regions(tmp_path):
