@@ -25,6 +25,10 @@ from monai_transfer.runs.ranks import Rank, own
 
 __all__ = ["distributed", "local_device", "process_rank", "ranks", "start", "stop", "when_failed"]
 
+_left: list[object] = []
+"""Groups that were left. Their last reference must not be a wrapped network's: torch then waits for gloo's threads with
+the interpreter's lock held, for which they may be waiting themselves."""
+
 when_failed: list[Callable[[BaseException], None]] = []
 """Called with the error that ends this process, under plain ``monai.bundle run`` by ``torchrun``."""
 
@@ -126,4 +130,5 @@ def distributed(network: nn.Module, device: str | torch.device) -> DistributedDa
 def stop() -> None:
     """Leave the group, if one was joined."""
     if dist.is_initialized():
+        _left.append(dist.group.WORLD)
         dist.destroy_process_group()
