@@ -58,7 +58,7 @@ def row_of(
     means = {arm: float(np.mean([score_of(folder) for folder in folders])) for arm, folders in runs.items() if folders}
     started = json.loads((runs["fine_tuned"][0] / "run.json").read_text(encoding="utf-8"))
     ranking = rank_sources(
-        manifest, [bundle], site=started["target_site"], n_labelled=CASES, permutations=permutations, gap=False
+        manifest, [bundle], site=started["target_site"], max_cases=CASES, permutations=permutations, gap=False
     )
     found = ranking.rows[0]
     if found.fault is not None or found.probe is None or found.untrained_probe is None:

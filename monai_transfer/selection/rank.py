@@ -21,6 +21,7 @@ from monai_transfer.manifest.labelled import select_labelled
 from monai_transfer.manifest.model import Case, Manifest
 from monai_transfer.selection.gap import domain_gap
 from monai_transfer.selection.learned_gap import GapRow
+from monai_transfer.selection.measured_transfers import forecast_gain
 from monai_transfer.selection.ranking import RankedSource, Ranking
 from monai_transfer.selection.source_features import ImageOutputs, SourceNetwork
 from monai_transfer.selection.transferability import (
@@ -112,14 +113,32 @@ def rank_sources(
             rows.append(row)
     notes += sorted({str(one.message) for one in caught if "H-score" in str(one.message)})
     rows.sort(key=lambda row: -np.inf if row.probe is None else row.probe, reverse=True)
-    usable = [row for row in rows if row.probe is not None]
-    if len(usable) > 1 and usable[0].probe_interval and usable[1].probe_interval:
-        first, second = usable[:2]
-        assert first.probe_interval is not None and second.probe is not None
-        if second.probe >= first.probe_interval[0]:
-            notes.append(f"{first.source} and {second.source} cannot be told apart with these cases")
+    notes += _not_told_apart([row for row in rows if row.probe is not None])
     name = f"{target.name} {site}" if site else target.name
     return Ranking(name, target.task, len(cases), len(patients), rows, notes)
+
+
+def _not_told_apart(usable: list[RankedSource]) -> list[str]:
+    """Which sources the probe does not separate from the first; said of all where nothing separates any."""
+    if len(usable) < 2:
+        return []
+    first = usable[0]
+    assert first.probe_interval is not None
+    low = first.probe_interval[0]
+    near = [row.source for row in usable[1:] if row.probe is not None and row.probe >= low]
+    notes = []
+    if near:
+        everyone = len(near) == len(usable) - 1
+        names = f"{', '.join([first.source, *near[:-1]])} and {near[-1]}"
+        notes.append(
+            f"{names} cannot be told apart with these cases"
+            + ("; nothing here says which source to take: train with each (monai-transfer study)" if everyone else "")
+        )
+    for name in first.scores:
+        ordered = [row for row in usable if name in row.scores]
+        if len(ordered) > 1 and all(row.scores[name].p_value > 0.05 for row in ordered):
+            notes.append(f"{name} is no better than with random labels for any source: its order means nothing")
+    return notes
 
 
 def _measure(
@@ -170,6 +189,7 @@ def _measure(
     row.untrained_probe = _probe(
         target, cases, _outputs(network.untrained(seed), target, cases, voxels, seed, progress), seed
     ).value
+    row.forecast = forecast_gain(target.task, row.probe, row.untrained_probe)
     return row
 
 

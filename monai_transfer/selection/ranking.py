@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from monai_transfer.selection.learned_gap import GapRow
+from monai_transfer.selection.measured_transfers import Forecast
 from monai_transfer.selection.transferability import CAVEAT, PermutationNull
 
 __all__ = ["RankedSource", "Ranking"]
@@ -24,6 +25,7 @@ class RankedSource:
         untrained_probe: the same for the architecture with random weights.
         gap: gap rows between the data the source was trained on (A) and the target (B); empty where it names none,
             ``None`` where it was not asked for.
+        forecast: what fine-tuning brought over scratch in the measured transfers most like this one.
     """
 
     source: str
@@ -36,6 +38,7 @@ class RankedSource:
     probe_metric: str = ""
     untrained_probe: float | None = None
     gap: list[GapRow] | None = None
+    forecast: Forecast | None = None
 
 
 @dataclass
@@ -76,6 +79,8 @@ def _lines(place: int, row: RankedSource) -> list[str]:
         sense = "beyond chance" if score.p_value <= 0.05 else "no better than random labels"
         null = f"null median {score.quantiles[0.5]:.4g}, 95 % {score.quantiles[0.95]:.4g}"
         lines.append(f"      {name} {score.score:.4g} ({null}, p = {score.p_value:.3f}: {sense})")
+    if row.forecast is not None:
+        lines.append(f"      on sets like it: {row.forecast}")
     learned = [one for one in row.gap or [] if one.name.startswith("proxy A-distance")]
     if learned:
         lines.append(f"      gap to its own data: {learned[0].sentence}")
