@@ -15,10 +15,19 @@ import pytest
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
 
-SLOW = ("weak_localization.py", "prediction.py", "large_sets.py", "auto_rules.py", "kept_classes.py")
+SLOW = (
+    "weak_localization.py",
+    "prediction.py",
+    "large_sets.py",
+    "auto_rules.py",
+    "kept_classes.py",
+    "measured_transfers.py",
+)
 OTHERS = (
     "zoo_bundles.py",  # it reads a checkout of the model zoo, which nobody has by default
     "nnunet_rival.py",  # it runs in an environment with nnunetv2
+    "nnunet_models.py",  # likewise
+    "nnunet_predict.py",  # it compares with what nnU-Net's own command writes
 )
 SCRIPTS = [
     pytest.param(path, id=path.name, marks=pytest.mark.slow if path.name in SLOW else ())
