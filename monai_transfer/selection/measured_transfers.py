@@ -98,7 +98,7 @@ class Forecast:
     @property
     def is_guide(self) -> bool:
         """Whether such forecasts were closer than the mean of all gains."""
-        return self.error < self.error_of_mean
+        return round(self.error, 3) < round(self.error_of_mean, 3)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
