@@ -54,7 +54,9 @@ COMMANDS = {
         "monai_transfer.study.command", "Run several arms under one equal budget and compare them.", True
     ),
     "runs": _Command("monai_transfer.runs.command", "List every run with its status, best score and age."),
-    "export": _Command(_BUNDLE, "A deployable artefact that needs MONAI alone."),
+    "export": _Command(
+        _BUNDLE, "A deployable artefact that needs MONAI (or a runtime, or nnU-Net) alone, never this package."
+    ),
 }
 """Command name to the module that holds its function of the same name, and a line for ``--help``."""
 

@@ -236,4 +236,5 @@ def _check(folder: Path, network: nn.Module, model: NnunetModel, rows: list[int]
     ours = ours[:, rows] if rows is not None else ours
     apart = float((ours - theirs).abs().max())
     if apart > 1e-3 * max(1.0, float(ours.abs().max())):
-        raise InputError(f"the folder's network differs by {apart:.3g}; nothing was kept", path=bundle)
+        fault = f"the folder's network differs by {apart:.3g}; nothing was kept"
+        raise InputError(fault, path=bundle, hint="export it with --to bundle, and report this network")

@@ -87,6 +87,9 @@ def main_place(target: str) -> str | None:
 
     For configs that need MONAI alone; ``None``: it gives one tensor, or is not known.
 
+    Args:
+        target: full path of the network's class.
+
     >>> main_place("monai.networks.nets.ViT"), main_place("monai.networks.nets.UNet")
     ('output[0]', None)
     """
