@@ -325,7 +325,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a few steps on scikit-learn's digits, as a smoke test")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    logging.getLogger("monai_transfer").setLevel(logging.ERROR)
+    logging.disable(logging.WARNING)
     if options.quick:
         options.methods, options.seeds, options.steps = "coral", 1, 3
         data = small_digits()
