@@ -67,6 +67,7 @@ class Peer:
         return *features.chunk(2), *self.net.head(features).chunk(2)
 
     def loss(self, image: Tensor, label: Tensor, target: dict[str, Tensor]) -> Tensor:
+        """Of one step, the task's included; a method whose step is another has an ``update`` of its own instead."""
         raise NotImplementedError
 
     def update(self, optimizer: Any, image: Tensor, label: Tensor, target: dict[str, Tensor]) -> None:

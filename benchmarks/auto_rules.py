@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import math
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _run_scores import score_of
 
 from monai_transfer.bundle.auto.arms import untrained
 from monai_transfer.bundle.auto.run import level_of
@@ -86,25 +86,12 @@ WEIGHTS_ALONE = [name for name in RULES if "joint" not in name and name != "auto
 
 
 # --------------------------------------------------------------------------------------------------- rows
-def _scored(folder: Path) -> tuple[float, Run]:
-    """The test mean of the primary metric, larger is better, of a scale that ends at 1."""
-    run = Run.load(folder)
-    metric = run.metric(run.kind.primary_metric)
-    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    mean = summary["metrics"][run.kind.primary_metric]["mean"]
-    value = math.nan if mean is None else float(mean)
-    if metric.better < 0:
-        truth = np.array([case_number(row["label"]) for row in run.cases])
-        value = 1.0 - value / float(np.abs(truth - truth.mean()).mean())
-    return value, run
-
-
 def rows_of(bundle: Path, study: Path, name: str) -> list[dict[str, Any]]:
     """One row for each run of the study; scores the source on the labelled cases where that was not done yet."""
     found = []
     folders = sorted(study.glob("labelled-*"))
     source = next((study / "any-labelled" if folders else study).glob("source-*"))
-    base, _ = _scored(source)
+    base, _ = score_of(source)
     for folder in folders or [study]:
         seeds = sorted({int(path.parent.name.rsplit("-", 1)[1]) for path in folder.glob("fine_tuned-*/run.json")})
         first = json.loads((folder / f"fine_tuned-{seeds[0]}" / "run.json").read_text(encoding="utf-8"))
@@ -124,7 +111,7 @@ def rows_of(bundle: Path, study: Path, name: str) -> list[dict[str, Any]]:
             found.append({**told, "arm": "source", "score": base})
             for path in sorted(folder.glob(f"*-{seed}")):
                 if read_status(path) == "finished" and not path.name.startswith(("source-", "pretrain-")):
-                    score, run = _scored(path)
+                    score, run = score_of(path)
                     found.append({**told, "arm": run.arm, "score": round(score, 6)})
     return found
 

@@ -24,11 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _run_scores import score_of
 
 from monai_transfer.data.phantom import embedded_set
 from monai_transfer.files import write_text
-from monai_transfer.metrics.base import case_number
-from monai_transfer.report.run import Run
 from monai_transfer.selection.measured_transfers import MeasuredTransfer, forecast_gain, leave_one_target_out
 from monai_transfer.selection.rank import rank_sources
 from monai_transfer.study.arms import parse_arms
@@ -38,24 +37,13 @@ CASES = 16
 ARMS = "scratch", "untouched", "fine-tuned"
 
 
-def score_of(folder: Path) -> float:
-    """The test mean of the primary metric, larger better; errors over the spread of the truth, so that 1 is perfect."""
-    run = Run.load(folder)
-    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    mean = summary["metrics"][run.kind.primary_metric]["mean"]
-    value = math.nan if mean is None else float(mean)
-    if run.metric(run.kind.primary_metric).better < 0:
-        truth = np.array([case_number(row["label"]) for row in run.cases])
-        value = 1.0 - value / float(np.abs(truth - truth.mean()).mean())
-    return value
-
-
 def row_of(
     bundle: Path, study: Path, manifest: Path, source: str, target: str, permutations: int = 200
 ) -> MeasuredTransfer:
     """One row, of a finished study and of what ``rank`` says about the bundle's weights."""
     runs = {arm: sorted(study.glob(f"{arm}-[0-9]*")) for arm in ("scratch", "source", "fine_tuned")}
-    means = {arm: float(np.mean([score_of(folder) for folder in folders])) for arm, folders in runs.items() if folders}
+    scores = {arm: [score_of(folder)[0] for folder in folders] for arm, folders in runs.items() if folders}
+    means = {arm: float(np.mean(values)) for arm, values in scores.items()}
     started = json.loads((runs["fine_tuned"][0] / "run.json").read_text(encoding="utf-8"))
     ranking = rank_sources(
         manifest, [bundle], site=started["target_site"], max_cases=CASES, permutations=permutations, gap=False

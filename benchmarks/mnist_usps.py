@@ -32,6 +32,7 @@ import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -214,7 +215,7 @@ def train(
         ours = MethodStep(method, net, there, optimizer=optimizer, statistics="target", epochs=1, epoch_length=steps)
     of_target = iter(there)
     torch.manual_seed(seed)
-    for _, (image, label) in zip(range(steps), Batches(seed + (start is not None) * 50, source, labels), strict=False):
+    for image, label in islice(Batches(seed + (start is not None) * 50, source, labels), steps):
         net.train()
         if theirs is not None:
             theirs.update(optimizer, image, label, next(of_target))
@@ -298,7 +299,7 @@ class Seed:
         if name == "adabn":
             Adabn().fit(net, [{"image": part} for part in target.split(BATCH)[:-1]])
         elif name == "shot" and side == "ours":
-            Shot().fit(net, torch.utils.data.DataLoader(target, BATCH, shuffle=True, drop_last=True))  # type: ignore
+            Shot().fit(net, torch.utils.data.DataLoader(target, BATCH, shuffle=True, drop_last=True))  # type: ignore[arg-type]
         elif name == "shot":
             shot_by_formula(net, target, self.seed)
         return accuracy(net.eval(), test, labels), math.nan

@@ -10,7 +10,10 @@ import pytest
 
 @pytest.fixture(scope="module")
 def rules():
-    return runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "auto_rules.py"))
+    folder = Path(__file__).parents[2] / "benchmarks"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))  # as Python does for a script
+        return runpy.run_path(str(folder / "auto_rules.py"))
 
 
 def rows(name: str, level: float, **scores: float) -> list[dict[str, str]]:
