@@ -162,6 +162,7 @@ def beside_nnunet(python: str, edge: int, shape: tuple[int, ...], pointwise: boo
             (f"{what}nnU-Net's predictor, peak of the whole process, GB", found["nnU-Net"][1] / 1e9),
             (f"{what}in slabs, peak of the whole process, GB", found["slabs"][1] / 1e9),
             (f"{what}least Dice of a class, in slabs and nnU-Net's", dice(*labels)),
+            (f"{what}share of equal voxels", float((labels[0] == labels[1]).float().mean())),
         ]
     _measure.report(__file__, rows, record)
 

@@ -68,7 +68,9 @@ def _budget(s: BundleSpec) -> dict[str, Any]:
         "lr": note(s.lr, "learning rate"),
         "val_interval": note(s.val_interval, "epochs between validations"),
         "bf16": note(False, "bfloat16 in training, on any device (in place of float16 on CUDA)"),
-        "channels_last": note(False, "layout of the weights: faster on most CPUs and GPUs"),
+        "channels_last": note(
+            expr("'cpu' in str(@device)"), "layout of the weights: faster on a CPU, equal to rounding"
+        ),
         "checkpoint_activations": note(False, "compute them again in the backward pass: less memory, more time"),
         "selector": note(
             ref("validate#evaluator") if s.select else None,
