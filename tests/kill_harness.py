@@ -127,7 +127,7 @@ def leftovers(out: Path) -> list[str]:
 
 def size(path: Path) -> int:
     try:
-        return path.stat().st_size or path.name in (".lock", "log.txt")
+        return path.stat().st_size or path.name in (".lock", "log.txt", "__init__.py")
     except OSError:
         return 1
 

@@ -60,7 +60,7 @@ from monai_transfer.config_text import expr, quoted
 from monai_transfer.data.augmentation.mirroring import mirror_axes
 from monai_transfer.engine.capabilities import refuse_unfit
 from monai_transfer.errors import InputError, replace_fields
-from monai_transfer.files import write_json
+from monai_transfer.files import atomic_folder, write_json
 from monai_transfer.manifest import Manifest
 from monai_transfer.manifest.laterality import mirror_pairs
 from monai_transfer.methods.base import Method
@@ -194,18 +194,20 @@ def new_bundle(
     spec, start = _planned(wanted, data, path, folder.resolve().name, sites, fit, kept)
     spec.recipe = said.to_dict() | spec.recipe
     scripts = start.trust if start.trust is not None and needs_scripts(spec.network) else None
-    if scripts is not None:
-        take_scripts(scripts, folder)
-    if start.source is not None:
-        with own_scripts(folder) if scripts is not None else nullcontext():
-            fit_weights(start.source, spec, folder, start.facts, start.folds)
-        _keep_original(start.original, folder)
-        if spec.kind.judged:
-            alone = replace(wanted, source="none", network=None, network_args=None, trust_source=False)
-            spec.scratch, _ = _planned(alone, data, path, spec.name, sites, fit, kept)
-    else:
-        spec.start = spec.weights = PRETRAINED
-    write_bundle(spec, folder)
+    # a new folder appears when it is whole; one that is there may hold runs and weights, and gets file by file
+    with nullcontext(folder) if folder.exists() else atomic_folder(folder) as place:
+        if scripts is not None:
+            take_scripts(scripts, place)
+        if start.source is not None:
+            with own_scripts(place) if scripts is not None else nullcontext():
+                fit_weights(start.source, spec, place, start.facts, start.folds)
+            _keep_original(start.original, place)
+            if spec.kind.judged:
+                alone = replace(wanted, source="none", network=None, network_args=None, trust_source=False)
+                spec.scratch, _ = _planned(alone, data, path, spec.name, sites, fit, kept)
+        else:
+            spec.start = spec.weights = PRETRAINED
+        write_bundle(spec, place)
     if start.trust is not None:
         decide(folder, trust_source=True)  # its own code is what was trusted just now
     return spec

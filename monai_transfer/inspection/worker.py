@@ -10,14 +10,15 @@ import json
 import os
 import sys
 
-from monai_transfer.inspection.case import inspect_case
-from monai_transfer.inspection.facts import CaseJob
 from monai_transfer.stopping import die_with_parent
 
 
-def main() -> None:
-    """Serve until standard input ends. Whatever libraries print goes to standard error."""
-    die_with_parent(os.getppid())
+def main(parent: int) -> None:
+    """Serve until standard input ends, or process ``parent`` does. Whatever libraries print goes to standard error."""
+    die_with_parent(parent)  # before the imports, which take seconds: a parent may be killed meanwhile
+    from monai_transfer.inspection.case import inspect_case
+    from monai_transfer.inspection.facts import CaseJob
+
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     for line in sys.stdin:
@@ -26,4 +27,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(int(sys.argv[1]))

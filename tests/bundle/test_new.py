@@ -20,6 +20,7 @@ from monai_transfer.bundle.new import new_bundle
 from monai_transfer.bundle.planning.size import get_size
 from monai_transfer.bundle.run import run_workflow
 from monai_transfer.errors import InputError
+from monai_transfer.files import write_text
 from monai_transfer.manifest import Manifest
 from monai_transfer.study.arms import DEFAULT_ARMS, parse_arms
 from monai_transfer.study.method_arms import resolve_arms
@@ -221,6 +222,19 @@ def test_refusals_give_a_hint_and_write_nothing(tiny_set, tmp_path, options, mes
     with pytest.raises(InputError, match=message):
         new_bundle(tmp_path / "b", tiny_set("segmentation", 3), **{**SMALL, **options})
     assert not (tmp_path / "b").exists()
+
+
+def test_a_stopped_one_leaves_no_half_bundle(tiny_set, tmp_path, monkeypatch):
+    def stop(spec, folder):
+        write_text(folder / "configs" / "train.yaml", "half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("monai_transfer.bundle.new.write_bundle", stop)
+    manifest = tiny_set("classification", 2)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(KeyboardInterrupt):
+        new_bundle(tmp_path / "b_classification", manifest, **SMALL)
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_an_existing_bundle_is_kept_unless_forced(tiny_set, tmp_path):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 import sys
 
 import nibabel as nib
@@ -283,6 +285,16 @@ def test_a_hanging_decoder_is_ended(monkeypatch, tmp_path):
     monkeypatch.setattr("monai_transfer.inspection.pool._LIMIT", 0.5)
     (result,) = inspect_cases([CaseJob(["folder"])], workers=2)
     assert "signal 9" in result.findings[0].fault
+
+
+def test_a_worker_whose_parent_is_gone_ends_before_its_imports():
+    """Standard input stays open, as a killed parent's other children may hold it."""
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    words = [sys.executable, "-X", "importtime", "-m", "monai_transfer.inspection.worker", str(gone.pid)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as worker:
+        assert worker.wait(timeout=60) == -signal.SIGTERM
+        assert "monai.transforms" not in worker.stderr.read()
 
 
 def test_dicom_series_with_a_nifti_label(data, tmp_path):

@@ -56,9 +56,12 @@ def find_table(folder: Path, options: Options) -> tuple[Table, str] | None:
 
 
 def _naming_images(folder: Path, options: Options) -> list[tuple[Table, str]]:
-    """Every table directly in ``folder`` whose rows name image files, with the column that does so."""
+    """The tables in ``folder`` itself, and the given one, whose rows name image files; with the column that does so."""
     hits: list[tuple[Table, str]] = []
-    for path in sorted(folder.iterdir()):
+    tables = sorted(folder.iterdir())
+    if options.table and Path(options.table).resolve() not in {path.resolve() for path in tables}:
+        tables.append(Path(options.table))
+    for path in tables:
         if path.suffix.lower() not in (".csv", ".tsv") or path.name.startswith("."):
             continue
         try:

@@ -80,6 +80,15 @@ def chexpert(folder: Path) -> Path:
     return folder
 
 
+def test_a_given_table_may_lie_elsewhere(tmp_path):
+    for n in range(6):
+        picture(tmp_path / "set" / "images" / f"{n}.png")
+    rows = [f"images/{n}.png,p{n},{n % 2}" for n in range(6)]
+    given = table(tmp_path / "elsewhere.csv", "image,patient,label", *rows)
+    manifest, _ = build_manifest(tmp_path / "set", tmp_path / "m.json", layout="csv", table=str(given))
+    assert sorted((case.patient, case.label) for case in every(manifest)) == [(f"p{n}", n % 2) for n in range(6)]
+
+
 def test_chexpert_has_a_column_for_each(tmp_path):
     manifest, notes = build_manifest(chexpert(tmp_path / "CheXpert-v1.0-small"), tmp_path / "m.json")
     assert manifest.class_names == ["Cardiomegaly", "Edema", "Support Devices"]
