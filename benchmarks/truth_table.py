@@ -29,7 +29,7 @@ from typing import Any
 
 from rich.console import Console
 
-from monai_transfer.bundle.run import parse_overrides
+from monai_transfer.bundle.run import open_workflow, parse_overrides
 from monai_transfer.engine.run_folder import read_status
 from monai_transfer.errors import InputError
 from monai_transfer.files import write_json
@@ -115,6 +115,12 @@ def budget(steps: int) -> dict[str, Any]:
     return {**fixed, "test#handlers#0#figures": 0}
 
 
+def those_of(bundle: Path, workflow: str, overrides: dict[str, Any]) -> dict[str, Any]:
+    """The overrides that this workflow has: ``statistics`` is one of ``adapt`` alone."""
+    config = open_workflow(bundle, workflow, {}, log=False).parser.config
+    return {key: value for key, value in overrides.items() if key.replace("::", "#").split("#")[0].strip("+") in config}
+
+
 def run(options: argparse.Namespace, arms: Sequence[MethodArm], console: Console) -> None:
     """Run the cells that are not finished yet, seed by seed, so that a table cut short is short of seeds."""
     shared = dict(options.overrides)
@@ -126,6 +132,10 @@ def run(options: argparse.Namespace, arms: Sequence[MethodArm], console: Console
             job = Job(str(options.bundle), "pretrain", pretrain, "pretrain")
             refuse_failed(run_jobs([job], pool, "source", console))
             shared |= dict.fromkeys(("pretrained", "ckpt"), str(home / "models" / "model.pt"))
+        known = {workflow: those_of(options.bundle, workflow, shared) for workflow in {a.arm.workflow for a in arms}}
+        if unknown := [key for key in shared if not any(key in found for found in known.values())]:
+            hint = "look at the bundle's configs"
+            raise InputError(f"no workflow here has the config id {unknown[0]!r}", path=options.bundle, hint=hint)
         jobs = []
         for seed in range(options.seeds):
             for arm in arms:
@@ -134,7 +144,7 @@ def run(options: argparse.Namespace, arms: Sequence[MethodArm], console: Console
                 own: dict[str, Any] = {"arm": arm.name, "seed": seed, "output_dir": str(out / f"{arm.name}-{seed}")}
                 if reason_of(out, arm.name, seed):
                     own["fresh"] = True  # what failed starts over, perhaps under a fixed configuration
-                overrides = {**shared, **budget(options.steps), **arm.arm.overrides, **own}
+                overrides = {**known[arm.arm.workflow], **budget(options.steps), **arm.arm.overrides, **own}
                 jobs.append(Job(str(options.bundle), arm.arm.workflow, overrides, f"{arm.name}, seed {seed}"))
         console.print(cost(out, jobs))
         since = time.time()
