@@ -9,11 +9,14 @@ import numpy as np
 from monai_transfer.metrics.base import Metric
 from monai_transfer.report.alignment import FIXED, ORACLE, SCRATCH, Tables
 from monai_transfer.report.run import Run
-from monai_transfer.report.statistics import MIN_SEEDS, skewness
-from monai_transfer.report.wording import arm_name
+from monai_transfer.report.statistics import MIN_SEEDS, crossed_difference, skewness
+from monai_transfer.report.wording import arm_name, span
 from monai_transfer.runs.record import collapse_alarms
 
-__all__ = ["cautions"]
+__all__ = ["CONTROLS", "cautions"]
+
+CONTROLS = ("source_longer", "source_continued", "target_statistics")
+"""Arms with the adapted arm's steps and without its method."""
 
 
 def cautions(arms: dict[str, dict[int, Run]], tables: Tables, metric: Metric, judged: list[str]) -> list[str]:
@@ -60,6 +63,12 @@ def cautions(arms: dict[str, dict[int, Run]], tables: Tables, metric: Metric, ju
             f"Without target labels: {names}. Training from scratch had some, so being worse than it need not mean "
             "that adaptation failed; the comparison with the untouched source tells that."
         )
+    found += [
+        _beside_control(arm, control, tables, metric)
+        for control in CONTROLS
+        for arm in unlabelled
+        if arm not in CONTROLS and control in tables.values
+    ]
     found += sorted(str(text) for text in _distinct(every, "source_says") if text)
     if tables.dropped:
         found.append(f"{len(tables.dropped)} patient(s) have no {metric.heading} in some run and were left out of all.")
@@ -70,7 +79,20 @@ def cautions(arms: dict[str, dict[int, Run]], tables: Tables, metric: Metric, ju
         )
     if len(judged) > 3:
         found.append(f"{len(judged)} arms were judged, each with its own small chance of a false verdict.")
-    return found
+    return [text for text in found if text]
+
+
+def _beside_control(arm: str, control: str, tables: Tables, metric: Metric) -> str:
+    """What of an adapted arm's gain is the method's; nothing where that is shown, or cannot be."""
+    sign = -1.0 if metric.better < 0 else 1.0
+    found = crossed_difference(sign * (tables.values[arm] - tables.values[control]))
+    if not metric.better or not found.low <= 0:
+        return ""
+    name = arm_name(arm)
+    return (
+        f"{name[0].upper()}{name[1:]} is not shown to be better than its control, {arm_name(control)} (difference "
+        f"{span(found.low, found.high, sign=True)}): what it gained may not be the method's."
+    )
 
 
 def _collapsed(arms: dict[str, dict[int, Run]]) -> list[str]:

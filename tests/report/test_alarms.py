@@ -44,6 +44,16 @@ def test_an_arm_without_labels_is_held_against_the_source(study):
     assert list(compare_runs(worse).judgements["adapted"].below) == ["source"]
 
 
+def test_an_adapted_arm_is_held_against_its_control(study):
+    def told(adapted):
+        found = compare_runs(study.write({"source": 0.5, "adapted": adapted, "target_statistics": 0.6})).warnings
+        return [text for text in found if "its control" in text]
+
+    (sentence,) = told(0.6)
+    assert sentence.startswith("Adapted is not shown to be better than its control, target statistics (difference")
+    assert told(0.8) == [], "better than it, beyond chance"
+
+
 @pytest.mark.parametrize("patients", [1, 2])
 def test_one_or_two_patients_have_no_interval_and_no_green(study, patients):
     report = compare_runs(study.write({"scratch": 0.4, "source": 0.5, "fine_tuned": 0.9}, patients=patients))
