@@ -11,7 +11,7 @@ from monai_transfer.metrics.base import Metric, case_number
 from monai_transfer.report.alignment import FIXED, ORACLE, Tables
 from monai_transfer.report.run import Run
 from monai_transfer.report.statistics import MIN_PATIENTS
-from monai_transfer.report.wording import arm_name, listed, number
+from monai_transfer.report.wording import arm_name, capitalised, listed, number
 
 __all__ = ["alarms", "below_baselines", "chance_of", "guessed_blob"]
 
@@ -120,7 +120,7 @@ def _memorised(arm: str, runs: Sequence[Run]) -> str:
         own = f"its {first.labelled} labelled case{'s' if first.labelled != 1 else ''}"
     name = arm_name(arm)
     return (
-        f"{name[0].upper()}{name[1:]} memorised {own}: {title} {number(train)} in training, {number(test)} on the test "
+        f"{capitalised(name)} memorised {own}: {title} {number(train)} in training, {number(test)} on the test "
         "cases. Try joint training or averaging with the source (--arms joint,averaged), stronger augmentation "
         "(--augment standard), fewer steps, or more labelled cases."
     )

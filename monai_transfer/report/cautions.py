@@ -10,13 +10,10 @@ from monai_transfer.metrics.base import Metric
 from monai_transfer.report.alignment import FIXED, ORACLE, SCRATCH, Tables
 from monai_transfer.report.run import Run
 from monai_transfer.report.statistics import MIN_SEEDS, crossed_difference, skewness
-from monai_transfer.report.wording import arm_name, span
+from monai_transfer.report.wording import CONTROLS, arm_name, capitalised, span
 from monai_transfer.runs.record import collapse_alarms
 
-__all__ = ["CONTROLS", "cautions"]
-
-CONTROLS = ("source_longer", "source_continued", "target_statistics")
-"""Arms with the adapted arm's steps and without its method."""
+__all__ = ["cautions"]
 
 
 def cautions(arms: dict[str, dict[int, Run]], tables: Tables, metric: Metric, judged: list[str]) -> list[str]:
@@ -63,11 +60,12 @@ def cautions(arms: dict[str, dict[int, Run]], tables: Tables, metric: Metric, ju
             f"Without target labels: {names}. Training from scratch had some, so being worse than it need not mean "
             "that adaptation failed; the comparison with the untouched source tells that."
         )
+    controls = [arm for arm in (*CONTROLS, "source_continued") if arm in tables.values]
     found += [
         _beside_control(arm, control, tables, metric)
-        for control in CONTROLS
+        for control in controls
         for arm in unlabelled
-        if arm not in CONTROLS and control in tables.values
+        if arm not in controls
     ]
     found += sorted(str(text) for text in _distinct(every, "source_says") if text)
     if tables.dropped:
@@ -88,9 +86,8 @@ def _beside_control(arm: str, control: str, tables: Tables, metric: Metric) -> s
     found = crossed_difference(sign * (tables.values[arm] - tables.values[control]))
     if not metric.better or not found.low <= 0:
         return ""
-    name = arm_name(arm)
     return (
-        f"{name[0].upper()}{name[1:]} is not shown to be better than its control, {arm_name(control)} (difference "
+        f"{capitalised(arm_name(arm))} is not shown to be better than its control, {arm_name(control)} (difference "
         f"{span(found.low, found.high, sign=True)}): what it gained may not be the method's."
     )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from monai_transfer.content_kinds import refuse_odd_fields
 from monai_transfer.report.run import Run
-from monai_transfer.report.wording import number
+from monai_transfer.report.wording import capitalised, listed, number
 from monai_transfer.safe_parse import read_json
 
 __all__ = ["BLOB", "blob_of", "useless_sentence", "useless_summary"]
@@ -62,6 +62,5 @@ def useless_summary(names: Sequence[str], of: int, blob: float | None) -> str:
     if len(names) == of:
         return f"Every arm is useless here: {told}, and none is above it."
     if len(names) == 1:
-        return f"{names[0][0].upper()}{names[0][1:]} is useless here: {told}, and it is not above it."
-    listed = f"{', '.join(names[:-1])} and {names[-1]}"
-    return f"{listed[0].upper()}{listed[1:]} are useless here: {told}, and none of them is above it."
+        return f"{capitalised(names[0])} is useless here: {told}, and it is not above it."
+    return f"{capitalised(listed(names))} are useless here: {told}, and none of them is above it."

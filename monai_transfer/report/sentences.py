@@ -19,7 +19,7 @@ from monai_transfer.report.statistics import (
     CrossedDifference,
     Verdict,
 )
-from monai_transfer.report.wording import arm_name, listed, number, share, shares, span
+from monai_transfer.report.wording import arm_name, capitalised, listed, number, share, shares, span
 
 if TYPE_CHECKING:
     from monai_transfer.report.transfer_report import ArmResult, Difference, TransferReport
@@ -99,7 +99,7 @@ def conclusion(report: TransferReport) -> str:
     unclear = [a for a in order if judged[a].word == NO_EVIDENCE and not judged[a].below]
     marks = [f"{_BASELINE[b]} {number(report.arms[b].mean)}" for b in _BASELINE if b in report.arms]
     against = f" ({measure}: {'; '.join(marks)})" if marks else ""
-    parts = [lost_sentence(arm_name(a)[0].upper() + arm_name(a)[1:], judged[a].lost).strip() for a in order]
+    parts = [lost_sentence(capitalised(arm_name(a)), judged[a].lost).strip() for a in order]
     parts = [part for part in parts if part]
     parts += [sentence] if (sentence := _at_chance(report)) else []
     useless = [name for name, arm in report.arms.items() if arm.mean <= (report.centred_blob or -1.0)]
@@ -154,7 +154,7 @@ def _below(report: TransferReport, order: list[str]) -> list[str]:
         name, own = arm_name(arm), report.arms[arm]
         patients = f"{report.n_patients} patient{'s' if report.n_patients != 1 else ''}"
         text = (
-            f"{name[0].upper()}{name[1:]} ({report.measure.heading} {number(own.mean)}) is below "
+            f"{capitalised(name)} ({report.measure.heading} {number(own.mean)}) is below "
             f"{_BASELINE[worst]} ({number(report.arms[worst].mean)}) by {number(below[worst])} {often}; not proven at "
             f"this size ({patients})."
         )

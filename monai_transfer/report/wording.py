@@ -5,7 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-__all__ = ["ARM_ORDER", "arm_name", "arm_note", "listed", "number", "share", "shares", "signed", "span"]
+__all__ = [
+    "ARM_ORDER",
+    "CONTROLS",
+    "arm_name",
+    "arm_note",
+    "capitalised",
+    "listed",
+    "number",
+    "share",
+    "shares",
+    "signed",
+    "span",
+]
 
 _ARMS = {
     "scratch": ("from scratch", "trained on the labelled target cases only, starting from random weights"),
@@ -41,6 +53,9 @@ _ARMS = {
 }
 ARM_ORDER = ("scratch", "scratch_same", "source", "fine_tuned", "joint", "averaged", "head_only", "adapted", "auto")
 
+CONTROLS = ("source_longer", "target_statistics", "intensity_randomisation", "inversion")
+"""Arms that every method without target labels has to beat: its steps without it, or random intensities alone."""
+
 
 def arm_name(arm: str) -> str:
     """An arm's name for people."""
@@ -50,6 +65,15 @@ def arm_name(arm: str) -> str:
 def arm_note(arm: str) -> str:
     """What an arm is, in one clause; empty for names of the user's own."""
     return _ARMS[arm][1] if arm in _ARMS else ""
+
+
+def capitalised(text: str) -> str:
+    """The text with its first letter large, the others as they are.
+
+    >>> capitalised("fine-tuned by LoRA")
+    'Fine-tuned by LoRA'
+    """
+    return text[:1].upper() + text[1:]
 
 
 def listed(items: Sequence[str]) -> str:

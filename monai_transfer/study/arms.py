@@ -10,6 +10,7 @@ from typing import Any
 from monai_transfer.bundle.command_line import AUTO, parse_overrides
 from monai_transfer.discovery import file_names
 from monai_transfer.errors import InputError
+from monai_transfer.report.wording import CONTROLS
 
 __all__ = ["ALL", "DEFAULT_ARMS", "METHODS", "PRESETS", "Arm", "are_default", "parse_arms"]
 
@@ -36,7 +37,6 @@ class Arm:
 
 
 ALL = "all"
-CONTROLS = ("source_longer", "target_statistics", "intensity_randomisation", "inversion")
 METHODS = (*file_names("methods"), *file_names("testtime"), "fourier", "histogram", "translation", *CONTROLS)
 """Arms by a method's name: a term of the loss, at test time, or of the input images; and what they have to beat."""
 
