@@ -9,15 +9,21 @@ import numpy as np
 from monai_transfer.metrics.base import Metric
 from monai_transfer.report.alignment import FIXED, ORACLE, SCRATCH, Tables
 from monai_transfer.report.run import Run
-from monai_transfer.report.statistics import MIN_SEEDS, crossed_difference, skewness
+from monai_transfer.report.statistics import MIN_SEEDS, CrossedDifference, crossed_difference, skewness
 from monai_transfer.report.wording import CONTROLS, arm_name, capitalised, span
 from monai_transfer.runs.record import collapse_alarms
 
-__all__ = ["cautions"]
+__all__ = ["cautions", "unbeaten_controls"]
 
 
-def cautions(arms: dict[str, dict[int, Run]], tables: Tables, metric: Metric, judged: list[str]) -> list[str]:
-    """Sentences, the gravest first; an empty list where all is well."""
+def cautions(
+    arms: dict[str, dict[int, Run]],
+    tables: Tables,
+    metric: Metric,
+    judged: list[str],
+    controls: dict[str, dict[str, CrossedDifference]],
+) -> list[str]:
+    """Sentences, the gravest first; an empty list where all is well. ``controls``: from ``unbeaten_controls``."""
     found = _collapsed(arms)
     runs = {arm: list(seeds.values()) for arm, seeds in arms.items()}
     every = [run for part in runs.values() for run in part]
@@ -60,13 +66,7 @@ def cautions(arms: dict[str, dict[int, Run]], tables: Tables, metric: Metric, ju
             f"Without target labels: {names}. Training from scratch had some, so being worse than it need not mean "
             "that adaptation failed; the comparison with the untouched source tells that."
         )
-    controls = [arm for arm in (*CONTROLS, "source_continued") if arm in tables.values]
-    found += [
-        _beside_control(arm, control, tables, metric)
-        for control in controls
-        for arm in unlabelled
-        if arm not in controls
-    ]
+    found += [_beside_control(arm, name, d) for arm, unbeaten in controls.items() for name, d in unbeaten.items()]
     found += sorted(str(text) for text in _distinct(every, "source_says") if text)
     if tables.dropped:
         found.append(f"{len(tables.dropped)} patient(s) have no {metric.heading} in some run and were left out of all.")
@@ -77,18 +77,31 @@ def cautions(arms: dict[str, dict[int, Run]], tables: Tables, metric: Metric, ju
         )
     if len(judged) > 3:
         found.append(f"{len(judged)} arms were judged, each with its own small chance of a false verdict.")
-    return [text for text in found if text]
+    return found
 
 
-def _beside_control(arm: str, control: str, tables: Tables, metric: Metric) -> str:
-    """What of an adapted arm's gain is the method's; nothing where that is shown, or cannot be."""
+def unbeaten_controls(
+    arms: dict[str, dict[int, Run]], tables: Tables, metric: Metric, judged: list[str]
+) -> dict[str, dict[str, CrossedDifference]]:
+    """Of each arm without target labels the controls that it is not shown to be better than, with the difference.
+
+    A control has the arm's steps without its method: what it gains too is not the method's.
+    """
+    controls = [arm for arm in (*CONTROLS, "source_continued") if arm in tables.values]
+    found: dict[str, dict[str, CrossedDifference]] = {}
     sign = -1.0 if metric.better < 0 else 1.0
-    found = crossed_difference(sign * (tables.values[arm] - tables.values[control]))
-    if not metric.better or not found.low <= 0:
-        return ""
+    for arm in judged if metric.better else ():
+        if arm in controls or any(run.labelled for run in arms[arm].values()):
+            continue
+        against = {c: crossed_difference(sign * (tables.values[arm] - tables.values[c])) for c in controls}
+        found[arm] = {name: difference for name, difference in against.items() if difference.low <= 0}
+    return {arm: unbeaten for arm, unbeaten in found.items() if unbeaten}
+
+
+def _beside_control(arm: str, control: str, difference: CrossedDifference) -> str:
     return (
         f"{capitalised(arm_name(arm))} is not shown to be better than its control, {arm_name(control)} (difference "
-        f"{span(found.low, found.high, sign=True)}): what it gained may not be the method's."
+        f"{span(difference.low, difference.high, sign=True)}): what it gained may not be the method's."
     )
 
 

@@ -16,7 +16,7 @@ from monai_transfer.metrics.base import Metric
 from monai_transfer.report.alarms import alarms, below_baselines, chance_of, guessed_blob
 from monai_transfer.report.alignment import FIXED, ORACLE, Tables, group_runs, readable, tabulate
 from monai_transfer.report.auto_decision import find_decision
-from monai_transfer.report.cautions import cautions
+from monai_transfer.report.cautions import cautions, unbeaten_controls
 from monai_transfer.report.centred_blob import blob_of, useless_sentence
 from monai_transfer.report.lost_classes import lost_classes, lost_sentence
 from monai_transfer.report.run import Run
@@ -114,6 +114,7 @@ def compare_runs(
             judgements[arm] = Judgement(
                 arm, found.word, found.reason, sentence, differences, found.detectable, gap, reach, lost, below
             )
+    controls = unbeaten_controls(arms, tables, measure, list(judgements))
     report = TransferReport(
         task=task,
         metric=metric,
@@ -126,13 +127,14 @@ def compare_runs(
         judgements=judgements,
         baseline_difference=_between(tables, FIXED, better_scratch(means, measure.better), sign),
         sites=_sites(arms, measure, task, sign),
-        warnings=cautions(arms, tables, measure, list(judgements)),
+        warnings=cautions(arms, tables, measure, list(judgements), controls),
         conclusion="",
         runs=arms,
         unit_of_length=loaded[0].unit_of_length,
         centred_blob=blob,
         alarms=alarms(arms, tables, measure, useless),
         chance=chance_of(arms, measure),
+        unbeaten={arm: list(found) for arm, found in controls.items()},
         decision=find_decision(arms, means, sign) if measure.better else None,
     )
     report.conclusion = conclusion(report)

@@ -116,6 +116,9 @@ def conclusion(report: TransferReport) -> str:
         if len(helped) > 1:
             more = [f"{arm_name(a)} ({number(report.arms[a].mean)})" for a in helped[1:]]
             parts.append(f"So did {listed(more)}.")
+        for arm in filter(report.unbeaten.get, helped):
+            controls = "; ".join(f"{arm_name(c)} {number(report.arms[c].mean)}" for c in report.unbeaten[arm])
+            parts.append(f"{capitalised(arm_name(arm))} is not shown to be more than its control ({controls}).")
     if hurt:
         reasons = []
         for arm in hurt:

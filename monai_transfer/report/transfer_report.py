@@ -120,6 +120,7 @@ class TransferReport:
         centred_blob: what an ellipsoid in the middle of every image scores.
         alarms: what must be read first.
         chance: the value of guessing, where it is known.
+        unbeaten: the controls that an arm without target labels is not shown to be better than.
         decision: of the arm ``auto``, where it is among them.
 
     Two seeds are too few for a verdict:
@@ -153,6 +154,7 @@ class TransferReport:
     centred_blob: float | None = None
     alarms: list[str] = field(default_factory=list)
     chance: float | None = None
+    unbeaten: dict[str, list[str]] = field(default_factory=dict)
     decision: AutoDecision | None = None
 
     @property

@@ -46,8 +46,12 @@ def test_an_arm_without_labels_is_held_against_the_source(study):
 
 def test_an_adapted_arm_is_held_against_its_control(study):
     def told(adapted):
-        found = compare_runs(study.write({"source": 0.5, "adapted": adapted, "target_statistics": 0.6})).warnings
-        return [text for text in found if "its control" in text]
+        report = compare_runs(study.write({"source": 0.5, "adapted": adapted, "target_statistics": 0.6}))
+        assert report.judgements["adapted"].word == "helped"
+        assert ("Adapted is not shown to be more than its control (target" in report.conclusion) == bool(
+            report.unbeaten
+        )
+        return [text for text in report.warnings if "its control" in text]
 
     (sentence,) = told(0.6)
     assert sentence.startswith("Adapted is not shown to be better than its control, target statistics (difference")
