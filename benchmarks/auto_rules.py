@@ -50,8 +50,19 @@ def _always(arm: str) -> Callable[[Cell], str]:
 
 
 def _by_level(at: float, above: str, below: str) -> Callable[[Cell], str]:
+    """A level that is not known, such as an AUC of cases of one class, is none to doubt the source by."""
+
     def rule(cell: Cell) -> str:
-        return _always(above if cell["level"] >= at else below)(cell)
+        return _always(below if cell["level"] < at else above)(cell)
+
+    return rule
+
+
+def _averaged_by_level(low: float, high: float) -> Callable[[Cell], str]:
+    """Weights alone: scratch below ``low``, averaged from ``high`` on, fine-tuned between."""
+
+    def rule(cell: Cell) -> str:
+        return _always("scratch")(cell) if cell["level"] < low else _by_level(high, "averaged", "fine_tuned")(cell)
 
     return rule
 
@@ -79,6 +90,8 @@ RULES: dict[str, Callable[[Cell], str]] = {
     "auto's fixed rule, weights alone": _shipped(False),
     "averaged if level >= .3, else fine-tuned": _by_level(0.3, "averaged", "fine_tuned"),
     "averaged if level >= .7, else fine-tuned": _by_level(0.7, "averaged", "fine_tuned"),
+    "fine-tuned if level >= .1, else scratch": _by_level(0.1, "fine_tuned", "scratch"),
+    "scratch below .1, averaged from .5, else fine-tuned": _averaged_by_level(0.1, 0.5),
 }
 ARMS = {"scratch", "source", "fine_tuned", "joint", "averaged", "head_only"}
 """What the rules choose among."""

@@ -1,4 +1,4 @@
-"""The report as one HTML file: everything inside it, nothing loaded from anywhere, for a clinician and for paper."""
+"""Reports as HTML files: everything inside them, nothing loaded from anywhere, for a clinician and for paper."""
 
 from __future__ import annotations
 
@@ -18,16 +18,18 @@ from monai_transfer.metrics.base import case_number
 from monai_transfer.report.adaptation import feature_alignment, game_sentences, home_sentences
 from monai_transfer.report.alignment import SCRATCH
 from monai_transfer.report.own_arms import describe_run
-from monai_transfer.report.plots import arm_colours, curves, dots, forest
+from monai_transfer.report.plots import arm_colours, curves, dots, forest, label_curves
 from monai_transfer.report.statistics import HELPED, HURT, MIN_SEEDS, NO_EVIDENCE
 from monai_transfer.report.wording import arm_name, arm_note, number, share, shares, signed, span
+from monai_transfer.tables import write_table
 from monai_transfer.tasks import get_task
 
 if TYPE_CHECKING:
+    from monai_transfer.report.label_efficiency import LabelEfficiency
     from monai_transfer.report.run import Run
     from monai_transfer.report.transfer_report import TransferReport
 
-__all__ = ["render", "write_html"]
+__all__ = ["render", "write_efficiency", "write_html"]
 
 _CLASS = {HELPED: "good", HURT: "bad", NO_EVIDENCE: "open"}
 _PATH = re.compile(r"(?:[A-Za-z]:)?[\\/](?:[^\s\\/'\"]+[\\/])+")
@@ -41,14 +43,9 @@ def write_html(report: TransferReport, path: str | Path) -> Path:
 
 def render(report: TransferReport) -> str:
     """The page's text."""
-    environment = Environment(
-        loader=PackageLoader("monai_transfer.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )  # fmt: skip
-    environment.filters |= {"number": number, "signed": signed, "arm": arm_name, "share": share}
+    environment = _environment()
     environment.filters["metric"] = lambda name: report.describe(name).heading
     environment.globals |= {
-        "span": span,
         "shares": shares,
         "explain": lambda name: report.describe(name).sentence,
         "arm_note": lambda name: arm_note(name) or _about(report, name),
@@ -63,7 +60,8 @@ def render(report: TransferReport) -> str:
         colours=arm_colours(report.arms),
         verdict_class=_CLASS,
         tone=_tone(report),
-        record=dict.fromkeys(("bundle", "source_site", "target_site", "spatial_dims")) | first.record,
+        record=dict.fromkeys(("bundle", "source_site", "target_site")) | first.record,
+        spatial_dims=first.record.get("spatial_dims"),
         contours=first.kind.label.is_path,
         others=others,
         told={name: count for name, count in told.items() if count is not None},
@@ -79,6 +77,36 @@ def render(report: TransferReport) -> str:
         versions=first.record.get("versions") or {},
         sites=sorted({row.get("site") or "" for row in first.cases} - {""}),
     )
+
+
+def write_efficiency(efficiency: LabelEfficiency, path: str | Path) -> Path:
+    """Write the page of a study over several numbers of labels, and beside it a ``.csv`` of the same name.
+
+    Both appear when they are whole; returns the page's path.
+    """
+    write_table(Path(path).with_suffix(".csv"), efficiency.rows())
+    page = _environment().get_template("label_efficiency.html.j2")
+    write_text(
+        path,
+        page.render(
+            efficiency=efficiency,
+            colours=arm_colours(efficiency.curves),
+            figure=label_curves(efficiency),
+            min_seeds=MIN_SEEDS,
+            spatial_dims=None,
+        ),
+    )
+    return Path(path)
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("monai_transfer.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )  # fmt: skip
+    environment.filters |= {"number": number, "signed": signed, "arm": arm_name, "share": share}
+    environment.globals["span"] = span
+    return environment
 
 
 def _tone(report: TransferReport) -> str:

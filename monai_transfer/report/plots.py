@@ -1,4 +1,5 @@
-"""The report's figures, as data URIs of SVG: forest plot, one dot per patient, training curves."""
+"""The report's figures, as data URIs of SVG: forest plot, one dot per patient, training curves,
+scores over the number of labels."""
 
 from __future__ import annotations
 
@@ -16,10 +17,11 @@ from matplotlib.ticker import MaxNLocator
 from monai_transfer.report.wording import arm_name, signed, span
 
 if TYPE_CHECKING:
+    from monai_transfer.report.label_efficiency import LabelEfficiency
     from monai_transfer.report.run import Run
     from monai_transfer.report.transfer_report import TransferReport
 
-__all__ = ["arm_colours", "curves", "dots", "forest"]
+__all__ = ["arm_colours", "curves", "dots", "forest", "label_curves"]
 
 _KNOWN = {
     "scratch": "#8a94a6",
@@ -138,6 +140,29 @@ def curves(report: TransferReport) -> str | None:
         axes.axis("off")
     names = [arm_name(arm) for arm in handles]
     figure.legend(list(handles.values()), names, loc="outside upper center", ncols=6, fontsize=9, frameon=False)
+    return _uri(figure)
+
+
+def label_curves(efficiency: LabelEfficiency) -> str:
+    """Each arm's mean with its 95 % interval over the number of labelled cases; dashed: an arm that needs none."""
+    figure, axes = _figure(8.4, 4.0)
+    colours = arm_colours(efficiency.curves)
+    counts = np.array(efficiency.counts, dtype=float)
+    for i, (arm, curve) in enumerate(efficiency.curves.items()):
+        beside = counts * 2 ** (0.05 * (i - (len(efficiency.curves) - 1) / 2))  # bars that lie beside one another
+        if curve.without_labels:
+            axes.plot(counts, curve.means, "--", color=colours[arm], linewidth=1.8, label=arm_name(arm))
+            continue
+        axes.plot(counts, curve.means, "o-", color=colours[arm], linewidth=2, markersize=5, label=arm_name(arm))
+        if np.isfinite(curve.lows).all():
+            axes.vlines(beside, curve.lows, curve.highs, color=colours[arm], linewidth=1.2, alpha=0.6)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(counts, [str(count) for count in efficiency.counts], fontsize=9)
+    axes.minorticks_off()
+    axes.set_xlabel("labelled target cases", fontsize=9)
+    axes.set_ylabel(" ".join(filter(None, (efficiency.metric.heading, efficiency.metric.direction))), fontsize=9)
+    axes.grid(axis="y", color=_FAINT, linewidth=0.6)
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9)
     return _uri(figure)
 
 

@@ -30,7 +30,11 @@ def study(
     ] = DEFAULT_ARMS,
     seeds: Annotated[int, typer.Option(help="Seeds per arm; a verdict needs 5.", min=1)] = 5,
     fractions: Annotated[
-        str | None, typer.Option(help="Labelled target cases: counts (4,8) or shares of the training split (0.1,0.5).")
+        str | None,
+        typer.Option(
+            help="Labelled target cases: counts (1,2,4,8) or shares of the training split (0.1,0.5); "
+            "drawn side by side in label_efficiency.html."
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the runs; default BUNDLE/runs/study.")] = None,
     jobs: Annotated[int, typer.Option(help="Runs at the same time, one thread each.", min=1)] = 2,

@@ -56,6 +56,8 @@ def run_study(
 ) -> list[Path]:
     """Run arms x seeds (x numbers of labels) and write a report for each number of labels; returns the reports.
 
+    Several numbers of labels are joined in ``label_efficiency.html``, the last of the reports.
+
     Arms with a source of their own (``Arm.pretraining``) pretrain it first, under the same budget. Where the bundle has
     no weights yet, its ``pretrain`` workflow runs first and all arms start from that. Every arm has the same number of
     steps of the same batch; adaptation reads a target batch in each step besides.
@@ -65,6 +67,8 @@ def run_study(
     """
     from monai_transfer.report.command import print_report
     from monai_transfer.report.compare import compare_runs
+    from monai_transfer.report.html import write_efficiency
+    from monai_transfer.report.label_efficiency import label_efficiency
 
     bundle, out = Path(bundle), Path(out)
     console = console or Console(file=sys.stdout)
@@ -90,6 +94,7 @@ def run_study(
             shared["ckpt"] = shared["pretrained"]
         sources = _own_sources(bundle, out, arms, shared, pool, console)
         reports = []
+        by_count = {}
         for count in counts:
             folder = out if count is None else out / f"labelled-{count}"
             todo, runs = [], []
@@ -119,6 +124,14 @@ def run_study(
             report = compare_runs(runs, path)
             print_report(report, console=console)
             reports.append(path)
+            if count is not None:
+                by_count[count] = report
+        if len(by_count) > 1:
+            efficiency = label_efficiency(by_count)
+            reports.append(write_efficiency(efficiency, out / "label_efficiency.html"))
+            for sentence in efficiency.sentences:
+                console.print(sentence, markup=False)
+            console.print(efficiency.conclusion, markup=False, style="bold")
     return reports
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -71,8 +72,14 @@ def test_a_study_with_fractions_continues_and_repeats(bundle, tmp_path):
     assert [path.relative_to(tmp_path / "s").as_posix() for path in reports] == [
         "labelled-2/report.html",
         "labelled-1/report.html",
+        "label_efficiency.html",
     ]
     assert all(path.is_file() for path in reports)
+    assert "Training from scratch reaches AUC" in console.export_text(clear=False)
+    with (tmp_path / "s" / "label_efficiency.csv").open(encoding="utf-8") as stream:
+        drawn = {(row["arm"], row["scratch_with"]): row["labelled"] for row in csv.DictReader(stream)}
+    assert drawn["scratch", "1"] == "1" and drawn["scratch", "2"] == "2"
+    assert {drawn["source", "2"], drawn["adapted", "2"]} == {"0"}, "arms without labels"
     runs = {
         p.parent.relative_to(tmp_path / "s").as_posix(): json.loads(p.read_text())
         for p in (tmp_path / "s").rglob("run.json")
