@@ -4,14 +4,15 @@
 
 Paper: Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022, arXiv:2109.01903
 
-It helps where source and target are near (hippocampus, +.01 Dice) and hurts where they are far (nuclei, .70 against
-.84): an arm, never a silent default. Without a coefficient a rule chooses it, by how well the untouched source does on
-the labelled target cases, which it has never seen: the source's weights count ``min(1/2, score)``, where ``score`` is
-0 at chance and 1 at best (Dice; 2 AUC - 1). A source that knows nothing of the target has no say then.
+It helps where source and target are near and hurts where they are far (nuclei, .70 against .84, from a source that knew
+nothing of them): an arm, never a silent default. Without a coefficient a rule chooses it, by how well the untouched
+source does on the labelled target cases, which it has never seen: the source's weights count ``min(1/2, score)``, where
+``score`` is 0 at chance and 1 at best (Dice; 2 AUC - 1). A source that knows nothing of the target has no say then.
 
 BatchNorm's running statistics of an average belong to neither network. With ``statistics`` they are re-estimated on
-target images (cumulative average, as AdaBN): sarcoma .285 -> .445, but up to .08 lost elsewhere, so it is off by
-default. What is new, such as a fresh class head, is taken from the tuned network alone.
+target images (cumulative average, as AdaBN), which the arms of ``study`` and ``auto`` do: without it an average can
+lose .16 Dice to the tuned network (``docs/fine_tuning.md``). What is new, such as a fresh class head, is taken from the
+tuned network alone.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from monai_transfer.errors import InputError
 from monai_transfer.files import write_json
 from monai_transfer.networks.wrappers import unwrap
 from monai_transfer.testtime.adabn import Adabn
+from monai_transfer.testtime.base import has_statistics
 from monai_transfer.weights.report import WeightReport
 
 __all__ = ["AverageWithSource", "average_states", "tuned_share"]
@@ -103,7 +105,8 @@ class AverageWithSource:
         share: of the tuned weights; ``None``: the rule above.
         evaluator: what scores the source on labelled target cases, for the rule; its key metric is read.
         chance: as in ``tuned_share``.
-        statistics: batches of target images (dictionaries with ``image``), to re-estimate running statistics on.
+        statistics: batches of target images (dictionaries with ``image``), to re-estimate running statistics on; of a
+            network that has none, such as one with InstanceNorm, nothing is re-estimated.
         report: what was loaded from the source; what stayed fresh is the tuned network's. ``None``: all was loaded.
 
     Attributes:
@@ -157,7 +160,7 @@ class AverageWithSource:
                 self.score, 1 - self.share, self.share,
             )  # fmt: skip
         network.load_state_dict(average_states(self.source, tuned, self.share, self.fresh))
-        if self.statistics is not None:
+        if self.statistics is not None and has_statistics(network):
             Adabn().fit(network, self.statistics)
         if self.output_dir is None or process_rank() != 0:
             return
@@ -170,5 +173,9 @@ class AverageWithSource:
         save_checkpoint(export_state(network), models / "model.pt")
         write_json(
             self.output_dir / "weight_average.json",
-            {"tuned_share": self.share, "source_score": self.score, "statistics": self.statistics is not None},
+            {
+                "tuned_share": self.share,
+                "source_score": self.score,
+                "statistics": self.statistics is not None and has_statistics(network),
+            },
         )

@@ -93,16 +93,20 @@ class LabelEfficiency:
             return "No arm from scratch was run, so there is nothing that fewer labels could equal."
         largest = self.counts[-1]
         trained = [arm for arm in self.needed if not self.curves[arm].without_labels] or list(self.needed)
-        best = min(trained, key=lambda arm: (self.needed[arm][-1].labels, -self.metric.better * self._area(arm)))
+        best = min(trained, key=self._order)
         arm = "auto" if "auto" in self.needed else best
         value = self.needed[arm][-1].value
         start = f"Training from scratch reaches {self.metric.heading} {number(value)} with {largest} labelled cases"
         return f"{start}; {arm_name(arm)} {self._said(self.needed[arm][-1])}."
 
-    def _area(self, arm: str) -> float:
-        return float(np.mean(self.curves[arm].means))
+    def _order(self, arm: str) -> tuple[bool, float, float]:
+        """Fewest labels first, of equal ones the higher curve; what is not known last."""
+        labels = self.needed[arm][-1].labels
+        return math.isnan(labels), labels, -self.metric.better * float(np.mean(self.curves[arm].means))
 
     def _said(self, needed: Needed) -> str:
+        if math.isnan(needed.labels):
+            return "cannot be compared: a score is missing"
         if needed.labels == 0:
             return "is as good without one"
         if math.isinf(needed.labels):
@@ -110,7 +114,9 @@ class LabelEfficiency:
         return f"needs {self.words(needed)} for the same"
 
     def words(self, needed: Needed) -> str:
-        """The number in words: ``at most 1``, ``2.8 (1.9 to 4.0)``, ``more than 16``, ``none``."""
+        """The number in words: ``at most 1``, ``2.8 (1.9 to 4.0)``, ``more than 16``, ``none``; a dash: not known."""
+        if math.isnan(needed.labels):
+            return number(needed.labels)
         if needed.labels == 0:
             return "none"
         if math.isinf(needed.labels):

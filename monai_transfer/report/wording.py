@@ -36,6 +36,10 @@ _ARMS = {
         "joint training",
         "starts from the source model; every batch half source cases, half labelled target cases",
     ),
+    "joint_averaged": (
+        "joint, averaged with the source",
+        "joint training, its weights then averaged with the source model's; BatchNorm statistics of target images",
+    ),
     "averaged": (
         "averaged with the source",
         "fine-tuned on the labelled target cases, its weights then averaged with the source model's",
@@ -51,7 +55,18 @@ _ARMS = {
     ),
     "oracle": ("oracle", "trained with all of the target's labels: an upper mark, not something to reach"),
 }
-ARM_ORDER = ("scratch", "scratch_same", "source", "fine_tuned", "joint", "averaged", "head_only", "adapted", "auto")
+ARM_ORDER = (
+    "scratch",
+    "scratch_same",
+    "source",
+    "fine_tuned",
+    "joint",
+    "joint_averaged",
+    "averaged",
+    "head_only",
+    "adapted",
+    "auto",
+)
 
 CONTROLS = ("source_longer", "target_statistics", "intensity_randomisation", "inversion")
 """Arms that every method without target labels has to beat: its steps without it, or random intensities alone."""

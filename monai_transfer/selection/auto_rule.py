@@ -22,21 +22,22 @@ __all__ = [
     "AT_CHANCE",
     "ENOUGH_PATIENTS",
     "ORDER",
-    "SANE",
     "Decision",
     "by_cross_validation",
     "by_fixed_rule",
     "by_validators",
 ]
 
-ORDER = ("source", "statistics", "head_only", "averaged", "joint", "fine_tuned", "self_trained", "scratch")
+ORDER = (
+    "source", "statistics", "head_only", "averaged", "joint_averaged", "joint", "fine_tuned", "self_trained", "scratch"
+)  # fmt: skip
 """The arms, by how far they depart from the source: the first ones are the simpler."""
 
 ENOUGH_PATIENTS = 8
 """From so many labelled patients on arms are cross-validated."""
 
-SANE = 0.5
-"""From half of the way from guessing to perfect on, the source's weights count in an average."""
+_FIRST = ("joint_averaged", "joint", "averaged", "fine_tuned")
+"""What is taken of too few cases to choose by: the first that can be trained."""
 
 AT_CHANCE = 0.1
 """Below a tenth of that way the source knows nothing of what is asked."""
@@ -65,17 +66,17 @@ class Decision:
 def by_fixed_rule(
     level: float, candidates: Sequence[str], *, home: float = math.nan, patients: int | None = None
 ) -> Decision:
-    """Fewer labelled patients than can tell arms apart: joint training wherever source images are at hand.
+    """Fewer labelled patients than can tell arms apart: joint training averaged with the source, with its images.
 
     Args:
         level: how well the untouched source does on the labelled target cases: 0 is guessing, 1 perfect; NaN where it
             cannot be told.
-        candidates: arms that can be trained; ``joint`` is among them where labelled source images are at hand.
+        candidates: arms that can be trained; joint training is among them where labelled source images are at hand.
         home: the same on the source's own cases, asked for where ``level`` is at chance.
         patients: how many labelled ones, for the words.
 
-    >>> by_fixed_rule(0.8, ["source", "fine_tuned", "joint", "scratch"]).taken
-    'joint'
+    >>> by_fixed_rule(0.8, ["source", "fine_tuned", "joint", "joint_averaged", "scratch"]).taken
+    'joint_averaged'
     >>> by_fixed_rule(0.8, ["source", "fine_tuned", "averaged"]).taken, by_fixed_rule(0.2, ["fine_tuned"]).taken
     ('averaged', 'fine_tuned')
     >>> by_fixed_rule(0.0, ["fine_tuned", "joint", "scratch"], home=0.03).taken
@@ -89,25 +90,16 @@ def by_fixed_rule(
             "fixed rule",
             f"{start}the source is at chance on the labelled target cases and on its own, so nothing of it is taken",
         )
-    if "joint" in candidates:
-        where = "the source's labelled images are at hand, and joint training was the safest of all fixed rules"
-        if level < AT_CHANCE:
-            where += "; untouched the source is at chance on the labelled target cases"
-        return Decision("joint", "fixed rule", f"{start}{where}")
-    if "averaged" in candidates and level >= SANE:
-        return Decision(
-            "averaged",
-            "fixed rule",
-            f"{start}no source image is at hand, and the source does well enough on the labelled target cases "
-            "for its weights to count in an average with the fine-tuned ones",
-        )
-    taken = "fine_tuned" if "fine_tuned" in candidates else _simplest(candidates)
-    return Decision(
-        taken,
-        "fixed rule",
-        f"{start}no source image is at hand, and the source does not do well enough on the labelled target cases "
-        "for its weights to be averaged in",
-    )
+    taken = next((arm for arm in _FIRST if arm in candidates), None) or _simplest(candidates)
+    if "joint" in candidates or "joint_averaged" in candidates:
+        why = "the source's labelled images are at hand, and they keep its knowledge"
+    else:
+        why = "no source image is at hand"
+    if taken in ("joint_averaged", "averaged"):
+        why += "; so does an average with its weights, which count the more the better it does on the labelled cases"
+    if level < AT_CHANCE:
+        why += "; untouched the source is at chance on the labelled target cases"
+    return Decision(taken, "fixed rule", f"{start}{why}")
 
 
 def by_cross_validation(scores: Mapping[str, Mapping[str, float]], guess: float = math.nan) -> Decision:

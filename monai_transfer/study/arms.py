@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from monai_transfer.bundle.arm_overrides import ALONE, AVERAGE, FROM_RANDOM, HEAD_ONLY
 from monai_transfer.bundle.command_line import AUTO, parse_overrides
 from monai_transfer.discovery import file_names
 from monai_transfer.errors import InputError
@@ -41,18 +42,16 @@ METHODS = (*file_names("methods"), *file_names("testtime"), "fourier", "histogra
 """Arms by a method's name: a term of the loss, at test time, or of the input images; and what they have to beat."""
 
 ARM_WORKFLOWS = ("train", "adapt", "evaluate")
-_ALONE = {"joint": False}  # the target's cases alone
 PRESETS = {
-    "scratch": Arm("scratch", "train", {"pretrained": "none", "regulariser": None, **_ALONE}),
+    "scratch": Arm("scratch", "train", {**FROM_RANDOM, "regulariser": None, **ALONE}),
     # with the source's network and preprocessing, where `scratch` has those planned for the data
-    "scratch_same": Arm("scratch_same", "train", {"pretrained": "none", "regulariser": None, **_ALONE}),
+    "scratch_same": Arm("scratch_same", "train", {**FROM_RANDOM, "regulariser": None, **ALONE}),
     "source": Arm("source", "evaluate", seeded=False),
-    "fine_tuned": Arm("fine_tuned", "train", _ALONE),
+    "fine_tuned": Arm("fine_tuned", "train", ALONE),
     "joint": Arm("joint", "train", {"joint": True}),
-    "averaged": Arm("averaged", "train", {"average": "rule", **_ALONE}),
-    "head_only": Arm(
-        "head_only", "train", {"strategy#_target_": "monai_transfer.strategies.head_only.HeadOnly", **_ALONE}
-    ),
+    "averaged": Arm("averaged", "train", {**AVERAGE, **ALONE}),
+    "joint_averaged": Arm("joint_averaged", "train", {"joint": True, **AVERAGE}),
+    "head_only": Arm("head_only", "train", {"strategy#_target_": HEAD_ONLY["_target_"], **ALONE}),
     # decides between these by itself, before a test case is seen (docs/auto.md)
     "auto": Arm("auto", "train", {"strategy": AUTO}),
     "adapted": Arm("adapted", "adapt"),
@@ -61,7 +60,7 @@ PRESETS = {
     "source_continued": Arm("source_continued", "adapt", {"weight": 0.0}),
     # the untouched source, had its contrast been randomised
     "randomised": Arm("randomised", "evaluate", seeded=False, pretraining={"augment_source": "randomised"}),
-    "oracle": Arm("oracle", "train", {"n_labelled": None, **_ALONE}),
+    "oracle": Arm("oracle", "train", {"n_labelled": None, **ALONE}),
 }
 """Arms by name. ``scratch`` of a bundle made from a source is what a user without it would train, network and
 preprocessing planned for the data (``configs/scratch.yaml``); ``scratch_same`` has the source's from random weights;

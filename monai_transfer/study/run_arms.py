@@ -156,7 +156,11 @@ def arms_on(bundle: str | Path, arms: Sequence[Arm]) -> list[Arm]:
         elif arm.name == "scratch_same" and not alone:
             hint = "it has no configs/scratch.yaml: its arm scratch has the same network already"
             raise InputError("the arm scratch_same is of bundles made from a source", path=bundle, hint=hint)
-        wanted = {key for key in ("joint", "average", "augment_source") if key in {**arm.overrides, **arm.pretraining}}
+        wanted = {
+            key
+            for key in ("joint", "average", "average_statistics", "augment_source")
+            if key in {**arm.overrides, **arm.pretraining}
+        }
         if "joint" in wanted - known and arm.overrides.get("joint") is False:
             arm = replace(arm, overrides={key: value for key, value in arm.overrides.items() if key != "joint"})
             wanted.discard("joint")

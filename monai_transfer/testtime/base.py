@@ -13,7 +13,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from monai_transfer.errors import InputError
 from monai_transfer.tasks.for_methods import ANY_TASK, PRESENCES
 
-__all__ = ["SourceFree", "affine_norms", "images", "norm_layers", "statistic_norms"]
+__all__ = ["SourceFree", "affine_norms", "has_statistics", "images", "norm_layers", "statistic_norms"]
 
 
 class SourceFree:
@@ -76,6 +76,23 @@ def norm_layers(network: nn.Module) -> list[nn.Module]:
     return [m for m in network.modules() if isinstance(m, (_NormBase, nn.GroupNorm, nn.LayerNorm))]
 
 
+def has_statistics(network: nn.Module) -> bool:
+    """Whether any norm layer keeps running statistics.
+
+    Args:
+        network: any network.
+
+    >>> import torch
+    >>> has_statistics(torch.nn.BatchNorm2d(2)), has_statistics(torch.nn.InstanceNorm2d(2))
+    (True, False)
+    """
+    return bool(_tracking(network))
+
+
+def _tracking(network: nn.Module) -> list[_NormBase]:
+    return [m for m in norm_layers(network) if isinstance(m, _NormBase) and m.running_mean is not None]
+
+
 def statistic_norms(network: nn.Module) -> list[_NormBase]:
     """The norm layers that keep running statistics.
 
@@ -92,7 +109,7 @@ def statistic_norms(network: nn.Module) -> list[_NormBase]:
     >>> statistic_norms(network)
     [BatchNorm2d(2, eps=1e-05, momentum=0.1, affine=True, bias=True, track_running_stats=True)]
     """
-    found = [m for m in norm_layers(network) if isinstance(m, _NormBase) and m.running_mean is not None]
+    found = _tracking(network)
     if not found:
         raise InputError(
             f"{type(network).__name__} has no running statistics to adapt: {_described(network)}",

@@ -100,6 +100,15 @@ def test_statistics_are_those_of_the_target(tmp_path):
     assert torch.equal(model["1.running_mean"], net[1].running_mean)
 
 
+def test_a_network_without_statistics_is_averaged_alone(tmp_path):
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 4, 3), torch.nn.InstanceNorm2d(4), torch.nn.Flatten(), torch.nn.Linear(144, 2)
+    )
+    trained(net, [AverageWithSource(net, tmp_path, share=0.5, statistics=loader(3.0))])
+    assert json.loads((tmp_path / "weight_average.json").read_text())["statistics"] is False
+
+
 def test_a_fresh_head_is_not_drawn_back_to_its_random_start(tmp_path):
     net = network()
     theirs = {k: v for k, v in network(5).state_dict().items() if not k.startswith("3.")}

@@ -88,6 +88,15 @@ def test_too_few_seeds_have_no_interval():
     assert math.isnan(found.needed["joint"][-1].low) and found.words(found.needed["joint"][-1]) == "6.6"
 
 
+def test_a_score_that_is_missing_is_said():
+    given = reports(2)
+    given[4].arms["joint"].mean = math.nan
+    found = label_efficiency(given)
+    assert found.words(found.needed["joint"][-1]) == "–"
+    assert "Joint training cannot be compared: a score is missing." in found.sentences
+    assert found.conclusion.endswith("joint training cannot be compared: a score is missing.")
+
+
 def test_what_makes_no_curve():
     with pytest.raises(InputError, match="makes no curve"):
         label_efficiency(reports(2, counts=(4,)))

@@ -9,19 +9,20 @@ import pytest
 
 from monai_transfer.selection.auto_rule import ORDER, by_cross_validation, by_fixed_rule, by_validators
 
-TRAINED = ("head_only", "averaged", "joint", "fine_tuned", "scratch")
+TRAINED = ("head_only", "averaged", "joint_averaged", "joint", "fine_tuned", "scratch")
 
 
 @pytest.mark.parametrize(
     ("level", "home", "arms", "taken"),
     [
-        (0.8, math.nan, TRAINED, "joint"),
-        (0.0, 0.9, TRAINED, "joint"),  # far away, but a model: its images still teach
+        (0.8, math.nan, TRAINED, "joint_averaged"),
+        (0.8, math.nan, ("head_only", "averaged", "joint", "fine_tuned", "scratch"), "joint"),  # an older bundle
+        (0.0, 0.9, TRAINED, "joint_averaged"),  # far away, but a model: its images still teach
         (0.0, 0.02, TRAINED, "scratch"),  # noise
-        (math.nan, math.nan, TRAINED, "joint"),  # an AUC of one class
+        (math.nan, math.nan, TRAINED, "joint_averaged"),  # an AUC of one class
         (0.8, math.nan, ("averaged", "fine_tuned", "scratch"), "averaged"),
-        (0.3, math.nan, ("averaged", "fine_tuned", "scratch"), "fine_tuned"),
-        (math.nan, math.nan, ("averaged", "fine_tuned", "scratch"), "fine_tuned"),
+        (0.3, math.nan, ("averaged", "fine_tuned", "scratch"), "averaged"),
+        (math.nan, math.nan, ("fine_tuned", "scratch"), "fine_tuned"),
         (math.nan, math.nan, ("scratch",), "scratch"),
     ],
 )
@@ -81,4 +82,4 @@ def test_without_labels_all_validators_must_agree():
 
 
 def test_the_order_is_of_all_arms_once():
-    assert len(set(ORDER)) == len(ORDER) == 8
+    assert len(set(ORDER)) == len(ORDER) == 9

@@ -123,7 +123,7 @@ def test_a_study_with_fractions_continues_and_repeats(bundle, tmp_path):
 
 def test_joint_averaged_and_randomised(bundle, tmp_path):
     """Joint training sees both sites, the others the target alone; a randomised arm starts from a source of its own."""
-    arms = parse_arms("fine_tuned,joint,averaged,randomised")
+    arms = parse_arms("fine_tuned,joint,averaged,joint_averaged,randomised")
     run_study(bundle, tmp_path / "s", arms, seeds=[0], overrides=SHORT, console=quiet())
     told = {name: json.loads((tmp_path / "s" / name / "run.json").read_text()) for name in
             ("fine_tuned-0", "joint-0", "averaged-0", "randomised-0", "pretrain-randomised-0")}  # fmt: skip
@@ -131,7 +131,10 @@ def test_joint_averaged_and_randomised(bundle, tmp_path):
     assert told["fine_tuned-0"]["labelled_train"] == told["joint-0"]["labelled_train"]
     assert told["fine_tuned-0"]["steps"] == told["joint-0"]["steps"], "equal budgets"
     share = json.loads((tmp_path / "s" / "averaged-0" / "weight_average.json").read_text())
-    assert 0.5 <= share["tuned_share"] <= 1 and share["source_score"] is not None
+    assert share == {"tuned_share": 0.5, "source_score": None, "statistics": True}, "too few cases to rank"
+    tuned = torch.load(tmp_path / "s" / "joint_averaged-0" / "models" / "fine_tuned.pt", weights_only=True)
+    joint = torch.load(tmp_path / "s" / "joint-0" / "models" / "model.pt", weights_only=True)
+    assert all(torch.equal(tuned[name], value) for name, value in joint.items()), "joint training, and then averaged"
     config = (tmp_path / "s" / "pretrain-randomised-0" / "config.yaml").read_text()
     assert "augment_source: randomised" in config
     assert "pretrain-randomised-0" in json.dumps(told["randomised-0"])

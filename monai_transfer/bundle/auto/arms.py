@@ -6,24 +6,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from monai_transfer.bundle.arm_overrides import ALONE, AVERAGE, FROM_RANDOM, HEAD_ONLY
 from monai_transfer.bundle.run import config_files, open_workflow
 from monai_transfer.data.lists import DataLists
 from monai_transfer.errors import InputError
 
 __all__ = ["TRAINED", "available_arms", "untrained"]
 
-_HEAD_ONLY = {"_target_": "monai_transfer.strategies.head_only.HeadOnly"}
 _BARE = {"_target_": "monai_transfer.strategies.base.Strategy"}
-_ALONE = {"joint": False}  # the target's cases alone
-_FROM_RANDOM = {"pretrained": "none"}
 
 TRAINED: dict[str, tuple[str, dict[str, Any]]] = {
-    "head_only": ("train", {"strategy": _HEAD_ONLY, **_ALONE}),
-    "averaged": ("train", {"average": "rule", **_ALONE}),
+    "head_only": ("train", {"strategy": HEAD_ONLY, **ALONE}),
+    "averaged": ("train", {**AVERAGE, **ALONE}),
+    "joint_averaged": ("train", {"joint": True, **AVERAGE}),
     "joint": ("train", {"joint": True}),
-    "fine_tuned": ("train", _ALONE),
+    "fine_tuned": ("train", ALONE),
     "self_trained": ("adapt", {"method": {"_target_": "monai_transfer.methods.self_training.SelfTraining"}}),
-    "scratch": ("train", {**_FROM_RANDOM, **_ALONE}),
+    "scratch": ("train", {**FROM_RANDOM, **ALONE}),
 }
 """Arms that train: the workflow, and what they override in it."""
 
@@ -73,14 +72,16 @@ def available_arms(bundle: str | Path, overrides: Mapping[str, Any]) -> tuple[li
     source = config.get("pretrained")
     without = source is None or str(source).lower() in ("none", "")
     out: dict[str, str] = {}
-    for name in ("source", "statistics", "head_only", "averaged", "joint", "fine_tuned", "self_trained"):
+    for name in ("source", "statistics", *(arm for arm in TRAINED if arm != "scratch")):
         if without:
             out[name] = "there is no source to start from (pretrained is none)"
-    for name, key in (("averaged", "average"), ("joint", "joint")):
+    wanted = {"averaged": ["average_statistics"], "joint": ["joint"], "joint_averaged": ["joint", "average_statistics"]}
+    for name, key in ((name, key) for name, keys in wanted.items() for key in keys):
         if key not in config:
             out.setdefault(name, f"this bundle's configs have no {key}; make it anew with `monai-transfer new --force`")
-    if "joint" not in out and not _has_source_images(lists):
-        out["joint"] = "no labelled source image is at hand"
+    if not _has_source_images(lists):
+        for name in ("joint", "joint_averaged"):
+            out.setdefault(name, "no labelled source image is at hand")
     if "images" not in config.get("labelled", {}):
         out.setdefault("statistics", "this bundle's configs have no loader of unlabelled target images")
     try:

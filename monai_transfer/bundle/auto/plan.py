@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from monai_transfer.bundle.arm_overrides import AVERAGED
 from monai_transfer.bundle.auto.arms import available_arms
 from monai_transfer.bundle.run import open_workflow
 from monai_transfer.selection.auto_rule import ENOUGH_PATIENTS
@@ -14,7 +15,7 @@ from monai_transfer.selection.auto_rule import ENOUGH_PATIENTS
 __all__ = ["Plan", "make_plan"]
 
 _FOLDS = 2
-_COMPARED: Sequence[str] = ("head_only", "averaged", "joint", "fine_tuned", "scratch")
+_COMPARED: Sequence[str] = ("head_only", "averaged", "joint_averaged", "joint", "fine_tuned", "scratch")
 _BUDGET = 2.0  # fine-tunings that cross-validation may cost; the model that is handed on costs one more
 
 
@@ -49,7 +50,7 @@ class Plan:
     @property
     def cost(self) -> float:
         """Optimizer steps in all, over those of one fine-tuning."""
-        trained = [arm for arm in self.compared if arm != "averaged"]  # it is fine-tuning's training
+        trained = [arm for arm in self.compared if arm not in AVERAGED]  # they are another arm's training
         return 1.0 + self.folds * len(trained) * self.fold_epochs * self.fold_steps / (self.epochs * self.steps)
 
     @property
@@ -99,7 +100,7 @@ def make_plan(bundle: str | Path, overrides: Mapping[str, Any]) -> Plan:
     if "self_trained" in arms:
         arms.remove("self_trained")
         left_out["self_trained"] = "where labels are enough to cross-validate, its cost would be the others' budget"
-    trained = sum(arm != "averaged" for arm in compared)
+    trained = sum(arm not in AVERAGED for arm in compared)
     share = _BUDGET / (_FOLDS * trained)
     fold_epochs = max(1, int(epochs * share))
     fold_steps = steps if fold_epochs * steps <= epochs * steps * share else max(1, int(steps * epochs * share))

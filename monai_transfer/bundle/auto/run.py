@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from monai_transfer.bundle.arm_overrides import AVERAGED
 from monai_transfer.bundle.auto.arms import TRAINED, untrained
 from monai_transfer.bundle.auto.plan import Plan, make_plan
 from monai_transfer.bundle.run import config_files, open_workflow, run_workflow
@@ -162,9 +163,10 @@ class _Bench:
 
     def _fold(self, arm: str, fold: int) -> Run | None:
         held_out = (fold, self.plan.folds)
-        if arm == "fine_tuned" and "averaged" in self.plan.compared and "averaged" not in self.left_out:
+        before = next((name for name, of in AVERAGED.items() if of == arm), None)
+        if before in self.plan.compared and before not in self.left_out:
             # what was averaged, before it was: no training of its own
-            weights = self.work / f"averaged-{fold}" / "models" / "fine_tuned.pt"
+            weights = self.work / f"{before}-{fold}" / "models" / "fine_tuned.pt"
             self._weights[arm] = str(weights)
             try:
                 return self._run(arm, f"{arm}-{fold}", held_out=held_out)

@@ -94,5 +94,9 @@ def train_handlers(s: BundleSpec) -> list[Any]:
 
 
 def _share(s: BundleSpec) -> Any:
-    """The tuned weights' share; an error without a best value gives the rule nothing to go by."""
-    return expr(f"{None if s.higher_is_better else 0.5} if @average == 'rule' else @average")
+    """The tuned weights' share; an error without a best value gives the rule nothing to go by, nor does a ranking of
+    so few cases that chance makes it 0 or 1."""
+    by_rule = "None" if s.higher_is_better else "0.5"
+    if s.higher_is_better and s.kind.metric(s.primary_metric).chance:
+        by_rule = f"(None if len(@lists.labelled_patients) >= {ENOUGH_PATIENTS} else 0.5)"
+    return expr(f"{by_rule} if @average == 'rule' else @average")

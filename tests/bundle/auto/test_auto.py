@@ -60,9 +60,13 @@ def test_few_labelled_patients_follow_a_fixed_rule(bundle, tmp_path):
     record, tested = read(out)
     decision = record["auto"]
     assert (record["arm"], record["workflow"], record["joint"], record["steps"]) == ("auto", "train", True, 6)
-    assert (decision["taken"], decision["rule"], decision["labelled_patients"]) == ("joint", "fixed rule", 4)
+    assert (decision["taken"], decision["rule"], decision["labelled_patients"]) == ("joint_averaged", "fixed rule", 4)
+    average = json.loads((out / "weight_average.json").read_text())
+    assert average["statistics"] and 0.5 <= average["tuned_share"] < 1, (
+        "by how well the source does on the labelled cases"
+    )
     assert decision["cost"] == 1.0 and set(decision["scores"]) == {"source"} and decision["source_level"] > 0.1
-    assert "Cost: at most 1.00 times one fine-tuning" in said[0] and said[1].startswith("auto takes joint")
+    assert "Cost: at most 1.00 times one fine-tuning" in said[0] and said[1].startswith("auto takes joint averaged")
     assert tested == {"south_test_0", "south_test_1"}
     looked, cases = read(out / "candidates" / "source")
     assert len(cases) == 4 and not cases & tested, "the source is scored on labelled cases, never on test cases"
@@ -85,7 +89,9 @@ def test_enough_patients_are_cross_validated(bundle, tmp_path, monkeypatch):
     monkeypatch.setattr(planning, "ENOUGH_PATIENTS", 6)
     given = {**start(bundle), "max_epochs": 8, "n_labelled": 4, "output_dir": str(tmp_path / "run")}
     plan = make_plan(bundle, given)
-    assert plan.cost <= 3.0 and plan.compared == ["head_only", "averaged", "joint", "fine_tuned", "scratch"]
+    assert plan.cost <= 3.0 and plan.compared == [
+        "head_only", "averaged", "joint_averaged", "joint", "fine_tuned", "scratch"
+    ]  # fmt: skip
     record, tested = read(run_auto(bundle, given, log=False))
     decision = record["auto"]
     assert decision["rule"] == "cross-validation" and decision["labelled_patients"] == 6
