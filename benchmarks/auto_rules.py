@@ -1,17 +1,18 @@
 """Which rule of choosing loses least? Several fixed rules over the arms' tables, each set judged by the others' choice.
 
     python benchmarks/auto_rules.py rows BUNDLE --study DIR --out ROWS.csv [--name SET]     # of a finished study's runs
-    python benchmarks/auto_rules.py table ROWS.csv [ROWS.csv ...] [--write FILE.md]
+    python benchmarks/auto_rules.py table ROWS.csv [ROWS.csv ...] [--fewer-than 8] [--write FILE.md]
 
-``rows`` reads a study of the arms scratch, source, fine_tuned, joint, averaged and head_only, or of some of them (the
-table takes those that all sets have), with ``--fractions`` or without. It scores the untouched source on each run's
+``rows`` reads a study of the arms scratch, source, fine_tuned, joint, averaged, joint_averaged and head_only, or of some
+of them (the table takes those that all sets have), with ``--fractions`` or without. It scores the untouched source on each run's
 labelled cases (training and validation, never test cases), which trains nothing, and adds one row per seed, number of
 labels and arm: ``set,seed,k,arm,score,level,patients``. ``score`` is the test mean, larger better (errors negated, over
 the spread of the truth); ``level`` is how much the source knows there.
 
 ``table`` prints, for every rule, the mean and the worst regret against the best arm, and how often the result is more
 than .02 below the untouched source; then, set by set, the rule that the *other* sets chose (least mean regret) and what
-it costs here. A rule sees ``level``, ``patients`` and which arms there are, never a score.
+it costs here. A rule sees ``level``, ``patients`` and which arms there are, never a score. ``--fewer-than 8`` leaves out the cells with
+as many labelled patients or more, in which ``auto`` follows no fixed rule but cross-validates.
 """
 
 from __future__ import annotations
@@ -58,20 +59,11 @@ def _by_level(at: float, above: str, below: str) -> Callable[[Cell], str]:
     return rule
 
 
-def _averaged_by_level(low: float, high: float) -> Callable[[Cell], str]:
-    """Weights alone: scratch below ``low``, averaged from ``high`` on, fine-tuned between."""
-
-    def rule(cell: Cell) -> str:
-        return _always("scratch")(cell) if cell["level"] < low else _by_level(high, "averaged", "fine_tuned")(cell)
-
-    return rule
-
-
 def _shipped(images: bool) -> Callable[[Cell], str]:
     """The fixed rule of ``strategy=auto``; without source images joint training is no candidate."""
 
     def rule(cell: Cell) -> str:
-        arms = [arm for arm in cell["scores"] if arm != "source" and (images or arm != "joint")]
+        arms = [arm for arm in cell["scores"] if arm != "source" and (images or arm not in WITH_IMAGES)]
         return by_fixed_rule(cell["level"], arms, home=cell["home"]).taken
 
     return rule
@@ -79,21 +71,26 @@ def _shipped(images: bool) -> Callable[[Cell], str]:
 
 RULES: dict[str, Callable[[Cell], str]] = {
     "always joint": _always("joint"),
+    "always joint averaged": _always("joint_averaged"),
     "always fine-tuned": _always("fine_tuned"),
     "always averaged": _always("averaged"),
     "always scratch": _always("scratch"),
     "always the untouched source": _always("source"),
     "joint if level >= .1, else scratch": _by_level(0.1, "joint", "scratch"),
-    "joint if level >= .1, else fine-tuned": _by_level(0.1, "joint", "fine_tuned"),
-    "source if level >= .5, else joint": _by_level(0.5, "source", "joint"),
+    "joint averaged if level >= .1, else scratch": _by_level(0.1, "joint_averaged", "scratch"),
+    "joint averaged if level >= .1, else joint": _by_level(0.1, "joint_averaged", "joint"),
+    "joint averaged if level >= .5, else joint": _by_level(0.5, "joint_averaged", "joint"),
+    "source if level >= .5, else joint averaged": _by_level(0.5, "source", "joint_averaged"),
     "auto's fixed rule": _shipped(True),
     "auto's fixed rule, weights alone": _shipped(False),
-    "averaged if level >= .3, else fine-tuned": _by_level(0.3, "averaged", "fine_tuned"),
-    "averaged if level >= .7, else fine-tuned": _by_level(0.7, "averaged", "fine_tuned"),
+    "averaged if level >= .1, else fine-tuned": _by_level(0.1, "averaged", "fine_tuned"),
+    "averaged if level >= .5, else fine-tuned": _by_level(0.5, "averaged", "fine_tuned"),
+    "averaged if level >= .1, else scratch": _by_level(0.1, "averaged", "scratch"),
     "fine-tuned if level >= .1, else scratch": _by_level(0.1, "fine_tuned", "scratch"),
-    "scratch below .1, averaged from .5, else fine-tuned": _averaged_by_level(0.1, 0.5),
 }
-ARMS = {"scratch", "source", "fine_tuned", "joint", "averaged", "head_only"}
+ARMS = {"scratch", "source", "fine_tuned", "joint", "averaged", "joint_averaged", "head_only"}
+WITH_IMAGES = {"joint", "joint_averaged"}
+"""Arms that want the source's images."""
 """What the rules choose among."""
 WEIGHTS_ALONE = [name for name in RULES if "joint" not in name and name != "auto's fixed rule"]
 
@@ -138,7 +135,7 @@ def cells_of(rows: Sequence[Mapping[str, str]]) -> list[Cell]:
         cell = cells.setdefault(
             key,
             {"set": row["set"], "k": int(row["k"]), "level": case_number(row["level"]),
-             "home": case_number(row.get("home", "")), "scores": {}},
+             "home": case_number(row.get("home", "")), "patients": int(row.get("patients") or 0), "scores": {}},
         )  # fmt: skip
         cell["scores"][row["arm"]] = float(row["score"])
     own: dict[str, set[str]] = {}
@@ -156,7 +153,7 @@ def regret(cell: Cell, rule: str) -> float:
     """How far a rule's choice is behind the best arm of the cell, by the test cases."""
     scores = cell["scores"]
     if rule in WEIGHTS_ALONE:
-        scores = {arm: value for arm, value in scores.items() if arm != "joint"}
+        scores = {arm: value for arm, value in scores.items() if arm not in WITH_IMAGES}
     return float(max(scores.values()) - cell["scores"][RULES[rule](cell)])
 
 
@@ -204,7 +201,7 @@ def quick() -> None:
     with tempfile.TemporaryDirectory() as folder:
         study = Path(folder) / "study"
         short = {"max_epochs": 1, "steps_per_epoch": 2, "val_interval": 1}
-        arms = parse_arms("source,fine_tuned,joint,scratch,averaged")
+        arms = parse_arms("source,fine_tuned,joint,scratch,averaged,joint_averaged")
         run_study(bundle, study, arms, seeds=[0], fractions=[2], jobs=1, overrides=short)
         rows = [{key: str(value) for key, value in row.items()} for row in rows_of(bundle, study, "quick")]
         print(f"rows: {len(rows)}\n{table(cells_of(rows))}")
@@ -224,6 +221,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows.add_argument("--name")
     shown = commands.add_parser("table")
     shown.add_argument("rows", type=Path, nargs="+")
+    shown.add_argument("--fewer-than", type=int, metavar="PATIENTS")
     shown.add_argument("--write", type=Path)
     words = parser.parse_args(given)
     if words.command == "rows":
@@ -233,7 +231,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for path in words.rows:
         with path.open(newline="", encoding="utf-8") as stream:
             read += list(csv.DictReader(stream))
-    cells = cells_of(read)
+    cells = [c for c in cells_of(read) if words.fewer_than is None or c["patients"] < words.fewer_than]
     if not cells:
         sys.exit("no cell holds all arms")
     text = f"{len(cells)} cells of {len({cell['set'] for cell in cells})} sets; {date.today()}.\n\n{table(cells)}"

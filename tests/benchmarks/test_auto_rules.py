@@ -17,26 +17,30 @@ def rules():
 
 
 def rows(name: str, level: float, **scores: float) -> list[dict[str, str]]:
-    told = {"set": name, "seed": "0", "k": "2", "level": str(level), "home": ""}
+    told = {"set": name, "seed": "0", "k": "2", "level": str(level), "home": "", "patients": "4"}
     return [{**told, "arm": arm, "score": str(score)} for arm, score in scores.items()]
 
 
 def test_regret_and_leave_one_set_out(rules):
-    near = rows("near", 0.8, source=0.80, scratch=0.50, fine_tuned=0.75, joint=0.82, averaged=0.81)
-    far = rows("far", 0.0, source=0.05, scratch=0.70, fine_tuned=0.66, joint=0.60, averaged=0.30)
+    near = rows("near", 0.8, source=0.80, scratch=0.50, fine_tuned=0.75, joint=0.82, averaged=0.81, joint_averaged=0.84)
+    far = rows("far", 0.0, source=0.05, scratch=0.70, fine_tuned=0.66, joint=0.60, averaged=0.30, joint_averaged=0.40)
     cells = rules["cells_of"](near + far)
     regret, below = rules["regret"], rules["below_source"]
     of = {cell["set"]: cell for cell in cells}
-    assert regret(of["near"], "always joint") == 0 and regret(of["far"], "always joint") == pytest.approx(0.10)
+    assert regret(of["near"], "always joint") == pytest.approx(0.02)
+    assert regret(of["far"], "always joint") == pytest.approx(0.10)
+    assert regret(of["near"], "always joint averaged") == 0 == regret(of["near"], "auto's fixed rule")
     assert regret(of["near"], "always averaged") == 0, "without source images joint training is no candidate"
     assert below(of["near"], "always fine-tuned") and not below(of["near"], "always averaged")
     assert regret(of["far"], "joint if level >= .1, else scratch") == 0
-    assert regret(of["far"], "auto's fixed rule, weights alone") == pytest.approx(0.04)
+    assert regret(of["far"], "auto's fixed rule, weights alone") == pytest.approx(0.40), "averaged; .30 from .70"
+    unknown = {**of["near"], "level": float("nan")}
+    assert regret(unknown, "joint averaged if level >= .1, else scratch") == 0, "no level is none to doubt a source by"
     lines = rules["table"](cells).splitlines()
-    assert any(line.startswith("| always joint | 0.050 | 0.100 | 0.100 | 0.00 |") for line in lines)
+    assert any(line.startswith("| always joint | 0.060 | 0.100 | 0.100 | 0.00 |") for line in lines)
     # what the near set chooses (least regret there) costs on the far one, and the other way round
     far_line = next(line for line in lines if line.startswith("| far (1)"))
-    assert far_line.startswith("| far (1) | always joint | 0.100 | always averaged | 0.400 |")
+    assert far_line.startswith("| far (1) | always joint averaged | 0.300 | always averaged | 0.400 |")
 
 
 def test_cells_that_lack_an_arm_are_left_out(rules):
