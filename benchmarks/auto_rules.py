@@ -3,16 +3,16 @@
     python benchmarks/auto_rules.py rows BUNDLE --study DIR --out ROWS.csv [--name SET]     # of a finished study's runs
     python benchmarks/auto_rules.py table ROWS.csv [ROWS.csv ...] [--fewer-than 8] [--write FILE.md]
 
-``rows`` reads a study of the arms scratch, source, fine_tuned, joint, averaged, joint_averaged and head_only, or of some
-of them (the table takes those that all sets have), with ``--fractions`` or without. It scores the untouched source on each run's
-labelled cases (training and validation, never test cases), which trains nothing, and adds one row per seed, number of
-labels and arm: ``set,seed,k,arm,score,level,patients``. ``score`` is the test mean, larger better (errors negated, over
-the spread of the truth); ``level`` is how much the source knows there.
+``rows`` reads a study of the arms scratch, source, fine_tuned, joint, averaged, joint_averaged and head_only, or of
+some of them (the table takes those that all sets have), with ``--fractions`` or without. It scores the untouched source
+on each run's labelled cases (training and validation, never test cases), which trains nothing, and adds one row per
+seed, number of labels and arm: ``set,seed,k,arm,score,level,patients``. ``score`` is the test mean, larger better
+(errors negated, over the spread of the truth); ``level`` is how much the source knows there.
 
 ``table`` prints, for every rule, the mean and the worst regret against the best arm, and how often the result is more
 than .02 below the untouched source; then, set by set, the rule that the *other* sets chose (least mean regret) and what
-it costs here. A rule sees ``level``, ``patients`` and which arms there are, never a score. ``--fewer-than 8`` leaves out the cells with
-as many labelled patients or more, in which ``auto`` follows no fixed rule but cross-validates.
+it costs here. A rule sees ``level``, ``patients`` and which arms there are, never a score. ``--fewer-than 8`` leaves
+out the cells with as many labelled patients or more, in which ``auto`` follows no fixed rule but cross-validates.
 """
 
 from __future__ import annotations
