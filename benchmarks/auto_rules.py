@@ -11,8 +11,9 @@ seed, number of labels and arm: ``set,seed,k,arm,score,level,patients``. ``score
 
 ``table`` prints, for every rule, the mean and the worst regret against the best arm, and how often the result is more
 than .02 below the untouched source; then, set by set, the rule that the *other* sets chose (least mean regret) and what
-it costs here. A rule sees ``level``, ``patients`` and which arms there are, never a score. ``--fewer-than 8`` leaves
-out the cells with as many labelled patients or more, in which ``auto`` follows no fixed rule but cross-validates.
+it costs here; then every arm's mean, and that of what ``auto``'s fixed rule takes. A rule sees ``level``, ``patients``
+and which arms there are, never a score. ``--fewer-than 8`` leaves out the cells with as many labelled patients or more,
+in which ``auto`` follows no fixed rule but cross-validates.
 """
 
 from __future__ import annotations
@@ -149,11 +150,10 @@ def cells_of(rows: Sequence[Mapping[str, str]]) -> list[Cell]:
     return found
 
 
-def regret(cell: Cell, rule: str) -> float:
-    """How far a rule's choice is behind the best arm of the cell, by the test cases."""
-    scores = cell["scores"]
-    if rule in WEIGHTS_ALONE:
-        scores = {arm: value for arm, value in scores.items() if arm not in WITH_IMAGES}
+def regret(cell: Cell, rule: str, images: bool = True) -> float:
+    """How far a rule's choice is behind the best arm of the cell, by the test cases; without images, of those that want
+    none."""
+    scores = {arm: value for arm, value in cell["scores"].items() if images or arm not in WITH_IMAGES}
     return float(max(scores.values()) - cell["scores"][RULES[rule](cell)])
 
 
@@ -162,36 +162,53 @@ def below_source(cell: Cell, rule: str) -> bool:
 
 
 def table(cells: Sequence[Cell]) -> str:
-    """Both tables as Markdown."""
-    lines = ["| rule | mean regret | worst regret of a set's mean | worst cell | share below the source by > .02 |"]
-    lines.append("|---|---|---|---|---|")
+    """All tables as Markdown."""
     sets = sorted({cell["set"] for cell in cells})
     of_set = {name: [cell for cell in cells if cell["set"] == name] for name in sets}
 
-    def mean_regret(some: Sequence[Cell], rule: str) -> float:
-        return float(np.mean([regret(cell, rule) for cell in some]))
+    def mean_regret(some: Sequence[Cell], rule: str, images: bool) -> float:
+        return float(np.mean([regret(cell, rule, images) for cell in some]))
 
+    lines = [
+        "| rule | mean regret | worst regret of a set's mean | worst cell | share below the source by > .02 | "
+        "mean regret among arms without images |",
+        "|---|---|---|---|---|---|",
+    ]
     for rule in RULES:
-        per_set = [mean_regret(own, rule) for own in of_set.values()]
+        per_set = [mean_regret(own, rule, True) for own in of_set.values()]
         worst = max(regret(cell, rule) for cell in cells)
         share = np.mean([below_source(cell, rule) for cell in cells])
-        lines.append(f"| {rule} | {np.mean(per_set):.3f} | {max(per_set):.3f} | {worst:.3f} | {share:.2f} |")
+        alone = [mean_regret(own, rule, False) for own in of_set.values()] if rule in WEIGHTS_ALONE else []
+        told = f"{np.mean(alone):.3f}" if alone else ""
+        lines.append(f"| {rule} | {np.mean(per_set):.3f} | {max(per_set):.3f} | {worst:.3f} | {share:.2f} | {told} |")
     lines += [
         "",
         "| set (cells) | images at hand: rule that the others chose | regret | weights alone: rule | regret |",
+        "|---|---|---|---|---|",
     ]
-    lines.append("|---|---|---|---|---|")
     for name in sets:
         others = [cell for cell in cells if cell["set"] != name] or of_set[name]
-        told = [f"| {name} ({len(of_set[name])})"]
-        for rules in ([rule for rule in RULES if rule not in WEIGHTS_ALONE or "always" in rule], WEIGHTS_ALONE):
-            sites = sorted({cell["set"] for cell in others})
-            chosen = min(
-                rules,
-                key=lambda rule: np.mean([mean_regret([c for c in others if c["set"] == s], rule) for s in sites]),
-            )
-            told.append(f"{chosen} | {mean_regret(of_set[name], chosen):.3f}")
-        lines.append(" | ".join(told) + " |")
+        sites = sorted({cell["set"] for cell in others})
+        row = [f"| {name} ({len(of_set[name])})"]
+        for rules, images in ((list(RULES), True), (WEIGHTS_ALONE, False)):
+
+            def of_others(
+                rule: str, images: bool = images, others: list[Cell] = others, sites: list[str] = sites
+            ) -> float:
+                per_set = [mean_regret([c for c in others if c["set"] == site], rule, images) for site in sites]
+                return float(np.mean(per_set))
+
+            chosen = min(rules, key=of_others)
+            row.append(f"{chosen} | {mean_regret(of_set[name], chosen, images):.3f}")
+        lines.append(" | ".join(row) + " |")
+    arms = sorted(set.intersection(*[set(cell["scores"]) for cell in cells]))
+    lines += ["", f"| set | {' | '.join(arms)} | auto's fixed rule | the same, weights alone |"]
+    lines.append("|---" * (len(arms) + 3) + "|")
+    for name, own in of_set.items():
+        means = [float(np.mean([cell["scores"][arm] for cell in own])) for arm in arms]
+        for rule in ("auto's fixed rule", "auto's fixed rule, weights alone"):
+            means.append(float(np.mean([cell["scores"][RULES[rule](cell)] for cell in own])))
+        lines.append(f"| {name} | {' | '.join(f'{mean:.3f}' for mean in means)} |")
     return "\n".join(lines)
 
 

@@ -121,8 +121,8 @@ def _memorised(arm: str, runs: Sequence[Run]) -> str:
     name = arm_name(arm)
     return (
         f"{capitalised(name)} memorised {own}: {title} {number(train)} in training, {number(test)} on the test "
-        "cases. Try joint training or averaging with the source (--arms joint,joint_averaged), stronger augmentation "
-        "(--augment standard), fewer steps, or more labelled cases."
+        "cases. Try joint training or averaging with the source (--arms joint,joint_averaged,averaged), stronger "
+        "augmentation (--augment standard), fewer steps, or more labelled cases."
     )
 
 

@@ -160,7 +160,7 @@ def label_curves(efficiency: LabelEfficiency) -> str:
     axes.set_xticks(counts, [str(count) for count in efficiency.counts], fontsize=9)
     axes.minorticks_off()
     axes.set_xlabel("labelled target cases", fontsize=9)
-    axes.set_ylabel(" ".join(filter(None, (efficiency.metric.heading, efficiency.metric.direction))), fontsize=9)
+    axes.set_ylabel(", ".join(filter(None, (efficiency.metric.heading, efficiency.metric.direction))), fontsize=9)
     axes.grid(axis="y", color=_FAINT, linewidth=0.6)
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9)
     return _uri(figure)

@@ -164,7 +164,7 @@ def _below(report: TransferReport, order: list[str]) -> list[str]:
         found.append((below[worst], text))
     texts = [text for _, text in sorted(found, reverse=True)]
     if texts:
-        untried = [arm for arm in ("joint", "averaged", "auto") if arm not in report.arms]
+        untried = [arm for arm in ("joint", "joint_averaged", "averaged", "auto") if arm not in report.arms]
         texts.append(
             f"To try next: --arms {','.join(untried)}." if untried else "More labelled cases are what is left to try."
         )

@@ -30,7 +30,8 @@ def test_regret_and_leave_one_set_out(rules):
     assert regret(of["near"], "always joint") == pytest.approx(0.02)
     assert regret(of["far"], "always joint") == pytest.approx(0.10)
     assert regret(of["near"], "always joint averaged") == 0 == regret(of["near"], "auto's fixed rule")
-    assert regret(of["near"], "always averaged") == 0, "without source images joint training is no candidate"
+    assert regret(of["near"], "always averaged") == pytest.approx(0.03)
+    assert regret(of["near"], "always averaged", images=False) == 0, "without its images joint training is no candidate"
     assert below(of["near"], "always fine-tuned") and not below(of["near"], "always averaged")
     assert regret(of["far"], "joint if level >= .1, else scratch") == 0
     assert regret(of["far"], "auto's fixed rule, weights alone") == pytest.approx(0.40), "averaged; .30 from .70"

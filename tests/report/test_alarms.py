@@ -25,7 +25,7 @@ def test_below_a_baseline_in_all_seeds_is_the_headline(study):
     assert report.conclusion.startswith("Fine-tuned (Dice 0.6")
     assert "is below the untouched source (0.698) by 0.042" in report.conclusion
     assert "in all 3 seeds; not proven at this size (12 patients)" in report.conclusion
-    assert "To try next: --arms joint,joint_averaged,auto." in report.conclusion
+    assert "To try next: --arms joint,joint_averaged,averaged,auto." in report.conclusion
     assert 0.02 < report.judgements["fine_tuned"].below["source"] < 0.07
     assert "no evidence" not in report.conclusion
     better = compare_runs(study.write({**effects, "fine_tuned": 0.8}, seeds=3, luck=0.001))
