@@ -94,9 +94,11 @@ def train_handlers(s: BundleSpec) -> list[Any]:
 
 
 def _share(s: BundleSpec) -> Any:
-    """The tuned weights' share; an error without a best value gives the rule nothing to go by, nor does a ranking of
-    so few cases that chance makes it 0 or 1."""
-    by_rule = "None" if s.higher_is_better else "0.5"
-    if s.higher_is_better and s.kind.metric(s.primary_metric).chance:
-        by_rule = f"(None if len(@lists.labelled_patients) >= {ENOUGH_PATIENTS} else 0.5)"
+    """The tuned weights' share. Halves where the rule has nothing to go by: an error without a best value, a score of
+    one patient, a ranking of so few that chance makes it 0 or 1."""
+    if not s.higher_is_better:
+        by_rule = "0.5"
+    else:
+        least = ENOUGH_PATIENTS if s.kind.metric(s.primary_metric).chance else 2
+        by_rule = f"(None if len(@lists.labelled_patients) >= {least} else 0.5)"
     return expr(f"{by_rule} if @average == 'rule' else @average")
