@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 
 from monai_transfer.bundle.new import new_bundle
+from monai_transfer.bundle.run import run_workflow
 from monai_transfer.errors import InputError
 from monai_transfer.study.arms import DEFAULT_ARMS
 from monai_transfer.study.budget import study_budget
@@ -132,6 +133,12 @@ def test_joint_averaged_and_randomised(bundle, tmp_path):
     assert told["fine_tuned-0"]["steps"] == told["joint-0"]["steps"], "equal budgets"
     share = json.loads((tmp_path / "s" / "averaged-0" / "weight_average.json").read_text())
     assert share == {"tuned_share": 0.5, "source_score": None, "statistics": True}, "too few cases to rank"
+    assert '"statistics": true' in (tmp_path / "s" / "joint_averaged-0" / "weight_average.json").read_text()
+    given = {**PRESETS["joint_averaged"].overrides, "augment_source": "randomised", **SHORT}
+    given |= {"pretrained": str(tmp_path / "s" / "pretrain-randomised-0" / "models" / "model.pt")}
+    run_workflow(bundle, "train", {**given, "output_dir": str(tmp_path / "of_randomised")}, log=False)
+    kept = json.loads((tmp_path / "of_randomised" / "weight_average.json").read_text())
+    assert kept["statistics"] is False, "a source of randomised contrast keeps its own"
     tuned = torch.load(tmp_path / "s" / "joint_averaged-0" / "models" / "fine_tuned.pt", weights_only=True)
     joint = torch.load(tmp_path / "s" / "joint-0" / "models" / "model.pt", weights_only=True)
     assert all(torch.equal(tuned[name], value) for name, value in joint.items()), "joint training, and then averaged"

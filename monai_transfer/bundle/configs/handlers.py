@@ -79,7 +79,10 @@ def train_handlers(s: BundleSpec) -> list[Any]:
             share=_share(s),
             evaluator=ref("labelled#evaluator"),
             chance=s.kind.metric(s.primary_metric).chance or 0.0,
-            statistics=expr("@labelled#images if @average_statistics else None"),
+            statistics=expr(
+                "@labelled#images if @average_statistics and not "
+                "(@average_statistics == 'rule' and @augment_source == 'randomised') else None"
+            ),
             report=expr("@prepared.report"),
             _disabled_=expr("@average is None or @prepared.report is None"),
         ),

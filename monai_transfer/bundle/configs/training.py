@@ -96,7 +96,11 @@ def _recipe(s: BundleSpec) -> dict[str, Any]:
         "n_replay": note(None, "source cases that joint training sees; null: all"),
         "ema": note(None, "decay of a running average of the weights that is handed on (0.95); null: the last weights"),
         "average": note(None, "at the end, average with the source: the tuned weights' share (0.5), or rule; null: no"),
-        "average_statistics": note(False, "then estimate BatchNorm's statistics anew, on target images"),
+        "average_statistics": note(
+            False,
+            "then estimate BatchNorm's statistics anew, on target images; rule: not where the source was trained\n"
+            "under randomised contrast, whose statistics serve both sites",
+        ),
         "tta": note(None, "flips: the test sees the mean over mirror images; null: no"),
     }
 
