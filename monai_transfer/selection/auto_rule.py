@@ -36,6 +36,9 @@ ORDER = (
 ENOUGH_PATIENTS = 8
 """From so many labelled patients on arms are cross-validated."""
 
+_TELLING = 2
+"""From so many labelled patients on a Dice of nothing is no accident."""
+
 _FIRST = ("joint_averaged", "joint", "averaged", "fine_tuned")
 """What is taken of too few cases to choose by: the first that can be trained."""
 
@@ -64,7 +67,12 @@ class Decision:
 
 
 def by_fixed_rule(
-    level: float, candidates: Sequence[str], *, home: float = math.nan, patients: int | None = None
+    level: float,
+    candidates: Sequence[str],
+    *,
+    home: float = math.nan,
+    patients: int | None = None,
+    few_tell: bool = False,
 ) -> Decision:
     """Fewer labelled patients than can tell arms apart: joint training averaged with the source, with its images.
 
@@ -73,7 +81,9 @@ def by_fixed_rule(
             cannot be told.
         candidates: arms that can be trained; joint training is among them where labelled source images are at hand.
         home: the same on the source's own cases, asked for where ``level`` is at chance.
-        patients: how many labelled ones, for the words.
+        patients: how many labelled ones.
+        few_tell: whether a few patients tell that a source knows nothing: so does a Dice of two of them, but no ranking
+            (AUC), which of few cases is mostly chance, and no error, which a shift of the scale makes large.
 
     >>> by_fixed_rule(0.8, ["source", "fine_tuned", "joint", "joint_averaged", "scratch"]).taken
     'joint_averaged'
@@ -82,6 +92,7 @@ def by_fixed_rule(
     >>> by_fixed_rule(0.0, ["fine_tuned", "joint", "scratch"], home=0.03).taken
     'scratch'
     """
+    certain = few_tell and (patients or 0) >= _TELLING
     few = f"{patients} labelled patient{'s' if patients != 1 else ''}" if patients is not None else "few patients"
     start = f"{few} cannot tell arms apart, so a fixed rule decides: "
     if level < AT_CHANCE and home < AT_CHANCE and "scratch" in candidates:
@@ -89,6 +100,13 @@ def by_fixed_rule(
             "scratch",
             "fixed rule",
             f"{start}the source is at chance on the labelled target cases and on its own, so nothing of it is taken",
+        )
+    if level < AT_CHANCE and certain and "scratch" in candidates:
+        return Decision(
+            "scratch",
+            "fixed rule",
+            f"{start}untouched the source is at chance on the labelled target cases, as one of another organ or of an "
+            "inverted contrast is, and from such a one nothing was better than from scratch",
         )
     taken = next((arm for arm in _FIRST if arm in candidates), None) or _simplest(candidates)
     if "joint" in candidates or "joint_averaged" in candidates:

@@ -17,7 +17,6 @@ TRAINED = ("head_only", "averaged", "joint_averaged", "joint", "fine_tuned", "sc
     [
         (0.8, math.nan, TRAINED, "joint_averaged"),
         (0.8, math.nan, ("head_only", "averaged", "joint", "fine_tuned", "scratch"), "joint"),  # an older bundle
-        (0.0, 0.9, TRAINED, "joint_averaged"),  # far away, but a model: its images still teach
         (0.0, 0.02, TRAINED, "scratch"),  # noise
         (math.nan, math.nan, TRAINED, "joint_averaged"),  # an AUC of one class
         (0.8, math.nan, ("averaged", "fine_tuned", "scratch"), "averaged"),
@@ -28,6 +27,16 @@ TRAINED = ("head_only", "averaged", "joint_averaged", "joint", "fine_tuned", "sc
 )
 def test_few_patients(level, home, arms, taken):
     assert by_fixed_rule(level, arms, home=home, patients=3).taken == taken
+
+
+def test_a_source_that_knows_nothing_of_two_patients_is_not_taken():
+    """Of another organ, or of an inverted contrast: at home it is good."""
+    told = by_fixed_rule(0.0, TRAINED, home=0.9, patients=3, few_tell=True)
+    assert told.taken == "scratch" and "another organ" in told.reason
+    assert by_fixed_rule(0.0, ("averaged", "fine_tuned", "scratch"), patients=2, few_tell=True).taken == "scratch"
+    assert by_fixed_rule(0.0, TRAINED, home=0.9, patients=1, few_tell=True).taken == "joint_averaged", "one may be odd"
+    assert by_fixed_rule(0.0, TRAINED, home=0.9, patients=6).taken == "joint_averaged", "a ranking of six is chance"
+    assert by_fixed_rule(0.3, TRAINED, home=0.9, patients=3, few_tell=True).taken == "joint_averaged"
 
 
 def test_one_standard_error_in_favour_of_the_simpler():

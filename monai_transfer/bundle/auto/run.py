@@ -133,7 +133,9 @@ class _Bench:
             home = level_of(at_home) if at_home is not None else math.nan
             self.told["source_level_at_home"] = _rounded(home)
         trainable = [arm for arm in self.arms if arm in TRAINED and arm != "self_trained"]
-        decision = by_fixed_rule(level, trainable, home=home, patients=self.plan.patients)
+        decision = by_fixed_rule(
+            level, trainable, home=home, patients=self.plan.patients, few_tell=source is not None and few_tell(source)
+        )
         scores = {} if source is None else {"source": _mean(source)}
         return Decision(decision.taken, decision.rule, decision.reason, scores)
 
@@ -286,6 +288,12 @@ def level_of(run: Run) -> float:
         return 1.0 + _mean(run) / guess if guess < 0 else math.nan
     high = metric.high if math.isfinite(metric.high) else 1.0
     return (_mean(run) - guess) / (high - guess)
+
+
+def few_tell(run: Run) -> bool:
+    """Whether a few of a run's cases tell that its model knows nothing: a Dice does, a ranking or an error does not."""
+    metric = _primary(run)
+    return metric.better > 0 and not metric.chance
 
 
 def guess_of(run: Run) -> float:
