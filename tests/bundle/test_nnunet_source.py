@@ -164,7 +164,7 @@ def test_nnunets_own_validation_is_a_line_of_the_report(data, tmp_path):
 
     arms = {"source": {0: run}}
     measure = run.metric("dice")
-    said = cautions(arms, tabulate(arms, measure, run.task), measure, [])
+    said = cautions(arms, tabulate(arms, measure, run.task), measure, [], {})
     assert any("own validation of the source" in text and "mean foreground Dice fold 0 0.872" in text for text in said)
 
 
