@@ -106,7 +106,7 @@ def by_fixed_rule(
             "scratch",
             "fixed rule",
             f"{start}untouched the source is at chance on the labelled target cases, as one of another organ or of an "
-            "inverted contrast is, and from such a one nothing was better than from scratch",
+            "inverted contrast is, so nothing is built upon it",
         )
     taken = next((arm for arm in _FIRST if arm in candidates), None) or _simplest(candidates)
     if "joint" in candidates or "joint_averaged" in candidates:
