@@ -60,7 +60,7 @@ def render(report: TransferReport) -> str:
         colours=arm_colours(report.arms),
         verdict_class=_CLASS,
         tone=_tone(report),
-        record=dict.fromkeys(("bundle", "source_site", "target_site")) | first.record,
+        record=dict.fromkeys(("bundle", "source_site", "target_site", "spatial_dims")) | first.record,
         spatial_dims=first.record.get("spatial_dims"),
         contours=first.kind.label.is_path,
         others=others,
