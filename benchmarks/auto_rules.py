@@ -6,9 +6,9 @@
 ``rows`` reads a study of the arms scratch, source, fine_tuned, joint, averaged, joint_averaged and head_only, or of
 some of them (the table takes those that all sets have), with ``--fractions`` or without. It scores the untouched source
 on each run's labelled cases (training and validation, never test cases), which trains nothing, and adds one row per
-seed, number of labels and arm: ``set,seed,k,arm,score,level,patients,few_tell``. ``score`` is the test mean, larger
-better (errors negated, over the spread of the truth); ``level`` is how much the source knows there, ``few_tell``
-whether a few cases tell that.
+seed, number of labels and arm: ``set,seed,k,arm,score,level,patients,telling``. ``score`` is the test mean, larger
+better (errors negated, over the spread of the truth); ``level`` is how much the source knows there, ``telling``
+from how many patients on that is sure.
 
 ``table`` prints, for every rule, the mean and the worst regret against the best arm, and how often the result is more
 than .02 below the untouched source; then, set by set, the rule that the *other* sets chose (least mean regret) and what
@@ -33,13 +33,13 @@ import numpy as np
 from _run_scores import score_of
 
 from monai_transfer.bundle.auto.arms import untrained
-from monai_transfer.bundle.auto.run import few_tell, level_of
+from monai_transfer.bundle.auto.run import level_of
 from monai_transfer.bundle.run import run_workflow
 from monai_transfer.files import write_text
 from monai_transfer.metrics.base import case_number
 from monai_transfer.report.run import Run
 from monai_transfer.runs.record import read_status
-from monai_transfer.selection.auto_rule import by_fixed_rule
+from monai_transfer.selection.auto_rule import by_fixed_rule, telling_patients
 from monai_transfer.study.arms import parse_arms
 from monai_transfer.study.run_arms import run_study
 from monai_transfer.tables import write_table
@@ -66,7 +66,7 @@ def _shipped(images: bool) -> Callable[[Cell], str]:
 
     def rule(cell: Cell) -> str:
         arms = [arm for arm in cell["scores"] if arm != "source" and (images or arm not in WITH_IMAGES)]
-        words = {"patients": cell["patients"], "few_tell": cell["few_tell"]}
+        words = {"patients": cell["patients"], "telling": cell["telling"]}
         return by_fixed_rule(cell["level"], arms, home=cell["home"], **words).taken
 
     return rule
@@ -120,7 +120,10 @@ def rows_of(bundle: Path, study: Path, name: str) -> list[dict[str, Any]]:
                 run_workflow(bundle, "train", {**given, **untrained(str(weights)), "arm": "source"}, log=False)
             own = Run.load(look)
             told = {"set": name, "seed": seed, "k": count, "level": round(level_of(own), 6), "home": ""}
-            told |= {"patients": len({row["patient"] for row in own.cases}), "few_tell": int(few_tell(own))}
+            told |= {
+                "patients": len({row["patient"] for row in own.cases}),
+                "telling": telling_patients(own.metric(own.kind.primary_metric)),
+            }
             found.append({**told, "arm": "source", "score": base})
             for path in sorted(folder.glob(f"*-{seed}")):
                 if read_status(path) == "finished" and not path.name.startswith(("source-", "pretrain-")):
@@ -139,7 +142,7 @@ def cells_of(rows: Sequence[Mapping[str, str]]) -> list[Cell]:
             key,
             {"set": row["set"], "k": int(row["k"]), "level": case_number(row["level"]),
              "home": case_number(row.get("home", "")), "patients": int(row.get("patients") or 0),
-             "few_tell": row.get("few_tell") == "1", "scores": {}},
+             "telling": float(row.get("telling") or "inf"), "scores": {}},
         )  # fmt: skip
         cell["scores"][row["arm"]] = float(row["score"])
     own: dict[str, set[str]] = {}

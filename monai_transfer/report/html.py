@@ -61,7 +61,6 @@ def render(report: TransferReport) -> str:
         verdict_class=_CLASS,
         tone=_tone(report),
         record=dict.fromkeys(("bundle", "source_site", "target_site", "spatial_dims")) | first.record,
-        spatial_dims=first.record.get("spatial_dims"),
         contours=first.kind.label.is_path,
         others=others,
         told={name: count for name, count in told.items() if count is not None},
@@ -93,7 +92,6 @@ def write_efficiency(efficiency: LabelEfficiency, path: str | Path) -> Path:
             colours=arm_colours(efficiency.curves),
             figure=label_curves(efficiency),
             min_seeds=MIN_SEEDS,
-            spatial_dims=None,
         ),
     )
     return Path(path)

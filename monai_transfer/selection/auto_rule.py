@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from monai_transfer.metrics.base import Metric
+
 __all__ = [
     "AT_CHANCE",
     "ENOUGH_PATIENTS",
@@ -26,6 +28,7 @@ __all__ = [
     "by_cross_validation",
     "by_fixed_rule",
     "by_validators",
+    "telling_patients",
 ]
 
 ORDER = (
@@ -35,9 +38,6 @@ ORDER = (
 
 ENOUGH_PATIENTS = 8
 """From so many labelled patients on arms are cross-validated."""
-
-_TELLING = 2
-"""From so many labelled patients on a Dice of nothing is no accident."""
 
 _FIRST = ("joint_averaged", "joint", "averaged", "fine_tuned")
 """What is taken of too few cases to choose by: the first that can be trained."""
@@ -72,7 +72,7 @@ def by_fixed_rule(
     *,
     home: float = math.nan,
     patients: int | None = None,
-    few_tell: bool = False,
+    telling: float = math.inf,
 ) -> Decision:
     """Fewer labelled patients than can tell arms apart: joint training averaged with the source, with its images.
 
@@ -82,8 +82,7 @@ def by_fixed_rule(
         candidates: arms that can be trained; joint training is among them where labelled source images are at hand.
         home: the same on the source's own cases, asked for where ``level`` is at chance.
         patients: how many labelled ones.
-        few_tell: whether a few patients tell that a source knows nothing: so does a Dice of two of them, but no ranking
-            (AUC), which of few cases is mostly chance, and no error, which a shift of the scale makes large.
+        telling: from how many on ``level`` says for sure that a source knows nothing (``telling_patients``).
 
     >>> by_fixed_rule(0.8, ["source", "fine_tuned", "joint", "joint_averaged", "scratch"]).taken
     'joint_averaged'
@@ -92,7 +91,7 @@ def by_fixed_rule(
     >>> by_fixed_rule(0.0, ["fine_tuned", "joint", "scratch"], home=0.03).taken
     'scratch'
     """
-    certain = few_tell and (patients or 0) >= _TELLING
+    certain = (patients or 0) >= telling
     few = f"{patients} labelled patient{'s' if patients != 1 else ''}" if patients is not None else "few patients"
     start = f"{few} cannot tell arms apart, so a fixed rule decides: "
     if level < AT_CHANCE and home < AT_CHANCE and "scratch" in candidates:
@@ -118,6 +117,22 @@ def by_fixed_rule(
     if level < AT_CHANCE:
         why += "; untouched the source is at chance on the labelled target cases"
     return Decision(taken, "fixed rule", f"{start}{why}")
+
+
+def telling_patients(metric: Metric) -> float:
+    """From how many labelled patients on a metric tells what a source knows of them.
+
+    Two where cases are scored by themselves (Dice, FROC); eight of a ranking (AUC), which of fewer is mostly chance; an
+    error has no best value to be near to: infinite.
+
+    >>> telling_patients(Metric("dice", "Dice", "", 1)), telling_patients(Metric("auc", "AUC", "", 1, chance=0.5))
+    (2, 8)
+    >>> telling_patients(Metric("mae", "MAE", "", -1))
+    inf
+    """
+    if metric.better <= 0:
+        return math.inf
+    return ENOUGH_PATIENTS if metric.chance else 2
 
 
 def by_cross_validation(scores: Mapping[str, Mapping[str, float]], guess: float = math.nan) -> Decision:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from monai_transfer.bundle.arm_overrides import ALONE, AVERAGE, FROM_RANDOM, HEAD_ONLY
+from monai_transfer.bundle.arm_overrides import ALONE, FROM_RANDOM, HEAD_ONLY, TUNED
 from monai_transfer.bundle.command_line import AUTO, parse_overrides
 from monai_transfer.discovery import file_names
 from monai_transfer.errors import InputError
@@ -47,10 +47,7 @@ PRESETS = {
     # with the source's network and preprocessing, where `scratch` has those planned for the data
     "scratch_same": Arm("scratch_same", "train", {**FROM_RANDOM, "regulariser": None, **ALONE}),
     "source": Arm("source", "evaluate", seeded=False),
-    "fine_tuned": Arm("fine_tuned", "train", ALONE),
-    "joint": Arm("joint", "train", {"joint": True}),
-    "averaged": Arm("averaged", "train", {**AVERAGE, **ALONE}),
-    "joint_averaged": Arm("joint_averaged", "train", {"joint": True, **AVERAGE}),
+    **{name: Arm(name, "train", overrides) for name, overrides in TUNED.items()},
     "head_only": Arm("head_only", "train", {"strategy#_target_": HEAD_ONLY["_target_"], **ALONE}),
     # decides between these by itself, before a test case is seen (docs/auto.md)
     "auto": Arm("auto", "train", {"strategy": AUTO}),

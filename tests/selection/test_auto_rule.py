@@ -31,12 +31,14 @@ def test_few_patients(level, home, arms, taken):
 
 def test_a_source_that_knows_nothing_of_two_patients_is_not_taken():
     """Of another organ, or of an inverted contrast: at home it is good."""
-    told = by_fixed_rule(0.0, TRAINED, home=0.9, patients=3, few_tell=True)
+    told = by_fixed_rule(0.0, TRAINED, home=0.9, patients=3, telling=2)
     assert told.taken == "scratch" and "another organ" in told.reason
-    assert by_fixed_rule(0.0, ("averaged", "fine_tuned", "scratch"), patients=2, few_tell=True).taken == "scratch"
-    assert by_fixed_rule(0.0, TRAINED, home=0.9, patients=1, few_tell=True).taken == "joint_averaged", "one may be odd"
-    assert by_fixed_rule(0.0, TRAINED, home=0.9, patients=6).taken == "joint_averaged", "a ranking of six is chance"
-    assert by_fixed_rule(0.3, TRAINED, home=0.9, patients=3, few_tell=True).taken == "joint_averaged"
+    assert by_fixed_rule(0.0, ("averaged", "fine_tuned", "scratch"), patients=2, telling=2).taken == "scratch"
+    assert by_fixed_rule(0.0, TRAINED, home=0.9, patients=1, telling=2).taken == "joint_averaged", "one may be odd"
+    assert by_fixed_rule(0.0, TRAINED, home=0.9, patients=6, telling=8).taken == "joint_averaged", (
+        "a ranking of six is chance"
+    )
+    assert by_fixed_rule(0.3, TRAINED, home=0.9, patients=3, telling=2).taken == "joint_averaged"
 
 
 def test_one_standard_error_in_favour_of_the_simpler():

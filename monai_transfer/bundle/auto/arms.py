@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from monai_transfer.bundle.arm_overrides import ALONE, AVERAGE, FROM_RANDOM, HEAD_ONLY
+from monai_transfer.bundle.arm_overrides import ALONE, FROM_RANDOM, HEAD_ONLY, TUNED
 from monai_transfer.bundle.run import config_files, open_workflow
 from monai_transfer.data.lists import DataLists
 from monai_transfer.errors import InputError
@@ -17,10 +17,7 @@ _BARE = {"_target_": "monai_transfer.strategies.base.Strategy"}
 
 TRAINED: dict[str, tuple[str, dict[str, Any]]] = {
     "head_only": ("train", {"strategy": HEAD_ONLY, **ALONE}),
-    "averaged": ("train", {**AVERAGE, **ALONE}),
-    "joint_averaged": ("train", {"joint": True, **AVERAGE}),
-    "joint": ("train", {"joint": True}),
-    "fine_tuned": ("train", ALONE),
+    **{name: ("train", overrides) for name, overrides in TUNED.items()},
     "self_trained": ("adapt", {"method": {"_target_": "monai_transfer.methods.self_training.SelfTraining"}}),
     "scratch": ("train", {**FROM_RANDOM, **ALONE}),
 }

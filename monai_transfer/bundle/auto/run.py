@@ -38,6 +38,7 @@ from monai_transfer.selection.auto_rule import (
     by_cross_validation,
     by_fixed_rule,
     by_validators,
+    telling_patients,
 )
 from monai_transfer.selection.validators.metric import DEFAULT_SCORES
 
@@ -133,9 +134,8 @@ class _Bench:
             home = level_of(at_home) if at_home is not None else math.nan
             self.told["source_level_at_home"] = _rounded(home)
         trainable = [arm for arm in self.arms if arm in TRAINED and arm != "self_trained"]
-        decision = by_fixed_rule(
-            level, trainable, home=home, patients=self.plan.patients, few_tell=source is not None and few_tell(source)
-        )
+        telling = math.inf if source is None else telling_patients(_primary(source))
+        decision = by_fixed_rule(level, trainable, home=home, patients=self.plan.patients, telling=telling)
         scores = {} if source is None else {"source": _mean(source)}
         return Decision(decision.taken, decision.rule, decision.reason, scores)
 
@@ -165,10 +165,10 @@ class _Bench:
 
     def _fold(self, arm: str, fold: int) -> Run | None:
         held_out = (fold, self.plan.folds)
-        before = next((name for name, of in AVERAGED.items() if of == arm), None)
-        if before in self.plan.compared and before not in self.left_out:
+        averaged = next((name for name, of in AVERAGED.items() if of == arm), None)
+        if averaged in self.plan.compared and averaged not in self.left_out:
             # what was averaged, before it was: no training of its own
-            weights = self.work / f"{before}-{fold}" / "models" / "fine_tuned.pt"
+            weights = self.work / f"{averaged}-{fold}" / "models" / "fine_tuned.pt"
             self._weights[arm] = str(weights)
             try:
                 return self._run(arm, f"{arm}-{fold}", held_out=held_out)
@@ -288,12 +288,6 @@ def level_of(run: Run) -> float:
         return 1.0 + _mean(run) / guess if guess < 0 else math.nan
     high = metric.high if math.isfinite(metric.high) else 1.0
     return (_mean(run) - guess) / (high - guess)
-
-
-def few_tell(run: Run) -> bool:
-    """Whether a few of a run's cases tell that its model knows nothing: a Dice does, a ranking or an error does not."""
-    metric = _primary(run)
-    return metric.better > 0 and not metric.chance
 
 
 def guess_of(run: Run) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from monai_transfer.bundle.configs.intensities import scaled
@@ -9,6 +10,7 @@ from monai_transfer.bundle.configs.parts import monai, ours, told
 from monai_transfer.bundle.planning.budget import ENOUGH_PATIENTS
 from monai_transfer.bundle.spec import BundleSpec
 from monai_transfer.config_text import expr, ref
+from monai_transfer.selection.auto_rule import telling_patients
 
 __all__ = ["checkpoint", "train_handlers", "validation_handler"]
 
@@ -97,11 +99,7 @@ def train_handlers(s: BundleSpec) -> list[Any]:
 
 
 def _share(s: BundleSpec) -> Any:
-    """The tuned weights' share. Halves where the rule has nothing to go by: an error without a best value, a score of
-    one patient, a ranking of so few that chance makes it 0 or 1."""
-    if not s.higher_is_better:
-        by_rule = "0.5"
-    else:
-        least = ENOUGH_PATIENTS if s.kind.metric(s.primary_metric).chance else 2
-        by_rule = f"(None if len(@lists.labelled_patients) >= {least} else 0.5)"
+    """The tuned weights' share; halves where the source's score on the labelled cases tells the rule nothing."""
+    least = telling_patients(s.kind.metric(s.primary_metric))
+    by_rule = f"(None if len(@lists.labelled_patients) >= {least} else 0.5)" if math.isfinite(least) else "0.5"
     return expr(f"{by_rule} if @average == 'rule' else @average")
