@@ -11,7 +11,7 @@ source does on the labelled target cases, which it has never seen: the source's 
 
 BatchNorm's running statistics of an average belong to neither network. With ``statistics`` they are re-estimated on
 target images (cumulative average, as AdaBN), which the arms of ``study`` and ``auto`` do: without it an average can
-lose .16 Dice to the tuned network (``docs/fine_tuning.md``). What is new, such as a fresh class head, is taken from the
+lose .17 Dice to the tuned network (``docs/fine_tuning.md``). What is new, such as a fresh class head, is taken from the
 tuned network alone.
 """
 
