@@ -1,7 +1,12 @@
 """Which rule of choosing loses least? Several fixed rules over the arms' tables, each set judged by the others' choice.
 
+    python benchmarks/auto_rules.py sweep BUNDLE --study DIR --fractions 1,2,4 [--seeds 5] [--jobs 2]
     python benchmarks/auto_rules.py rows BUNDLE --study DIR --out ROWS.csv [--name SET]     # of a finished study's runs
     python benchmarks/auto_rules.py table ROWS.csv [ROWS.csv ...] [--fewer-than 8] [--write FILE.md]
+
+``sweep`` runs that study with three trainings a cell instead of five: an averaged arm keeps the network that it has
+averaged, so the arms fine_tuned and joint are tests of those. The same command again continues, and with more seeds or
+numbers of labels adds to what is there.
 
 ``rows`` reads a study of the arms scratch, source, fine_tuned, joint, averaged, joint_averaged and head_only, or of
 some of them (the table takes those that all sets have), with ``--fractions`` or without. It scores the untouched source
@@ -10,11 +15,12 @@ seed, number of labels and arm: ``set,seed,k,arm,score,level,patients,telling``.
 better (errors negated, over the spread of the truth); ``level`` is how much the source knows there, ``telling``
 from how many patients on that is sure.
 
-``table`` prints, for every rule, the mean and the worst regret against the best arm, and how often the result is more
-than .02 below the untouched source; then, set by set, the rule that the *other* sets chose (least mean regret) and what
-it costs here; then every arm's mean, and that of what ``auto``'s fixed rule takes. A rule sees ``level``, ``patients``
-and which arms there are, never a score. ``--fewer-than 8`` leaves out the cells with as many labelled patients or more,
-in which ``auto`` follows no fixed rule but cross-validates.
+``table`` prints, for every rule, the mean regret against the best arm of each cell and against the arm with the best
+mean over seeds, the worst of both, and how often the result is more than .02 below the untouched source; then, set by
+set, the rule that the *other* sets chose (least mean regret) and what it costs here; then every arm's mean, and that of
+what ``auto``'s fixed rule takes. A rule sees ``level``, ``patients`` and which arms there are, never a score.
+``--fewer-than 8`` leaves out the cells with as many labelled patients or more, in which ``auto`` follows no fixed rule
+but cross-validates.
 """
 
 from __future__ import annotations
@@ -32,6 +38,7 @@ from typing import Any
 import numpy as np
 from _run_scores import score_of
 
+from monai_transfer.bundle.arm_overrides import AVERAGED, TUNED
 from monai_transfer.bundle.auto.arms import untrained
 from monai_transfer.bundle.auto.run import level_of
 from monai_transfer.bundle.run import run_workflow
@@ -92,10 +99,42 @@ RULES: dict[str, Callable[[Cell], str]] = {
     "fine-tuned if level >= .1, else scratch": _by_level(0.1, "fine_tuned", "scratch"),
 }
 ARMS = {"scratch", "source", "fine_tuned", "joint", "averaged", "joint_averaged", "head_only"}
+"""What the rules choose among."""
 WITH_IMAGES = {"joint", "joint_averaged"}
 """Arms that want the source's images."""
-"""What the rules choose among."""
 WEIGHTS_ALONE = [name for name in RULES if "joint" not in name and name != "auto's fixed rule"]
+
+
+# --------------------------------------------------------------------------------------------------- sweep
+def sweep(
+    bundle: Path,
+    study: Path,
+    fractions: Sequence[float],
+    seeds: Sequence[int],
+    jobs: int,
+    overrides: Mapping[str, Any] | None = None,
+) -> None:
+    """The study of all arms; what an averaged arm averaged is tested as the arm of its own that it equals."""
+    arms = parse_arms(",".join(["scratch", "source", *AVERAGED]))
+    run_study(bundle, study, arms, seeds=seeds, fractions=fractions, jobs=jobs, overrides=overrides)
+    for averaged, arm in AVERAGED.items():
+        for path in sorted(study.glob(f"labelled-*/{averaged}-*")):
+            seed = int(path.name.rsplit("-", 1)[1])
+            out = path.with_name(f"{arm}-{seed}")
+            if seed in seeds and read_status(out) != "finished":
+                tuned = str(path / "models" / "fine_tuned.pt")
+                given = {"n_labelled": int(path.parent.name.split("-")[1]), "seed": seed, "output_dir": str(out)}
+                own = {**TUNED[arm], **untrained(_weights_of(bundle, study, path), weights=tuned), "arm": arm}
+                run_workflow(bundle, "train", {**(overrides or {}), **given, **own}, log=False)
+
+
+def _weights_of(bundle: Path, study: Path, run: Path) -> str:
+    """The source's weights that a run of the study started from."""
+    weights = bundle / "models" / "model.pt"
+    if not weights.is_file():
+        record = json.loads((run / "run.json").read_text(encoding="utf-8"))
+        weights = study / "pretrain-0" / "models" / record["pretrained"]
+    return str(weights)
 
 
 # --------------------------------------------------------------------------------------------------- rows
@@ -112,12 +151,9 @@ def rows_of(bundle: Path, study: Path, name: str) -> list[dict[str, Any]]:
         for seed in seeds:
             look = study / "levels" / f"{count}-{seed}"
             if read_status(look) != "finished":
-                started = json.loads((folder / f"fine_tuned-{seed}" / "run.json").read_text(encoding="utf-8"))
-                weights = bundle / "models" / "model.pt"
-                if not weights.is_file():
-                    weights = study / "pretrain-0" / "models" / started["pretrained"]
+                weights = _weights_of(bundle, study, folder / f"fine_tuned-{seed}")
                 given = {"n_labelled": count, "seed": seed, "output_dir": str(look), "lists#held_out": [0, 1]}
-                run_workflow(bundle, "train", {**given, **untrained(str(weights)), "arm": "source"}, log=False)
+                run_workflow(bundle, "train", {**given, **untrained(weights), "arm": "source"}, log=False)
             own = Run.load(look)
             told = {"set": name, "seed": seed, "k": count, "level": round(level_of(own), 6), "home": ""}
             told |= {
@@ -163,6 +199,17 @@ def regret(cell: Cell, rule: str, images: bool = True) -> float:
     return float(max(scores.values()) - cell["scores"][RULES[rule](cell)])
 
 
+def regret_of_means(cells: Sequence[Cell], rule: str, images: bool = True) -> float:
+    """The same of the means over seeds, averaged over numbers of labels: the best arm is not the luckiest of a cell."""
+    found = []
+    for count in sorted({cell["k"] for cell in cells}):
+        own = [cell for cell in cells if cell["k"] == count]
+        arms = [arm for arm in own[0]["scores"] if images or arm not in WITH_IMAGES]
+        best = max(np.mean([cell["scores"][arm] for cell in own]) for arm in arms)
+        found.append(best - np.mean([cell["scores"][RULES[rule](cell)] for cell in own]))
+    return float(np.mean(found))
+
+
 def below_source(cell: Cell, rule: str) -> bool:
     return bool(cell["scores"][RULES[rule](cell)] < cell["scores"]["source"] - BELOW)
 
@@ -176,17 +223,21 @@ def table(cells: Sequence[Cell]) -> str:
         return float(np.mean([regret(cell, rule, images) for cell in some]))
 
     lines = [
-        "| rule | mean regret | worst regret of a set's mean | worst cell | share below the source by > .02 | "
-        "mean regret among arms without images |",
-        "|---|---|---|---|---|---|",
+        "| rule | mean regret | of means over seeds | worst set of these | worst cell | below the source by > .02 "
+        "| mean regret among arms without images | of means over seeds |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for rule in RULES:
         per_set = [mean_regret(own, rule, True) for own in of_set.values()]
+        of_means = [regret_of_means(own, rule) for own in of_set.values()]
         worst = max(regret(cell, rule) for cell in cells)
         share = np.mean([below_source(cell, rule) for cell in cells])
-        alone = [mean_regret(own, rule, False) for own in of_set.values()] if rule in WEIGHTS_ALONE else []
-        told = f"{np.mean(alone):.3f}" if alone else ""
-        lines.append(f"| {rule} | {np.mean(per_set):.3f} | {max(per_set):.3f} | {worst:.3f} | {share:.2f} | {told} |")
+        line = f"| {rule} | {np.mean(per_set):.3f} | {np.mean(of_means):.3f} | {max(of_means):.3f} | {worst:.3f} "
+        alone = " | "
+        if rule in WEIGHTS_ALONE:
+            cellwise = np.mean([mean_regret(own, rule, False) for own in of_set.values()])
+            alone = f"{cellwise:.3f} | {np.mean([regret_of_means(own, rule, False) for own in of_set.values()]):.3f}"
+        lines.append(f"{line}| {share:.2f} | {alone} |")
     lines += [
         "",
         "| set (cells) | images at hand: rule that the others chose | regret | weights alone: rule | regret |",
@@ -224,8 +275,7 @@ def quick() -> None:
     with tempfile.TemporaryDirectory() as folder:
         study = Path(folder) / "study"
         short = {"max_epochs": 1, "steps_per_epoch": 2, "val_interval": 1}
-        arms = parse_arms("source,fine_tuned,joint,scratch,averaged,joint_averaged")
-        run_study(bundle, study, arms, seeds=[0], fractions=[2], jobs=1, overrides=short)
+        sweep(bundle, study, [2], [0], 1, short)
         rows = [{key: str(value) for key, value in row.items()} for row in rows_of(bundle, study, "quick")]
         print(f"rows: {len(rows)}\n{table(cells_of(rows))}")
 
@@ -237,6 +287,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     commands = parser.add_subparsers(dest="command", required=True)
+    swept = commands.add_parser("sweep")
+    swept.add_argument("bundle", type=Path)
+    swept.add_argument("--study", type=Path, required=True)
+    swept.add_argument("--fractions", type=lambda text: [float(part) for part in text.split(",")], required=True)
+    swept.add_argument("--seeds", type=int, default=5)
+    swept.add_argument("--jobs", type=int, default=2)
     rows = commands.add_parser("rows")
     rows.add_argument("bundle", type=Path)
     rows.add_argument("--study", type=Path, required=True)
@@ -247,6 +303,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     shown.add_argument("--fewer-than", type=int, metavar="PATIENTS")
     shown.add_argument("--write", type=Path)
     words = parser.parse_args(given)
+    if words.command == "sweep":
+        sweep(words.bundle, words.study.resolve(), words.fractions, range(words.seeds), words.jobs)
+        return
     if words.command == "rows":
         write_table(words.out, rows_of(words.bundle, words.study, words.name or words.bundle.resolve().name))
         return

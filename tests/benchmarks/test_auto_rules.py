@@ -38,10 +38,19 @@ def test_regret_and_leave_one_set_out(rules):
     unknown = {**of["near"], "level": float("nan")}
     assert regret(unknown, "joint averaged if level >= .1, else scratch") == 0, "no level is none to doubt a source by"
     lines = rules["table"](cells).splitlines()
-    assert any(line.startswith("| always joint | 0.060 | 0.100 | 0.100 | 0.00 |") for line in lines)
+    assert any(line.startswith("| always joint | 0.060 | 0.060 | 0.100 | 0.100 | 0.00 |") for line in lines)
     # what the near set chooses (least regret there) costs on the far one, and the other way round
     far_line = next(line for line in lines if line.startswith("| far (1)"))
     assert far_line.startswith("| far (1) | always joint averaged | 0.300 | always averaged | 0.400 |")
+
+
+def test_regret_of_means_is_not_measured_against_the_luckiest_seed(rules):
+    first = rows("a", 0.8, source=0.5, scratch=0.4, fine_tuned=0.7, joint=0.8, averaged=0.5, joint_averaged=0.6)
+    second = rows("a", 0.8, source=0.5, scratch=0.4, fine_tuned=0.9, joint=0.7, averaged=0.5, joint_averaged=0.6)
+    cells = rules["cells_of"](first + [{**row, "seed": "1"} for row in second])
+    assert [rules["regret"](cell, "always joint") for cell in cells] == pytest.approx([0.0, 0.2])
+    assert rules["regret_of_means"](cells, "always joint") == pytest.approx(0.05), "fine-tuned has .80, joint .75"
+    assert rules["regret_of_means"](cells, "always fine-tuned", images=False) == pytest.approx(0.0)
 
 
 def test_cells_that_lack_an_arm_are_left_out(rules):
