@@ -20,7 +20,7 @@ mean over seeds, the worst of both, and how often the result is more than .02 be
 set, the rule that the *other* sets chose (least mean regret) and what it costs here; then every arm's mean, and that of
 what ``auto``'s fixed rule takes. A rule sees ``level``, ``patients`` and which arms there are, never a score.
 ``--fewer-than 8`` leaves out the cells with as many labelled patients or more, in which ``auto`` follows no fixed rule
-but cross-validates.
+but cross-validates. Where the arm ``auto`` was run itself, a last table has what it reached.
 """
 
 from __future__ import annotations
@@ -102,6 +102,7 @@ ARMS = {"scratch", "source", "fine_tuned", "joint", "averaged", "joint_averaged"
 """What the rules choose among."""
 WITH_IMAGES = {"joint", "joint_averaged"}
 """Arms that want the source's images."""
+COMPARED = ("scratch", "source", "fine_tuned", "averaged", "joint", "joint_averaged")
 WEIGHTS_ALONE = [name for name in RULES if "joint" not in name and name != "auto's fixed rule"]
 
 
@@ -160,11 +161,13 @@ def rows_of(bundle: Path, study: Path, name: str) -> list[dict[str, Any]]:
                 "patients": len({row["patient"] for row in own.cases}),
                 "telling": telling_patients(own.metric(own.kind.primary_metric)),
             }
-            found.append({**told, "arm": "source", "score": base})
+            found.append({**told, "arm": "source", "score": base, "taken": ""})
             for path in sorted(folder.glob(f"*-{seed}")):
                 if read_status(path) == "finished" and not path.name.startswith(("source-", "pretrain-")):
                     score, run = score_of(path)
-                    found.append({**told, "arm": run.arm, "score": round(score, 6)})
+                    record = json.loads((path / "run.json").read_text(encoding="utf-8"))
+                    taken = (record.get("auto") or {}).get("taken", "")
+                    found.append({**told, "arm": run.arm, "score": round(score, 6), "taken": taken})
     return found
 
 
@@ -269,6 +272,31 @@ def table(cells: Sequence[Cell]) -> str:
     return "\n".join(lines)
 
 
+def decided(rows: Sequence[Mapping[str, str]]) -> str:
+    """What ``auto`` itself reached, cross-validation and all, means over the seeds in which it was run."""
+    groups: dict[tuple[str, int], dict[str, dict[str, float]]] = {}
+    taken: dict[tuple[str, int], list[str]] = {}
+    for row in rows:
+        key = (row["set"], int(row["k"]))
+        groups.setdefault(key, {}).setdefault(row["seed"], {})[row["arm"]] = float(row["score"])
+        if row["arm"] == "auto":
+            taken.setdefault(key, []).append(row["taken"].replace("_", " "))
+    lines = [
+        f"| set | labelled | seeds | {' | '.join(COMPARED)} | `auto` | regret | what it took |",
+        "|---" * (len(COMPARED) + 6) + "|",
+    ]
+    for key in sorted(taken):
+        seeds = [scores for scores in groups[key].values() if {"auto", *COMPARED} <= scores.keys()]
+        if not seeds:
+            continue
+        means = {arm: float(np.mean([scores[arm] for scores in seeds])) for arm in (*COMPARED, "auto")}
+        best = max(value for arm, value in means.items() if arm != "auto")
+        times = ", ".join(f"{arm} {taken[key].count(arm)}" for arm in dict.fromkeys(sorted(taken[key])))
+        shown = " | ".join(f"{means[arm]:.3f}" for arm in (*COMPARED, "auto"))
+        lines.append(f"| {key[0]} | {key[1]} | {len(seeds)} | {shown} | {best - means['auto']:.3f} | {times} |")
+    return "\n".join(lines)
+
+
 def quick() -> None:
     """Both commands on a study of two steps, to see that they run."""
     bundle = Path(__file__).parents[1] / "bundles" / "head_mr_slice_classification"
@@ -316,7 +344,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     cells = [c for c in cells_of(read) if words.fewer_than is None or c["patients"] < words.fewer_than]
     if not cells:
         sys.exit("no cell holds all arms")
-    text = f"{len(cells)} cells of {len({cell['set'] for cell in cells})} sets; {date.today()}.\n\n{table(cells)}"
+    held = f"\n\n{decided(read)}" if any(row["arm"] == "auto" for row in read) else ""
+    text = f"{len(cells)} cells of {len({cell['set'] for cell in cells})} sets; {date.today()}.\n\n{table(cells)}{held}"
     print(text)
     if words.write:
         write_text(words.write, text + "\n")

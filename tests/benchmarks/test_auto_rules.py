@@ -64,3 +64,15 @@ def test_sets_are_judged_by_the_arms_that_all_have(rules):
     cells = rules["cells_of"](more + rows("b", 0.5, source=0.5, scratch=0.4, fine_tuned=0.6, joint=0.5))
     assert [sorted(cell["scores"]) for cell in cells] == [["fine_tuned", "joint", "scratch", "source"]] * 2
     assert rules["regret"](cells[0], "always joint") == 0
+
+
+def test_what_auto_itself_reached(rules):
+    scores = {"source": 0.5, "scratch": 0.4, "fine_tuned": 0.6, "joint": 0.7, "averaged": 0.65, "joint_averaged": 0.68}
+    first = rows("a", 0.5, **scores, auto=0.6)
+    second = [{**row, "seed": "1"} for row in rows("a", 0.5, **scores, auto=0.7)]
+    told = [{**row, "taken": taken if row["arm"] == "auto" else ""}
+            for own, taken in ((first, "fine_tuned"), (second, "joint")) for row in own]  # fmt: skip
+    line = rules["decided"](told + rows("b", 0.5, **scores)).splitlines()[-1]
+    assert line.startswith("| a | 2 | 2 | 0.400 | 0.500 |") and line.endswith(
+        "| 0.650 | 0.050 | fine tuned 1, joint 1 |"
+    )
