@@ -127,6 +127,9 @@ def sweep(
                 given = {"n_labelled": int(path.parent.name.split("-")[1]), "seed": seed, "output_dir": str(out)}
                 own = {**TUNED[arm], **untrained(_weights_of(bundle, study, path), weights=tuned), "arm": arm}
                 run_workflow(bundle, "train", {**(overrides or {}), **given, **own}, log=False)
+    # all are finished: this reports them together, label_efficiency.html too
+    arms = parse_arms(",".join(["scratch", "source", *TUNED]))
+    run_study(bundle, study, arms, seeds=seeds, fractions=fractions, jobs=jobs, overrides=overrides)
 
 
 def _weights_of(bundle: Path, study: Path, run: Path) -> str:

@@ -4,7 +4,8 @@
         --source NAME --target NAME
     python benchmarks/measured_transfers.py table ROWS.json [ROWS.json ...] [--write FILE.json]
 
-``row`` reads a finished study of BUNDLE with the arms scratch, source and fine_tuned, ranks the bundle's own weights
+``row`` reads a finished study of BUNDLE with the arms scratch, source and fine_tuned (of one with ``--fractions`` name
+the folder of one number of labels, ``DIR/labelled-4``), ranks the bundle's own weights
 (``models/model.pt``) on at most 16 labelled target training cases, and adds one row. ``table`` joins rows, says how
 good forecasts from them are, each target left out in turn, and writes them where the package looks them up
 (``monai_transfer/selection/measured_transfers.json``).
@@ -42,6 +43,7 @@ def row_of(
 ) -> MeasuredTransfer:
     """One row, of a finished study and of what ``rank`` says about the bundle's weights."""
     runs = {arm: sorted(study.glob(f"{arm}-[0-9]*")) for arm in ("scratch", "source", "fine_tuned")}
+    runs["source"] = runs["source"] or sorted((study.parent / "any-labelled").glob("source-[0-9]*"))
     scores = {arm: [score_of(folder)[0] for folder in folders] for arm, folders in runs.items() if folders}
     means = {arm: float(np.mean(values)) for arm, values in scores.items()}
     started = json.loads((runs["fine_tuned"][0] / "run.json").read_text(encoding="utf-8"))

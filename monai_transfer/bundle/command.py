@@ -39,7 +39,7 @@ from monai_transfer.stopping import keeps
 
 __all__ = ["export", "new", "run"]
 
-_AUGMENT = ("auto", "none", "light", "standard", "colour", "randomised")
+_AUGMENT = ("auto", "none", "light", "standard", "colour", "randomised", "randomised_all")
 KINDS = ("bundle", "torchscript", "onnx", "nnunet")
 _STRATEGIES = file_names("strategies")
 _METHODS = [*file_names("methods"), *file_names("testtime"), "fourier", "histogram", "translation"]
@@ -147,7 +147,7 @@ def new(
         str,
         typer.Option(
             help="auto: randomised contrast at the source where grey values of both sites lie far apart, else "
-            "standard; or none, light, standard, colour (RGB), randomised for all training.",
+            "standard; or none, light, standard, colour (RGB), randomised (half of the cases), randomised_all.",
             autocompletion=begins_with(_AUGMENT),
         ),
     ] = "auto",

@@ -1,10 +1,10 @@
 """Which augmentation a source is trained with, by what is known of the target: a rule, with its reason in words.
 
-Randomised contrast (``data.augmentation``, preset ``randomised``) is the largest lever without labels where contrast
-differs between source and target, and costs accuracy at home everywhere. ``docs/augmentation.md`` holds the prices. So
-it is chosen where the target's images say so: where the distributions of their grey values, each image scaled to its
-own 1st and 99th percentile, lie more than ``DIFFERENT`` per cent of the range apart, beyond chance (``gap``). No label
-is looked at.
+Randomised contrast (``data.augmentation``) is the largest lever without labels where contrast differs between source
+and target, and costs accuracy at home everywhere. ``docs/augmentation.md`` holds the prices. So it is chosen where the
+target's images say so: where the distributions of their grey values, each image scaled to its own 1st and 99th
+percentile, lie more than ``DIFFERENT`` per cent of the range apart, beyond chance (``gap``); and then of every case
+(``randomised_all``), since the plain half teaches little of such a target. No label is looked at.
 """
 
 from __future__ import annotations
@@ -98,7 +98,9 @@ def choose_augmentation(
     told = f"grey values of {gap.name_a} and {gap.name_b} lie {max(row.value, 0):.0f} % of the range apart"
     if row.low > DIFFERENT:
         return AugmentationChoice(
-            "randomised", f"randomised: {told} (more than {DIFFERENT:g} % beyond chance); it costs accuracy at home"
+            "randomised_all",
+            f"randomised_all: {told} (more than {DIFFERENT:g} % beyond chance); it costs accuracy at home, less of "
+            "it with --augment randomised",
         )
     return AugmentationChoice(default, f"{default}: {told} (not more than {DIFFERENT:g} % beyond chance)")
 

@@ -29,10 +29,10 @@ class Gap:
 @pytest.mark.parametrize(
     ("task", "modality", "found", "preset", "words"),
     [
-        ("segmentation", "MR", Gap(40.0, 33.0), "randomised", "40 % of the range apart"),
+        ("segmentation", "MR", Gap(40.0, 33.0), "randomised_all", "40 % of the range apart"),
         ("segmentation", "MR", Gap(40.0, 3.0), "standard", "not more than 15 % beyond chance"),
         ("segmentation", "MR", Gap(-0.2, -4.0), "standard", "lie 0 %"),
-        ("classification", "", Gap(40.0, 33.0), "randomised", "costs accuracy at home"),
+        ("classification", "", Gap(40.0, 33.0), "randomised_all", "costs accuracy at home"),
         ("regression", "MR", Gap(40.0, 33.0), "standard", "a regression"),
         ("segmentation", "CT", Gap(40.0, 33.0), "standard", "measured numbers"),
         ("segmentation", "MR", None, "standard", "no target is known"),
@@ -73,4 +73,4 @@ def test_on_drawn_scanners(tmp_path):
         )
     )
     far = domain_gap(manifest, tmp_path / "manifest.json", site_a=one, max_patients=8)
-    assert choose_augmentation("segmentation", "MR", far).preset == "randomised"
+    assert choose_augmentation("segmentation", "MR", far).preset == "randomised_all"

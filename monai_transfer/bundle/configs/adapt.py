@@ -15,7 +15,7 @@ from monai_transfer.bundle.configs.training import train_part
 from monai_transfer.bundle.configs.validation import batch_size, evaluator
 from monai_transfer.bundle.spec import BundleSpec
 from monai_transfer.config_text import expr, ref
-from monai_transfer.data.augmentation.presets import randomised_parts
+from monai_transfer.data.augmentation.presets import RANDOMISED, randomised_parts
 
 __all__ = ["adapt"]
 
@@ -33,7 +33,7 @@ def _method(s: BundleSpec) -> dict[str, Any]:
         "weight": note(s.method_weight, "of the method's term"),
         "statistics": note(
             # measured on nuclei, on validation images: docs/fine_tuning.md
-            "both" if s.augment_source == "randomised" and not s.weights_note else "target",
+            "both" if s.augment_source in RANDOMISED and not s.weights_note else "target",
             "whose batches count in BatchNorm's running averages: the target's alone, both (where the source was\n"
             "trained under randomised contrast), or kept: nobody's, the source's stay",
         ),
@@ -59,7 +59,7 @@ def _method(s: BundleSpec) -> dict[str, Any]:
 
 def _strong_view(s: BundleSpec) -> dict[str, Any]:
     """As far from the plain view as the source's own training went."""
-    parts = {"transforms": randomised_parts("strong")} if s.augment_source == "randomised" else {}
+    parts = {"transforms": randomised_parts("strong")} if s.augment_source in RANDOMISED else {}
     return ours("data.randomisation.StrongViewd", **parts)
 
 

@@ -79,7 +79,7 @@ def preset(s: BundleSpec, name: str, *, labelled: bool = True) -> dict[str, Any]
 
 def augment(s: BundleSpec) -> dict[str, Any]:
     """Which augmentation the source's and the target's cases get, by name."""
-    names = "none, light, standard, colour (RGB) or randomised"
+    names = "none, light, standard, colour (RGB), randomised or randomised_all"
     return {
         "augment": note(
             s.augment,

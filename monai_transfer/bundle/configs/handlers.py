@@ -10,6 +10,7 @@ from monai_transfer.bundle.configs.parts import monai, ours, told
 from monai_transfer.bundle.planning.budget import ENOUGH_PATIENTS
 from monai_transfer.bundle.spec import BundleSpec
 from monai_transfer.config_text import expr, ref
+from monai_transfer.data.augmentation.presets import RANDOMISED
 from monai_transfer.selection.auto_rule import telling_patients
 
 __all__ = ["checkpoint", "train_handlers", "validation_handler"]
@@ -83,7 +84,7 @@ def train_handlers(s: BundleSpec) -> list[Any]:
             chance=s.kind.metric(s.primary_metric).chance or 0.0,
             statistics=expr(
                 "@labelled#images if @average_statistics and not "
-                "(@average_statistics == 'rule' and @augment_source == 'randomised') else None"
+                f"(@average_statistics == 'rule' and @augment_source in {tuple(RANDOMISED)}) else None"
             ),
             report=expr("@prepared.report"),
             _disabled_=expr("@average is None or @prepared.report is None"),

@@ -7,6 +7,7 @@
 | ``standard`` | rotation, scaling, mirroring, noise, blur, brightness, contrast, low resolution, gamma |
 | ``colour`` | ``standard``, hue, saturation and stain; RGB images |
 | ``randomised`` | ``light``; half of the cases through a random network (GIN), half of those with contrast inverted |
+| ``randomised_all`` | the same of every case: more abroad where nothing there looks like the plain ones, less at home |
 
 ``standard`` follows nnU-Net's choice and probabilities, told in space. Where an axis is thin (voxels more than three
 times as large as the finest, or a patch of less than a third of the longest), patches turn about that axis alone and
@@ -28,9 +29,12 @@ from monai_transfer.data.augmentation.base import composed
 from monai_transfer.errors import InputError
 from monai_transfer.tasks import get_task
 
-__all__ = ["PRESETS", "Preset", "as_transforms", "preset", "randomised_parts", "thin_axes"]
+__all__ = ["PRESETS", "RANDOMISED", "Preset", "as_transforms", "preset", "randomised_parts", "thin_axes"]
 
-PRESETS = ("none", "light", "standard", "colour", "randomised")
+RANDOMISED = {"randomised": 0.5, "randomised_all": 1.0}
+"""The presets under which contrast means nothing, and the share of the cases that each changes."""
+
+PRESETS = ("none", "light", "standard", "colour", *RANDOMISED)
 """The names of the presets."""
 
 _M, _OURS = "monai.transforms", "monai_transfer.data.augmentation"
@@ -200,9 +204,10 @@ def _geometry(
 
 
 def _intensity(name: str, image: str, dims: int, spacing: list[float] | None) -> list[Config]:
-    chosen = _light(image) if name in ("light", "randomised") else []
-    if name == "randomised":
-        chosen.append({"_target_": f"{_OURS}.mixed.Mixed", "share": 0.5, "transforms": randomised_parts(image)})
+    chosen = _light(image) if name == "light" or name in RANDOMISED else []
+    if name in RANDOMISED:
+        parts = randomised_parts(image)
+        chosen.append({"_target_": f"{_OURS}.mixed.Mixed", "share": RANDOMISED[name], "transforms": parts})
     if name == "colour":
         chosen += _colour(image)
     return chosen + (_standard(image, dims, spacing) if name in ("standard", "colour") else [])
@@ -259,7 +264,7 @@ def _colour(image: str) -> list[Config]:
 
 
 def randomised_parts(image: str) -> list[Config]:
-    """What the preset ``randomised`` does to the intensities of a case that it changes.
+    """What the presets ``randomised`` and ``randomised_all`` do to the intensities of a case that it changes.
 
     Args:
         image: the image's key.

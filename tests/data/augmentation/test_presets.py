@@ -117,6 +117,20 @@ def test_half_of_each_batch_is_plain_in_a_stock_loader():
             assert sum(same) == 2
 
 
+def test_randomised_all_leaves_no_case_plain():
+    draw = as_transforms(preset("randomised_all", 2, None, [16, 16], [], "classification", parts="intensity"))
+    half = as_transforms(preset("randomised", 2, None, [16, 16], [], "classification", parts="intensity"))
+    image = torch.rand(1, 16, 16)
+
+    def plain(transforms):
+        """How many of 40 draws are the image times a number, plus one: ``light`` does no more."""
+        transforms.set_random_state(0)
+        drawn = (transforms({"image": image.clone()})["image"] for _ in range(40))
+        return sum(abs(np.corrcoef(image.ravel(), one.ravel())[0, 1] - 1) < 1e-5 for one in drawn)
+
+    assert (plain(draw), plain(half)) == (0, 20)
+
+
 def test_bundles_can_hold_them():
     """As part of a config with references, as bundles have them."""
     parser = ConfigParser(
