@@ -1,8 +1,10 @@
 """Which rule of choosing loses least? Several fixed rules over the arms' tables, each set judged by the others' choice.
 
-    python benchmarks/auto_rules.py sweep BUNDLE --study DIR --fractions 1,2,4 [--seeds 5] [--jobs 2]
+    python benchmarks/auto_rules.py sweep BUNDLE --study DIR --fractions 1,2,4 [--seeds 5] [--first-seed 0] [--jobs 2]
     python benchmarks/auto_rules.py rows BUNDLE --study DIR --out ROWS.csv [--name SET]     # of a finished study's runs
     python benchmarks/auto_rules.py table ROWS.csv [ROWS.csv ...] [--fewer-than 8] [--write FILE.md]
+
+The rows behind ``docs/auto.md`` are kept in ``benchmarks/measured/auto``, a file for each study.
 
 ``sweep`` runs that study with three trainings a cell instead of five: an averaged arm keeps the network that it has
 averaged, so the arms fine_tuned and joint are tests of those. The same command again continues, and with more seeds or
@@ -322,7 +324,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     swept.add_argument("bundle", type=Path)
     swept.add_argument("--study", type=Path, required=True)
     swept.add_argument("--fractions", type=lambda text: [float(part) for part in text.split(",")], required=True)
-    swept.add_argument("--seeds", type=int, default=5)
+    swept.add_argument("--seeds", type=int, default=5, help="how many")
+    swept.add_argument("--first-seed", type=int, default=0)
     swept.add_argument("--jobs", type=int, default=2)
     rows = commands.add_parser("rows")
     rows.add_argument("bundle", type=Path)
@@ -335,7 +338,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     shown.add_argument("--write", type=Path)
     words = parser.parse_args(given)
     if words.command == "sweep":
-        sweep(words.bundle, words.study.resolve(), words.fractions, range(words.seeds), words.jobs)
+        seeds = range(words.first_seed, words.first_seed + words.seeds)
+        sweep(words.bundle, words.study.resolve(), words.fractions, seeds, words.jobs)
         return
     if words.command == "rows":
         write_table(words.out, rows_of(words.bundle, words.study, words.name or words.bundle.resolve().name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import runpy
 from pathlib import Path
 
@@ -76,3 +77,18 @@ def test_what_auto_itself_reached(rules):
     assert line.startswith("| a | 2 | 2 | 0.400 | 0.500 |") and line.endswith(
         "| 0.650 | 0.050 | fine tuned 1, joint 1 |"
     )
+
+
+def test_the_page_shows_the_tables_of_the_rows_that_are_kept(rules):
+    root = Path(__file__).parents[2]
+    rows = []
+    for path in sorted((root / "benchmarks" / "measured" / "auto").glob("*.csv")):
+        with path.open(newline="", encoding="utf-8") as stream:
+            rows += list(csv.DictReader(stream))
+    cells = [cell for cell in rules["cells_of"](rows) if cell["patients"] < 8]
+    page = (root / "docs" / "auto.md").read_text(encoding="utf-8")
+    shown = page.split("<!-- tables -->")[1].split("<!-- end of tables -->")[0]
+    expected = f"{rules['table'](cells)}\n\n{rules['decided'](rows)}"
+    assert [line for line in expected.splitlines() if line.startswith("|")] == [
+        line for line in shown.splitlines() if line.startswith("|")
+    ]
