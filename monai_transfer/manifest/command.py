@@ -97,7 +97,7 @@ def manifest(
     folds: Annotated[int | None, _splits("Cross-validation folds for all cases outside test.")] = None,
     seed: Annotated[int, _splits("Of splits and folds.")] = 0,
     name: Annotated[str | None, _texts("Name of the set.")] = None,
-    modality: Annotated[str | None, _texts("MR, CT, PET, X-ray ...")] = None,
+    modality: Annotated[str | None, _texts("MR, CT, PET, X-ray ...; where sites differ, each: 'CT; MR'.")] = None,
     licence: Annotated[str | None, _texts("Licence of the data.")] = None,
     reference: Annotated[str | None, _texts("What to cite.")] = None,
     description: Annotated[str | None, _texts("What the set is.")] = None,

@@ -4,7 +4,9 @@ Randomised contrast (``data.augmentation``) is the largest lever without labels 
 and target, and costs accuracy at home everywhere. ``docs/augmentation.md`` holds the prices. So it is chosen where the
 target's images say so: where the distributions of their grey values, each image scaled to its own 1st and 99th
 percentile, lie more than ``DIFFERENT`` per cent of the range apart, beyond chance (``gap``); and then of every case
-(``randomised_all``), since the plain half teaches little of such a target. No label is looked at.
+(``randomised_all``), since the plain half teaches little of such a target. No label is looked at. Likewise where the
+manifest says that its sites differ in modality: between CT and MR the grey values lie close together, and mean
+different tissue.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ __all__ = [
     "augment_source",
     "choose_augmentation",
     "is_quantitative",
+    "sites_differ",
     "source_augmentation",
 ]
 
@@ -71,8 +74,21 @@ def is_quantitative(modality: object) -> bool:
     return bool(_QUANTITATIVE.search(str(modality)))
 
 
+def sites_differ(data: Manifest) -> bool:
+    """Whether a manifest names several modalities ("CT; MR") though its images have one channel: its sites' then.
+
+    >>> sites_differ(Manifest("a", "segmentation", modality="CT; MR"))
+    True
+    >>> sites_differ(Manifest("a", "segmentation", modality="PET; CT", channel_names={"0": "PET", "1": "CT"}))
+    False
+    """
+    if not isinstance(data.modality, str) or len(data.channel_names) > 1:
+        return False
+    return len({part.strip().lower() for part in re.split(r"[;,]", data.modality) if part.strip()}) > 1
+
+
 def choose_augmentation(
-    task: str, modality: object = "", gap: DomainGap | None = None, *, default: str = "standard"
+    task: str, modality: object = "", gap: DomainGap | None = None, *, differ: bool = False, default: str = "standard"
 ) -> AugmentationChoice:
     """The preset for training a source.
 
@@ -80,6 +96,7 @@ def choose_augmentation(
         task: of the manifest.
         modality: of the source, as the manifest says it.
         gap: between source and target, ``None`` where no target is known.
+        differ: whether source and target are of different modalities.
         default: the preset where nothing speaks for randomised contrast.
 
     >>> choose_augmentation("segmentation", "MR").preset
@@ -87,6 +104,9 @@ def choose_augmentation(
     """
     if not get_task(task).has_classes:
         return AugmentationChoice(default, f"{default}: a {get_task(task).name} may read its number from the contrast")
+    if differ:
+        told = f"the sites' modalities ({modality}) differ, so a grey value of one means something else in the other"
+        return AugmentationChoice("randomised_all", f"randomised_all: {told}")
     if is_quantitative(modality):
         reason = f"{default}: grey values of {modality} are measured numbers, not free contrast"
         return AugmentationChoice(default, reason)
@@ -120,8 +140,9 @@ def source_augmentation(data: Manifest, source: Any, target: Any, augment: str =
         if augment not in PRESETS:
             raise InputError(f"no augmentation preset {augment!r}", hint=f"auto, or one of {', '.join(PRESETS)}")
         return AugmentationChoice(augment, f"{augment}: asked for")
-    choice = choose_augmentation(data.task, data.modality)
-    if choice.reason.endswith(_UNKNOWN) and isinstance(source, str) and isinstance(target, str) and source != target:
+    known = isinstance(source, str) and isinstance(target, str) and source != target
+    choice = choose_augmentation(data.task, data.modality, differ=known and sites_differ(data))
+    if known and choice.reason.endswith(_UNKNOWN):
         try:
             gap = domain_gap(data, data, site_a=source, site_b=target, max_patients=_PATIENTS)
         except InputError as error:  # fewer than two patients; unreadable files are refused elsewhere

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import nibabel
@@ -11,7 +12,7 @@ import pytest
 
 from monai_transfer.data.phantom import embedded_set
 from monai_transfer.manifest import Manifest
-from monai_transfer.selection.augmentation_choice import choose_augmentation, is_quantitative
+from monai_transfer.selection.augmentation_choice import choose_augmentation, is_quantitative, source_augmentation
 from monai_transfer.selection.gap import domain_gap
 
 
@@ -42,6 +43,18 @@ class Gap:
 def test_the_rule(task, modality, found, preset, words):
     choice = choose_augmentation(task, modality, found)
     assert choice.preset == preset and words in choice.reason
+
+
+def test_sites_of_different_modalities():
+    """CT and MR: grey values lie close together and mean different tissue."""
+    data = Manifest("both", "segmentation", {"0": "background", "1": "tumour"}, modality="CT; MR")
+    found = source_augmentation(data, "ct", "mr")
+    assert found.preset == "randomised_all" and "(CT; MR) differ" in found.reason
+    assert source_augmentation(data, "ct", None).preset == "standard", "no target, nothing to carry over to"
+    assert source_augmentation(data, "ct", "ct").preset == "standard"
+    assert source_augmentation(replace(data, task="regression"), "ct", "mr").preset == "standard"
+    channels = replace(data, channel_names={"0": "CT", "1": "MR"})
+    assert source_augmentation(channels, "a", "b").preset == "standard", "one site may well have two modalities"
 
 
 def test_another_plain_preset():
