@@ -152,6 +152,8 @@ def rows_of(bundle: Path, study: Path, name: str) -> list[dict[str, Any]]:
     base, _ = score_of(source)
     for folder in folders or [study]:
         seeds = sorted({int(path.parent.name.rsplit("-", 1)[1]) for path in folder.glob("fine_tuned-*/run.json")})
+        if not seeds:
+            continue  # not finished
         first = json.loads((folder / f"fine_tuned-{seeds[0]}" / "run.json").read_text(encoding="utf-8"))
         count = int(folder.name.split("-")[1]) if folders else int(first["n_labelled"])
         for seed in seeds:
