@@ -176,6 +176,8 @@ def _assemble(
     first: dict[str, str] = {}
     for found in founds:
         first |= {key: value for key, value in found.texts.items() if key not in first}
+    # of folders that differ all of them: the first one's alone would make MR be normalised as CT
+    modalities = "; ".join(dict.fromkeys(found.texts["modality"] for found in founds if found.texts.get("modality")))
     same = all(found.channel_names == founds[0].channel_names for found in founds)
     channels = founds[0].channel_names if same else {}
     names = [path.name if path.is_dir() else path.stem for path in paths]  # CheXpert-v1.0-small has no suffix
@@ -185,7 +187,7 @@ def _assemble(
         task=task.name,
         channel_names={str(number): channels[number] for number in sorted(channels)},
         description=options.description or first.get("description"),
-        modality=options.modality or first.get("modality"),
+        modality=options.modality or modalities or None,
         licence=options.licence or first.get("licence"),
         reference=options.reference or first.get("reference"),
         folder=Path(absolute(output.parent, Path.cwd())),

@@ -13,8 +13,10 @@ from monai.data import load_decathlon_datalist
 from monai.transforms import LoadImage
 from PIL import Image
 
+from monai_transfer.bundle.planning.intensities import is_ct
 from monai_transfer.errors import InputError
 from monai_transfer.manifest import Manifest, build_manifest, merge_manifests
+from monai_transfer.selection.augmentation_choice import source_augmentation
 
 COUNTER = iter(range(10**6))
 
@@ -353,6 +355,18 @@ def test_several_folders_make_one_manifest(tmp_path):
         build_manifest(folders, tmp_path / "m.json")
     with pytest.raises(InputError, match="3 sites were given for 2 folders"):
         build_manifest(folders, tmp_path / "m.json", site=["a", "b", "c"])
+
+
+def test_folders_of_several_modalities(tmp_path):
+    """By the first one's alone MR would be normalised by the window of CT, its values taken for Hounsfield units."""
+    folders = [msd(tmp_path / "one"), msd(tmp_path / "two")]
+    listed = folders[1] / "dataset.json"
+    listed.write_text(listed.read_text().replace('"CT"', '"MRI"'))
+    manifest, _ = build_manifest(folders, tmp_path / "m.json", site=["ct", "mr"])
+    assert manifest.modality == "CT; MRI" and not is_ct(manifest.modality)
+    assert source_augmentation(manifest, "ct", "mr").preset == "randomised_all"
+    assert build_manifest([folders[0]], tmp_path / "alone.json")[0].modality == "CT"
+    assert build_manifest(folders, tmp_path / "told.json", site=["a", "b"], modality="MR")[0].modality == "MR"
 
 
 def test_a_name_in_several_folders_is_one_patient(tmp_path):
