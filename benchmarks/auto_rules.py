@@ -100,11 +100,12 @@ RULES: dict[str, Callable[[Cell], str]] = {
     "averaged if level >= .1, else scratch": _by_level(0.1, "averaged", "scratch"),
     "fine-tuned if level >= .1, else scratch": _by_level(0.1, "fine_tuned", "scratch"),
 }
-ARMS = {"scratch", "source", "fine_tuned", "joint", "averaged", "joint_averaged", "head_only"}
+COMPARED = ("scratch", "source", "fine_tuned", "averaged", "joint", "joint_averaged")
+"""The arms of a sweep."""
+ARMS = {*COMPARED, "head_only"}
 """What the rules choose among."""
 WITH_IMAGES = {"joint", "joint_averaged"}
 """Arms that want the source's images."""
-COMPARED = ("scratch", "source", "fine_tuned", "averaged", "joint", "joint_averaged")
 WEIGHTS_ALONE = [name for name in RULES if "joint" not in name and name != "auto's fixed rule"]
 
 
@@ -305,7 +306,7 @@ def decided(rows: Sequence[Mapping[str, str]]) -> str:
 
 
 def quick() -> None:
-    """Both commands on a study of two steps, to see that they run."""
+    """All commands on a study of two steps, to see that they run."""
     bundle = Path(__file__).parents[1] / "bundles" / "head_mr_slice_classification"
     with tempfile.TemporaryDirectory() as folder:
         study = Path(folder) / "study"

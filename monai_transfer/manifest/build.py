@@ -24,6 +24,7 @@ from monai_transfer.manifest.paths import absolute
 from monai_transfer.manifest.reading import Folder, read_folders
 from monai_transfer.manifest.sites import default_sites, given_sites
 from monai_transfer.manifest.tables import join_tables
+from monai_transfer.manifest.texts import JOINED, joined_texts
 from monai_transfer.tasks import Task, get_task
 
 __all__ = ["build_manifest"]
@@ -176,8 +177,8 @@ def _assemble(
     first: dict[str, str] = {}
     for found in founds:
         first |= {key: value for key, value in found.texts.items() if key not in first}
-    # of folders that differ all of them: the first one's alone would make MR be normalised as CT
-    modalities = "; ".join(dict.fromkeys(found.texts["modality"] for found in founds if found.texts.get("modality")))
+    joined: dict[str, Any] = {key: joined_texts(found.texts.get(key) for found in founds) for key in JOINED}
+    joined |= {key: getattr(options, key) for key in JOINED if getattr(options, key)}
     same = all(found.channel_names == founds[0].channel_names for found in founds)
     channels = founds[0].channel_names if same else {}
     names = [path.name if path.is_dir() else path.stem for path in paths]  # CheXpert-v1.0-small has no suffix
@@ -187,9 +188,7 @@ def _assemble(
         task=task.name,
         channel_names={str(number): channels[number] for number in sorted(channels)},
         description=options.description or first.get("description"),
-        modality=options.modality or modalities or None,
-        licence=options.licence or first.get("licence"),
-        reference=options.reference or first.get("reference"),
+        **joined,
         folder=Path(absolute(output.parent, Path.cwd())),
         **labels.of_manifest(),
         **listed,  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ from monai_transfer.errors import InputError
 from monai_transfer.manifest.case import Case
 from monai_transfer.manifest.checks import SPLITS, validate
 from monai_transfer.manifest.model import Manifest
+from monai_transfer.manifest.texts import JOINED, joined_texts
 from monai_transfer.tasks import get_task
 
 __all__ = ["merge_manifests"]
@@ -23,7 +24,7 @@ def merge_manifests(
     """All cases of several manifests in one, each in the split that it had.
 
     Class numbers of a classification are mapped by name; a case name that stands in several manifests gets its site in
-    front. The texts are the first manifest's; licences and references are listed together.
+    front. The texts are the first manifest's; licences, references and modalities are listed together.
 
     Args:
         manifests: at least one.
@@ -75,11 +76,7 @@ def merge_manifests(
         return replace(case, **changes)
 
     parts: dict[str, Any] = {split: [take(m, c) for m in manifests for c in m.cases(split)] for split in SPLITS}
-    for key in ("licence", "reference", "modality"):
-        values = [getattr(m, key) for m in manifests if getattr(m, key)]
-        distinct = [value for i, value in enumerate(values) if value not in values[:i]]
-        texts = [value if isinstance(value, str) else ", ".join(value.values()) for value in distinct]
-        parts[key] = distinct[0] if len(distinct) == 1 else "; ".join(texts) or None
+    parts |= {key: joined_texts(getattr(manifest, key) for manifest in manifests) for key in JOINED}
     merged = replace(
         first,
         name=name or "+".join(m.name for m in manifests),

@@ -1,8 +1,8 @@
 """Which augmentation a source is trained with, by what is known of the target: a rule, with its reason in words.
 
 Randomised contrast (``data.augmentation``) is the largest lever without labels where contrast differs between source
-and target, and costs accuracy at home everywhere. ``docs/augmentation.md`` holds the prices. So it is chosen where the
-target's images say so: where the distributions of their grey values, each image scaled to its own 1st and 99th
+and target, and costs accuracy at home on most sets. ``docs/augmentation.md`` holds the prices. So it is chosen where
+the target's images say so: where the distributions of their grey values, each image scaled to its own 1st and 99th
 percentile, lie more than ``DIFFERENT`` per cent of the range apart, beyond chance (``gap``); and then of every case
 (``randomised_all``), since the plain half teaches little of such a target. No label is looked at. Likewise where the
 manifest says that its sites differ in modality: between CT and MR the grey values lie close together, and mean

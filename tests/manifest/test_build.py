@@ -361,9 +361,10 @@ def test_folders_of_several_modalities(tmp_path):
     """By the first one's alone MR would be normalised by the window of CT, its values taken for Hounsfield units."""
     folders = [msd(tmp_path / "one"), msd(tmp_path / "two")]
     listed = folders[1] / "dataset.json"
-    listed.write_text(listed.read_text().replace('"CT"', '"MRI"'))
+    listed.write_text(listed.read_text().replace('"CT"', '"MRI"').replace("CC0", "CC BY 4.0"))
     manifest, _ = build_manifest(folders, tmp_path / "m.json", site=["ct", "mr"])
     assert manifest.modality == "CT; MRI" and not is_ct(manifest.modality)
+    assert manifest.licence == "CC0; CC BY 4.0", "each set's terms stand"
     assert source_augmentation(manifest, "ct", "mr").preset == "randomised_all"
     assert build_manifest([folders[0]], tmp_path / "alone.json")[0].modality == "CT"
     assert build_manifest(folders, tmp_path / "told.json", site=["a", "b"], modality="MR")[0].modality == "MR"
