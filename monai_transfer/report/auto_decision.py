@@ -47,7 +47,9 @@ class AutoDecision:
         taken = Counter(run.taken for run in self.runs)
         every = len(self.runs)
         listed = ", ".join(arm_name(a) + (f" ({n} of {every} runs)" if every > 1 else "") for a, n in taken.items())
-        text = f"Auto took {listed}, before any test case was seen: {self.runs[0].reason}."
+        alike = len({run.reason for run in self.runs}) == 1
+        why = "" if alike else f"; with seed {self.runs[0].seed}"
+        text = f"Auto took {listed}, before any test case was seen{why}: {self.runs[0].reason}."
         if self.best is None or self.regret is None:
             return text
         if self.regret <= 0:

@@ -44,6 +44,11 @@ _ARMS = {
         "averaged with the source",
         "fine-tuned on the labelled target cases, its weights then averaged with the source model's",
     ),
+    "statistics": (
+        "re-estimated statistics",
+        "the untouched source, its BatchNorm statistics estimated anew on target images",
+    ),
+    "self_trained": ("self-trained", "starts from the source model, trained on its own confident predictions"),
     "randomised": ("randomised source", "the untouched source, had it been pretrained under randomised contrast"),
     "source_continued": (
         "source continued",

@@ -174,11 +174,11 @@ def by_cross_validation(scores: Mapping[str, Mapping[str, float]], guess: float 
         elif float(loss.mean()) <= _standard_error(loss):
             (guessing if means[arm] - 2 * _standard_error(own) <= guess else near).append(arm)
     taken = near[0]
-    reason = f"cross-validated on {len(patients)} labelled patients: {_words(taken)} has the best mean"
+    reason = f"cross-validated on {len(patients)} labelled patients: {_words(taken)} had the best mean"
     if taken != best:
         reason = (
-            f"cross-validated on {len(patients)} labelled patients: {_words(best)} has the best mean, and "
-            f"{_words(taken)} is the simplest arm within one standard error of it"
+            f"cross-validated on {len(patients)} labelled patients: {_words(best)} had the best mean, and "
+            f"{_words(taken)} was the simplest arm within one standard error of it"
         )
     if guessing:
         reason += f"; not told apart from guessing: {', '.join(map(_words, guessing))}"
@@ -240,4 +240,4 @@ def _simplest(candidates: Sequence[str]) -> str:
 
 
 def _words(arm: str) -> str:
-    return arm.replace("_", " ")
+    return "re-estimated statistics" if arm == "statistics" else arm.replace("_", " ")

@@ -31,5 +31,11 @@ def test_decision_and_regret(study):
     assert report.to_dict()["decision"]["runs"][0]["patients"] == 3
     page = render(report)
     assert "What auto decided" in page and "58 % of the way from guessing to perfect" in page
-    assert "statistics (no BatchNorm)" in page
+    assert "re-estimated statistics (no BatchNorm)" in page
     assert compare_runs([f for f in folders if not f.name.startswith("auto")]).decision is None
+    path = next(f for f in folders if f.name.startswith("auto") and f.name.endswith("1")) / "run.json"
+    other = {**RECORD, "taken": "statistics", "reason": "it had the best mean"}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "auto": other}))
+    sentence = compare_runs(folders).decision.sentence
+    assert "Auto took joint training (1 of 2 runs), re-estimated statistics (1 of 2 runs)" in sentence
+    assert "before any test case was seen; with seed 0: 3 labelled patients cannot tell arms apart." in sentence
