@@ -27,6 +27,7 @@ OTHERS = (
     "zoo_bundles.py",  # it reads a checkout of the model zoo, which nobody has by default
     "nnunet_rival.py",  # it runs in an environment with nnunetv2
     "nnunet_models.py",  # likewise
+    "auto3dseg_rival.py",  # it runs MONAI's recipes, which are not in MONAI's package
     "nnunet_predict.py",  # it compares with what nnU-Net's own command writes
 )
 SCRIPTS = [
