@@ -126,8 +126,8 @@ def run_arm(
     result = {"arm": name, "cases": len(cases), "epochs": epochs, "seconds_per_case": round(each, 3)}
     result |= {"seconds": round(spent, 1), "bundle": str(bundle), "weights": weights}
     for site, names in tests.items():
-        result[site] = dice(predicted, words.data, names)
-        print(f"{name}, {site}: Dice {sum(result[site]) / len(names):.3f} at {spent:.0f} s", flush=True)
+        result[site] = found = dice(predicted, words.data, names)
+        print(f"{name}, {site}: Dice {sum(found) / len(names):.3f} at {spent:.0f} s", flush=True)
     path.write_text(json.dumps(result, indent=1), encoding="utf-8")
     return result
 
