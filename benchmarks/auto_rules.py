@@ -3,6 +3,8 @@
     python benchmarks/auto_rules.py sweep BUNDLE --study DIR --fractions 1,2,4 [--seeds 5] [--first-seed 0] [--jobs 2]
     python benchmarks/auto_rules.py rows BUNDLE --study DIR --out ROWS.csv [--name SET]     # of a finished study's runs
     python benchmarks/auto_rules.py table ROWS.csv [ROWS.csv ...] [--fewer-than 8] [--write FILE.md]
+    python benchmarks/auto_rules.py held-out --study DIR --out HELD_OUT.csv --name SET      # what auto cross-validated
+    python benchmarks/auto_rules.py choices HELD_OUT.csv [HELD_OUT.csv ...] --rows ROWS.csv [ROWS.csv ...]
 
 The rows behind ``docs/auto.md`` are kept in ``benchmarks/measured/auto``, a file for each study.
 
@@ -23,6 +25,9 @@ set, the rule that the *other* sets chose (least mean regret) and what it costs 
 what ``auto``'s fixed rule takes. A rule sees ``level``, ``patients`` and which arms there are, never a score.
 ``--fewer-than 8`` leaves out the cells with as many labelled patients or more, in which ``auto`` follows no fixed rule
 but cross-validates. Where the arm ``auto`` was run itself, a last table has what it reached.
+
+``held-out`` keeps what every candidate of those runs scored on the labelled patients that it had not trained on;
+``choices`` asks what other ways of choosing by the same scores would have cost on the test cases.
 """
 
 from __future__ import annotations
@@ -33,6 +38,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -42,13 +48,14 @@ from _run_scores import score_of
 
 from monai_transfer.bundle.arm_overrides import AVERAGED, TUNED
 from monai_transfer.bundle.auto.arms import untrained
-from monai_transfer.bundle.auto.run import level_of
+from monai_transfer.bundle.auto.run import guess_of, level_of
 from monai_transfer.bundle.run import run_workflow
+from monai_transfer.evaluation.patients import patient_values
 from monai_transfer.files import write_text
 from monai_transfer.metrics.base import case_number
 from monai_transfer.report.run import Run
 from monai_transfer.runs.record import read_status
-from monai_transfer.selection.auto_rule import by_fixed_rule, telling_patients
+from monai_transfer.selection.auto_rule import by_cross_validation, by_fixed_rule, telling_patients
 from monai_transfer.study.arms import parse_arms
 from monai_transfer.study.run_arms import run_study
 from monai_transfer.tables import write_table
@@ -305,6 +312,78 @@ def decided(rows: Sequence[Mapping[str, str]]) -> str:
     return "\n".join(lines)
 
 
+# --------------------------------------------------------------------------------------------------- choices
+def patient_scores(run: Run) -> dict[str, float]:
+    """Patient -> score, larger is better."""
+    metric = run.metric(run.kind.primary_metric)
+    sign = -1.0 if metric.better < 0 else 1.0
+    return {p: sign * v for p, v in patient_values(run.cases, metric.full_name, run.task).items()}
+
+
+def held_out(study: Path, name: str) -> list[dict[str, Any]]:
+    """Every candidate's score on each labelled patient, of the study's cross-validated runs of ``auto``."""
+    found = []
+    for path in sorted(study.glob("labelled-*/auto-*/run.json")):
+        record = json.loads(path.read_text(encoding="utf-8")).get("auto") or {}
+        if record.get("rule") != "cross-validation":
+            continue
+        parts: dict[str, list[Run]] = {}
+        for run in sorted(path.parent.glob("candidates/*/run.json")):
+            arm = run.parent.name.rsplit("-", 1)[0]
+            if arm in record["scores"]:
+                parts.setdefault(arm, []).append(Run.load(run.parent))
+        for arm, runs in parts.items():
+            whole = replace(runs[0], cases=[row for run in runs for row in run.cases])
+            told: Cell = {"set": name, "seed": path.parent.name.split("-")[1], "k": path.parts[-3].split("-")[1]}
+            told |= {"guess": round(guess_of(whole), 6), "arm": arm}
+            for number, value in enumerate(dict(sorted(patient_scores(whole).items())).values()):
+                found.append({**told, "patient": number, "score": round(value, 6)})
+    return found
+
+
+def _best_mean(scores: Mapping[str, Mapping[str, float]], guess: float) -> str:
+    means = by_cross_validation(scores, guess).scores
+    return max(means, key=lambda arm: means[arm])
+
+
+def _whatever(arm: str) -> Callable[[Mapping[str, Mapping[str, float]], float], str]:
+    return lambda scores, guess: arm
+
+
+CHOICES: dict[str, Callable[[Mapping[str, Mapping[str, float]], float], str]] = {
+    "auto: the simplest within one standard error": lambda scores, guess: by_cross_validation(scores, guess).taken,
+    "the best mean": _best_mean,
+    **{f"always {arm.replace('_', ' ')}": _whatever(arm) for arm in COMPARED},
+}
+
+
+def choices(looked: Sequence[Mapping[str, str]], rows: Sequence[Mapping[str, str]]) -> str:
+    """What each way of choosing loses to the cell's best arm on the test cases, set by set."""
+    truth: dict[tuple[str, str, str], dict[str, float]] = {}
+    untrained_ones: dict[str, float] = {}
+    for row in rows:
+        own = truth.setdefault((row["set"], row["k"], row["seed"]), {})
+        own[row["taken"] or row["arm"]] = float(row["score"])
+        if row["taken"] == "statistics":  # nothing is trained: of all seeds
+            untrained_ones[row["set"]] = float(row["score"])
+    cells: dict[tuple[str, str, str], dict[str, dict[str, float]]] = {}
+    guesses = {}
+    for row in looked:
+        key = (row["set"], row["k"], row["seed"])
+        cells.setdefault(key, {}).setdefault(row["arm"], {})[row["patient"]] = case_number(row["score"])
+        guesses[key] = case_number(row["guess"])
+    sets = sorted({key[0] for key in cells})
+    lines = [f"| taken | {' | '.join(sets)} | mean over sets |", "|---" * (len(sets) + 2) + "|"]
+    for name, choose in CHOICES.items():
+        lost: dict[str, list[float]] = {own: [] for own in sets}
+        for key, scores in cells.items():
+            known = {**({"statistics": untrained_ones[key[0]]} if key[0] in untrained_ones else {}), **truth[key]}
+            lost[key[0]].append(max(known.values()) - known[choose(scores, guesses[key])])
+        means = [float(np.mean(own)) for own in lost.values()]
+        lines.append(f"| {name} | {' | '.join(f'{mean:.3f}' for mean in means)} | {np.mean(means):.3f} |")
+    return "\n".join(lines)
+
+
 def quick() -> None:
     """All commands on a study of two steps, to see that they run."""
     bundle = Path(__file__).parents[1] / "bundles" / "head_mr_slice_classification"
@@ -314,6 +393,14 @@ def quick() -> None:
         sweep(bundle, study, [2], [0], 1, short)
         rows = [{key: str(value) for key, value in row.items()} for row in rows_of(bundle, study, "quick")]
         print(f"rows: {len(rows)}\n{table(cells_of(rows))}")
+
+
+def _read(paths: Sequence[Path]) -> list[dict[str, str]]:
+    read: list[dict[str, str]] = []
+    for path in paths:
+        with path.open(newline="", encoding="utf-8") as stream:
+            read += list(csv.DictReader(stream))
+    return read
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -339,6 +426,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     shown.add_argument("rows", type=Path, nargs="+")
     shown.add_argument("--fewer-than", type=int, metavar="PATIENTS")
     shown.add_argument("--write", type=Path)
+    kept = commands.add_parser("held-out")
+    kept.add_argument("--study", type=Path, required=True)
+    kept.add_argument("--out", type=Path, required=True)
+    kept.add_argument("--name", required=True)
+    asked = commands.add_parser("choices")
+    asked.add_argument("held_out", type=Path, nargs="+")
+    asked.add_argument("--rows", type=Path, nargs="+", required=True)
     words = parser.parse_args(given)
     if words.command == "sweep":
         seeds = range(words.first_seed, words.first_seed + words.seeds)
@@ -347,10 +441,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     if words.command == "rows":
         write_table(words.out, rows_of(words.bundle, words.study, words.name or words.bundle.resolve().name))
         return
-    read: list[dict[str, str]] = []
-    for path in words.rows:
-        with path.open(newline="", encoding="utf-8") as stream:
-            read += list(csv.DictReader(stream))
+    if words.command == "held-out":
+        write_table(words.out, held_out(words.study, words.name))
+        return
+    if words.command == "choices":
+        print(choices(_read(words.held_out), _read(words.rows)))
+        return
+    read = _read(words.rows)
     cells = [c for c in cells_of(read) if words.fewer_than is None or c["patients"] < words.fewer_than]
     if not cells:
         sys.exit("no cell holds all arms")

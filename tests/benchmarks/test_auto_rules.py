@@ -92,3 +92,32 @@ def test_the_page_shows_the_tables_of_the_rows_that_are_kept(rules):
     assert [line for line in expected.splitlines() if line.startswith("|")] == [
         line for line in shown.splitlines() if line.startswith("|")
     ]
+
+
+def test_choices_by_the_scores_of_held_out_patients(rules):
+    """The simplest within one standard error, and the best mean: each loses what the test cases say."""
+    told = {"set": "a", "k": "8", "seed": "0", "guess": "0.1"}
+    scores = {"source": (0.7, 0.9, 0.7, 0.9), "joint": (0.9, 0.8, 0.9, 0.8), "scratch": (0.2, 0.2, 0.2, 0.3)}
+    looked = [
+        {**told, "arm": arm, "patient": str(i), "score": str(value)}
+        for arm, own in scores.items()
+        for i, value in enumerate(own)
+    ]
+    test = dict.fromkeys(rules["COMPARED"], 0.2) | {"source": 0.5, "joint": 0.8}
+    rows = [
+        {"set": "a", "k": "8", "seed": "0", "arm": arm, "score": str(value), "taken": ""} for arm, value in test.items()
+    ]
+    said = dict(line.strip("| ").split(" | ")[:2] for line in rules["choices"](looked, rows).splitlines()[2:])
+    assert said["auto: the simplest within one standard error"] == "0.300"
+    assert said["the best mean"] == "0.000" and said["always scratch"] == "0.600"
+
+
+def test_the_page_shows_the_choices_of_the_scores_that_are_kept(rules):
+    measured = Path(__file__).parents[2] / "benchmarks" / "measured"
+    read = rules["_read"]
+    expected = rules["choices"](
+        read(sorted((measured / "auto_held_out").glob("*.csv"))), read(sorted((measured / "auto").glob("*.csv")))
+    )
+    page = (measured.parents[1] / "docs" / "auto.md").read_text(encoding="utf-8")
+    shown = page.split("<!-- choices -->")[1].split("<!-- end of choices -->")[0]
+    assert [line.strip() for line in shown.splitlines() if line.strip()] == expected.splitlines()
