@@ -26,6 +26,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from _label_dice import mean_dice
+
 RECIPE = "segresnet"
 
 
@@ -85,15 +87,12 @@ def dice(folder: Path, data: Path, cases: list[str]) -> list[float]:
     import numpy as np
 
     found = []
+    labels = sorted({int(v) for v in json.loads((data / "dataset.json").read_text(encoding="utf-8"))["labels"]} - {0})
     for case in cases:
         truth = np.asarray(nibabel.load(data / "labelsTr" / f"{case}.nii.gz").dataobj)
         (path,) = folder.rglob(f"{case}*.nii.gz")
         pred = np.asarray(nibabel.load(path).dataobj).reshape(truth.shape)
-        own = []
-        for label in sorted(set(np.unique(truth).tolist()) - {0}):
-            both = (pred == label).sum() + (truth == label).sum()
-            own.append(2 * ((pred == label) & (truth == label)).sum() / both)
-        found.append(float(np.mean(own)))
+        found.append(mean_dice(pred, truth, labels))
     return found
 
 
@@ -144,6 +143,8 @@ def main() -> None:
     for name in ("templates", "data", "split", "out"):
         setattr(words, name, getattr(words, name).resolve())
     os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    words.out.mkdir(parents=True, exist_ok=True)
+    os.chdir(words.out)  # MONAI's runner logs into the working folder
     split = json.loads(words.split.read_text(encoding="utf-8"))
     source, target = split["source"], split["target"]
     if words.quick:

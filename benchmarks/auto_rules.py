@@ -46,11 +46,11 @@ from typing import Any
 import numpy as np
 from _run_scores import score_of
 
+from monai_transfer.arm_names import arm_name
 from monai_transfer.bundle.arm_overrides import AVERAGED, TUNED
 from monai_transfer.bundle.auto.arms import untrained
-from monai_transfer.bundle.auto.run import guess_of, level_of
+from monai_transfer.bundle.auto.run import guess_of, level_of, patient_scores
 from monai_transfer.bundle.run import run_workflow
-from monai_transfer.evaluation.patients import patient_values
 from monai_transfer.files import write_text
 from monai_transfer.metrics.base import case_number
 from monai_transfer.report.run import Run
@@ -313,13 +313,6 @@ def decided(rows: Sequence[Mapping[str, str]]) -> str:
 
 
 # --------------------------------------------------------------------------------------------------- choices
-def patient_scores(run: Run) -> dict[str, float]:
-    """Patient -> score, larger is better."""
-    metric = run.metric(run.kind.primary_metric)
-    sign = -1.0 if metric.better < 0 else 1.0
-    return {p: sign * v for p, v in patient_values(run.cases, metric.full_name, run.task).items()}
-
-
 def held_out(study: Path, name: str) -> list[dict[str, Any]]:
     """Every candidate's score on each labelled patient, of the study's cross-validated runs of ``auto``."""
     found = []
@@ -353,7 +346,7 @@ def _whatever(arm: str) -> Callable[[Mapping[str, Mapping[str, float]], float], 
 CHOICES: dict[str, Callable[[Mapping[str, Mapping[str, float]], float], str]] = {
     "auto: the simplest within one standard error": lambda scores, guess: by_cross_validation(scores, guess).taken,
     "the best mean": _best_mean,
-    **{f"always {arm.replace('_', ' ')}": _whatever(arm) for arm in COMPARED},
+    **{f"always {arm_name(arm)}": _whatever(arm) for arm in COMPARED},
 }
 
 

@@ -26,6 +26,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from _label_dice import mean_dice
+
 PATIENCE = 20  # epochs at least: nnU-Net's learning rate falls from epoch to epoch
 FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")  # the variables by which nnU-Net finds its files
 LONG_EPOCH = 250  # its own iterations per epoch
@@ -152,11 +154,7 @@ def scores(folder: str, data: Path, cases: list[str], mirror: bool) -> list[floa
         image, facts = reader.read_images([str(data / "imagesTr" / f"{case}.nii.gz")])
         truth = reader.read_seg(str(data / "labelsTr" / f"{case}.nii.gz"))[0][0]
         pred = np.asarray(predictor.predict_single_npy_array(image, facts, None, None, False))
-        own = []
-        for label in labels:
-            both = (pred == label).sum() + (truth == label).sum()
-            own.append(2 * ((pred == label) & (truth == label)).sum() / both if both else np.nan)
-        found.append(float(np.nanmean(own)))
+        found.append(mean_dice(pred, truth, labels))
     return found
 
 

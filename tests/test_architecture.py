@@ -26,6 +26,7 @@ FLOORS = [
         "names, files, errors",
         [
             "_moved",
+            "arm_names",
             "arrays",
             "discovery",
             "errors",

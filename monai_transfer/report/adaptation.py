@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from monai_transfer.report.wording import arm_name
+from monai_transfer.arm_names import arm_name
 from monai_transfer.safe_parse import read_json
 
 if TYPE_CHECKING:

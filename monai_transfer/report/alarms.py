@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from monai_transfer.arm_names import arm_name
 from monai_transfer.metrics.base import Metric, case_number
 from monai_transfer.report.alignment import FIXED, ORACLE, Tables
 from monai_transfer.report.run import Run
 from monai_transfer.report.statistics import MIN_PATIENTS
-from monai_transfer.report.wording import arm_name, capitalised, listed, number
+from monai_transfer.report.wording import capitalised, listed, number
 
 __all__ = ["alarms", "below_baselines", "chance_of", "guessed_blob"]
 

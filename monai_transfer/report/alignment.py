@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from monai_transfer.arm_names import ARM_ORDER
 from monai_transfer.errors import InputError
 from monai_transfer.evaluation.patients import fill_right, patient_values
 from monai_transfer.metrics.base import Metric, case_number
 from monai_transfer.report.run import Run
-from monai_transfer.report.wording import ARM_ORDER
 
 __all__ = ["FIXED", "ORACLE", "SCRATCH", "Tables", "group_runs", "readable", "tabulate"]
 

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from monai_transfer.arm_names import arm_name
 from monai_transfer.report.run import Run
-from monai_transfer.report.wording import arm_name, number
+from monai_transfer.report.wording import number
 
 __all__ = ["AutoDecision", "AutoRun", "find_decision"]
 

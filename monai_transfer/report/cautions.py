@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from monai_transfer.arm_names import arm_name
 from monai_transfer.metrics.base import Metric
 from monai_transfer.report.alignment import FIXED, ORACLE, SCRATCH, Tables
 from monai_transfer.report.run import Run
 from monai_transfer.report.statistics import MIN_SEEDS, CrossedDifference, crossed_difference, skewness
-from monai_transfer.report.wording import CONTROLS, arm_name, capitalised, span
+from monai_transfer.report.wording import CONTROLS, capitalised, span
 from monai_transfer.runs.record import collapse_alarms
 
 __all__ = ["cautions", "unbeaten_controls"]

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from monai_transfer.arm_names import arm_name
 from monai_transfer.errors import InputError
-from monai_transfer.report.wording import arm_name, number
+from monai_transfer.report.wording import number
 from monai_transfer.safe_parse import read_json
 from monai_transfer.selection.validators.metric import DEFAULT_SCORES, SCORES
 from monai_transfer.selection.validators.oracle import oracle_gap

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from monai_transfer.arm_names import arm_name
 from monai_transfer.errors import InputError
 from monai_transfer.evaluation.patients import available_metrics
 from monai_transfer.evaluation.summary import summarise
@@ -39,7 +40,6 @@ from monai_transfer.report.transfer_report import (
     TransferReport,
     better_scratch,
 )
-from monai_transfer.report.wording import arm_name
 
 __all__ = ["TransferReport", "compare_runs"]
 

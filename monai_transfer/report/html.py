@@ -13,6 +13,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
+from monai_transfer.arm_names import arm_name, arm_note
 from monai_transfer.files import write_text
 from monai_transfer.metrics.base import case_number
 from monai_transfer.report.adaptation import feature_alignment, game_sentences, home_sentences
@@ -20,7 +21,7 @@ from monai_transfer.report.alignment import SCRATCH
 from monai_transfer.report.own_arms import describe_run
 from monai_transfer.report.plots import arm_colours, curves, dots, forest, label_curves
 from monai_transfer.report.statistics import HELPED, HURT, MIN_SEEDS, NO_EVIDENCE
-from monai_transfer.report.wording import arm_name, arm_note, number, share, shares, signed, span
+from monai_transfer.report.wording import number, share, shares, signed, span
 from monai_transfer.tables import write_table
 from monai_transfer.tasks import get_task
 

@@ -18,12 +18,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from monai_transfer.arm_names import arm_name
 from monai_transfer.errors import InputError
 from monai_transfer.metrics.base import Metric
 from monai_transfer.report.alignment import ORACLE, SCRATCH, tabulate
 from monai_transfer.report.statistics import MIN_PATIENTS, MIN_SEEDS
 from monai_transfer.report.transfer_report import TransferReport
-from monai_transfer.report.wording import arm_name, capitalised, number
+from monai_transfer.report.wording import capitalised, number
 
 __all__ = ["Curve", "LabelEfficiency", "Needed", "label_efficiency", "labels_needed"]
 

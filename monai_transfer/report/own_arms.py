@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from monai_transfer.arm_names import arm_name
 from monai_transfer.errors import InputError
 from monai_transfer.safe_parse import read_config
 
@@ -25,7 +26,7 @@ def describe_run(run: Run) -> str:
     if record.get("about"):
         return str(record["about"])
     if isinstance(record.get("auto"), dict):
-        taken = str(record["auto"].get("taken")).replace("_", " ")
+        taken = arm_name(str(record["auto"].get("taken")))
         return f"chose among the ways by itself, before any test case was seen; with this seed: {taken}"
     workflow = record.get("workflow")
     if workflow == "evaluate":

@@ -14,7 +14,8 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from monai_transfer.report.wording import arm_name, signed, span
+from monai_transfer.arm_names import arm_name
+from monai_transfer.report.wording import signed, span
 
 if TYPE_CHECKING:
     from monai_transfer.report.label_efficiency import LabelEfficiency

@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from monai_transfer.arm_names import arm_name
 from monai_transfer.metrics.base import Metric
 from monai_transfer.report.alignment import SCRATCH, Tables
 from monai_transfer.report.centred_blob import useless_summary
@@ -19,7 +20,7 @@ from monai_transfer.report.statistics import (
     CrossedDifference,
     Verdict,
 )
-from monai_transfer.report.wording import arm_name, capitalised, listed, number, share, shares, span
+from monai_transfer.report.wording import capitalised, listed, number, share, shares, span
 
 if TYPE_CHECKING:
     from monai_transfer.report.transfer_report import ArmResult, Difference, TransferReport

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from monai_transfer.arm_names import arm_name
 from monai_transfer.metrics.base import Metric
 from monai_transfer.report.alignment import FIXED, SCRATCH
 from monai_transfer.report.auto_decision import AutoDecision
 from monai_transfer.report.lost_classes import LostClass
 from monai_transfer.report.run import Run
-from monai_transfer.report.wording import arm_name, number, share, shares, signed, span
+from monai_transfer.report.wording import number, share, shares, signed, span
 from monai_transfer.tasks import get_task
 
 __all__ = ["BASELINES", "ArmResult", "Difference", "Judgement", "SiteResult", "TransferReport", "better_scratch"]

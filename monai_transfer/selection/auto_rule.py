@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from monai_transfer.arm_names import arm_name
 from monai_transfer.metrics.base import Metric
 
 __all__ = [
@@ -174,14 +175,14 @@ def by_cross_validation(scores: Mapping[str, Mapping[str, float]], guess: float 
         elif float(loss.mean()) <= _standard_error(loss):
             (guessing if means[arm] - 2 * _standard_error(own) <= guess else near).append(arm)
     taken = near[0]
-    reason = f"cross-validated on {len(patients)} labelled patients: {_words(taken)} had the best mean"
+    reason = f"cross-validated on {len(patients)} labelled patients: {arm_name(taken)} had the best mean"
     if taken != best:
         reason = (
-            f"cross-validated on {len(patients)} labelled patients: {_words(best)} had the best mean, and "
-            f"{_words(taken)} was the simplest arm within one standard error of it"
+            f"cross-validated on {len(patients)} labelled patients: {arm_name(best)} had the best mean, and "
+            f"{arm_name(taken)} was the simplest arm within one standard error of it"
         )
     if guessing:
-        reason += f"; not told apart from guessing: {', '.join(map(_words, guessing))}"
+        reason += f"; not told apart from guessing: {', '.join(map(arm_name, guessing))}"
     return Decision(taken, "cross-validation", reason, means)
 
 
@@ -215,12 +216,12 @@ def by_validators(
             better.append(arm)
     names = list(dict.fromkeys(name for own in scores.values() for name in own))
     rank = {arm: float(np.mean([_rank(scores, arm, name) for name in names])) if names else 0.0 for arm in scores}
-    said = "".join(f"; {_words(arm)} has collapsed ({'; '.join(text)})" for arm, text in alarms.items())
+    said = "".join(f"; {arm_name(arm)} has collapsed ({'; '.join(text)})" for arm, text in alarms.items())
     if not better:
         reason = f"without target labels the untouched source stays: no other arm is preferred by all validators{said}"
         return Decision("source", "validators", reason, rank)
     taken = max(better, key=lambda arm: rank[arm])
-    reason = f"without target labels: all validators ({', '.join(names)}) prefer {_words(taken)} to the source{said}"
+    reason = f"without target labels: all validators ({', '.join(names)}) prefer {arm_name(taken)} to the source{said}"
     return Decision(taken, "validators", reason, rank)
 
 
@@ -237,7 +238,3 @@ def _ordered(arms: Mapping[str, object]) -> list[str]:
 
 def _simplest(candidates: Sequence[str]) -> str:
     return _ordered(dict.fromkeys(candidates))[0]
-
-
-def _words(arm: str) -> str:
-    return "re-estimated statistics" if arm == "statistics" else arm.replace("_", " ")

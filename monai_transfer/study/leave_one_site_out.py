@@ -20,6 +20,7 @@ from typing import Any
 
 from rich.console import Console
 
+from monai_transfer.arm_names import arm_name
 from monai_transfer.bundle.run import open_workflow
 from monai_transfer.errors import InputError
 from monai_transfer.files import write_json, write_text
@@ -28,7 +29,7 @@ from monai_transfer.metrics.base import Metric
 from monai_transfer.report.alignment import group_runs, tabulate
 from monai_transfer.report.run import Run
 from monai_transfer.report.statistics import CrossedDifference, crossed_difference
-from monai_transfer.report.wording import arm_name, number, span
+from monai_transfer.report.wording import number, span
 from monai_transfer.runs.lock import FolderLock
 from monai_transfer.stopping import keeps
 from monai_transfer.study.held_out_sites import can_be_held_out, held_out_manifest

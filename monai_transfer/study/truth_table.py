@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from monai_transfer.arm_names import arm_name
 from monai_transfer.errors import InputError
 from monai_transfer.files import write_text
 from monai_transfer.metrics.base import Metric
@@ -26,7 +27,7 @@ from monai_transfer.report.statistics import (
     gap_recovered,
     verdict,
 )
-from monai_transfer.report.wording import arm_name, number, share, shares, signed, span
+from monai_transfer.report.wording import number, share, shares, signed, span
 
 __all__ = ["Row", "markdown", "measure", "write_section"]
 

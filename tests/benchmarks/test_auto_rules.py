@@ -109,7 +109,7 @@ def test_choices_by_the_scores_of_held_out_patients(rules):
     ]
     said = dict(line.strip("| ").split(" | ")[:2] for line in rules["choices"](looked, rows).splitlines()[2:])
     assert said["auto: the simplest within one standard error"] == "0.300"
-    assert said["the best mean"] == "0.000" and said["always scratch"] == "0.600"
+    assert said["the best mean"] == "0.000" and said["always from scratch"] == "0.600"
 
 
 def test_the_page_shows_the_choices_of_the_scores_that_are_kept(rules):

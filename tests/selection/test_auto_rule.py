@@ -71,7 +71,7 @@ def test_simplicity_is_no_reason_to_take_an_arm_that_guesses():
     poor = {"source": scores(0.55, 0.4), "fine_tuned": scores(0.59, 0.4), "scratch": scores(0.60, 0.4)}
     assert by_cross_validation(poor).taken == "source"
     found = by_cross_validation(poor, guess=0.5)
-    assert found.taken == "scratch" and "not told apart from guessing: source, fine tuned" in found.reason
+    assert found.taken == "scratch" and "not told apart from guessing: untouched source, fine-tuned" in found.reason
     sound = {"source": scores(0.80, 0.3), "scratch": scores(0.82, 0.3)}
     assert by_cross_validation(sound, guess=0.5).taken == "source"
 

@@ -7,21 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from monai_transfer.arm_names import arm_name
 from monai_transfer.bundle.arm_overrides import AVERAGED
 from monai_transfer.bundle.auto.arms import available_arms
 from monai_transfer.bundle.run import open_workflow
-from monai_transfer.report.wording import listed
 from monai_transfer.selection.auto_rule import ENOUGH_PATIENTS
 
-__all__ = ["Plan", "make_plan"]
+__all__ = ["UNLABELLED", "Plan", "make_plan"]
 
 _FOLDS = 2
 _COMPARED: Sequence[str] = ("head_only", "averaged", "joint_averaged", "joint", "fine_tuned", "scratch")
-_UNLABELLED = {
-    "source": "the untouched source",
-    "statistics": "re-estimated statistics",
-    "self_trained": "a self-trained network",
-}
+UNLABELLED: Sequence[str] = ("source", "statistics", "self_trained")
+"""What is scored where there is no label."""
 _BUDGET = 2.0  # fine-tunings that cross-validation may cost; the model that is handed on costs one more
 
 
@@ -65,21 +62,20 @@ class Plan:
         whole = self.epochs * self.steps
         known = f"{self.patients} labelled target patient{'s' if self.patients != 1 else ''} ({self.cases} cases)"
         if not self.patients:
-            names = [name for arm, name in _UNLABELLED.items() if arm in self.arms]
-            are = "are" if len(names) > 1 else "is"
-            what = f"no labelled target case: {listed(names or ['nothing'])} {are} scored on unlabelled images"
+            names = ", ".join(arm_name(arm) for arm in UNLABELLED if arm in self.arms)
+            what = f"no labelled target case; scored on unlabelled images: {names}"
         elif not self.compared:
             what = (
                 f"{known}, fewer than {ENOUGH_PATIENTS}: no cross-validation; the untouched source is scored on them "
                 "and a fixed rule followed"
             )
         else:
-            arms = ", ".join(arm.replace("_", " ") for arm in self.compared)
+            arms = ", ".join(arm_name(arm) for arm in self.compared)
             what = (
                 f"{known}: {self.folds}-fold cross-validation by patient of {arms}, {self.fold_epochs} epochs of "
                 f"{self.fold_steps} steps each, and of the untouched source"
             )
-        then = f"; then one training of {whole} steps" if self.patients else f", which takes {whole} steps"
+        then = f"; then one training of {whole} steps" if self.patients else f". That takes {whole} steps"
         return f"auto: {what}{then}. Cost: at most {self.cost:.2f} times one fine-tuning."
 
 

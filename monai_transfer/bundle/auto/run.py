@@ -18,9 +18,10 @@ from typing import Any
 
 import numpy as np
 
+from monai_transfer.arm_names import arm_name
 from monai_transfer.bundle.arm_overrides import AVERAGED
 from monai_transfer.bundle.auto.arms import TRAINED, untrained
-from monai_transfer.bundle.auto.plan import Plan, make_plan
+from monai_transfer.bundle.auto.plan import UNLABELLED, Plan, make_plan
 from monai_transfer.bundle.run import config_files, open_workflow, run_workflow
 from monai_transfer.errors import CoverageError, InputError
 from monai_transfer.evaluation.patients import patient_values
@@ -83,7 +84,7 @@ def run_auto(
     _claim(bundle, work, given)
     bench = _Bench(bundle, given, work, str(flow.parser.get_parsed_content("pretrained")), plan)
     decision = bench.decide()
-    say(f"auto takes {decision.taken.replace('_', ' ')}: {decision.reason}")
+    say(f"auto takes {arm_name(decision.taken)}: {decision.reason}")
     record = {
         "taken": decision.taken,
         "rule": decision.rule,
@@ -140,19 +141,19 @@ class _Bench:
         return Decision(decision.taken, decision.rule, decision.reason, scores)
 
     def _cross_validated(self, source: Run | None) -> Decision:
-        scores = {} if source is None else {"source": _values(source)}
+        scores = {} if source is None else {"source": patient_scores(source)}
         guess = math.nan if source is None else guess_of(source)
         if "statistics" in self.arms:
             run = self._run("statistics", "statistics", held_out=(0, 1))
             if run is not None:
-                scores["statistics"] = _values(run)
+                scores["statistics"] = patient_scores(run)
         for arm in self.plan.compared:
             runs = [self._fold(arm, fold) for fold in range(self.plan.folds) if arm not in self.left_out]
             done = [run for run in runs if run is not None]
             if len(done) == self.plan.folds:
                 whole = replace(done[0], cases=[row for run in done for row in run.cases])
                 self.metric = whole.kind.primary_metric
-                scores[arm] = _values(whole)
+                scores[arm] = patient_scores(whole)
                 guess = guess_of(whole)
         if not scores:
             raise InputError("no arm could be run", hint="; ".join(f"{a}: {r}" for a, r in self.left_out.items()))
@@ -187,7 +188,7 @@ class _Bench:
         self.metric = "validators"
         scores: dict[str, dict[str, float]] = {}
         alarms: dict[str, list[str]] = {}
-        for arm in ("source", "statistics", "self_trained"):
+        for arm in UNLABELLED:
             if arm not in self.arms:
                 continue
             found = self._unlabelled(arm)
@@ -312,7 +313,7 @@ def _mean(run: Run) -> float:
     return found[name].mean if name in found else math.nan
 
 
-def _values(run: Run) -> dict[str, float]:
+def patient_scores(run: Run) -> dict[str, float]:
     """Patient -> score, larger is better; empty where these cases do not give the metric."""
     metric = _primary(run)
     sign = -1.0 if metric.better < 0 else 1.0
