@@ -163,18 +163,10 @@ class Target:
 
 
 # ---------------------------------------------------------------------- network
-class Backbone(nn.Sequential):
-    """In bfloat16, on both sides alike: two thirds of the time; what follows, losses and critics are in float32."""
-
-    def forward(self, image: Tensor) -> Tensor:
-        with torch.autocast(image.device.type, torch.bfloat16):
-            return super().forward(image).float()
-
-
 def network(seed: int) -> nn.Sequential:
     """LeNet as TLlib has it for digits, and its ``ImageClassifier`` without pooling: bottleneck, class head."""
     torch.manual_seed(seed)
-    backbone = Backbone(
+    backbone = nn.Sequential(
         nn.Conv2d(1, 20, 5), nn.MaxPool2d(2), nn.ReLU(),
         nn.Conv2d(20, 50, 5), nn.Dropout2d(0.5), nn.MaxPool2d(2), nn.ReLU(),
         nn.Flatten(), nn.Linear(800, 500), nn.ReLU(), nn.Dropout(0.5),

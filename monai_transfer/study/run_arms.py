@@ -19,7 +19,7 @@ from monai_transfer.bundle.run import open_workflow
 from monai_transfer.bundle_reader.references import Resolver
 from monai_transfer.errors import InputError
 from monai_transfer.runs.lock import FolderLock
-from monai_transfer.runs.record import find_runs, read_status
+from monai_transfer.runs.record import find_runs, read_status, state_of
 from monai_transfer.safe_parse import read_config
 from monai_transfer.stopping import keeps
 from monai_transfer.study.arms import PRESETS, Arm, are_default, parse_arms
@@ -95,6 +95,7 @@ def run_study(
         sources = _own_sources(bundle, out, arms, shared, pool, console)
         reports = []
         by_count = {}
+        told: set[Path] = set()
         for count in counts:
             folder = out if count is None else out / f"labelled-{count}"
             todo, runs = [], []
@@ -122,6 +123,7 @@ def run_study(
             write_blob(bundle, out, shared)
             path = folder / "report.html"
             report = compare_runs(runs, path)
+            told.update(runs)
             print_report(report, console=console)
             reports.append(path)
             if count is not None:
@@ -132,7 +134,26 @@ def run_study(
             for sentence in efficiency.sentences:
                 console.print(sentence, markup=False)
             console.print(efficiency.conclusion, markup=False, style="bold")
+        homes = {run.parent for run in told} | ({out / "any-labelled"} if fractions else set())
+        if others := _left_out(homes, told):
+            console.print(
+                f"{out} has finished runs of {', '.join(others)} besides, which were not asked for and are not in "
+                "these reports; with their names in --arms they are, and nothing is run again",
+                markup=False,
+            )
     return reports
+
+
+def _left_out(homes: set[Path], told: set[Path]) -> list[str]:
+    """Arms of earlier calls with finished runs in a study's folder that the reports of this call leave out."""
+    reported = {run.name.rpartition("-")[0] for run in told}
+    found = {
+        run.arm
+        for home in homes
+        for path in home.glob("*/run.json")
+        if (run := state_of(path.parent)).status == "finished" and run.workflow != "pretrain"
+    }
+    return sorted(found - reported - {""})
 
 
 def arms_on(bundle: str | Path, arms: Sequence[Arm]) -> list[Arm]:

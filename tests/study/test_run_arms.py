@@ -119,7 +119,13 @@ def test_a_study_with_fractions_continues_and_repeats(bundle, tmp_path):
         )
     assert caught.value.path.name == "scratch-0"
     shutil.copytree(tmp_path / "s", tmp_path / "moved")
-    run_study(bundle, tmp_path / "moved", arms, seeds=[0], fractions=[0.5, 1], overrides=SHORT, console=quiet())
+    console = quiet()
+    run_study(bundle, tmp_path / "moved", arms, seeds=[0], fractions=[0.5, 1], overrides=SHORT, console=console)
+    assert "besides" not in console.export_text()
+    # fewer arms than the folder has: the reports say what they leave out
+    fewer = parse_arms("scratch")
+    run_study(bundle, tmp_path / "moved", fewer, seeds=[0], fractions=[0.5, 1], overrides=SHORT, console=console)
+    assert "has finished runs of adapted, source besides, which were not asked for" in console.export_text()
 
 
 def test_joint_averaged_and_randomised(bundle, tmp_path):
