@@ -215,15 +215,16 @@ def main() -> None:
     home = None
     if "home" in arms or "fine_tuned" in arms:
         home = run_arm("home", 501, out, words.data, source["training"], tests, words)
-    for place, word in enumerate(words.labelled.split(",")):
+    for word in words.labelled.split(","):
         cases = target["training"][: None if word == "all" else int(word)]
+        place = 0 if word == "all" else int(word)  # the same in each call: nnU-Net refuses two names of one number
         if "scratch" in arms:
-            run_arm(f"scratch_{word}", 510 + place, out, words.data, cases, {"target": target["test"]}, words)
+            run_arm(f"scratch_{word}", 600 + place, out, words.data, cases, {"target": target["test"]}, words)
         if "fine_tuned" in arms:
             assert home is not None
             weights = Path(home["folder"]) / "fold_all" / "checkpoint_final.pth"
             start = {"plans_of": 501, "pretrained": weights}
-            run_arm(f"fine_tuned_{word}", 520 + place, out, words.data, cases, tests, words, **start)
+            run_arm(f"fine_tuned_{word}", 800 + place, out, words.data, cases, tests, words, **start)
 
 
 if __name__ == "__main__":

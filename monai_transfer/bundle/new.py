@@ -66,7 +66,7 @@ from monai_transfer.manifest.laterality import mirror_pairs
 from monai_transfer.methods.base import Method
 from monai_transfer.networks.input_sizes import InputSizes
 from monai_transfer.nnunet.original import Original, original_of
-from monai_transfer.selection.augmentation_choice import source_augmentation
+from monai_transfer.selection.augmentation_choice import source_augmentation, target_augmentation
 from monai_transfer.tasks import Task, task_of
 from monai_transfer.weights import Source
 from monai_transfer.weights.families import find_family
@@ -378,12 +378,12 @@ def _augmentation(
     choice = source_augmentation(data, *sites, augment)
     source, target = sites
     joint = None not in sites and source != target and bool(data.cases("training", site=source, labelled=True))
-    why = "strong on few cases: it helps more sets than it costs" if augment == "auto" else "as asked"
+    tuned = target_augmentation(data.task, augment)
     together = (
         "labelled cases of the source are at hand: half of each batch" if joint else "no other site's labels at hand"
     )
     return {
-        "augment": reasons.add("augment", "standard" if augment == "auto" else augment, why),
+        "augment": reasons.add("augment", tuned.preset, tuned.reason),
         "augment_source": reasons.add(
             "augment_source", choice.preset, choice.reason.removeprefix(f"{choice.preset}: ")
         ),

@@ -31,6 +31,7 @@ __all__ = [
     "is_quantitative",
     "sites_differ",
     "source_augmentation",
+    "target_augmentation",
 ]
 
 logger = logging.getLogger("monai_transfer")
@@ -123,6 +124,23 @@ def choose_augmentation(
             "it with --augment randomised",
         )
     return AugmentationChoice(default, f"{default}: {told} (not more than {DIFFERENT:g} % beyond chance)")
+
+
+def target_augmentation(task: str, augment: str = "auto") -> AugmentationChoice:
+    """The preset that the target's few labelled cases get, and why (measured: ``docs/augmentation.md``).
+
+    Args:
+        task: of the manifest.
+        augment: a preset's name, or ``"auto"``.
+
+    >>> target_augmentation("segmentation").preset, target_augmentation("regression").preset
+    ('standard', 'light')
+    """
+    if augment != "auto":
+        return AugmentationChoice(augment, "as asked")
+    if get_task(task).label.is_number:
+        return AugmentationChoice("light", "a number told by few cases: strong augmentation cost accuracy on both sets")
+    return AugmentationChoice("standard", "strong on few cases: it helps more sets than it costs")
 
 
 def source_augmentation(data: Manifest, source: Any, target: Any, augment: str = "auto") -> AugmentationChoice:

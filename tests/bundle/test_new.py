@@ -342,6 +342,8 @@ def test_augmentation_joint_training_and_mirroring_are_fitted(tiny_set, tmp_path
     assert "range apart" in recipe["augment_source"]["reason"] and "half of each batch" in recipe["joint"]["reason"]
     told = new_bundle(tmp_path / "asked", manifest, augment="randomised", **SMALL)
     assert (told.augment, told.augment_source) == ("randomised", "randomised")
+    number = new_bundle(tmp_path / "number", tiny_set("regression", 3), **SMALL)
+    assert (number.augment, number.augment_source) == ("light", "standard"), "few cases that tell a number"
     with pytest.raises(InputError, match="no augmentation preset 'strong'"):
         new_bundle(tmp_path / "bad", manifest, augment="strong", **SMALL)
     content = json.loads(Path(manifest).read_text())
