@@ -81,7 +81,7 @@ def by_fixed_rule(
         level: how well the untouched source does on the labelled target cases: 0 is guessing, 1 perfect; NaN where it
             cannot be told.
         candidates: arms that can be trained; joint training is among them where labelled source images are at hand.
-        home: the same on the source's own cases, asked for where ``level`` is at chance.
+        home: the same on the source's own cases, asked for where ``level`` is at chance or may be luck.
         patients: how many labelled ones.
         telling: from how many on ``level`` says for sure that a source knows nothing (``telling_patients``).
 
@@ -95,12 +95,9 @@ def by_fixed_rule(
     certain = (patients or 0) >= telling
     few = f"{patients} labelled patient{'s' if patients != 1 else ''}" if patients is not None else "few patients"
     start = f"{few} cannot tell arms apart, so a fixed rule decides: "
-    if level < AT_CHANCE and home < AT_CHANCE and "scratch" in candidates:
-        return Decision(
-            "scratch",
-            "fixed rule",
-            f"{start}the source is at chance on the labelled target cases and on its own, so nothing of it is taken",
-        )
+    if home < AT_CHANCE and "scratch" in candidates:
+        where = "on the labelled target cases and on its own" if level < AT_CHANCE else "on its own cases"
+        return Decision("scratch", "fixed rule", f"{start}the source is at chance {where}, so nothing of it is taken")
     if level < AT_CHANCE and certain and "scratch" in candidates:
         return Decision(
             "scratch",

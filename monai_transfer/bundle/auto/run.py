@@ -129,13 +129,14 @@ class _Bench:
         if self.plan.compared:
             return self._cross_validated(source)
         home = math.nan
-        if level < AT_CHANCE and "joint" in self.arms:
+        telling = math.inf if source is None else telling_patients(_primary(source))
+        lucky = source is not None and bool(_primary(source).chance) and self.plan.patients < telling
+        if (level < AT_CHANCE or lucky) and "joint" in self.arms:
             own = {"test#dataset#data": "$@lists.source_validation or @lists.source_test"}
             at_home = self._run("source", "source_at_home", own)
-            home = level_of(at_home) if at_home is not None else math.nan
+            home = level_of(at_home, surely=lucky) if at_home is not None else math.nan
             self.told["source_level_at_home"] = _rounded(home)
         trainable = [arm for arm in self.arms if arm in TRAINED and arm != "self_trained"]
-        telling = math.inf if source is None else telling_patients(_primary(source))
         decision = by_fixed_rule(level, trainable, home=home, patients=self.plan.patients, telling=telling)
         scores = {} if source is None else {"source": _mean(source)}
         return Decision(decision.taken, decision.rule, decision.reason, scores)
@@ -279,16 +280,17 @@ class _Bench:
         looker.look(prepared.network, device)
 
 
-def level_of(run: Run) -> float:
+def level_of(run: Run, surely: bool = False) -> float:
     """How much a run's model knows of its cases: 0 is guessing, 1 is perfect; NaN where these cases cannot tell.
 
     Guessing is the metric's chance; of a Dice, calling everything foreground; of a quantity, the mean of the truth.
+    ``surely``: by the lower end of the interval over patients, which a ranking by luck does not lift above guessing.
     """
     metric, guess = _primary(run), guess_of(run)
     if metric.better < 0:
         return 1.0 + _mean(run) / guess if guess < 0 else math.nan
     high = metric.high if math.isfinite(metric.high) else 1.0
-    return (_mean(run) - guess) / (high - guess)
+    return (_mean(run, surely) - guess) / (high - guess)
 
 
 def guess_of(run: Run) -> float:
@@ -304,13 +306,15 @@ def _primary(run: Run) -> Metric:
     return run.metric(run.kind.primary_metric)
 
 
-def _mean(run: Run) -> float:
+def _mean(run: Run, low: bool = False) -> float:
     try:
-        found = summarise(run.cases, run.task, intervals=False)
+        found = summarise(run.cases, run.task, intervals=low)
     except InputError:
         return math.nan
-    name = run.kind.primary_metric
-    return found[name].mean if name in found else math.nan
+    score = found.get(run.kind.primary_metric)
+    if score is None:
+        return math.nan
+    return score.low if low else score.mean
 
 
 def patient_scores(run: Run) -> dict[str, float]:

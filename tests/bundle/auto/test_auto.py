@@ -11,11 +11,12 @@ import torch
 
 from monai_transfer.bundle.auto import plan as planning
 from monai_transfer.bundle.auto.plan import make_plan
-from monai_transfer.bundle.auto.run import run_auto
+from monai_transfer.bundle.auto.run import level_of, run_auto
 from monai_transfer.bundle.command_line import named_strategy
 from monai_transfer.bundle.new import new_bundle
 from monai_transfer.bundle.run import run_workflow
 from monai_transfer.errors import InputError
+from monai_transfer.report.run import Run
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 SHORT = {"max_epochs": 2, "steps_per_epoch": 3, "val_interval": 1}
@@ -84,6 +85,26 @@ def test_a_source_of_noise_is_not_taken(bundle, tmp_path):
     record, _ = read(run_auto(bundle, given, log=False))
     assert record["auto"]["taken"] == "scratch" and record["pretrained"] == "none"
     assert record["auto"]["source_level_at_home"] < 0.1
+
+
+def test_a_ranking_by_luck_is_not_knowledge():
+    """What the lower end of the interval over patients says: noise ranks six patients above chance now and then."""
+
+    def at_home(scores):
+        cases = [
+            {"case": f"c{n}", "patient": f"p{n // 2}", "site": "a", "label": ("no", "yes")[n % 2],
+             "prediction": ("no", "yes")[p > 0.5], "p_no": str(1 - p), "p_yes": str(p)}
+            for n, p in enumerate(scores)
+        ]  # fmt: skip
+        return Run(
+            Path("source"),
+            {"task": "classification", "arm": "source", "seed": 0, "labels": {"0": "no", "1": "yes"}},
+            cases,
+        )
+
+    luck = at_home([0.4, 0.6, 0.7, 0.5, 0.3, 0.4, 0.5, 0.9, 0.6, 0.7, 0.8, 0.75])
+    assert 0.1 < level_of(luck) < 0.5 and level_of(luck, surely=True) < 0.1
+    assert level_of(at_home([0.2, 0.8] * 6), surely=True) == 1.0
 
 
 @pytest.mark.slow
