@@ -217,14 +217,14 @@ def main() -> None:
         home = run_arm("home", 501, out, words.data, source["training"], tests, words)
     for word in words.labelled.split(","):
         cases = target["training"][: None if word == "all" else int(word)]
-        place = 0 if word == "all" else int(word)  # the same in each call: nnU-Net refuses two names of one number
+        count = 0 if word == "all" else int(word)  # the same in each call: nnU-Net refuses two names of one number
         if "scratch" in arms:
-            run_arm(f"scratch_{word}", 600 + place, out, words.data, cases, {"target": target["test"]}, words)
+            run_arm(f"scratch_{word}", 600 + count, out, words.data, cases, {"target": target["test"]}, words)
         if "fine_tuned" in arms:
             assert home is not None
             weights = Path(home["folder"]) / "fold_all" / "checkpoint_final.pth"
             start = {"plans_of": 501, "pretrained": weights}
-            run_arm(f"fine_tuned_{word}", 800 + place, out, words.data, cases, tests, words, **start)
+            run_arm(f"fine_tuned_{word}", 800 + count, out, words.data, cases, tests, words, **start)
 
 
 if __name__ == "__main__":

@@ -130,11 +130,11 @@ class _Bench:
             return self._cross_validated(source)
         home = math.nan
         telling = math.inf if source is None else telling_patients(_primary(source))
-        lucky = source is not None and bool(_primary(source).chance) and self.plan.patients < telling
-        if (level < AT_CHANCE or lucky) and "joint" in self.arms:
+        by_luck = source is not None and bool(_primary(source).chance) and self.plan.patients < telling
+        if (level < AT_CHANCE or by_luck) and "joint" in self.arms:
             own = {"test#dataset#data": "$@lists.source_validation or @lists.source_test"}
             at_home = self._run("source", "source_at_home", own)
-            home = level_of(at_home, surely=lucky) if at_home is not None else math.nan
+            home = level_of(at_home, surely=by_luck) if at_home is not None else math.nan
             self.told["source_level_at_home"] = _rounded(home)
         trainable = [arm for arm in self.arms if arm in TRAINED and arm != "self_trained"]
         decision = by_fixed_rule(level, trainable, home=home, patients=self.plan.patients, telling=telling)
