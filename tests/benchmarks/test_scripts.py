@@ -22,6 +22,8 @@ SLOW = (
     "auto_rules.py",
     "kept_classes.py",
     "measured_transfers.py",
+    "recipe_arms.py",
+    "truth_table.py",
 )
 OTHERS = (
     "zoo_bundles.py",  # it reads a checkout of the model zoo, which nobody has by default

@@ -163,7 +163,7 @@ def test_an_nnunet_checkpoint_alone_tells_all(tmp_path):
     assert all(getattr(alone, name) == getattr(whole, name) for name in same)
 
 
-@pytest.mark.parametrize("name", ["BasicUNetPlusPlus", "ViT"])
+@pytest.mark.parametrize("name", [pytest.param("BasicUNetPlusPlus", marks=pytest.mark.slow), "ViT"])
 def test_networks_of_several_outputs_answer_alike_in_every_door(tiny_set, tmp_path, name):
     """They give a list or a tuple in evaluation too; inference with MONAI alone and TorchScript take one of it."""
     dense = name == "BasicUNetPlusPlus"

@@ -69,7 +69,10 @@ SETS = {
 }
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n == "mednist" else ()) for n in SETS])
+LARGE = ("mednist", "chest")  # thousands of files
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in LARGE else ()) for n in SETS])
 def test_real_sets(real_data, tmp_path, name):
     args, sites, n_cases = SETS[name]
     args = [real_data / arg if (real_data / arg).exists() else arg for arg in args]
