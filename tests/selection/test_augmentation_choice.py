@@ -33,7 +33,8 @@ class Gap:
         ("segmentation", "MR", Gap(40.0, 33.0), "randomised_all", "40 % of the range apart"),
         ("segmentation", "MR", Gap(40.0, 3.0), "standard", "not more than 15 % beyond chance"),
         ("segmentation", "MR", Gap(-0.2, -4.0), "standard", "lie 0 %"),
-        ("classification", "", Gap(40.0, 33.0), "randomised_all", "costs accuracy at home"),
+        ("segmentation", "MR", Gap(-0.2, -4.0), "standard", ".500 abroad against .517"),
+        ("classification", "", Gap(40.0, 33.0), "randomised_all", ".875 against .910 at home"),
         ("regression", "MR", Gap(40.0, 33.0), "standard", "a regression"),
         ("segmentation", "CT", Gap(40.0, 33.0), "standard", "measured numbers"),
         ("segmentation", "MR", None, "standard", "no target is known"),
@@ -49,7 +50,7 @@ def test_sites_of_different_modalities():
     """CT and MR: grey values lie close together and mean different tissue."""
     data = Manifest("both", "segmentation", {"0": "background", "1": "tumour"}, modality="CT; MR")
     found = source_augmentation(data, "ct", "mr")
-    assert found.preset == "randomised_all" and "(CT; MR) differ" in found.reason
+    assert found.preset == "randomised_all" and "(CT; MR) differ" in found.reason and ".443 abroad" in found.reason
     assert source_augmentation(data, "ct", None).preset == "standard", "no target, nothing to carry over to"
     assert source_augmentation(data, "ct", "ct").preset == "standard"
     assert source_augmentation(replace(data, task="regression"), "ct", "mr").preset == "standard"
