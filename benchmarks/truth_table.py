@@ -2,14 +2,15 @@
 
     python benchmarks/truth_table.py BUNDLE --out DIR [--methods coral,dann] [--seeds 5] [--steps 80] [--jobs 2]
                                      [--skip translation] [--argument translation:steps=200]
-                                     [--write docs/truth_table.md] [--name NAME] [--render]
+                                     [--home] [--write docs/truth_table.md] [--name NAME] [--render]
 
 What the table has cost so far, and what is left, in seconds of processor time, is printed first.
 
 The bundle's own weights are the source; a bundle without is pretrained first. Every arm has the same number of steps of
 the same batch size, keeps its last epoch, and stands at the defaults that its documentation gives: nothing is tuned to
 the set. ``monai_transfer/study/method_arms.py`` says what each is compared with. A killed table continues with the same
-command: finished cells are kept, failed ones tried again, their reason noted. ``--render`` runs nothing.
+command: finished cells are kept, failed ones tried again, their reason noted. ``--render`` runs nothing. ``--home``
+evaluates every trained network on the source's own test cases too: a column says what adapting cost there.
 
 Each cell is a run folder DIR/<method>-<seed> with its log beside it, and a line of DIR/cells/<method>-<seed>.json.
 """
@@ -34,7 +35,9 @@ from monai_transfer.engine.run_folder import read_status
 from monai_transfer.errors import InputError
 from monai_transfer.files import write_json
 from monai_transfer.library_logging import silence_libraries
+from monai_transfer.report.alignment import FIXED
 from monai_transfer.report.run import Run
+from monai_transfer.runs.record import read_record
 from monai_transfer.study.method_arms import MethodArm, find_method_arms
 from monai_transfer.study.pool import Job, first_line, refuse_failed, run_jobs, workers
 from monai_transfer.study.run_arms import for_pretraining, has_weights
@@ -60,6 +63,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=2, help="cells at the same time, one thread each")
     parser.add_argument("--write", type=Path, help="Markdown file whose section of this set is filled")
     parser.add_argument("--name", help="the section's name; default the bundle's")
+    parser.add_argument("--home", action="store_true", help="the price: each network on the source's own test cases")
     parser.add_argument("--render", action="store_true", help="the table of what is there; run nothing")
     parser.add_argument("--quick", action="store_true", help="a smoke test: two steps of one method")
     found, rest = parser.parse_known_args(words)
@@ -67,6 +71,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     if found.quick:
         found.out = found.out or Path(tempfile.mkdtemp())
         found.methods, found.seeds, found.steps, found.jobs = found.methods or "adabn", 1, 2, 1
+        found.home = True
     found.out = found.out or found.bundle / "runs" / "truth_table"
     return found
 
@@ -160,7 +165,32 @@ def run(options: argparse.Namespace, arms: Sequence[MethodArm], console: Console
             write_json(out / "cells" / f"{job.output.name}.json", record)
 
         run_jobs(jobs, pool, "cells", console, done)
+        if options.home:
+            run_jobs(at_home(options, jobs, shared), pool, "at home", console)
         console.print(f"minutes: {(time.time() - since) / 60:.1f}")
+
+
+def at_home(options: argparse.Namespace, jobs: Sequence[Job], shared: dict[str, Any]) -> list[Job]:
+    """Evaluations at the source site of what the finished cells trained, and of the source itself.
+
+    A method that learns while it predicts leaves no other network behind: what it would do at home was not asked.
+    """
+    found = []
+    for job in jobs:
+        weights = job.output / "models" / "model.pt"
+        if job.overrides["arm"] == FIXED:
+            own = {key: shared[key] for key in ("pretrained", "ckpt") if key in shared}
+        elif weights.is_file() and read_status(job.output) == "finished":
+            own = {"pretrained": "none", "ckpt": str(weights)}
+        else:
+            continue
+        record = read_record(job.output)
+        own |= {"arm": job.overrides["arm"], "seed": job.overrides["seed"], "target_site": record["source_site"]}
+        own |= {"output_dir": str(job.output.parent / "home" / job.output.name), "test#handlers#0#figures": 0}
+        rest = {key: value for key, value in shared.items() if key not in ("pretrained", "ckpt")}
+        overrides = {**those_of(options.bundle, "evaluate", rest), **own}
+        found.append(Job(str(options.bundle), "evaluate", overrides, f"{job.label} at home"))
+    return found
 
 
 def cost(out: Path, jobs: Sequence[Job]) -> str:
@@ -181,12 +211,15 @@ def reason_of(out: Path, name: str, seed: int) -> str:
 def table(options: argparse.Namespace, arms: Sequence[MethodArm], console: Console) -> str:
     """The section's text, from the cells that are there."""
     runs: dict[str, dict[int, Run]] = {}
+    homes: dict[str, dict[int, Run]] = {}
     failures: dict[str, dict[int, str]] = {}
     for arm in arms:
         for seed in range(options.seeds):
             home = options.out / f"{arm.name}-{seed}"
             if read_status(home) == "finished":
                 runs.setdefault(arm.name, {})[seed] = Run.load(home)
+                if read_status(own := options.out / "home" / home.name) == "finished":
+                    homes.setdefault(arm.name, {})[seed] = Run.load(own)
             elif reason := reason_of(options.out, arm.name, seed):
                 failures.setdefault(arm.name, {})[seed] = reason.replace(f"{options.out.resolve()}/", "")
     if not runs:
@@ -204,6 +237,7 @@ def table(options: argparse.Namespace, arms: Sequence[MethodArm], console: Conso
                 failures=failures.get(arm.name),
                 remarks=(arm.remark, arm.refused, _older(runs.get(arm.name, {}), steps)),
                 compare_with=INTENSITY,
+                homes=homes,
             )  # fmt: skip
         )
         if arm.refused:
@@ -239,6 +273,7 @@ def _said(options: argparse.Namespace) -> list[str]:
     said = [f"--steps {options.steps}", f"--seeds {options.seeds}"]
     said += [f"--methods {options.methods}"] if options.methods else []
     said += [f"--skip {options.skip}"] if options.skip else []
+    said += ["--home"] if options.home else []
     said += [f"--argument {pair}" for pair in options.argument]
     return said + [f"--{key} {value}" for key, value in options.overrides.items() if not Path(str(value)).is_absolute()]
 

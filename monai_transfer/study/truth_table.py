@@ -29,7 +29,7 @@ from monai_transfer.report.statistics import (
 )
 from monai_transfer.report.wording import number, share, shares, signed, span
 
-__all__ = ["Row", "markdown", "measure", "write_section"]
+__all__ = ["Row", "at_home", "markdown", "measure", "write_section"]
 
 Runs = Mapping[str, Mapping[int, Run]]
 _STATISTICS = "target_statistics"
@@ -53,6 +53,8 @@ class Row:
         recovered: share of the gap to the oracle, low, high.
         word: the verdict.
         notes: what a reader has to know.
+        home: mean of the metric on the source's own test cases, and its gain there over the untouched source: the
+            price of adapting. None where it was not measured.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Row:
     recovered: tuple[float, float, float] | None = None
     word: str = "not run"
     notes: list[str] = field(default_factory=list)
+    home: tuple[CrossedDifference, CrossedDifference | None] | None = None
 
 
 def measure(
@@ -75,6 +78,7 @@ def measure(
     remarks: Sequence[str] = (),
     metric: str | None = None,
     compare_with: str | None = None,
+    homes: Runs | None = None,
 ) -> Row:
     """The row of one arm from the finished runs.
 
@@ -86,6 +90,7 @@ def measure(
         remarks: to begin the notes with.
         metric: default: the task's own.
         compare_with: an arm whose result is only mentioned where this one does not pass it.
+        homes: as ``runs``, of the same networks on the source's own test cases.
 
     Raises:
         InputError: runs that cannot be compared.
@@ -103,6 +108,7 @@ def measure(
     first = next(iter(own.values()))
     task, measure = first.task, first.metric(metric or first.kind.primary_metric)
     sign = -1.0 if measure.better < 0 else 1.0
+    row.home = at_home(name, homes or {}, measure, task)
 
     def tables(*others: str) -> dict:
         """Values of this arm and others, for the seeds that all of them have."""
@@ -149,6 +155,26 @@ def measure(
     return row
 
 
+def at_home(
+    name: str, homes: Runs, metric: Metric, task: str
+) -> tuple[CrossedDifference, CrossedDifference | None] | None:
+    """An arm's mean on the source's own test cases, and its gain there over the untouched source.
+
+    None where it was not evaluated there; the second is None of the source itself, or without it.
+    """
+    own = homes.get(name, {})
+    if not own:
+        return None
+    source = homes.get(FIXED, {}) if name != FIXED else {}
+    chosen = [*own.values(), *list(source.values())[:1]]
+    values = tabulate(group_runs(chosen), metric, task).values
+    if not values[name].size:
+        return None
+    sign = -1.0 if metric.better < 0 else 1.0
+    gain = crossed_difference(sign * (values[name] - values[FIXED])) if source else None
+    return crossed_difference(values[name]), gain
+
+
 def _sources_of_gain(row: Row) -> list[str]:
     """Where a gain over the source is not the method's own."""
     if row.gain is None or not row.gain.low > 0:
@@ -164,14 +190,22 @@ def _gain(c: CrossedDifference | None) -> str:
     return "" if c is None else f"{signed(c.mean)} ({span(c.low, c.high, sign=True)})"
 
 
+def _home(row: Row) -> str:
+    if row.home is None:
+        return ""
+    mean, gain = row.home
+    return f"{number(mean.mean)}{'' if gain is None else f', {_gain(gain)}'}"
+
+
 def markdown(rows: Sequence[Row], metric: Metric) -> str:
     """The rows as a Markdown table, group by group as they come."""
     measure_name = metric.heading
     better = " (smaller is better)" if metric.better < 0 else ""
+    homes = any(row.home is not None for row in rows)
     lines = [
         f"| method | kind | {measure_name}{better} | gain over the untouched source | gain over its control "
-        "| gap recovered | verdict | note |",
-        "|---|---|---|---|---|---|---|---|",
+        f"| gap recovered |{' at home, and gain over the source there |' if homes else ''} verdict | note |",
+        f"|---|---|---|---|---|---|---|---|{'---|' if homes else ''}",
     ]
     for row in rows:
         reach = () if row.mean is None else metric.clip(row.mean.low, row.mean.high)
@@ -182,7 +216,8 @@ def markdown(rows: Sequence[Row], metric: Metric) -> str:
             recovered = f"{share(row.recovered[0])} ({shares(*row.recovered[1:])})"
         cells = [
             row.name if row.group != "reference" else arm_name(row.name), row.group, mean, _gain(row.gain),
-            _gain(row.against[first]) if first else "", recovered, row.word, "; ".join(row.notes),
+            _gain(row.against[first]) if first else "", recovered, *([_home(row)] if homes else []), row.word,
+            "; ".join(row.notes),
         ]  # fmt: skip
         lines.append("| " + " | ".join(cell.replace("|", "/").replace("\n", " ") for cell in cells) + " |")
     return "\n".join(lines)

@@ -96,3 +96,16 @@ def test_a_section_is_replaced_and_the_rest_stays(tmp_path):
     page.write_text(text.replace("<!-- end of truth table: one -->", ""))
     with pytest.raises(InputError, match="do not pair"):
         write_section(page, "one", "fourth")
+
+
+def test_the_price_at_home_stands_in_a_column_of_its_own(study, tmp_path):
+    abroad = load(study.write({"source": 0.4, "dann": 0.7}, patients=24))
+    homes = load(type(study)(tmp_path / "home").write({"source": 0.9, "dann": 0.8}, patients=24))
+    rows = [measure(name, "x", abroad, homes=homes) for name in ("source", "dann")]
+    assert rows[0].home[1] is None, "the source is what the others are held against"
+    mean, gain = rows[1].home
+    assert mean.mean == pytest.approx(0.8, abs=0.05) and gain.mean == pytest.approx(-0.1, abs=0.05)
+    lines = markdown([*rows, measure("adda", "x", abroad, homes=homes)], MASK_METRICS["dice"]).splitlines()
+    assert "at home" in lines[0] and len({line.count("|") for line in lines}) == 1
+    assert "−0.1" in lines[3].split("|")[7] and lines[4].split("|")[7].strip() == ""
+    assert "at home" not in markdown([measure("dann", "x", abroad)], MASK_METRICS["dice"])
