@@ -245,6 +245,7 @@ def table(options: argparse.Namespace, arms: Sequence[MethodArm], console: Conso
     patients = len({row["patient"] for row in first.cases})
     command = " ".join(["python benchmarks/truth_table.py", options.bundle.name, *_said(options)])
     name = options.name or options.bundle.resolve().name
+    seeds = f"{options.seeds} seed{'s' if options.seeds != 1 else ''}"
     versions = f"torch {version('torch').split('+')[0]}, MONAI {version('monai')}"
     days = sorted({str(r.record.get("ended"))[:10] for of_seed in runs.values() for r in of_seed.values()})
     measured = f"measured {' to '.join(dict.fromkeys((days[0], days[-1])))}"
@@ -254,7 +255,7 @@ def table(options: argparse.Namespace, arms: Sequence[MethodArm], console: Conso
         [
             f"## {name}", "", f"    {command}", "",
             f"{first.record.get('source_site')} to {first.record.get('target_site')}: {patients} test patients, "
-            f"{len(first.cases)} cases; {steps} steps for every arm that trains; {options.seeds} seeds; {versions}; "
+            f"{len(first.cases)} cases; {steps} steps for every arm that trains; {seeds}; {versions}; "
             f"{measured}. "
             f"Of {len(judged)} methods {words.count('helped')} helped and {words.count('hurt')} hurt.", "",
             markdown(rows, first.metric(first.kind.primary_metric)),
