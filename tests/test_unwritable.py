@@ -48,7 +48,7 @@ COMMANDS = {
     "demo": ["demo", "--out", "{out}/demo"],
     "compare": ["compare", str(OLD_RUN), "-o", "{out}/report.html"],
 }  # fmt: skip
-SLOW = ("gap", "torchscript", "onnx", "study", "demo", "compare")
+SLOW = ("check", "gap", "torchscript", "onnx", "study", "demo", "compare")
 
 
 @pytest.mark.parametrize(

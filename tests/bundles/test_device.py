@@ -47,6 +47,7 @@ def test_mixed_precision_follows_the_device(bundle, device, amp):
         assert flow.parser.get_parsed_content("amp") is amp
 
 
+@pytest.mark.slow  # the engines' own device is read above; two processes import everything anew
 @pytest.mark.parametrize("bundle", ["head_mr_slice_classification"], indirect=True)
 def test_plain_monai_runs_on_a_named_device(bundle, python):
     words = ["-m", "monai.bundle", "run", "--device", "cpu", "--config_file"]
