@@ -2,7 +2,7 @@
 
     python benchmarks/truth_table.py BUNDLE --out DIR [--methods coral,dann] [--seeds 5] [--steps 80] [--jobs 2]
                                      [--skip translation] [--argument translation:steps=200]
-                                     [--home] [--write docs/truth_table.md] [--name NAME] [--render]
+                                     [--home] [--write docs/truth_table.md] [--name NAME] [--render] [--only-run]
 
 What the table has cost so far, and what is left, in seconds of processor time, is printed first.
 
@@ -65,6 +65,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--name", help="the section's name; default the bundle's")
     parser.add_argument("--home", action="store_true", help="the price: each network on the source's own test cases")
     parser.add_argument("--render", action="store_true", help="the table of what is there; run nothing")
+    parser.add_argument("--only-run", action="store_true", help="leave out the methods that were not run")
     parser.add_argument("--quick", action="store_true", help="a smoke test: two steps of one method")
     found, rest = parser.parse_known_args(words)
     found.overrides = parse_overrides(rest)
@@ -166,25 +167,26 @@ def run(options: argparse.Namespace, arms: Sequence[MethodArm], console: Console
 
         run_jobs(jobs, pool, "cells", console, done)
         if options.home:
-            run_jobs(at_home(options, jobs, shared), pool, "at home", console)
+            refuse_failed(run_jobs(jobs_at_home(options, jobs, shared), pool, "at home", console))
         console.print(f"minutes: {(time.time() - since) / 60:.1f}")
 
 
-def at_home(options: argparse.Namespace, jobs: Sequence[Job], shared: dict[str, Any]) -> list[Job]:
+def jobs_at_home(options: argparse.Namespace, jobs: Sequence[Job], shared: dict[str, Any]) -> list[Job]:
     """Evaluations at the source site of what the finished cells trained, and of the source itself.
 
     A method that learns while it predicts leaves no other network behind: what it would do at home was not asked.
     """
     found = []
     for job in jobs:
-        weights = job.output / "models" / "model.pt"
+        weights, record = job.output / "models" / "model.pt", read_record(job.output)
+        if record is None or record["status"] != "finished":
+            continue
         if job.overrides["arm"] == FIXED:
             own = {key: shared[key] for key in ("pretrained", "ckpt") if key in shared}
-        elif weights.is_file() and read_status(job.output) == "finished":
+        elif weights.is_file():
             own = {"pretrained": "none", "ckpt": str(weights)}
         else:
             continue
-        record = read_record(job.output)
         own |= {"arm": job.overrides["arm"], "seed": job.overrides["seed"], "target_site": record["source_site"]}
         own |= {"output_dir": str(job.output.parent / "home" / job.output.name), "test#handlers#0#figures": 0}
         rest = {key: value for key, value in shared.items() if key not in ("pretrained", "ckpt")}
@@ -215,11 +217,11 @@ def table(options: argparse.Namespace, arms: Sequence[MethodArm], console: Conso
     failures: dict[str, dict[int, str]] = {}
     for arm in arms:
         for seed in range(options.seeds):
-            home = options.out / f"{arm.name}-{seed}"
-            if read_status(home) == "finished":
-                runs.setdefault(arm.name, {})[seed] = Run.load(home)
-                if read_status(own := options.out / "home" / home.name) == "finished":
-                    homes.setdefault(arm.name, {})[seed] = Run.load(own)
+            folder = options.out / f"{arm.name}-{seed}"
+            if read_status(folder) == "finished":
+                runs.setdefault(arm.name, {})[seed] = Run.load(folder)
+                if read_status(home := options.out / "home" / folder.name) == "finished":
+                    homes.setdefault(arm.name, {})[seed] = Run.load(home)
             elif reason := reason_of(options.out, arm.name, seed):
                 failures.setdefault(arm.name, {})[seed] = reason.replace(f"{options.out.resolve()}/", "")
     if not runs:
@@ -242,6 +244,8 @@ def table(options: argparse.Namespace, arms: Sequence[MethodArm], console: Conso
         )
         if arm.refused:
             rows[-1].word = "does not apply"
+    if options.only_run:
+        rows = [row for row in rows if row.word not in ("not run", "does not apply")]
     patients = len({row["patient"] for row in first.cases})
     command = " ".join(["python benchmarks/truth_table.py", options.bundle.name, *_said(options)])
     name = options.name or options.bundle.resolve().name
@@ -275,6 +279,7 @@ def _said(options: argparse.Namespace) -> list[str]:
     said += [f"--methods {options.methods}"] if options.methods else []
     said += [f"--skip {options.skip}"] if options.skip else []
     said += ["--home"] if options.home else []
+    said += ["--only-run"] if options.only_run else []
     said += [f"--argument {pair}" for pair in options.argument]
     return said + [f"--{key} {value}" for key, value in options.overrides.items() if not Path(str(value)).is_absolute()]
 

@@ -25,6 +25,7 @@ from monai_transfer.tasks import get_task
 
 __all__ = [
     "DIFFERENT",
+    "PRICES",
     "AugmentationChoice",
     "augment_source",
     "choose_augmentation",
@@ -43,18 +44,15 @@ DIFFERENT = 15.0
 """Per cent of the range. Measured: 58 between nuclei under fluorescence and in histology, at most 5 between the sites
 of five other sets, on two of which ``standard`` was the better at home and abroad (docs/augmentation.md)."""
 
-PRICE_OF_RANDOMISING = (
-    "measured on nuclei, fluorescence to histology: Dice .807 abroad against .006 of standard, .875 against .910 at "
-    "home; --augment randomised (half of each batch) .727 and .893"
-)
-PRICE_BETWEEN_MODALITIES = (
-    "measured from MR to CT of sarcoma: Dice .443 abroad against .298 of standard, .681 against .662 at home"
-)
-PRICE_WHERE_NEAR = (
-    "so near, --augment randomised cost on the embedded segmentation: Dice .500 abroad against .517 of standard, "
-    ".671 against .831 at home"
-)
-"""What either choice brought and cost in one measurement each (docs/augmentation.md): ``new`` prints it."""
+PRICES = {
+    "far": "measured on nuclei, fluorescence to histology: Dice .807 abroad against .006 of standard, .875 against "
+    ".910 at home; --augment randomised (half of each batch) .727 and .893",
+    "modalities": "measured from MR to CT of sarcoma: Dice .443 abroad against .298 of standard, .681 against .662 at "
+    "home",
+    "near": "so near, --augment randomised cost on the embedded segmentation: Dice .500 abroad against .517 of "
+    "standard, .671 against .831 at home",
+}
+"""What a choice brought abroad and cost at home, in one measurement each (docs/augmentation.md): part of its reason."""
 
 _UNKNOWN = "no target is known whose contrast could differ"
 _QUANTITATIVE = re.compile(r"\b(CT|CBCT|PET|SPECT|ADC|T1 ?map|T2 ?map|SUV)\b", re.IGNORECASE)
@@ -120,7 +118,7 @@ def choose_augmentation(
         return AugmentationChoice(default, f"{default}: a {get_task(task).name} may read its number from the contrast")
     if differ:
         told = f"the sites' modalities ({modality}) differ, so a grey value of one means something else in the other"
-        return AugmentationChoice("randomised_all", f"randomised_all: {told}; {PRICE_BETWEEN_MODALITIES}")
+        return AugmentationChoice("randomised_all", f"randomised_all: {told}; {PRICES['modalities']}")
     if is_quantitative(modality):
         reason = f"{default}: grey values of {modality} are measured numbers, not free contrast"
         return AugmentationChoice(default, reason)
@@ -131,9 +129,9 @@ def choose_augmentation(
         return AugmentationChoice(default, f"{default}: the distance between both sites' grey values is not known")
     told = f"grey values of {gap.name_a} and {gap.name_b} lie {max(row.value, 0):.0f} % of the range apart"
     if row.low > DIFFERENT:
-        reason = f"randomised_all: {told} (more than {DIFFERENT:g} % beyond chance); {PRICE_OF_RANDOMISING}"
+        reason = f"randomised_all: {told} (more than {DIFFERENT:g} % beyond chance); {PRICES['far']}"
         return AugmentationChoice("randomised_all", reason)
-    reason = f"{default}: {told} (not more than {DIFFERENT:g} % beyond chance); {PRICE_WHERE_NEAR}"
+    reason = f"{default}: {told} (not more than {DIFFERENT:g} % beyond chance); {PRICES['near']}"
     return AugmentationChoice(default, reason)
 
 

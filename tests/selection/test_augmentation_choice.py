@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import nibabel
@@ -12,7 +14,12 @@ import pytest
 
 from monai_transfer.data.phantom import embedded_set
 from monai_transfer.manifest import Manifest
-from monai_transfer.selection.augmentation_choice import choose_augmentation, is_quantitative, source_augmentation
+from monai_transfer.selection.augmentation_choice import (
+    PRICES,
+    choose_augmentation,
+    is_quantitative,
+    source_augmentation,
+)
 from monai_transfer.selection.gap import domain_gap
 
 
@@ -88,3 +95,10 @@ def test_on_drawn_scanners(tmp_path):
     )
     far = domain_gap(manifest, tmp_path / "manifest.json", site_a=one, max_patients=8)
     assert choose_augmentation("segmentation", "MR", far).preset == "randomised_all"
+
+
+def test_the_prices_that_are_printed_are_those_of_the_page():
+    page = (Path(__file__).parents[2] / "docs" / "augmentation.md").read_text(encoding="utf-8")
+    for text in PRICES.values():
+        numbers = re.findall(r"(?<!\d)\.\d{3}", text)
+        assert len(numbers) >= 4 and all(number in page for number in numbers), text
