@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= demo
 JOBS ?= 2
+# where a machine forbids bytecode, each process of demo and tests would compile the package anew
+export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: setup demo test test-all test-consumers test-oldest lint types bundles clean
 

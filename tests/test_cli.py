@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import csv
 import inspect
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -234,6 +236,17 @@ def test_from_manifest_to_prediction(bundle, data, capsys, tmp_path):
     assert code == 0 and f"wrote {tmp_path / 'm.ts'}" in out and (tmp_path / "m.ts").is_file()
     code, out, err = call(capsys, "compare", run, bundle / "runs" / "evaluate-0", "-o", tmp_path / "report.html")
     assert code == 0 and (tmp_path / "report.html").is_file(), err
+
+
+def test_an_adaptation_says_how_to_see_its_price_at_home(bundle, data, capsys):
+    code, out, err = call(capsys, "run", bundle, "adapt", *TINY, "--dataset_dir", data)
+    assert code == 0, err
+    [line] = [line for line in out.splitlines() if line.startswith("what it costs at the source's site: ")]
+    code, out, err = call(capsys, *shlex.split(line.partition(": ")[2])[1:])
+    assert code == 0, err
+    with (bundle / "runs" / "adapt-0" / "at_home" / "cases.csv").open(encoding="utf-8") as stream:
+        assert {row["site"] for row in csv.DictReader(stream)} == {"site_a"}
+    assert f"weights: {bundle / 'runs' / 'adapt-0' / 'models' / 'model.pt'}" in out
 
 
 def test_new_then_study(data, capsys, tmp_path):

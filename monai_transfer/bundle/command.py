@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -34,12 +35,15 @@ from monai_transfer.options import (
     require_name,
     whole_number_list,
 )
-from monai_transfer.runs.record import collapse_alarms
+from monai_transfer.runs.record import collapse_alarms, read_record
 from monai_transfer.stopping import keeps
 
 __all__ = ["export", "new", "run"]
 
 _AUGMENT = ("auto", "none", "light", "standard", "colour", "randomised", "randomised_all")
+_DATA = ("dataset_dir", "manifest")
+"""Config ids that say where the cases are: what follows a run needs them again."""
+
 KINDS = ("bundle", "torchscript", "onnx", "nnunet")
 _STRATEGIES = file_names("strategies")
 _METHODS = [*file_names("methods"), *file_names("testtime"), "fourier", "histogram", "translation"]
@@ -313,6 +317,18 @@ def run(
     _print_summary(output)
     for message in collapse_alarms(output):
         typer.echo(f"COLLAPSE: {message}: do not use these weights (models/model.pt)", err=True)
+    if workflow == "adapt":
+        _print_home_price(bundle, output, {key: overrides[key] for key in _DATA if key in overrides})
+
+
+def _print_home_price(bundle: Path, output: Path, given: dict[str, Any]) -> None:
+    """How to see what adapting cost where the network came from: on embedded masks .2 Dice (docs/truth_table.md)."""
+    home = (read_record(output) or {}).get("source_site")
+    if home and (output / "models" / "model.pt").is_file():
+        options = {"run": output, "target_site": home, "output_dir": output / "at_home", **given}
+        words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
+        command = shlex.join(["monai-transfer", "run", str(bundle), "evaluate", *words])
+        typer.echo(f"what it costs at the source's site: {command}")
 
 
 def _print_summary(output: Path) -> None:
