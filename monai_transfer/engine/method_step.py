@@ -95,7 +95,8 @@ class MethodStep:
         if not isinstance(method, Method):
             raise InputError(
                 f"{getattr(method, '__name__', None) or type(method).__name__} is no method that adds a term to a loss",
-                hint="give an object such as monai_transfer.methods.coral.Coral(); docs/methods.md says what each is",
+                hint="give an object such as monai_transfer.methods.coral.Coral(); what adapts without source cases "
+                "(testtime/) stands in a bundle by `new --method NAME`, in a study by `--arms NAME` (docs/methods.md)",
             )
         self.method, self.weight, self.scaler = method, weight, scaler
         self.task = None if task is None else get_task(task)

@@ -56,7 +56,6 @@ class Dann(Method):
     """
 
     needs = frozenset({"source_features", "target_features"})
-    experimental = False  # docs/real_data.md: hippocampus
 
     def __init__(self, hidden: int = 64, lr: float = 1e-3, dense: bool = False, stages: int = 1) -> None:
         super().__init__()

@@ -238,6 +238,6 @@ def write_section(path: str | Path, name: str, text: str) -> None:
         head, found, rest = before.partition(opening)
         _, ended, tail = rest.partition(closing)
         if not found or not ended:
-            raise InputError(f"the markers of section {name!r} do not pair", path=path, hint="hint them by hand")
+            raise InputError(f"the markers of section {name!r} do not pair", path=path, hint="mend them by hand")
         whole = f"{head}{opening}\n{text.strip()}\n{closing}{tail}"
     write_text(path, whole)
