@@ -51,6 +51,7 @@ class GradientRatio:
 
     Args:
         name: of the method, for the log.
+        weight: the factor of its term, from which a warning says another; at 0, of a control, nothing is measured.
         steps: how many batches are measured; each costs a further backward pass through term and task.
 
     Attributes:
@@ -65,11 +66,11 @@ class GradientRatio:
     0.25
     """
 
-    def __init__(self, name: str, steps: int = 5) -> None:
-        self.name, self.steps = name, steps
+    def __init__(self, name: str, weight: float = 1.0, steps: int = 5) -> None:
+        self.name, self.weight, self.steps = name, weight, steps
         self.median = math.nan
         self._seen: list[float] = []
-        self._over = False
+        self._over = weight == 0
 
     def due(self, progress: float) -> bool:
         """Whether this batch is to be measured."""
@@ -94,9 +95,14 @@ class GradientRatio:
             return
         self._over, self.median = True, statistics.median(found)
         line = f"the gradient of {self.name}'s term is {self.median:.2g} of the task's (median of {len(found)} steps)"
-        if self.median < USEFUL[0]:
-            logger.warning("%s: below %g it changes nothing; raise its weight", line, USEFUL[0])
-        elif self.median > USEFUL[1]:
-            logger.warning("%s: above %g it drowns the task; lower its weight", line, USEFUL[1])
-        else:
+        if USEFUL[0] <= self.median <= USEFUL[1]:
             logger.info("%s", line)
+            return
+        if self.median < USEFUL[0]:
+            fault = f"below {USEFUL[0]:g} it changes nothing; raise its weight"
+        else:
+            fault = f"above {USEFUL[1]:g} it drowns the task; lower its weight"
+        equal = (
+            f" ({self.weight / self.median:.2g} in place of {self.weight:g} makes them equal)" if self.median else ""
+        )
+        logger.warning("%s: %s%s", line, fault, equal)

@@ -106,7 +106,7 @@ class MethodStep:
         self.collector = FieldCollector(method, target_loader, layer, method.pool, self.statistics, keys)
         self.own = OwnOptimizers(method, self.statistics)
         self.progress = RunProgress(epochs, epoch_length)
-        self.ratio = GradientRatio(type(method).__name__)
+        self.ratio = GradientRatio(type(method).__name__, weight)
         self.logs: dict[str, Tensor] = {}
         self.network: nn.Module | None = None
         self.watch: ForwardWatch | None = None

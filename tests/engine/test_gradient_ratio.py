@@ -41,8 +41,9 @@ def run(method, weight=1.0, epochs=2, length=10):
             whole = torch.autograd.grad(total, parameters, retain_graph=True)
             task = torch.autograd.grad(loss, parameters, retain_graph=True)
             pairs = [(a - b, b) for a, b in zip(whole, task, strict=True) if (a - b).abs().max() > 1e-9]
-            norms = [math.sqrt(sum(float(x.square().sum()) for x in side)) for side in zip(*pairs, strict=True)]
-            found.append(norms[0] / norms[1] / ramp)
+            if pairs:  # none of a term of weight 0
+                norms = [math.sqrt(sum(float(x.square().sum()) for x in side)) for side in zip(*pairs, strict=True)]
+                found.append(norms[0] / norms[1] / ramp)
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
@@ -66,11 +67,20 @@ def test_it_is_the_median_of_five_steps_at_half_of_the_run_without_the_ramp(make
     [(L2Sp(), 1e-4, "it changes nothing; raise"), (Dann(hidden=8), 100.0, "it drowns the task; lower")],
 )
 def test_a_term_that_does_not_act_is_warned_of(method, weight, word, caplog):
-    run(method, weight)
+    step, _ = run(method, weight)
     warnings = [r.message for r in caplog.records if r.levelno == logging.WARNING]
     assert len(warnings) == 1
     assert warnings[0].startswith(f"the gradient of {type(method).__name__}'s term is ")
     assert word in warnings[0]
+    equal = f"{weight / step.ratio.median:.2g}"
+    assert warnings[0].endswith(f"({equal} in place of {weight:g} makes them equal)")
+    assert run(type(method)(), float(equal))[0].ratio.median == pytest.approx(1.0, rel=0.5), "which it does, or nearly"
+
+
+def test_a_control_is_not_asked_to_have_a_stronger_term(caplog):
+    with caplog.at_level(logging.INFO):
+        step, _ = run(L2Sp(), weight=0.0)
+    assert math.isnan(step.ratio.median) and not [r for r in caplog.records if "of the task's" in r.message]
 
 
 def test_measuring_changes_nothing():
