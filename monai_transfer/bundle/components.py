@@ -22,8 +22,8 @@ AUTO = "auto"
 
 SELF_TRAINING_PRICE = (
     "it does not always help, and can cost at home: measured, Dice .633 against .418 untouched on the embedded "
-    "segmentation, .644 against .849 at the source's site (most of that is normalisation statistics: estimated anew there "
-    "by `new --method adabn` it is .84); on hippocampus .842 against .840, .850 against .838"
+    "segmentation, .644 against .849 at the source's site (most of that is normalisation statistics: estimated anew "
+    "there by `new --method adabn` it is .84); on hippocampus .842 against .840, .850 against .838"
 )
 """What it brought and cost after 400 steps (docs/truth_table.md, where its control stands): part of its reason."""
 

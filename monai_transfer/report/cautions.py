@@ -35,9 +35,7 @@ def cautions(
     found += _unequal(steps, "Unequal training budgets (optimizer steps)")
     labelled = {arm: {run.labelled for run in part} for arm, part in trained.items()}
     found += _unequal({a: n for a, n in labelled.items() if n != {0}}, "Unequal numbers of labelled target cases")
-    transferred = [run for arm, part in runs.items() if arm not in (*SCRATCH, ORACLE) for run in part]
-    starts = {run.record.get("source_sha256") or run.record.get("pretrained_sha256") for run in transferred} - {None}
-    if len(starts) > 1:
+    if _starts_differ(arms):
         found.append("The arms start from different source weights, so the difference is not of the method alone.")
     if len({str(run.record.get("versions", {}).get("torch")) for run in every}) > 1:
         found.append("The runs were made with different versions of torch.")
@@ -104,6 +102,20 @@ def _beside_control(arm: str, control: str, difference: CrossedDifference) -> st
         f"{capitalised(arm_name(arm))} is not shown to be better than its control, {arm_name(control)} (difference "
         f"{span(difference.low, difference.high, sign=True)}): what it gained may not be the method's."
     )
+
+
+def _starts_differ(arms: dict[str, dict[int, Run]]) -> bool:
+    """Whether arms of one seed started from different weights; a source that was run once stands for every seed."""
+    starts: dict[int, set[str | None]] = {}
+    every = {seed for of_seed in arms.values() for seed in of_seed}
+    for arm, of_seed in arms.items():
+        if arm in (*SCRATCH, ORACLE):
+            continue
+        for seed, run in of_seed.items():
+            start = run.record.get("source_sha256") or run.record.get("pretrained_sha256")
+            for one in every if arm == FIXED and len(of_seed) == 1 else (seed,):
+                starts.setdefault(one, set()).add(start)
+    return any(len(found - {None}) > 1 for found in starts.values())
 
 
 def _collapsed(arms: dict[str, dict[int, Run]]) -> list[str]:

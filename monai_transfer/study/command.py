@@ -45,6 +45,13 @@ def study(
             "turned into steps once for all arms."
         ),
     ] = None,
+    source_per_seed: Annotated[
+        bool,
+        typer.Option(
+            "--source-per-seed",
+            help="Each seed pretrains a source of its own: intervals cover the luck of its training too.",
+        ),
+    ] = False,
     leave_one_site_out: Annotated[
         bool,
         typer.Option(
@@ -88,6 +95,8 @@ def study(
 
         if fractions is not None:
             raise InputError("--fractions does not go with --leave-one-site-out", hint="use --n_labelled")
+        if source_per_seed:
+            raise InputError("--source-per-seed does not go with --leave-one-site-out", hint="use one of them")
         folder = out if out is not None else bundle / "runs" / "leave_one_site_out"
         rows = held_out(
             bundle,
@@ -110,6 +119,7 @@ def study(
         fractions=shares,
         jobs=jobs,
         overrides=overrides,
+        source_per_seed=source_per_seed,
     )
     for report in reports:
         typer.echo(f"report: {report}")

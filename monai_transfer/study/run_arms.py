@@ -53,6 +53,7 @@ def run_study(
     jobs: int = 2,
     overrides: Mapping[str, Any] | None = None,
     console: Console | None = None,
+    source_per_seed: bool = False,
 ) -> list[Path]:
     """Run arms x seeds (x numbers of labels) and write a report for each number of labels; returns the reports.
 
@@ -60,10 +61,11 @@ def run_study(
 
     Arms with a source of their own (``Arm.pretraining``) pretrain it first, under the same budget. Where the bundle has
     no weights yet, its ``pretrain`` workflow runs first and all arms start from that. Every arm has the same number of
-    steps of the same batch; adaptation reads a target batch in each step besides.
+    steps of the same batch; adaptation reads a target batch in each step besides. ``source_per_seed``: each seed
+    pretrains a source of its own, so that intervals cover the luck of the source's training too.
 
     Raises:
-        InputError: whatever a run refuses; the finished runs are kept.
+        InputError: whatever a run refuses; the finished runs are kept. A source for each seed, and weights are given.
     """
     from monai_transfer.report.command import print_report
     from monai_transfer.report.compare import compare_runs
@@ -74,6 +76,8 @@ def run_study(
     console = console or Console(file=sys.stdout)
     shared = dict(overrides or {})
     arms = arms_on(bundle, arms)
+    if source_per_seed:
+        arms = _each_with_its_source(bundle, arms, shared)
     counts = _counts(bundle, fractions, shared)
     if any(arm.overrides.get("strategy") == AUTO for arm in arms):
         for count in counts:
@@ -81,17 +85,11 @@ def run_study(
             console.print(make_plan(bundle, {**shared, **budget}).words, markup=False)
     keeps(lambda: study_kept(out))
     with FolderLock(out), workers(jobs) as pool:
-        if "pretrained" not in shared and not has_weights(bundle):
-            home = out / "pretrain-0"
-            job = Job(
-                str(bundle),
-                "pretrain",
-                {**for_pretraining(bundle, shared), "output_dir": str(home.resolve())},
-                "pretrain",
-            )
-            refuse_failed(run_jobs([job], pool, "pretrain on the source", console))
-            shared["pretrained"] = str((home / "models" / "model.pt").resolve())
-            shared["ckpt"] = shared["pretrained"]
+        by_seed: dict[int, dict[str, Any]] = {}
+        if source_per_seed:
+            by_seed = _pretrained(bundle, out, shared, seeds, pool, console)
+        elif "pretrained" not in shared and not has_weights(bundle):
+            shared |= _pretrained(bundle, out, shared, [None], pool, console)[0]
         sources = _own_sources(bundle, out, arms, shared, pool, console)
         reports = []
         by_count = {}
@@ -115,7 +113,7 @@ def run_study(
                         Job(
                             str(bundle),
                             arm.workflow,
-                            {**shared, **sources.get(arm.name, {}), **arm.overrides, **own},
+                            {**shared, **by_seed.get(seed, {}), **sources.get(arm.name, {}), **arm.overrides, **own},
                             f"{arm.name}, seed {seed}",
                         )
                     )
@@ -203,6 +201,33 @@ def arms_on(bundle: str | Path, arms: Sequence[Arm]) -> list[Arm]:
 def _without_source(arm: Arm) -> Arm:
     """The arm in the bundle's ``scratch`` workflow, which has random weights anyway."""
     return replace(arm, workflow="scratch", overrides={k: v for k, v in arm.overrides.items() if k != "pretrained"})
+
+
+def _each_with_its_source(bundle: Path, arms: Sequence[Arm], shared: Mapping[str, Any]) -> list[Arm]:
+    """The arms where each seed has a source of its own: the untouched source is run for each seed too."""
+    config_files(bundle, "pretrain")
+    if given := next((key for key in ("pretrained", "ckpt") if key in shared), None):
+        hint = f"leave out --{given}: weights that are given are one source"
+        raise InputError("a source for each seed is pretrained here", path=bundle, hint=hint)
+    if own := [arm.name for arm in arms if arm.pretraining]:
+        hint = "leave the arm out, or compare it in a study of its own"
+        raise InputError(f"the arm {own[0]} has a source of its own, which is one for all seeds", hint=hint)
+    return [replace(arm, seeded=True) for arm in arms]
+
+
+def _pretrained(
+    bundle: Path, out: Path, shared: Mapping[str, Any], seeds: Sequence[int | None], pool: Any, console: Console
+) -> dict[int, dict[str, Any]]:
+    """Pretrains one source for each seed, or with ``None`` under the bundle's; by seed, the overrides that name it."""
+    jobs = {}
+    for seed in seeds:
+        home = (out / f"pretrain-{seed or 0}").resolve()
+        own = {**for_pretraining(bundle, shared), **({} if seed is None else {"seed": int(seed)})}
+        label = "pretrain" if seed is None else f"pretrain, seed {seed}"
+        jobs[seed or 0] = Job(str(bundle), "pretrain", {**own, "output_dir": str(home)}, label)
+    refuse_failed(run_jobs(list(jobs.values()), pool, "pretrain on the source", console))
+    weights = {seed: str(job.output / "models" / "model.pt") for seed, job in jobs.items()}
+    return {seed: {"pretrained": path, "ckpt": path} for seed, path in weights.items()}
 
 
 def _own_sources(

@@ -194,6 +194,26 @@ def test_a_source_as_it_came_and_fitted_to_the_network_is_one(study):
     assert not any("different source weights" in warning for warning in compare_runs(runs).warnings)
 
 
+def test_each_seed_may_have_a_source_of_its_own(study):
+    def warned(runs):
+        return any("different source weights" in warning for warning in compare_runs(runs).warnings)
+
+    def start(runs, **of_seed):
+        for run in runs:
+            path, seed = run / "run.json", run.name.rpartition("-")[2]
+            digest = of_seed.get(run.name.replace("-", "_"), seed)
+            path.write_text(json.dumps(json.loads(path.read_text()) | {"pretrained_sha256": digest * 32}))
+
+    runs = study.write({"source": 0.6, "adapted": 0.7, "fine_tuned": 0.7}, source_once=False)
+    start(runs)
+    assert not warned(runs)
+    start(runs, adapted_3="0")
+    assert warned(runs)
+    once = study.write({"source": 0.6, "adapted": 0.7})
+    start(once)
+    assert warned(once), "a source that was run once is that of one seed only"
+
+
 def test_identical_seeds_are_noticed(study):
     runs = study.write({"scratch": 0.5, "fine_tuned": 0.7})
     for run in runs[6:]:

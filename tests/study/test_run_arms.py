@@ -153,6 +153,30 @@ def test_joint_averaged_and_randomised(bundle, tmp_path):
     assert "pretrain-randomised-0" in json.dumps(told["randomised-0"])
 
 
+def test_each_seed_has_a_source_of_its_own(bundle, tmp_path):
+    console = quiet()
+    arms = parse_arms("source,fine_tuned")
+    run_study(bundle, tmp_path / "s", arms, seeds=[0, 1], overrides=SHORT, console=console, source_per_seed=True)
+    told = {p.parent.name: json.loads(p.read_text()) for p in (tmp_path / "s").glob("*/run.json")}
+    assert set(told) == {f"{arm}-{seed}" for arm in ("pretrain", "source", "fine_tuned") for seed in (0, 1)}
+    assert [told[f"pretrain-{seed}"]["seed"] for seed in (0, 1)] == [0, 1]
+    starts = {seed: told[f"fine_tuned-{seed}"]["pretrained_sha256"] for seed in (0, 1)}
+    assert starts[0] != starts[1]
+    assert all(told[f"source-{seed}"]["pretrained_sha256"] == starts[seed] for seed in (0, 1))
+    assert "different source weights" not in console.export_text()
+
+
+def test_a_source_for_each_seed_goes_with_no_weights_that_are_given(bundle, tmp_path):
+    def study(names, **overrides):
+        run_study(bundle, tmp_path / "s", parse_arms(names), overrides={**SHORT, **overrides}, source_per_seed=True)
+
+    with pytest.raises(InputError, match="leave out --pretrained"):
+        study("source", pretrained="none")
+    with pytest.raises(InputError, match="the arm randomised has a source of its own"):
+        study("source,randomised")
+    assert not (tmp_path / "s").exists()
+
+
 def test_older_bundles_have_no_joint_training(bundle, tmp_path):
     """Their default arms run as before; an arm that wants what they lack is refused with what to do."""
     old = tmp_path / "old"
