@@ -189,6 +189,7 @@ def test_every_command_has_help_and_a_light_module(name, capsys):
         (["manifest", "gone", "-o", "x.json"], "gone"),
         (["study", SLICES, "--arms", "scrach"], "did you mean scratch"),
         (["study", SLICES, "--seeds", "0"], "--seeds"),
+        (["study", SLICES, "--source-per-seed", "--leave-one-site-out"], "--source-per-seed does not go with"),
         (["study", SLICES, "--fractions", "x"], "--fractions"),
         (["demo", "--task", "dance"], "no demo of 'dance'"),
     ],

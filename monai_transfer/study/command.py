@@ -49,7 +49,8 @@ def study(
         bool,
         typer.Option(
             "--source-per-seed",
-            help="Each seed pretrains a source of its own: intervals cover the luck of its training too.",
+            help="Each seed pretrains a source of its own: intervals cover the luck of its training too "
+            "(default folder: BUNDLE/runs/study_sources).",
         ),
     ] = False,
     leave_one_site_out: Annotated[
@@ -74,11 +75,13 @@ def study(
     announce(
         f"study of {bundle}: {', '.join(arm.name for arm in chosen)}, {seeds} seeds; loading MONAI takes some seconds"
     )
+    if out is None:  # runs of another source under the same names would be refused in one folder
+        kept = "leave_one_site_out" if leave_one_site_out else "study_sources" if source_per_seed else "study"
+        out = bundle / "runs" / kept
     if budget is not None:
         from monai_transfer.study.budget import study_budget
 
-        kept = bundle / "runs" / ("leave_one_site_out" if leave_one_site_out else "study")
-        found, told = study_budget(bundle, out if out is not None else kept, budget, overrides)
+        found, told = study_budget(bundle, out, budget, overrides)
         overrides |= found
         typer.echo(told)
     if any(arm.of_method for arm in chosen):
@@ -97,23 +100,22 @@ def study(
             raise InputError("--fractions does not go with --leave-one-site-out", hint="use --n_labelled")
         if source_per_seed:
             raise InputError("--source-per-seed does not go with --leave-one-site-out", hint="use one of them")
-        folder = out if out is not None else bundle / "runs" / "leave_one_site_out"
         rows = held_out(
             bundle,
-            folder,
+            out,
             chosen,
             seeds=list(range(seeds)),
             jobs=jobs,
             overrides=overrides,
         )
         for row in rows:
-            typer.echo(f"report: {folder / row.report}")
+            typer.echo(f"report: {out / row.report}")
         return
     from monai_transfer.study.run_arms import run_study
 
     reports = run_study(
         bundle,
-        out if out is not None else bundle / "runs" / "study",
+        out,
         chosen,
         seeds=list(range(seeds)),
         fractions=shares,
