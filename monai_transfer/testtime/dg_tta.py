@@ -107,7 +107,8 @@ class DgTta(SourceFree):
         patches: patches per step.
         members: networks that are adapted with other draws and averaged.
         patch: size of a patch, one number or one per axis, as the network was trained on; ``None``: 96 (3D) or 256
-            (2D), or the largest multiple of 32 that the scan holds.
+            (2D), or the largest multiple of 32 that the scan holds. A smaller scan is padded, and
+            its padding not looked at.
         strength: of the random affine views.
         seed: each scan's draws begin with it, so that the order of scans does not matter.
 
@@ -213,15 +214,16 @@ class ScanAdaptedNetwork(nn.Module):
         with torch.inference_mode(False), torch.enable_grad():
             image = image.detach().clone()
             size = _patch_size(tuple(image.shape[2:]), options.patch)
+            image, scan = _padded(image, size)
             generator = torch.Generator().manual_seed(options.seed)
             start = time.perf_counter()
-            before = self._foreground(self.network, image, size)
+            before = self._foreground(self.network, image, scan, size)
             one = time.perf_counter() - start
             if not before > 0:
                 logger.warning("the network finds no foreground in a scan: it is predicted as it is")
                 return []
-            members = [self._member(image, size, generator) for _ in range(options.members)]
-        kept = [member for member in members if self._foreground(member, image, size) > 0.1 * before]
+            members = [self._member(image, scan, size, generator) for _ in range(options.members)]
+        kept = [member for member in members if self._foreground(member, image, scan, size) > 0.1 * before]
         if len(kept) < len(members):
             logger.warning(
                 "while adapting to a scan the foreground vanished in %d of %d members, which are left out",
@@ -239,17 +241,17 @@ class ScanAdaptedNetwork(nn.Module):
         return kept
 
     @torch.no_grad()
-    def _foreground(self, network: nn.Module, image: Tensor, size: tuple[int, ...]) -> float:
-        """Voxels called foreground in the middle patch of the scan."""
+    def _foreground(self, network: nn.Module, image: Tensor, scan: Tensor, size: tuple[int, ...]) -> float:
+        """Voxels of the scan called foreground in its middle patch."""
         corner = [(whole - part) // 2 for whole, part in zip(image.shape[2:], size, strict=True)]
         logits = main_scores(network, _crop(image, corner, size))
         if logits.ndim != image.ndim:
             raise InputError(
                 f"DG-TTA adapts segmenters, and this network gives {tuple(logits.shape)}", hint="use tent or shot"
             )
-        return float((probabilities(logits).argmax(1) > 0).sum())
+        return float(((probabilities(logits).argmax(1, keepdim=True) > 0) & (_crop(scan, corner, size) > 0)).sum())
 
-    def _member(self, image: Tensor, size: tuple[int, ...], generator: torch.Generator) -> nn.Module:
+    def _member(self, image: Tensor, scan: Tensor, size: tuple[int, ...], generator: torch.Generator) -> nn.Module:
         options, dims = self._options, len(size)
         member = copy_network(self.network, frozen=True)
         for parameter in member.parameters():
@@ -259,10 +261,10 @@ class ScanAdaptedNetwork(nn.Module):
             optimizer.zero_grad(set_to_none=True)
             for _patch in range(options.patches):
                 corner = [
-                    int(torch.randint(whole - part + 1, (1,), generator=generator))
-                    for whole, part in zip(image.shape[2:], size, strict=True)
+                    int(torch.randint(length - part + 1, (1,), generator=generator))
+                    for length, part in zip(image.shape[2:], size, strict=True)
                 ]
-                patch = _crop(image, corner, size)
+                patch, whole = _crop(image, corner, size), _crop(scan, corner, size)
                 maps, seen = [], []
                 for index in range(2):
                     affine = random_affines(len(patch), dims, options.strength, generator)
@@ -270,13 +272,21 @@ class ScanAdaptedNetwork(nn.Module):
                     with torch.set_grad_enabled(index == 0):
                         found = probabilities(main_scores(member, warp(patch, affine)))
                         maps.append(warp(found, back))
-                    seen.append(warp(warp(torch.ones_like(patch[:, :1]), affine), back))
+                    seen.append(warp(warp(whole, affine), back))
                 inside = ((seen[0] > 0.99) & (seen[1] > 0.99)).to(patch)
                 (consistency_between(maps[0], maps[1], inside) / options.patches).backward()
             optimizer.step()
         for parameter in member.parameters():
             parameter.requires_grad_(False)
         return member
+
+
+def _padded(image: Tensor, size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """The image no smaller than a patch, with zeros around it as sliding windows pad, and where it is the scan."""
+    scan = torch.ones_like(image[:, :1])
+    short = [max(part - length, 0) for part, length in zip(size, image.shape[2:], strict=True)]
+    around = [side for missing in reversed(short) for side in (missing // 2, missing - missing // 2)]
+    return F.pad(image, around), F.pad(scan, around)
 
 
 def _crop(image: Tensor, corner: Sequence[int], size: Sequence[int]) -> Tensor:
@@ -296,6 +306,6 @@ def _patch_size(spatial: tuple[int, ...], asked: int | Sequence[int] | None) -> 
         if len(sizes) != len(spatial) or any(a < 1 for a in sizes):
             fault = f"patch {asked} does not fit images of {len(spatial)} axes"
             raise InputError(fault, hint="give one number per axis")
-        return tuple(min(a, s) for a, s in zip(sizes, spatial, strict=True))
+        return tuple(sizes)
     most = LARGEST.get(len(spatial), 96)
-    return tuple(min(most, s // MULTIPLE * MULTIPLE or s) for s in spatial)
+    return tuple(min(most, max(s // MULTIPLE, 1) * MULTIPLE) for s in spatial)

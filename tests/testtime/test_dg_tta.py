@@ -13,7 +13,7 @@ from monai.networks.nets import UNet, resnet10
 from torch import nn
 
 from monai_transfer.errors import InputError
-from monai_transfer.testtime.dg_tta import DgTta, _inverse, consistency_between, random_affines, warp
+from monai_transfer.testtime.dg_tta import DgTta, _inverse, _padded, consistency_between, random_affines, warp
 
 
 @pytest.mark.parametrize("dims", [2, 3])
@@ -111,6 +111,24 @@ def test_each_scan_starts_anew_and_windows_share_their_scan():
     assert torch.equal(found[0], found[2]), "nothing is kept from scan to scan"
     assert not torch.equal(found[0], found[1])
     assert found[0].exp().sum(1).allclose(torch.ones(1, 32, 32))
+
+
+def test_a_scan_smaller_than_a_patch_is_padded():
+    """A U-Net of three halvings answers 31 voxels with 32: crops of that size made two views that do not fit."""
+    torch.manual_seed(0)
+    network = UNet(3, 1, 2, channels=(4, 8, 8, 8), strides=(2, 2, 2))
+    image = torch.randn(1, 1, 31, 40, 27)
+    options = DgTta(lr=1e-3, steps=1, patches=1, members=1)
+    wrapped = options.wrap(network)
+    wrapped.adapt(image)
+    assert len(wrapped._members) == 1
+    padded, scan = _padded(image, (32, 32, 32))
+    assert padded.shape == scan.shape == (1, 1, 32, 40, 32) and scan.sum() == image.numel()
+    assert torch.equal(padded[scan > 0], image.flatten())
+    asked = DgTta(lr=1e-3, steps=1, patches=1, members=1, patch=32).wrap(network)
+    asked.adapt(image)
+    weights = [m.state_dict() for m in (wrapped._members[0], asked._members[0])]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0]), "the patch that was named"
 
 
 def test_without_foreground_it_predicts_as_it_is(caplog):
