@@ -221,13 +221,10 @@ def _pretrained(
     """Pretrains one source for each seed, or with ``None`` under the bundle's; by seed, the overrides that name it."""
     jobs = {}
     for seed in seeds:
-        home = (out / f"pretrain-{seed or 0}").resolve()
-        own = {**for_pretraining(bundle, shared), **({} if seed is None else {"seed": int(seed)})}
+        own = {} if seed is None else {"seed": int(seed)}
         label = "pretrain" if seed is None else f"pretrain, seed {seed}"
-        jobs[seed or 0] = Job(str(bundle), "pretrain", {**own, "output_dir": str(home)}, label)
-    refuse_failed(run_jobs(list(jobs.values()), pool, "pretrain on the source", console))
-    weights = {seed: str(job.output / "models" / "model.pt") for seed, job in jobs.items()}
-    return {seed: {"pretrained": path, "ckpt": path} for seed, path in weights.items()}
+        jobs[seed or 0] = _pretraining(bundle, out / f"pretrain-{seed or 0}", shared, own, label)
+    return _started_from(jobs, pool, "pretrain on the source", console)
 
 
 def _own_sources(
@@ -237,11 +234,21 @@ def _own_sources(
     jobs = {}
     for arm in arms:
         if arm.pretraining:
-            home = (out / f"pretrain-{arm.name}-0").resolve()
-            own = {**for_pretraining(bundle, shared), **arm.pretraining, "output_dir": str(home)}
-            jobs[arm.name] = Job(str(bundle), "pretrain", own, f"pretrain for {arm.name}")
+            home, label = out / f"pretrain-{arm.name}-0", f"pretrain for {arm.name}"
+            jobs[arm.name] = _pretraining(bundle, home, shared, arm.pretraining, label)
+    return _started_from(jobs, pool, "sources of their own", console)
+
+
+def _pretraining(bundle: Path, home: Path, shared: Mapping[str, Any], own: Mapping[str, Any], label: str) -> Job:
+    """The run that pretrains a source under what it shares with the arms."""
+    overrides = {**for_pretraining(bundle, shared), **own, "output_dir": str(home.resolve())}
+    return Job(str(bundle), "pretrain", overrides, label)
+
+
+def _started_from(jobs: Mapping[Any, Job], pool: Any, title: str, console: Console) -> dict[Any, dict[str, Any]]:
+    """Runs pretrainings; for each the overrides that start an arm from its weights."""
     if jobs:
-        refuse_failed(run_jobs(list(jobs.values()), pool, "sources of their own", console))
+        refuse_failed(run_jobs(list(jobs.values()), pool, title, console))
     weights = {name: str(job.output / "models" / "model.pt") for name, job in jobs.items()}
     return {name: {"pretrained": path, "ckpt": path} for name, path in weights.items()}
 

@@ -264,7 +264,7 @@ class ScanAdaptedNetwork(nn.Module):
                     int(torch.randint(length - part + 1, (1,), generator=generator))
                     for length, part in zip(image.shape[2:], size, strict=True)
                 ]
-                patch, whole = _crop(image, corner, size), _crop(scan, corner, size)
+                patch, inner = _crop(image, corner, size), _crop(scan, corner, size)
                 maps, seen = [], []
                 for index in range(2):
                     affine = random_affines(len(patch), dims, options.strength, generator)
@@ -272,7 +272,7 @@ class ScanAdaptedNetwork(nn.Module):
                     with torch.set_grad_enabled(index == 0):
                         found = probabilities(main_scores(member, warp(patch, affine)))
                         maps.append(warp(found, back))
-                    seen.append(warp(warp(whole, affine), back))
+                    seen.append(warp(warp(inner, affine), back))
                 inside = ((seen[0] > 0.99) & (seen[1] > 0.99)).to(patch)
                 (consistency_between(maps[0], maps[1], inside) / options.patches).backward()
             optimizer.step()
