@@ -112,9 +112,8 @@ def _starts_differ(arms: dict[str, dict[int, Run]]) -> bool:
         if arm in (*SCRATCH, ORACLE):
             continue
         for seed, run in of_seed.items():
-            start = run.record.get("source_sha256") or run.record.get("pretrained_sha256")
             for one in every if arm == FIXED and len(of_seed) == 1 else (seed,):
-                starts.setdefault(one, set()).add(start)
+                starts.setdefault(one, set()).add(run.start)
     return any(len(found - {None}) > 1 for found in starts.values())
 
 

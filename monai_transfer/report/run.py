@@ -143,6 +143,11 @@ class Run:
         return self.kind.metric(name, self.unit_of_length)
 
     @property
+    def start(self) -> str | None:
+        """SHA-256 of the weights that it started from, as they came; None where it had none, or does not say."""
+        return self.record.get("source_sha256") or self.record.get("pretrained_sha256")
+
+    @property
     def labelled(self) -> int | None:
         """Labelled target cases that were learned from; None if it is not recorded."""
         workflow = self.record.get("workflow")

@@ -159,6 +159,13 @@ class TransferReport:
     decision: AutoDecision | None = None
 
     @property
+    def source_per_seed(self) -> bool:
+        """Whether each seed started from a source of its own, so that intervals cover the luck of its training too."""
+        runs = [run for arm, of_seed in self.runs.items() if arm not in SCRATCH for run in of_seed.values()]
+        starts = {run.start for run in runs if run.start}
+        return len(self.seeds) > 1 and len(starts) == len({run.seed for run in runs if run.start}) == len(self.seeds)
+
+    @property
     def best_scratch(self) -> str:
         """The better of the arms from scratch, which the untouched source is compared with."""
         return better_scratch({arm: result.mean for arm, result in self.arms.items()}, self.measure.better)

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 from monai_transfer.bundle.components import SELF_TRAINING_PRICE, default_method
 from monai_transfer.tasks import get_task
-
-PAGE = Path(__file__).parents[2] / "docs" / "truth_table.md"
+from tests.truth_table_page import HOME, SCORE, rows_of, short
 
 
 def test_the_price_of_the_default_is_the_tables():
-    page = PAGE.read_text(encoding="utf-8")
-    found = {}
-    for name in ("head_mr_segmentation_400", "hippocampus_400"):
-        section = page.partition(f"<!-- truth table: {name} -->")[2].partition("<!-- end of")[0]
-        rows = {row.split(" | ")[0].removeprefix("| "): row.split(" | ") for row in section.splitlines()}
-        found[name] = [rows["self_training"][2], rows["untouched source"][2], rows["self_training"][6]]
-        found[name].append(rows["untouched source"][6])
-    embedded, hippocampus = ([cell[1:5] for cell in row] for row in found.values())
-    assert re.findall(r"(?<!\d)\.\d{3}", SELF_TRAINING_PRICE) == [*embedded, *hippocampus]
+    expected = []
+    for section in ("head_mr_segmentation_400", "hippocampus_400"):
+        adapted, source = (rows_of(section)[name] for name in ("self_training", "untouched source"))
+        expected += [short(row[column]) for column in (SCORE, HOME) for row in (adapted, source)]
+    assert re.findall(r"(?<!\d)\.\d{3}", SELF_TRAINING_PRICE) == expected
 
 
 def test_the_default_says_its_price():

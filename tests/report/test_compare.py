@@ -10,6 +10,7 @@ import pytest
 
 from monai_transfer.errors import InputError
 from monai_transfer.report import compare_runs
+from monai_transfer.report.html import render
 from monai_transfer.report.statistics import HELPED, HURT, NO_EVIDENCE, NO_VERDICT, crossed_difference
 
 
@@ -205,8 +206,10 @@ def test_each_seed_may_have_a_source_of_its_own(study):
             path.write_text(json.dumps(json.loads(path.read_text()) | {"pretrained_sha256": digest * 32}))
 
     runs = study.write({"source": 0.6, "adapted": 0.7, "fine_tuned": 0.7}, source_once=False)
+    assert not compare_runs(runs).source_per_seed, "one source, or none that is known"
     start(runs)
-    assert not warned(runs)
+    assert not warned(runs) and compare_runs(runs).source_per_seed
+    assert "from another random seed and a source of its own." in render(compare_runs(runs))
     start(runs, adapted_3="0")
     assert warned(runs)
     once = study.write({"source": 0.6, "adapted": 0.7})
